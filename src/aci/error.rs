@@ -89,19 +89,19 @@ impl Error {
         match self {
             Self::Refused { failure, .. } => failure.verdict(),
             Self::Waiting { wait, .. } => {
-                FailureVerdict::new(FailureClass::Throttled, Some(*wait), self.story())
+                FailureVerdict::new(FailureClass::Throttled, Some(*wait), self.error_chain())
             }
             Self::Credential { .. } => {
-                FailureVerdict::new(FailureClass::Config, None, self.story())
+                FailureVerdict::new(FailureClass::Config, None, self.error_chain())
             }
             Self::NoAnswer { .. } | Self::Unreadable { .. } => {
-                FailureVerdict::new(FailureClass::Transient, None, self.story())
+                FailureVerdict::new(FailureClass::Transient, None, self.error_chain())
             }
         }
     }
 
     /// The error and all of its sources in one line, separated by colons.
-    pub fn story(&self) -> String {
+    pub fn error_chain(&self) -> String {
         let mut story = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {

@@ -22,7 +22,7 @@ use super::view::{self, ContainerGroup, InstanceEvent};
 use crate::k8s::events;
 
 /// The age up to which an Event is fresh: less than the hour for which an API server keeps Events by default.
-const NEWS: Duration = Duration::from_secs(45 * 60);
+const MAX_EVENT_AGE: Duration = Duration::from_secs(45 * 60);
 /// Reasons that are always warnings, whatever type Azure gives them: an example in ACI's documentation calls a
 /// failed mount `Normal`.
 const WARNINGS: [&str; 4] = ["Failed", "FailedMount", "BackOff", "InsufficientCapacity"];
@@ -58,7 +58,7 @@ impl PodEvent {
     /// event without a time is never fresh, because it would stay fresh forever.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         let age = self.last.map(|last| now.duration_since(last));
-        age.is_some_and(|age| age.is_negative() || age.unsigned_abs() < NEWS)
+        age.is_some_and(|age| age.is_negative() || age.unsigned_abs() < MAX_EVENT_AGE)
     }
 }
 
@@ -67,14 +67,18 @@ pub fn events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
     let mut all: Vec<PodEvent> = group
         .events()
         .iter()
-        .map(|event| of(pod, None, event))
+        .map(|event| pod_event(pod, None, event))
         .collect();
     let mut add = |field: &str, container: &Container, seen: Option<&view::GroupContainer>| {
         let path = format!("spec.{field}{{{}}}", container.name);
         let events = seen
             .and_then(view::GroupContainer::view)
             .map_or(&[][..], |view| &view.events);
-        all.extend(events.iter().map(|event| of(pod, Some(&path), event)));
+        all.extend(
+            events
+                .iter()
+                .map(|event| pod_event(pod, Some(&path), event)),
+        );
     };
     let spec = pod.spec.as_ref();
     for container in spec
@@ -98,7 +102,7 @@ pub fn events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
     all
 }
 
-fn of(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {
+fn pod_event(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {
     let reason = reason(event);
     let is_warning = event.kind.as_deref().is_some_and(|kind| kind != "Normal");
     let is_warning = is_warning || WARNINGS.contains(&reason.as_str());
@@ -117,7 +121,7 @@ fn of(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {
 
 /// Reduces the event's reason to letters and digits, as an Event requires; `AzureEvent` if nothing is left.
 fn reason(event: &InstanceEvent) -> String {
-    let letters = event.word().chars().filter(char::is_ascii_alphanumeric);
+    let letters = event.reason().chars().filter(char::is_ascii_alphanumeric);
     let letters: String = letters.collect();
     if letters.is_empty() {
         "AzureEvent".to_owned()

@@ -27,7 +27,7 @@ use super::view::{ArmErrorBody, ContainerGroup, InstanceEvent};
 mod tests;
 
 /// The longest `Retry-After` that is accepted: the longest window of Azure's budgets is one hour.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// How long to leave a container group alone while Azure is changing it.
 const TRANSITION: Duration = Duration::from_secs(10);
 /// How many characters to quote of a body that is not an ARM error.
@@ -160,7 +160,7 @@ impl FailureVerdict {
 
     /// Why the container group failed to start; `None` unless its provisioning failed. Such a group must be deleted
     /// before another is created: ACI keeps trying to start it, and keeps billing it.
-    pub fn of_group(group: &ContainerGroup) -> Option<Self> {
+    pub fn from_group(group: &ContainerGroup) -> Option<Self> {
         if !group.has_failed_provisioning() {
             return None;
         }
@@ -174,11 +174,11 @@ impl FailureVerdict {
             .events()
             .iter()
             .chain(views.flat_map(|view| &view.events));
-        Some(Self::of_events(events))
+        Some(Self::from_events(events))
     }
 
     /// Why an operation with these events failed: the newest event with a known reason decides.
-    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a InstanceEvent>) -> Self {
+    pub fn from_events<'a>(events: impl IntoIterator<Item = &'a InstanceEvent>) -> Self {
         let known = events
             .into_iter()
             .filter_map(|event| Some((by_event(event)?, event)))
@@ -216,7 +216,7 @@ impl FailureClass {
     }
 
     /// The class with this reason word, if there is one.
-    pub fn of_reason(reason: &str) -> Option<Self> {
+    pub fn from_reason(reason: &str) -> Option<Self> {
         let all = [
             Self::Throttled,
             Self::Capacity,
@@ -236,7 +236,7 @@ impl FailureClass {
 
     /// Whether the cause lies with Azure or the placement, so that the pod may start sooner elsewhere. False for
     /// failures that only a change of the pod, its image or its volumes resolves, and for a group in transition.
-    pub fn is_azures(self) -> bool {
+    pub fn is_azure_fault(self) -> bool {
         match self {
             Self::Throttled
             | Self::Capacity
@@ -257,9 +257,7 @@ impl FailureClass {
         let (first, limit) = match self {
             Self::Permanent | Self::Gone => return RetryPolicy::Never,
             Self::Transitioning => {
-                return RetryPolicy::After(believed(
-                    retry_after.unwrap_or_default().max(TRANSITION),
-                ));
+                return RetryPolicy::After(capped(retry_after.unwrap_or_default().max(TRANSITION)));
             }
             Self::Transient => (seconds(1), seconds(60)),
             Self::Throttled => (seconds(5), seconds(300)),
@@ -273,14 +271,14 @@ impl FailureClass {
             _ => first,
         };
         match retry_after {
-            Some(asked) => RetryPolicy::After(believed(asked.max(least))),
+            Some(asked) => RetryPolicy::After(capped(asked.max(least))),
             None => RetryPolicy::Backoff { first, limit },
         }
     }
 }
 
-fn believed(wait: Duration) -> Duration {
-    wait.min(LONGEST_WAIT)
+fn capped(wait: Duration) -> Duration {
+    wait.min(MAX_RETRY_AFTER)
 }
 
 /// The error in a body: `{"error": {...}}`, or the object itself.
@@ -377,7 +375,7 @@ fn by_status(status: u16) -> FailureClass {
 }
 
 fn by_event(event: &InstanceEvent) -> Option<FailureClass> {
-    match event.word() {
+    match event.reason() {
         "InsufficientCapacity" => Some(FailureClass::Capacity),
         "FailedMount" => Some(FailureClass::Mount),
         "Failed" | "BackOff" if is_about_an_image(event) => Some(FailureClass::Image),
@@ -389,7 +387,7 @@ fn by_event(event: &InstanceEvent) -> Option<FailureClass> {
 pub(super) fn is_about_an_image(event: &InstanceEvent) -> bool {
     let words = event.message.to_ascii_lowercase();
     matches!(
-        event.word(),
+        event.reason(),
         "Failed" | "BackOff" | "ErrImagePull" | "ImagePullBackOff"
     ) && (words.contains("pull") || words.contains("image"))
 }

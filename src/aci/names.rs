@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use sha2::{Digest as _, Sha256};
 
 /// The longest name of a container group, in characters.
-const LONGEST: usize = 63;
+const MAX_NAME_LENGTH: usize = 63;
 /// Hex digits of the part that makes a name unique: 64 bits.
 const UNIQUE: usize = 16;
 
@@ -35,12 +35,12 @@ pub struct GroupName(String);
 
 impl GroupName {
     /// The name of the pod's container group, made from the cluster and the pod's namespace, name and UID.
-    pub fn of(cluster: &str, pod: &Pod) -> Self {
+    pub fn from_pod(cluster: &str, pod: &Pod) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
         let digest = Sha256::digest(format!("{cluster}/{}", text(&pod.metadata.uid)));
         let unique = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
-        let readable = readable(&format!("{namespace}-{name}"), LONGEST - UNIQUE - 1);
+        let readable = readable(&format!("{namespace}-{name}"), MAX_NAME_LENGTH - UNIQUE - 1);
         Self(format!("{readable}-{unique:0UNIQUE$x}"))
     }
 
@@ -147,7 +147,7 @@ mod tests {
             ("-", "..."),
             ("shop", "web.example"),
         ] {
-            let name = GroupName::of("cluster", &pod(namespace, name, "1")).to_string();
+            let name = GroupName::from_pod("cluster", &pod(namespace, name, "1")).to_string();
             assert!(name.len() <= 63 && name.len() > 17, "{name}");
             assert!(
                 name.bytes()
@@ -156,7 +156,7 @@ mod tests {
             assert!(!name.starts_with('-') && !name.contains("--"), "{name}");
         }
         assert!(
-            GroupName::of("c", &pod("shop", "web-1", "1"))
+            GroupName::from_pod("c", &pod("shop", "web-1", "1"))
                 .as_str()
                 .starts_with("shop-web-1-")
         );
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn names_differ_by_uid_and_by_cluster_and_not_by_what_they_look_like() {
-        let name = |cluster: &str, pod: &Pod| GroupName::of(cluster, pod);
+        let name = |cluster: &str, pod: &Pod| GroupName::from_pod(cluster, pod);
         assert_ne!(
             name("c", &pod("a-b", "c", "1")),
             name("c", &pod("a", "b-c", "2"))

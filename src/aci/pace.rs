@@ -22,10 +22,10 @@ pub struct RateLimiter {
     interval: Duration,
     tolerance: Duration,
     /// When the next request would be due at the steady rate.
-    steady: Mutex<Option<Instant>>,
+    next_arrival: Mutex<Option<Instant>>,
     /// The queue. The caller at its head holds this lock. The lock is fair, so callers proceed in the order in
     /// which they asked.
-    line: tokio::sync::Mutex<()>,
+    queue: tokio::sync::Mutex<()>,
 }
 
 impl Default for RateLimiter {
@@ -42,24 +42,24 @@ impl RateLimiter {
         Self {
             interval,
             tolerance,
-            steady: Mutex::new(None),
-            line: tokio::sync::Mutex::new(()),
+            next_arrival: Mutex::new(None),
+            queue: tokio::sync::Mutex::new(()),
         }
     }
 
     /// Waits in the queue until one request may be sent.
-    pub async fn turn(&self) {
-        let _next = self.line.lock().await;
-        while let Err(earliest) = self.take() {
+    pub async fn acquire(&self) {
+        let _next = self.queue.lock().await;
+        while let Err(earliest) = self.try_acquire() {
             tokio::time::sleep_until(earliest).await;
         }
     }
 
     /// Waits until one request may be sent, ahead of the queue: for a list request, which answers for many single
     /// reads.
-    pub async fn turn_ahead(&self) {
+    pub async fn acquire_priority(&self) {
         let earliest = {
-            let mut steady = self.steady();
+            let mut steady = self.next_arrival();
             let at = steady.map_or_else(Instant::now, |at| at.max(Instant::now()));
             *steady = Some(at + self.interval);
             at.checked_sub(self.tolerance)
@@ -75,8 +75,8 @@ impl RateLimiter {
     }
 
     /// Takes permission for one request now, or returns the earliest time at which it can be taken.
-    fn take(&self) -> Result<(), Instant> {
-        let mut steady = self.steady();
+    fn try_acquire(&self) -> Result<(), Instant> {
+        let mut steady = self.next_arrival();
         let now = Instant::now();
         let at = steady.map_or(now, |at| at.max(now));
         match at.checked_sub(self.tolerance) {
@@ -88,8 +88,10 @@ impl RateLimiter {
         }
     }
 
-    fn steady(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.steady.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_arrival(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.next_arrival
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,18 +106,18 @@ mod tests {
         let pace = RateLimiter::default();
         let began = Instant::now();
         for _ in 0..125 {
-            pace.turn().await;
+            pace.acquire().await;
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
         for _ in 0..25 {
-            pace.turn().await;
+            pace.acquire().await;
         }
         let took = began.elapsed().as_secs_f64();
         assert!((1.9..2.1).contains(&took), "{took}");
         tokio::time::advance(Duration::from_secs(60)).await;
         let later = Instant::now();
         for _ in 0..125 {
-            pace.turn().await;
+            pace.acquire().await;
         }
         assert_eq!(
             later.elapsed(),
@@ -131,7 +133,7 @@ mod tests {
         for n in 0..5 {
             let (pace, sender) = (pace.clone(), sender.clone());
             tokio::spawn(async move {
-                pace.turn().await;
+                pace.acquire().await;
                 sender.send(n)
             });
             tokio::task::yield_now().await;
@@ -147,18 +149,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_ahead_comes_before_those_in_line_and_counts_like_theirs() {
         let pace = Arc::new(RateLimiter::new(10.0, 1.0));
-        pace.turn().await;
+        pace.acquire().await;
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for name in ["first", "second"] {
             let (pace, sender) = (pace.clone(), sender.clone());
             tokio::spawn(async move {
-                pace.turn().await;
+                pace.acquire().await;
                 sender.send(name)
             });
             tokio::task::yield_now().await;
         }
         let began = Instant::now();
-        pace.turn_ahead().await;
+        pace.acquire_priority().await;
         sender.send("ahead").expect("it is received");
         drop(sender);
         let mut seen = Vec::new();

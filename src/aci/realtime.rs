@@ -27,9 +27,9 @@ pub const PORT: u16 = 18899;
 /// The path of the request.
 const PATH: &str = "/v1/stats";
 /// Timeout of a request. It is short because the answer comes from the same network.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes. A group has at most 60 containers with a few numbers each.
-const MOST: usize = 256 << 10;
+const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// The usage of one run of a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,7 @@ pub enum Error {
     #[error("connecting to the group's address")]
     Connect(#[source] std::io::Error),
     /// The answer did not arrive in time.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     Slow,
     /// The answer is not HTTP.
     #[error("asking")]
@@ -68,16 +68,16 @@ pub enum Error {
     Unreadable(#[from] serde_json::Error),
     /// The answer lacks a running container, or the time of the measurement.
     #[error("nothing is told of what runs")]
-    Silent,
+    Incomplete,
 }
 
 /// Reads the usage from the extension of the group at `address`.
 pub async fn read(address: IpAddr) -> Result<ContainerUsages, Error> {
-    let asked = tokio::time::timeout(PATIENCE, asked(address)).await;
+    let asked = tokio::time::timeout(CALL_TIMEOUT, fetch_stats(address)).await;
     readings(&asked.map_err(|_| Error::Slow)??)
 }
 
-async fn asked(address: IpAddr) -> Result<Bytes, Error> {
+async fn fetch_stats(address: IpAddr) -> Result<Bytes, Error> {
     let stream = TcpStream::connect((address, PORT)).await;
     let stream = TokioIo::new(stream.map_err(Error::Connect)?);
     let (mut sender, connection) = http1::handshake(stream).await?;
@@ -90,7 +90,9 @@ async fn asked(address: IpAddr) -> Result<Bytes, Error> {
         if response.status() != StatusCode::OK {
             return Err(Error::Refused(response.status()));
         }
-        let body = Limited::new(response.into_body(), MOST).collect().await;
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
+            .collect()
+            .await;
         Ok(body.map_err(Error::Body)?.to_bytes())
     };
     let mut answered = std::pin::pin!(answered);
@@ -137,7 +139,7 @@ fn readings(answer: &[u8]) -> Result<ContainerUsages, Error> {
     let stats: RealtimeStats = serde_json::from_slice(answer)?;
     let at = Timestamp::from_nanosecond(stats.timestamp);
     let at = at.ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
-    let at = at.ok_or(Error::Silent)?;
+    let at = at.ok_or(Error::Incomplete)?;
     #[allow(
         clippy::cast_precision_loss,
         reason = "nobody tells days of CPU time by the nanosecond"

@@ -51,7 +51,7 @@ mod waiting;
 mod write;
 
 pub use outdated::{OutdatedContainer, images as outdated_images};
-pub use write::{is_urgent, same, status_patch};
+pub use write::{is_same_status, is_urgent, status_patch};
 
 /// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";
@@ -100,7 +100,7 @@ struct StatusInput<'a> {
     pod: &'a Pod,
     spec: &'a PodSpec,
     live: &'a PodStatus,
-    seen: GroupObservation<'a>,
+    observation: GroupObservation<'a>,
     policy: PodRestartPolicy,
     now: Timestamp,
 }
@@ -122,15 +122,15 @@ pub fn pod_status(
 ) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
     let case = StatusInput::new(pod, *seen, now, &no_spec, &no_status);
-    let mut containers = container::main(&case);
-    let mut init = container::init(&case, &containers);
-    let outcome = phase::of(&case, &init, &containers);
+    let mut containers = container::container_statuses(&case);
+    let mut init = container::init_container_statuses(&case, &containers);
+    let outcome = phase::pod_phase(&case, &init, &containers);
     if let Some(end) = &outcome.end {
         let all = init.iter_mut().chain(&mut containers);
-        all.for_each(|status| end.reach(status, &case));
+        all.for_each(|status| end.apply(status, &case));
     }
     container::set_ready(&mut init);
-    let conditions = condition::all(&case, &outcome, &init, &containers);
+    let conditions = condition::pod_conditions(&case, &outcome, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());
     PodStatus {
@@ -154,7 +154,7 @@ pub fn pod_status(
 impl<'a> StatusInput<'a> {
     fn new(
         pod: &'a Pod,
-        seen: GroupObservation<'a>,
+        observation: GroupObservation<'a>,
         now: Timestamp,
         no_spec: &'a PodSpec,
         no_status: &'a PodStatus,
@@ -170,7 +170,7 @@ impl<'a> StatusInput<'a> {
             pod,
             spec,
             live,
-            seen,
+            observation,
             policy,
             now,
         }
@@ -178,7 +178,7 @@ impl<'a> StatusInput<'a> {
 
     /// The group, if Azure returned one.
     fn group(&self) -> Option<&'a ContainerGroup> {
-        match self.seen {
+        match self.observation {
             GroupObservation::Group(group) | GroupObservation::Deleted(Some(group)) => Some(group),
             _ => None,
         }
@@ -186,7 +186,7 @@ impl<'a> StatusInput<'a> {
 
     fn is_gone(&self) -> bool {
         matches!(
-            self.seen,
+            self.observation,
             GroupObservation::Vanished | GroupObservation::Deleted(_)
         )
     }
@@ -220,7 +220,7 @@ impl<'a> StatusInput<'a> {
             .and_then(ContainerGroup::ip)
             .map(|ip| ip.to_string());
         let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
-        match self.seen {
+        match self.observation {
             _ if self.is_finished() => known.or(told),
             GroupObservation::Vanished if !self.ran() => None,
             _ => told.or(known),
@@ -265,7 +265,7 @@ fn ephemeral(case: &StatusInput) -> Vec<ContainerStatus> {
 /// The parts of the spec, of the group and of the live status that determine one container's status.
 struct ContainerInput<'a> {
     container: &'a Container,
-    seen: Option<&'a SeenContainer>,
+    group_container: Option<&'a SeenContainer>,
     live: Option<&'a ContainerStatus>,
 }
 

@@ -217,7 +217,7 @@ pub struct InstanceEvent {
 
 impl ContainerGroup {
     /// Parses a group; `None` unless it is an object with a name.
-    pub fn read(value: &Value) -> Option<Self> {
+    pub fn from_value(value: &Value) -> Option<Self> {
         Self::deserialize(value)
             .ok()
             .filter(|group| group.name.is_some())
@@ -225,7 +225,7 @@ impl ContainerGroup {
 
     /// Parses the body of an answer that contains a group.
     pub fn parse(body: &[u8]) -> Option<Self> {
-        Self::read(&serde_json::from_slice(body).ok()?)
+        Self::from_value(&serde_json::from_slice(body).ok()?)
     }
 
     /// The group without its tags, which only identify its owner.
@@ -239,7 +239,7 @@ impl ContainerGroup {
 
     /// Applies newer values from a LIST. The instance views are removed because they are now outdated: the group
     /// then holds no more than a LIST does.
-    pub fn take_listed(&mut self, provisioning: Option<Provisioning>, ip: Option<IpAddr>) {
+    pub fn apply_listed(&mut self, provisioning: Option<Provisioning>, ip: Option<IpAddr>) {
         self.properties.provisioning_state = provisioning;
         if let Some(ip) = ip {
             let address = self.properties.ip_address.get_or_insert_default();
@@ -264,7 +264,7 @@ impl ContainerGroup {
     }
 
     /// Whether the answer has the group's instance view. An answer to GET has it, an answer to LIST does not.
-    pub fn is_full(&self) -> bool {
+    pub fn has_instance_view(&self) -> bool {
         self.properties.instance_view.is_some()
     }
 
@@ -368,7 +368,7 @@ impl InstanceEvent {
     }
 
     /// The event's name without the final dot.
-    pub fn word(&self) -> &str {
+    pub fn reason(&self) -> &str {
         self.name.trim().trim_end_matches('.')
     }
 }

@@ -16,13 +16,13 @@ use jiff::Timestamp;
 use super::hold::later;
 use super::observe::{Leadership, ObservedPool};
 use super::outcome::{HoldReason, PodOutcome};
-use super::share::{SlotAdmission, entitled};
+use super::share::{SlotAdmission, allocate_slots};
 use super::sort::TriagedPod;
 
 /// How long before the end of its hold a pod is reserved: 1 second.
-pub const LEAD: Duration = Duration::from_secs(1);
+pub const PRE_RESERVATION_LEAD: Duration = Duration::from_secs(1);
 /// How often reservations that no grant waits for are written: every 500 ms, twice before a hold ends.
-pub const PACE: Duration = Duration::from_millis(500);
+pub const RESERVATION_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Marks the held pods that get a reservation before their hold ends.
 pub(super) fn reserve<'a>(
@@ -30,7 +30,7 @@ pub(super) fn reserve<'a>(
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
 ) {
-    if seen.standing != Leadership::Leading {
+    if seen.leadership != Leadership::Leading {
         return;
     }
     let mut soon = Vec::new();
@@ -40,14 +40,14 @@ pub(super) fn reserve<'a>(
         }
         if case.is_reserved {
             // Another leader may have a grant for the pod in flight. The reservation stays until the hold ends.
-            case.is_ahead = true;
+            case.is_pre_reserved = true;
         } else {
             soon.push(index);
         }
     }
-    let entitled = entitled(cases, soon, seen, shares).placed;
+    let entitled = allocate_slots(cases, soon, seen, shares).placed;
     for (index, _) in entitled.into_iter().take(shares.rate.now) {
-        cases[index].is_ahead = true;
+        cases[index].is_pre_reserved = true;
     }
 }
 
@@ -55,13 +55,13 @@ fn is_over_soon(case: &TriagedPod<'_>, now: Timestamp) -> bool {
     let Some(PodOutcome::Hold { until, why }) = &case.outcome else {
         return false;
     };
-    *why == HoldReason::Young && *until <= later(now, LEAD)
+    *why == HoldReason::TooEarly && *until <= later(now, PRE_RESERVATION_LEAD)
 }
 
 /// When to plan again for a pod whose hold ends at `until`.
 pub(super) fn next_look(until: Timestamp, why: &HoldReason, now: Timestamp) -> Timestamp {
-    let ahead = until.saturating_sub(LEAD).unwrap_or(until);
-    if *why == HoldReason::Young && now < ahead {
+    let ahead = until.saturating_sub(PRE_RESERVATION_LEAD).unwrap_or(until);
+    if *why == HoldReason::TooEarly && now < ahead {
         ahead
     } else {
         until

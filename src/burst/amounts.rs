@@ -56,7 +56,7 @@ impl ResourceAmounts {
 
     /// The first resource that `room` has too little of, or `None` if everything fits. As in the scheduler, a
     /// resource with a request of zero always fits, even if `room` is negative.
-    pub fn lacks(self, room: Self) -> Option<&'static str> {
+    pub fn shortage_in(self, room: Self) -> Option<&'static str> {
         [
             ("pods", self.pods, room.pods),
             ("cpu", self.cpu_milli, room.cpu_milli),
@@ -70,7 +70,9 @@ impl ResourceAmounts {
     fn of(quantities: Option<&Quantities>) -> Self {
         let amount = |name: &str, step: NanoAmount| {
             let quantity = quantities.and_then(|all| all.get(name));
-            let amount = quantity.and_then(NanoAmount::of).unwrap_or_default();
+            let amount = quantity
+                .and_then(NanoAmount::from_quantity)
+                .unwrap_or_default();
             i64::try_from(amount.in_steps_of(step)).unwrap_or(i64::MAX)
         };
         Self {
@@ -122,7 +124,7 @@ pub fn requested(spec: &PodSpec) -> ResourceAmounts {
 
 /// What ACI counts for the container group of a pod that requests `asks`. CPU is rounded up to whole cores, at
 /// least one, as ACI bills it, and as a quota counts it at most. ACI has no quota for memory.
-pub fn taken(spec: &PodSpec, asks: ResourceAmounts) -> ResourceAmounts {
+pub fn group_requests(spec: &PodSpec, asks: ResourceAmounts) -> ResourceAmounts {
     let cpu = translate::group_cpu(spec).max(asks.cpu_milli);
     ResourceAmounts {
         cpu_milli: cpu.saturating_add(999) / 1000 * 1000,
@@ -202,7 +204,7 @@ mod tests {
     fn a_group_takes_whole_cores_and_at_least_one() {
         let taken = |spec: Value| {
             let spec: PodSpec = serde_json::from_value(spec).expect("a spec");
-            taken(&spec, requested(&spec)).cpu_milli
+            group_requests(&spec, requested(&spec)).cpu_milli
         };
         assert_eq!(taken(json!({"containers": [{"name": "a"}]})), 1000);
         assert_eq!(taken(json!({"containers": [asks("250m", "1Gi")]})), 1000);
@@ -228,11 +230,11 @@ mod tests {
             pods: 1,
             ..ResourceAmounts::default()
         };
-        assert_eq!(pod.lacks(room), None);
+        assert_eq!(pod.shortage_in(room), None);
         assert_eq!(
-            ResourceAmounts { memory: 1, ..pod }.lacks(room),
+            ResourceAmounts { memory: 1, ..pod }.shortage_in(room),
             Some("memory")
         );
-        assert_eq!(pod.lacks(room.minus(pod)), Some("pods"));
+        assert_eq!(pod.shortage_in(room.minus(pod)), Some("pods"));
     }
 }

@@ -123,7 +123,7 @@ impl<'a> Assignment<'a> {
     }
 
     /// The earlier workload with the same selection, which therefore owns all pods of this workload.
-    pub fn owner_of_all(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
+    pub fn shadowed_by(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
         let is_it = |one: &Matcher<'_>| one.member.pool == pool && one.member.index == index;
         let at = self.matchers.iter().position(is_it)?;
         let mut before = self.matchers[..at].iter();
@@ -314,7 +314,7 @@ mod tests {
         let (scales, namespaces) = (TargetScales::new(), NamespaceLabels::new());
         let assignment = Assignment::new(&[&b, &older, &a], &scales, &namespaces);
         let owner = |pool: &str| {
-            let owner = assignment.owner_of_all(pool, 1)?;
+            let owner = assignment.shadowed_by(pool, 1)?;
             Some((owner.pool, owner.workload))
         };
         assert_eq!([owner("z"), owner("b")], [None, Some(("z", "again"))]);

@@ -13,20 +13,20 @@ use crate::aci::failure::FailureClass;
 use crate::k8s::backoff::doubled;
 
 /// The number of temporary failures in a row that closes a placement.
-const SOFT: u32 = 3;
+const FAILURE_THRESHOLD: u32 = 3;
 /// The first closed time. ACI's capacity and quota do not recover faster.
-const FIRST: Duration = Duration::from_secs(30);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(30);
 /// How long a probe pod has to start or fail. A pod that does neither, for example because a `ConfigMap` is
 /// missing, proves nothing, and the next pod is sent.
-pub const PROBE: Duration = Duration::from_secs(120);
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest closed time.
-const LONGEST: Duration = Duration::from_secs(600);
+const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 /// The results of a placement's creates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacementHealth {
     /// Temporary failures in a row while it is open.
-    soft: u32,
+    consecutive_failures: u32,
     /// How many times in a row it has been closed.
     closed: u32,
     until: Option<Timestamp>,
@@ -35,11 +35,11 @@ pub struct PlacementHealth {
 
 /// Whether a placement takes pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admittance {
+pub enum PlacementAvailability {
     /// It takes as many pods as fit.
     Open,
     /// It takes one pod, as a probe.
-    HalfOpen,
+    OneProbe,
     /// It takes no pods.
     Closed {
         /// Until when. `None` if that is not known.
@@ -52,8 +52,8 @@ pub enum Admittance {
 /// How much a failure counts against the placement.
 enum FailureWeight {
     None,
-    Soft,
-    Hard,
+    Counted,
+    Immediate,
 }
 
 impl PlacementHealth {
@@ -70,30 +70,35 @@ impl PlacementHealth {
         let is_closed = self.until.is_some_and(|until| now < until);
         let closes = match weight(class) {
             FailureWeight::None => return,
-            FailureWeight::Hard => true,
-            FailureWeight::Soft => self.closed > 0 || self.soft + 1 >= SOFT,
+            FailureWeight::Immediate => true,
+            FailureWeight::Counted => {
+                self.closed > 0 || self.consecutive_failures + 1 >= FAILURE_THRESHOLD
+            }
         };
         message.clone_into(&mut self.why);
         if is_closed {
             return;
         }
-        self.soft += 1;
+        self.consecutive_failures += 1;
         if closes {
-            self.until = Some(later(now, doubled(FIRST, self.closed, LONGEST)));
+            self.until = Some(later(
+                now,
+                doubled(INITIAL_BACKOFF, self.closed, MAX_BACKOFF),
+            ));
             self.closed += 1;
-            self.soft = 0;
+            self.consecutive_failures = 0;
         }
     }
 
     /// Whether the placement takes pods at `now`.
-    pub fn door(&self, now: Timestamp) -> Admittance {
+    pub fn availability(&self, now: Timestamp) -> PlacementAvailability {
         match self.until {
-            None => Admittance::Open,
-            Some(until) if now < until => Admittance::Closed {
+            None => PlacementAvailability::Open,
+            Some(until) if now < until => PlacementAvailability::Closed {
                 until: Some(until),
                 why: self.why.clone(),
             },
-            Some(_) => Admittance::HalfOpen,
+            Some(_) => PlacementAvailability::OneProbe,
         }
     }
 
@@ -103,15 +108,17 @@ impl PlacementHealth {
     }
 
     /// Azure's message for the failure that closed the placement, until a create succeeds.
-    pub fn trouble(&self) -> Option<&str> {
+    pub fn failure_message(&self) -> Option<&str> {
         (self.closed > 0).then_some(self.why.as_str())
     }
 }
 
 fn weight(class: FailureClass) -> FailureWeight {
     match class {
-        FailureClass::Capacity | FailureClass::Quota | FailureClass::Config => FailureWeight::Hard,
-        FailureClass::Stuck | FailureClass::Transient => FailureWeight::Soft,
+        FailureClass::Capacity | FailureClass::Quota | FailureClass::Config => {
+            FailureWeight::Immediate
+        }
+        FailureClass::Stuck | FailureClass::Transient => FailureWeight::Counted,
         // These pass without a failure of the placement, or the pod itself is the cause.
         FailureClass::Throttled
         | FailureClass::Transitioning
@@ -129,8 +136,8 @@ mod tests {
     use crate::burst::fixtures::at;
 
     fn closed_until(backend: &PlacementHealth, now: i64) -> Option<i64> {
-        match backend.door(at(now)) {
-            Admittance::Closed { until, .. } => until.map(Timestamp::as_second),
+        match backend.availability(at(now)) {
+            PlacementAvailability::Closed { until, .. } => until.map(Timestamp::as_second),
             _ => None,
         }
     }
@@ -143,7 +150,10 @@ mod tests {
             backend.failed(FailureClass::Capacity, "no room", at(now));
             assert_eq!(closed_until(&backend, now), Some(now + pause));
             now += pause;
-            assert_eq!(backend.door(at(now)), Admittance::HalfOpen);
+            assert_eq!(
+                backend.availability(at(now)),
+                PlacementAvailability::OneProbe
+            );
         }
         backend.succeeded(at(now));
         assert_eq!(backend, PlacementHealth::default(), "one success opens it");
@@ -156,7 +166,7 @@ mod tests {
             backend.failed(FailureClass::Quota, "quota", at(5));
         }
         assert_eq!(closed_until(&backend, 5), Some(35));
-        assert_eq!(backend.trouble(), Some("quota"));
+        assert_eq!(backend.failure_message(), Some("quota"));
     }
 
     #[test]
@@ -164,11 +174,14 @@ mod tests {
         let mut backend = PlacementHealth::default();
         for second in [1, 2] {
             backend.failed(FailureClass::Transient, "503", at(second));
-            assert_eq!(backend.door(at(second)), Admittance::Open);
+            assert_eq!(
+                backend.availability(at(second)),
+                PlacementAvailability::Open
+            );
         }
         backend.succeeded(at(3));
         backend.failed(FailureClass::Transient, "503", at(4));
-        assert_eq!(backend.door(at(4)), Admittance::Open);
+        assert_eq!(backend.availability(at(4)), PlacementAvailability::Open);
         backend.failed(FailureClass::Stuck, "stuck", at(5));
         backend.failed(FailureClass::Transient, "503", at(6));
         assert_eq!(closed_until(&backend, 6), Some(36));
@@ -193,7 +206,7 @@ mod tests {
                 backend.failed(class, "its own", at(1));
             }
         }
-        assert_eq!(backend.door(at(1)), Admittance::Open);
+        assert_eq!(backend.availability(at(1)), PlacementAvailability::Open);
     }
 
     #[test]

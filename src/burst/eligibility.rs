@@ -14,17 +14,17 @@ use crate::aci::translate::{self, Unsupported};
 use crate::api;
 
 /// The state of volume claims, by namespace and name. A claim without an entry has not been read yet.
-pub type ClaimBackings = HashMap<String, HashMap<String, ClaimKind>>;
+pub type ClaimStates = HashMap<String, HashMap<String, ClaimState>>;
 
 /// What a volume claim is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimKind {
+pub enum ClaimState {
     /// An Azure Files share that ACI can mount, or one that the CSI driver creates after the pod is bound.
-    Share,
+    Mountable,
     /// Nothing yet: the claim does not exist or is not bound. The text says which.
-    Nothing(String),
+    Pending(String),
     /// A volume that ACI cannot mount, for this reason.
-    Other(String),
+    Unsupported(String),
 }
 
 /// What a pod's volume claims mean for it.
@@ -41,16 +41,16 @@ pub enum MountReadiness {
 }
 
 /// What the volume claims of `pod` mean for it.
-pub fn mounts(pod: &PodFacts, claims: &ClaimBackings) -> MountReadiness {
+pub fn mounts(pod: &PodFacts, claims: &ClaimStates) -> MountReadiness {
     let known = claims.get(&pod.id.namespace);
     let (mut refusals, mut waiting) = (Vec::new(), Vec::new());
     for (at, claim) in &pod.claims {
         match known.and_then(|known| known.get(claim)) {
             None => return MountReadiness::Unread,
-            Some(ClaimKind::Share) => {}
-            Some(ClaimKind::Nothing(why)) if waiting.contains(why) => {}
-            Some(ClaimKind::Nothing(why)) => waiting.push(why.clone()),
-            Some(ClaimKind::Other(why)) => refusals.push(Unsupported {
+            Some(ClaimState::Mountable) => {}
+            Some(ClaimState::Pending(why)) if waiting.contains(why) => {}
+            Some(ClaimState::Pending(why)) => waiting.push(why.clone()),
+            Some(ClaimState::Unsupported(why)) => refusals.push(Unsupported {
                 field: format!("spec.volumes[{at}].persistentVolumeClaim"),
                 why: why.clone(),
             }),
@@ -65,13 +65,13 @@ pub fn mounts(pod: &PodFacts, claims: &ClaimBackings) -> MountReadiness {
 
 /// The most placements for which verdicts are kept: more than all pools usually have. Each edit of a placement
 /// adds one. The one used longest ago is dropped.
-const MOST_ASKED: usize = 256;
+const MAX_TARGETS: usize = 256;
 
 /// The cached verdicts of translation, by pod UID.
 #[derive(Debug, Default)]
 pub struct EligibilityCache {
     /// The placements that pods were translated for. A verdict refers to one by number, to save memory.
-    asked: Vec<EvaluatedTarget>,
+    targets: Vec<EvaluatedTarget>,
     next: u64,
     /// Counts lookups, to find the placement that was used longest ago.
     times: AtomicU64,
@@ -89,11 +89,11 @@ struct EvaluatedTarget {
     spec: api::Placement,
     tags: BTreeMap<String, String>,
     node: String,
-    last: AtomicU64,
+    last_used: AtomicU64,
 }
 
 /// The placement with only those fields that affect translation: capacity and node labels do not.
-fn bearing(spec: &api::Placement) -> api::Placement {
+fn relevant_spec(spec: &api::Placement) -> api::Placement {
     api::Placement {
         capacity: api::Capacity::default(),
         labels: BTreeMap::new(),
@@ -109,7 +109,7 @@ struct EligibilityVerdict {
 
 impl EligibilityCache {
     /// Translates `pod` for `placement`, unless this version of it was translated already.
-    pub fn judge(
+    pub fn evaluate(
         &mut self,
         pod: &Pod,
         unknown_fields: &[String],
@@ -127,11 +127,11 @@ impl EligibilityCache {
             return;
         }
         let refusals = translate::eligible(pod, unknown_fields, placement).err();
-        self.learn(&id, placement, refusals.unwrap_or_default());
+        self.insert(&id, placement, refusals.unwrap_or_default());
     }
 
     /// Stores what translation refuses of `pod`.
-    pub fn learn(
+    pub fn insert(
         &mut self,
         pod: &PodReference,
         placement: &translate::TranslationTarget<'_>,
@@ -150,21 +150,21 @@ impl EligibilityCache {
     }
 
     fn add(&mut self, placement: &translate::TranslationTarget<'_>) -> TargetId {
-        let last = |asked: &EvaluatedTarget| asked.last.load(Ordering::Relaxed);
-        if self.asked.len() >= MOST_ASKED {
-            let oldest = (0..self.asked.len()).min_by_key(|at| last(&self.asked[*at]));
-            let gone = oldest.map(|at| self.asked.swap_remove(at).id);
+        let last = |asked: &EvaluatedTarget| asked.last_used.load(Ordering::Relaxed);
+        if self.targets.len() >= MAX_TARGETS {
+            let oldest = (0..self.targets.len()).min_by_key(|at| last(&self.targets[*at]));
+            let gone = oldest.map(|at| self.targets.swap_remove(at).id);
             for verdict in self.pods.values_mut() {
                 verdict.refusals.retain(|(asked, _)| Some(*asked) != gone);
             }
         }
         self.next += 1;
-        self.asked.push(EvaluatedTarget {
+        self.targets.push(EvaluatedTarget {
             id: TargetId(self.next),
-            spec: bearing(placement.spec),
+            spec: relevant_spec(placement.spec),
             tags: placement.tags.clone(),
             node: placement.node.to_owned(),
-            last: AtomicU64::new(self.times.fetch_add(1, Ordering::Relaxed)),
+            last_used: AtomicU64::new(self.times.fetch_add(1, Ordering::Relaxed)),
         });
         TargetId(self.next)
     }
@@ -176,13 +176,13 @@ impl EligibilityCache {
         tags: &BTreeMap<String, String>,
         node: &str,
     ) -> Option<TargetId> {
-        let spec = bearing(spec);
+        let spec = relevant_spec(spec);
         let is = |asked: &&EvaluatedTarget| {
             asked.node == node && asked.tags == *tags && asked.spec == spec
         };
-        let asked = self.asked.iter().find(is)?;
+        let asked = self.targets.iter().find(is)?;
         let now = self.times.fetch_add(1, Ordering::Relaxed);
-        asked.last.store(now, Ordering::Relaxed);
+        asked.last_used.store(now, Ordering::Relaxed);
         Some(asked.id)
     }
 
@@ -239,13 +239,13 @@ mod tests {
             identities: &translate::NO_IDENTITIES,
         };
         let mut verdicts = EligibilityCache::default();
-        verdicts.judge(&pod("1", true), &[], &place(&weu));
+        verdicts.evaluate(&pod("1", true), &[], &place(&weu));
         assert_eq!(verdicts.id(&neu, &tags, "n"), None);
         let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
         let refused = verdicts.of(&id("1"), asked).expect("a verdict");
         assert_eq!(refused[0].field, "spec.hostNetwork");
         assert_eq!(verdicts.of(&id("2"), asked), None);
-        verdicts.judge(&pod("2", false), &[], &place(&weu));
+        verdicts.evaluate(&pod("2", false), &[], &place(&weu));
         assert_eq!(verdicts.of(&id("2"), asked), Some(&[][..]));
         assert_eq!(verdicts.of(&id("1"), asked), None);
         verdicts.retain(&HashSet::new());
@@ -269,7 +269,7 @@ mod tests {
     fn an_edit_of_the_capacity_asks_nothing_again_and_others_are_forgotten_in_the_end() {
         let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let mut weu = api::Placement::default();
-        verdicts.judge(&pod("1", true), &[], &placement(&weu, &tags));
+        verdicts.evaluate(&pod("1", true), &[], &placement(&weu, &tags));
         let first = verdicts.id(&weu, &tags, "n");
         for pods in 0..1000 {
             weu.capacity.pods = pods;
@@ -278,11 +278,11 @@ mod tests {
         }
         for edit in 0..2000 {
             weu.region = format!("region-{edit}");
-            verdicts.judge(&pod("1", true), &[], &placement(&weu, &tags));
+            verdicts.evaluate(&pod("1", true), &[], &placement(&weu, &tags));
             let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
             assert!(verdicts.of(&id("1"), asked).is_some());
-            assert!(verdicts.asked.len() <= MOST_ASKED);
-            assert!(verdicts.pods["u"].refusals.len() <= MOST_ASKED);
+            assert!(verdicts.targets.len() <= MAX_TARGETS);
+            assert!(verdicts.pods["u"].refusals.len() <= MAX_TARGETS);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::amounts::ResourceAmounts;
-use super::backend::Admittance;
+use super::backend::PlacementAvailability;
 use super::hold::later;
 use super::memory::PodWrite;
 use super::observe::ObservedPool;
@@ -56,18 +56,18 @@ pub(super) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
     let open = open(seen, now);
     for pod in waiting {
         let has_room = open.iter().any(|(at, left)| {
-            let place = &seen.places[*at];
+            let place = &seen.placements[*at];
             let ruled = pod
-                .demands
+                .node_constraints
                 .refusal(&place.node, &place.labels, &place.taints);
-            ruled.is_none() && pod.asks.lacks(*left).is_none()
+            ruled.is_none() && pod.requests.shortage_in(*left).is_none()
         });
         if !has_room {
             continue;
         }
         all.uids.push(pod.id.uid.clone());
-        let since = seen.memory.stuck_since(&pod.id.uid).unwrap_or(now);
-        let paused = seen.memory.pause(PodWrite::Expire, &pod.id.uid);
+        let since = seen.leader_state.stuck_since(&pod.id.uid).unwrap_or(now);
+        let paused = seen.leader_state.pause(PodWrite::Expire, &pod.id.uid);
         let due = later(since, EXPIRES).max(paused.unwrap_or(since));
         if due <= now {
             let grant = pod.grant.as_ref();
@@ -94,7 +94,7 @@ pub(super) fn uids(seen: &ObservedPool<'_>) -> Vec<String> {
 /// granted pods, so the pool may exceed its maximum.
 pub(super) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
-    let late = spilled.filter(|granted| seen.memory.had_expired(&granted.pod.id.uid));
+    let late = spilled.filter(|granted| seen.leader_state.had_expired(&granted.pod.id.uid));
     late.map(|granted| granted.pod.id.clone()).collect()
 }
 
@@ -104,29 +104,30 @@ pub(super) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
 fn is_passed_by(pod: &PodFacts) -> bool {
     let grant = pod.grant.as_ref();
     let is_refused = grant.is_some_and(|grant| grant.refused.is_some());
-    matches!(pod.stage, PodStage::Refused(_)) && is_refused && !pod.is_deleting
+    matches!(pod.stage, PodStage::Unschedulable(_)) && is_refused && !pod.is_deleting
 }
 
 /// The indexes of the placements that are not closed, with what the pods bound to their nodes leave free.
 fn open(seen: &ObservedPool<'_>, now: Timestamp) -> Vec<(usize, ResourceAmounts)> {
     let mut used: HashMap<&str, ResourceAmounts> = HashMap::new();
     let granted = seen.granted.iter().map(|granted| granted.pod);
-    for pod in granted.chain(seen.guests.iter().map(|(pod, _)| *pod)) {
+    for pod in granted.chain(seen.user_placed.iter().map(|(pod, _)| *pod)) {
         if let Some(bound) = pod.bound() {
             let used = used.entry(bound.node.as_str()).or_default();
-            *used = used.plus(pod.asks);
+            *used = used.plus(pod.requests);
         }
     }
-    let places = seen.places.iter().enumerate();
+    let places = seen.placements.iter().enumerate();
     let open = places.filter(|(_, place)| {
-        let backend = seen.memory.backends().get(&place.placement);
-        let is_closed =
-            backend.is_some_and(|one| matches!(one.door(now), Admittance::Closed { .. }));
-        place.shut.is_none() && !is_closed
+        let backend = seen.leader_state.placement_health().get(&place.placement);
+        let is_closed = backend.is_some_and(|one| {
+            matches!(one.availability(now), PlacementAvailability::Closed { .. })
+        });
+        place.unavailable.is_none() && !is_closed
     });
     open.map(|(at, place)| {
         let used = used.get(place.node.as_str()).copied().unwrap_or_default();
-        (at, place.offers.minus(used))
+        (at, place.allocatable.minus(used))
     })
     .collect()
 }
@@ -138,7 +139,7 @@ mod tests {
     use crate::burst::fixtures::{PlanScene, at, granted, pod};
     use crate::burst::memory::PodWrite;
     use crate::burst::outcome::PodOutcome;
-    use crate::burst::{GrantAnswer, PodDecision};
+    use crate::burst::{PodDecision, PodWriteResult};
 
     /// The pool's maximum is 1. A granted pod has no node. Two pods wait: one of another template, one of the
     /// same.
@@ -166,22 +167,23 @@ mod tests {
         let mut all = scene();
         assert_eq!(expires_at(&mut all, &[10, 339, 340]), [false, false, true]);
         let mut full = scene();
-        full.places[0].offers.pods = 0;
+        full.placements[0].allocatable.pods = 0;
         assert_eq!(expires_at(&mut full, &[10, 340, 1000]), [false; 3]);
-        full.places[0].offers.pods = 5;
+        full.placements[0].allocatable.pods = 5;
         assert_eq!(
             expires_at(&mut full, &[1001, 1330, 1331]),
             [false, false, true]
         );
         let mut shut = scene();
-        shut.places[0].shut = Some("it is full".to_owned());
+        shut.placements[0].unavailable = Some("it is full".to_owned());
         assert_eq!(expires_at(&mut shut, &[10, 340, 1000]), [false; 3]);
         let mut unseen = scene();
         unseen.labelled[0].grant.as_mut().expect("a grant").refused = None;
         assert_eq!(expires_at(&mut unseen, &[10, 340, 1000]), [false; 3]);
         let id = all.labelled[0].id.clone();
-        let denied = GrantAnswer::Denied("no".to_owned());
-        all.memory.wrote_to(&id, PodWrite::Expire, &denied, at(340));
+        let denied = PodWriteResult::Denied("no".to_owned());
+        all.leader_state
+            .record_write(&id, PodWrite::Expire, &denied, at(340));
         assert_eq!(expires_at(&mut all, &[341, 349, 350]), [false, false, true]);
     }
 

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::amounts::ResourceAmounts;
 use super::assign::{NamespaceLabels, TargetScale, TargetScales};
-use super::eligibility::{ClaimBackings, EligibilityCache};
+use super::eligibility::{ClaimStates, EligibilityCache};
 use super::fit::NodeConstraints;
 use super::labels;
-use super::memory::{GrantAnswer, LeaderState};
+use super::memory::{LeaderState, PodWriteResult};
 use super::observe::{ClusterInputs, Leadership, PoolInputs, observe};
 use super::outcome::PodOutcome;
 use super::place::PlacementFacts;
@@ -46,23 +46,23 @@ pub fn pod(name: &str) -> PodFacts {
         is_deleting: false,
         scheduler: None,
         is_nominated: false,
-        stage: PodStage::Refused(Some(at(0))),
+        stage: PodStage::Unschedulable(Some(at(0))),
         grant: None,
         foreign_grant: None,
-        stamped: None,
-        asks: ResourceAmounts {
+        refused_since: None,
+        requests: ResourceAmounts {
             cpu_milli: 1000,
             memory: 1 << 30,
             storage: 0,
             pods: 1,
         },
-        takes: ResourceAmounts {
+        group_requests: ResourceAmounts {
             cpu_milli: 1000,
             memory: 1 << 30,
             storage: 0,
             pods: 1,
         },
-        demands: NodeConstraints::default(),
+        node_constraints: NodeConstraints::default(),
         rules: None,
         claims: Vec::new(),
     }
@@ -78,7 +78,7 @@ impl PodFacts {
             has_started: true,
             is_running: true,
             refused: None,
-            waits: None,
+            waiting_for_azure: None,
         });
         self
     }
@@ -181,13 +181,13 @@ pub fn namespaces() -> NamespaceLabels {
 }
 
 /// An open placement of the pool `shop` with room for `pods` pods of 1 core and 1 GiB.
-pub fn place(name: &str, pods: i64) -> PlacementFacts {
+pub fn placement_facts(name: &str, pods: i64) -> PlacementFacts {
     PlacementFacts {
         placement: name.to_owned(),
         node: format!("burst-shop-{name}"),
         labels: BTreeMap::new(),
         taints: Vec::new(),
-        offers: ResourceAmounts {
+        allocatable: ResourceAmounts {
             cpu_milli: pods * 1000,
             memory: pods << 30,
             storage: 0,
@@ -199,7 +199,7 @@ pub fn place(name: &str, pods: i64) -> PlacementFacts {
             storage: 0,
             pods,
         },
-        shut: None,
+        unavailable: None,
     }
 }
 
@@ -223,17 +223,17 @@ pub struct PlanScene {
     /// The scales.
     pub scales: TargetScales,
     /// The state of volume claims.
-    pub claims: ClaimBackings,
+    pub claims: ClaimStates,
     /// The placements.
-    pub places: Vec<PlacementFacts>,
+    pub placements: Vec<PlacementFacts>,
     /// Nodes and pods that affect where pending pods may run.
     pub neighbors: Neighbors,
     /// What translation refuses, by the pod's name.
     pub refused: HashMap<String, Unsupported>,
     /// The leader's memory.
-    pub memory: LeaderState,
+    pub leader_state: LeaderState,
     /// The leadership state of this instance.
-    pub standing: Leadership,
+    pub leadership: Leadership,
     pub is_triggered: bool,
     /// This instance's identity.
     pub identity: String,
@@ -256,12 +256,12 @@ impl PlanScene {
             placed: Vec::new(),
             nodes: HashMap::new(),
             scales: scales(&[("web", 10, 10)]),
-            claims: ClaimBackings::new(),
-            places: vec![place("weu", 100)],
+            claims: ClaimStates::new(),
+            placements: vec![placement_facts("weu", 100)],
             neighbors: Neighbors::default(),
             refused: HashMap::new(),
-            memory: LeaderState::default(),
-            standing: Leadership::Leading,
+            leader_state: LeaderState::default(),
+            leadership: Leadership::Leading,
             is_triggered: false,
             identity: "me".to_owned(),
             ahead: SignedDuration::ZERO,
@@ -293,12 +293,12 @@ impl PlanScene {
             neighbors: &self.neighbors,
         };
         let own = PoolInputs {
-            places: &self.places,
+            placements: &self.placements,
             bound: &bound,
             verdicts: &verdicts,
-            memory: &self.memory,
+            leader_state: &self.leader_state,
             is_triggered: self.is_triggered,
-            standing: self.standing,
+            leadership: self.leadership,
             identity: &self.identity,
             ahead: self.ahead,
         };
@@ -308,7 +308,7 @@ impl PlanScene {
     fn verdicts(&self) -> EligibilityCache {
         let mut verdicts = EligibilityCache::default();
         for pod in &self.waiting {
-            for place in &self.places {
+            for place in &self.placements {
                 let mut specs = self.pool.spec.placements.iter();
                 let spec = specs
                     .find(|spec| spec.name == place.placement)
@@ -321,7 +321,7 @@ impl PlanScene {
                     identities: &translate::NO_IDENTITIES,
                 };
                 let refusals = self.refused.get(&pod.id.name).cloned();
-                verdicts.learn(&pod.id, &placement, refusals.into_iter().collect());
+                verdicts.insert(&pod.id, &placement, refusals.into_iter().collect());
             }
         }
         verdicts
@@ -336,22 +336,25 @@ impl PlanScene {
     }
 
     /// Makes `identity` the leader: with empty memory, after it has claimed the pool and counted its pods.
-    pub fn led_by(&mut self, identity: &str) {
+    pub fn change_leader(&mut self, identity: &str) {
         identity.clone_into(&mut self.identity);
-        self.memory = LeaderState::default();
+        self.leader_state = LeaderState::default();
         self.pool.status.get_or_insert_default().leader = Some(identity.to_owned());
     }
 
     /// Carries out `plan`: reserves, grants, stamps and remembers. Granted pods stay without a node.
-    pub fn carry_out(&mut self, plan: &BurstPlan, second: i64) {
+    pub fn execute(&mut self, plan: &BurstPlan, second: i64) {
         self.reserve(plan);
         if plan.must_reserve {
-            self.memory.wrote(at(second));
+            self.leader_state.record_reservations_written(at(second));
         }
         for decision in plan.grants() {
-            self.memory.sending(&decision.pod);
-            self.memory
-                .answered(&decision.pod, GrantAnswer::Granted, at(second));
+            self.leader_state.record_patch_sent(&decision.pod);
+            self.leader_state.record_grant_answer(
+                &decision.pod,
+                PodWriteResult::Granted,
+                at(second),
+            );
             let position = self
                 .waiting
                 .iter()
@@ -364,7 +367,7 @@ impl PlanScene {
         for stamp in &plan.stamps {
             let mut waiting = self.waiting.iter_mut();
             if let Some(pod) = waiting.find(|pod| pod.id.uid == stamp.pod.uid) {
-                pod.stamped = Some(stamp.since);
+                pod.refused_since = Some(stamp.since);
             }
         }
         self.remember(plan, second);
@@ -379,7 +382,7 @@ impl PlanScene {
     /// Lets memory keep what the plan contains.
     pub fn remember(&mut self, plan: &BurstPlan, second: i64) {
         let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
-        self.memory.keep(plan, &waiting, at(second));
+        self.leader_state.record_plan(plan, &waiting, at(second));
     }
 
     /// Adds pods with these names on ACI, granted at second 0.

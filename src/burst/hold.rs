@@ -19,7 +19,7 @@ use super::pod::PodFacts;
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
 /// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
 /// stale, and nothing then removes it.
-pub const NOMINATION: Duration = Duration::from_secs(60);
+pub const NOMINATION_HOLD: Duration = Duration::from_secs(60);
 
 /// How the watch showed a pod before it showed it refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub fn start(
         must_be_stamped,
         nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
     };
-    if let Some(stamped) = pod.stamped {
+    if let Some(stamped) = pod.refused_since {
         // The remembered time is by the operator's own clock, so it does not move when another clock is
         // changed.
         let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.at);
@@ -97,7 +97,7 @@ pub fn start(
 /// When a pod that has been refused since `start` may be granted: `after` later, or at the end of a nomination.
 pub fn end(start: HoldStart, after: Duration) -> Timestamp {
     let refused = later(start.at, after);
-    let nominated = start.nominated.map(|at| later(at, NOMINATION));
+    let nominated = start.nominated.map(|at| later(at, NOMINATION_HOLD));
     nominated.map_or(refused, |nominated| refused.max(nominated))
 }
 
@@ -139,7 +139,7 @@ mod tests {
         ungated.is_first_generation = false;
         assert_eq!(started(&ungated, 40, None), (100, true));
         assert_eq!(started(&ungated, 40, Some(70)), (70, true));
-        ungated.stamped = Some(at(60));
+        ungated.refused_since = Some(at(60));
         assert_eq!(
             started(&ungated, 40, None),
             (60, false),
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_stamp_is_of_the_api_servers_clock_and_what_is_remembered_of_ours() {
         let mut stamped = pod("a");
-        stamped.stamped = Some(at(150));
+        stamped.refused_since = Some(at(150));
         let ahead = SignedDuration::from_secs(90);
         let start = |remembered| start(&stamped, None, remembered, ahead, at(100));
         let first = start(None);
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_stamp_of_the_future_counts_from_now() {
         let mut early = pod("a");
-        early.stamped = Some(at(5000));
+        early.refused_since = Some(at(5000));
         assert_eq!(started(&early, 40, None), (100, false));
     }
 

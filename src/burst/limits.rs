@@ -77,20 +77,23 @@ impl SlotLimits {
         };
         let granted = seen.granted.iter().filter(|granted| !granted.is_home);
         for granted in granted {
-            limits.take(granted.workload);
+            limits.take_slot(granted.workload);
         }
         // These pods have another pool's grant, and tolerate this pool's taint, for example since an earlier
         // pool of this name granted them.
-        let strays = seen.guests.iter().filter(|(pod, _)| pod.grant.is_some());
+        let strays = seen
+            .user_placed
+            .iter()
+            .filter(|(pod, _)| pod.grant.is_some());
         for (_, workload) in strays {
-            limits.take(*workload);
+            limits.take_slot(*workload);
         }
         let reserved: HashSet<&str> = reserved.iter().map(|entry| entry.uid.as_str()).collect();
         let all = seen.reservations.iter();
         for one in all.filter(|one| reserved.contains(one.entry.uid.as_str())) {
             match one.workload {
-                LimitedBy::By(workload) => limits.take(Some(workload)),
-                LimitedBy::ByNone => limits.take(None),
+                LimitedBy::Workload(workload) => limits.take_slot(Some(workload)),
+                LimitedBy::NoWorkload => limits.take_slot(None),
                 LimitedBy::Unknown => limits.take_for_all(),
             }
         }
@@ -106,7 +109,7 @@ impl SlotLimits {
     }
 
     /// Counts a slot against the pool, and against the workload if it is known.
-    pub fn take(&mut self, workload: Option<usize>) {
+    pub fn take_slot(&mut self, workload: Option<usize>) {
         self.held += 1;
         if let Some(workload) = workload.and_then(|at| self.workloads.get_mut(at)) {
             workload.held += 1;

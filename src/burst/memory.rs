@@ -21,21 +21,22 @@ use crate::k8s::refused;
 /// After Azure refuses a pod, the operator grants no pods of the same template for this long: the first and the
 /// longest pause (10 minutes, 1 hour), doubled in between. Azure may fix the cause, and some refusals are
 /// temporary.
-const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
+const TEMPLATE_BACKOFF: (Duration, Duration) =
+    (Duration::from_secs(600), Duration::from_secs(3600));
 /// For how long a failed write to a pod, other than a grant, is not repeated, unless the API server denied it.
-const FAILED: Duration = Duration::from_secs(10);
+const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
 /// evictions.
 const EVICTED: Duration = Duration::from_secs(10);
 /// For how long an unmarked pod (see [`GrantAnswer::Unmarked`]) still counts while no watch shows it: a pod on its
 /// way from one watch to another is in neither.
-const UNMARKED: Duration = Duration::from_secs(60);
+const UNMARKED_TTL: Duration = Duration::from_secs(60);
 /// The longest span of a grant rate, 1 hour. Older grants do not count.
-const LONGEST_SPAN: Duration = Duration::from_secs(3600);
+const MAX_RATE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// The result of a patch that grants a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GrantAnswer {
+pub enum PodWriteResult {
     /// The API server applied it.
     Granted,
     /// 409: the pod has changed.
@@ -58,11 +59,11 @@ pub enum GrantAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PodWrite {
     /// The refused-since time.
-    Stamp,
+    RefusedSince,
     /// The change of the pod that frees its reservation.
     Release,
     /// The deletion or eviction of a pod that never started.
-    Rescue,
+    Delete,
     /// The mark that the pod's grant has expired.
     Expire,
 }
@@ -111,20 +112,20 @@ struct LastPatch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PatchState {
-    OnItsWay,
+    InFlight,
     Unknown,
     Granted,
     Conflict,
-    Undone,
+    NotApplied,
 }
 
 /// What is known about a pod's last grant patch, at the pod's version in the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchOutcome {
     /// No patch was applied, and none can be: none was sent for this version, or it was denied.
-    None,
+    NotApplied,
     /// A patch is in flight, was applied, or met a conflict: its result or the pod's next version will show.
-    Awaited,
+    Pending,
     /// A patch may have been applied, or may still be.
     Unknown,
 }
@@ -155,33 +156,36 @@ pub struct LeaderState {
     unmarkable: HashMap<String, PodBackoff>,
     /// Granted pods that have not started, by UID, with the time since when each has been waiting for Azure.
     waiting: HashMap<String, Timestamp>,
-    backends: BTreeMap<String, PlacementHealth>,
+    placement_health: BTreeMap<String, PlacementHealth>,
     /// Templates with a pod that Azure has refused.
     rejected: HashMap<String, TemplateRejection>,
-    busy: Option<Timestamp>,
+    last_peak: Option<Timestamp>,
     /// When reservations were last written.
     reserved: Option<Timestamp>,
 }
 
 impl LeaderState {
     /// The health of a placement. The caller records the results of creates here.
-    pub fn backend(&mut self, placement: &str) -> &mut PlacementHealth {
-        self.backends.entry(placement.to_owned()).or_default()
+    pub fn placement_health_mut(&mut self, placement: &str) -> &mut PlacementHealth {
+        self.placement_health
+            .entry(placement.to_owned())
+            .or_default()
     }
 
     /// Drops the health of placements for which `stays` returns false: the pool no longer has them.
     pub fn retain_backends(&mut self, stays: impl Fn(&str) -> bool) {
-        self.backends.retain(|placement, _| stays(placement));
+        self.placement_health
+            .retain(|placement, _| stays(placement));
     }
 
     /// Call before sending a grant patch for `pod`, at the version that was planned with.
-    pub fn sending(&mut self, pod: &PodReference) {
+    pub fn record_patch_sent(&mut self, pod: &PodReference) {
         let before = self.sent.get(&pod.uid);
         let is_lost = before
             .is_some_and(|sent| sent.is_lost && sent.resource_version == pod.resource_version);
         let sent = LastPatch {
             resource_version: pod.resource_version.clone(),
-            outcome: PatchState::OnItsWay,
+            outcome: PatchState::InFlight,
             is_lost,
         };
         self.sent.insert(pod.uid.clone(), sent);
@@ -191,35 +195,40 @@ impl LeaderState {
     }
 
     /// Call after the plan's reservations were written.
-    pub fn wrote(&mut self, now: Timestamp) {
+    pub fn record_reservations_written(&mut self, now: Timestamp) {
         self.reserved = Some(now);
     }
 
     /// Records the result of the grant patch for `pod`.
-    pub fn answered(&mut self, pod: &PodReference, answer: GrantAnswer, now: Timestamp) {
+    pub fn record_grant_answer(
+        &mut self,
+        pod: &PodReference,
+        answer: PodWriteResult,
+        now: Timestamp,
+    ) {
         let outcome = match answer {
-            GrantAnswer::Granted => {
+            PodWriteResult::Granted => {
                 self.granted.insert(pod.uid.clone(), now);
                 self.denied.remove(&pod.uid);
                 PatchState::Granted
             }
-            GrantAnswer::Conflict => PatchState::Conflict,
-            GrantAnswer::Unsent => PatchState::Undone,
-            GrantAnswer::Gone => {
-                self.gone(pod);
-                PatchState::Undone
+            PodWriteResult::Conflict => PatchState::Conflict,
+            PodWriteResult::Unsent => PatchState::NotApplied,
+            PodWriteResult::Gone => {
+                self.settle(pod);
+                PatchState::NotApplied
             }
-            GrantAnswer::Denied(why) => {
+            PodWriteResult::Denied(why) => {
                 let denial = PodBackoff::after(self.denied.get(&pod.uid), why, now);
                 self.denied.insert(pod.uid.clone(), denial);
-                PatchState::Undone
+                PatchState::NotApplied
             }
-            GrantAnswer::Unmarked(_) => {
+            PodWriteResult::Unmarked(_) => {
                 self.granted.insert(pod.uid.clone(), now);
                 self.unmarked.insert(pod.uid.clone(), now);
                 PatchState::Granted
             }
-            GrantAnswer::Lost => {
+            PodWriteResult::Lost => {
                 // The patch may have been applied. It counts against the rate, even if the pod is deleted soon
                 // after.
                 self.granted.insert(pod.uid.clone(), now);
@@ -237,7 +246,7 @@ impl LeaderState {
     /// Records that a grant in this workload lost its label and annotations, for the reason `why`. The next
     /// grant of the workload waits, twice as long each time: a new leader cannot see such a pod, and would not
     /// count it.
-    pub fn leaves_no_marks(&mut self, workload: &str, why: String, now: Timestamp) {
+    pub fn record_unmarkable(&mut self, workload: &str, why: String, now: Timestamp) {
         let before = self.unmarkable.get(workload);
         // Grants that were sent together count as one attempt.
         if before.is_none_or(|denial| denial.until <= now) {
@@ -248,31 +257,35 @@ impl LeaderState {
 
     /// Records the result of a write to `pod` other than a grant. A failed write is repeated after a pause. The
     /// pause doubles each time that the API server denies the write.
-    pub fn wrote_to(
+    pub fn record_write(
         &mut self,
         pod: &PodReference,
         write: PodWrite,
-        answer: &GrantAnswer,
+        answer: &PodWriteResult,
         now: Timestamp,
     ) {
         let key = (write, pod.uid.clone());
         let failed = match answer {
-            GrantAnswer::Granted | GrantAnswer::Unmarked(_) => {
+            PodWriteResult::Granted | PodWriteResult::Unmarked(_) => {
                 self.failed.remove(&key);
                 return;
             }
-            GrantAnswer::Gone => {
+            PodWriteResult::Gone => {
                 if write == PodWrite::Release {
-                    self.gone(pod);
+                    self.settle(pod);
                 }
                 return;
             }
-            GrantAnswer::Denied(why) => PodBackoff::after(self.failed.get(&key), why.clone(), now),
-            GrantAnswer::Conflict | GrantAnswer::Lost | GrantAnswer::Unsent => PodBackoff {
-                until: later(now, FAILED),
-                why: String::new(),
-                tries: self.failed.get(&key).map_or(0, |failed| failed.tries),
-            },
+            PodWriteResult::Denied(why) => {
+                PodBackoff::after(self.failed.get(&key), why.clone(), now)
+            }
+            PodWriteResult::Conflict | PodWriteResult::Lost | PodWriteResult::Unsent => {
+                PodBackoff {
+                    until: later(now, WRITE_RETRY_INTERVAL),
+                    why: String::new(),
+                    tries: self.failed.get(&key).map_or(0, |failed| failed.tries),
+                }
+            }
         };
         self.failed.insert(key, failed);
     }
@@ -320,17 +333,17 @@ impl LeaderState {
         self.unmarkable.get(workload)
     }
 
-    fn gone(&mut self, pod: &PodReference) {
+    fn settle(&mut self, pod: &PodReference) {
         self.settled
             .insert(pod.uid.clone(), pod.resource_version.clone());
     }
 
     /// Records the result of reading the pod of `entry` by name, after no watch showed it. `None`: it does not
     /// exist.
-    pub fn looked(&mut self, entry: &Reservation, found: Option<&PodFacts>) {
+    pub fn record_lookup(&mut self, entry: &Reservation, found: Option<&PodFacts>) {
         let is_settled = found.is_none_or(|pod| {
             let is_void = pod.grant.is_none()
-                && VersionComparison::of(entry, pod) == VersionComparison::Changed;
+                && VersionComparison::of(entry, pod) == VersionComparison::Newer;
             pod.id.uid != entry.uid || pod.is_past_granting() || is_void
         });
         if is_settled {
@@ -341,18 +354,18 @@ impl LeaderState {
 
     /// Keeps the parts of `plan` that later plans need, and drops what no longer matters. `waiting` are the
     /// UIDs of all pending pods.
-    pub fn keep(&mut self, plan: &BurstPlan, waiting: &HashSet<&str>, now: Timestamp) {
+    pub fn record_plan(&mut self, plan: &BurstPlan, waiting: &HashSet<&str>, now: Timestamp) {
         for (uid, start) in plan.starts() {
             if self.refused.get(uid) != Some(start) {
                 self.refused.insert(uid.to_owned(), *start);
             }
         }
-        self.reject(plan, now);
-        if plan.first == Precondition::Nothing {
+        self.record_rejections(plan, now);
+        if plan.precondition == Precondition::Met {
             self.waiting.clone_from(&plan.waiting);
         }
-        if plan.peak == PeakState::On {
-            self.busy = Some(now);
+        if plan.peak == PeakState::Active {
+            self.last_peak = Some(now);
         }
         let reserved: HashMap<&str, &str> = plan
             .reservations
@@ -363,7 +376,7 @@ impl LeaderState {
         self.refused.retain(|uid, _| waits(uid));
         self.denied.retain(|uid, _| waits(uid));
         self.sent.retain(|uid, sent| {
-            let is_on_its_way = sent.outcome == PatchState::OnItsWay;
+            let is_on_its_way = sent.outcome == PatchState::InFlight;
             is_on_its_way || waits(uid) || reserved.contains_key(uid.as_str())
         });
         self.settled
@@ -383,16 +396,18 @@ impl LeaderState {
         for uid in &plan.unmarked {
             self.unmarked.insert(uid.clone(), now);
         }
-        self.unmarked.retain(|_, seen| later(*seen, UNMARKED) > now);
-        self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
+        self.unmarked
+            .retain(|_, seen| later(*seen, UNMARKED_TTL) > now);
+        self.granted
+            .retain(|_, at| later(*at, MAX_RATE_PERIOD) > now);
     }
 
     /// Learns from the plan's rescues which templates Azure refuses. All pods of a template that Azure refuses
     /// during its pause count as one refusal: they were created before the first refusal was known.
-    fn reject(&mut self, plan: &BurstPlan, now: Timestamp) {
+    fn record_rejections(&mut self, plan: &BurstPlan, now: Timestamp) {
         let mut seen = HashSet::new();
         for rescue in &plan.faults {
-            let Some((template, why)) = &rescue.fault else {
+            let Some((template, why)) = &rescue.template_fault else {
                 continue;
             };
             seen.insert(template.as_str());
@@ -400,7 +415,7 @@ impl LeaderState {
             if !rejection.uids.insert(rescue.pod.uid.clone()) || now < rejection.until {
                 continue;
             }
-            let wait = doubled(REJECTED.0, rejection.tries, REJECTED.1);
+            let wait = doubled(TEMPLATE_BACKOFF.0, rejection.tries, TEMPLATE_BACKOFF.1);
             rejection.until = later(now, wait);
             rejection.why.clone_from(why);
             rejection.tries = rejection.tries.saturating_add(1);
@@ -408,7 +423,7 @@ impl LeaderState {
         // An old refusal is dropped, so that the next pause is as short as the first. While a refused pod still
         // exists, its template stays, because the pod would only report the same refusal again.
         self.rejected.retain(|template, rejection| {
-            let is_recent = now < later(rejection.until, REJECTED.1);
+            let is_recent = now < later(rejection.until, TEMPLATE_BACKOFF.1);
             is_recent || seen.contains(template.as_str())
         });
     }
@@ -425,8 +440,8 @@ impl LeaderState {
     }
 
     /// A new leader found the pool in a peak: the cooldown counts from `now`.
-    pub fn found_a_peak(&mut self, now: Timestamp) {
-        self.busy = Some(now);
+    pub fn record_peak(&mut self, now: Timestamp) {
+        self.last_peak = Some(now);
     }
 
     /// Since when a granted pod that has not started has been waiting for Azure. `None` if it does not wait.
@@ -447,7 +462,7 @@ impl LeaderState {
     pub(super) fn grants(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
         let granted = self.granted.iter().map(|(uid, at)| (uid.as_str(), *at));
         let sent = self.sent.iter();
-        let on_their_way = sent.filter(|(_, sent)| sent.outcome == PatchState::OnItsWay);
+        let on_their_way = sent.filter(|(_, sent)| sent.outcome == PatchState::InFlight);
         granted.chain(on_their_way.map(move |(uid, _)| (uid.as_str(), now)))
     }
 
@@ -455,13 +470,13 @@ impl LeaderState {
         self.settled.get(&entry.uid) == Some(&entry.resource_version)
     }
 
-    pub(super) fn backends(&self) -> &BTreeMap<String, PlacementHealth> {
-        &self.backends
+    pub(super) fn placement_health(&self) -> &BTreeMap<String, PlacementHealth> {
+        &self.placement_health
     }
 
     /// When the pool last had pods on ACI or on their way there.
-    pub fn busy(&self) -> Option<Timestamp> {
-        self.busy
+    pub fn last_peak(&self) -> Option<Timestamp> {
+        self.last_peak
     }
 
     pub(super) fn reserved(&self) -> Option<Timestamp> {
@@ -480,14 +495,14 @@ impl LeaderState {
 
     fn attempt_at(&self, uid: &str, version: &str) -> PatchOutcome {
         match self.sent.get(uid) {
-            None => PatchOutcome::None,
-            Some(sent) if sent.resource_version != version => PatchOutcome::None,
+            None => PatchOutcome::NotApplied,
+            Some(sent) if sent.resource_version != version => PatchOutcome::NotApplied,
             Some(sent) => match sent.outcome {
-                PatchState::Undone if !sent.is_lost => PatchOutcome::None,
-                PatchState::OnItsWay | PatchState::Granted | PatchState::Conflict => {
-                    PatchOutcome::Awaited
+                PatchState::NotApplied if !sent.is_lost => PatchOutcome::NotApplied,
+                PatchState::InFlight | PatchState::Granted | PatchState::Conflict => {
+                    PatchOutcome::Pending
                 }
-                PatchState::Unknown | PatchState::Undone => PatchOutcome::Unknown,
+                PatchState::Unknown | PatchState::NotApplied => PatchOutcome::Unknown,
             },
         }
     }

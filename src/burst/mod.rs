@@ -63,9 +63,9 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub use assign::{NamespaceLabels, TargetScale, TargetScales};
-pub use backend::{Admittance, PlacementHealth};
-pub use eligibility::{ClaimBackings, ClaimKind, EligibilityCache, MountReadiness, mounts};
-pub use memory::{GrantAnswer, LeaderState};
+pub use backend::{PlacementAvailability, PlacementHealth};
+pub use eligibility::{ClaimState, ClaimStates, EligibilityCache, MountReadiness, mounts};
+pub use memory::{LeaderState, PodWriteResult};
 pub use observe::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
 pub use outcome::{BlockedBy, PodOutcome};
 pub use place::PlacementFacts;

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::assign::{Assignment, NamespaceLabels, TargetScale, TargetScales};
-use super::eligibility::{ClaimBackings, EligibilityCache};
+use super::eligibility::{ClaimStates, EligibilityCache};
 use super::hold::by;
 use super::memory::LeaderState;
 use super::place::PlacementFacts;
@@ -42,7 +42,7 @@ pub struct ClusterInputs<'a> {
     /// Labels of namespaces.
     pub namespaces: &'a NamespaceLabels,
     /// The persistent volume claims of pending pods, with what they are bound to.
-    pub claims: &'a ClaimBackings,
+    pub claims: &'a ClaimStates,
     /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
 }
@@ -66,17 +66,17 @@ impl ClusterInputs<'_> {
 /// What is known about this pool only.
 pub struct PoolInputs<'a> {
     /// The pool's placements, in the order of its spec.
-    pub places: &'a [PlacementFacts],
+    pub placements: &'a [PlacementFacts],
     /// Pods on the pool's nodes, both granted and user-placed, from the watches by node.
     pub bound: &'a [&'a PodFacts],
     /// The cached results of `aci::translate` for pods.
     pub verdicts: &'a EligibilityCache,
     /// The leader's memory of this pool.
-    pub memory: &'a LeaderState,
+    pub leader_state: &'a LeaderState,
     /// Whether at least one of the pool's triggers is active.
     pub is_triggered: bool,
     /// The leadership state. [`observe()`] lowers it to `Unclaimed` unless `status.leader` equals `identity`.
-    pub standing: Leadership,
+    pub leadership: Leadership,
     /// This instance's identity in the present term of leadership. Each term has a new identity: a leader in
     /// between may have adopted a reservation of an earlier term and still have its grant in flight.
     pub identity: &'a str,
@@ -101,7 +101,7 @@ pub struct ObservedPool<'a> {
     /// The pool's name.
     pub pool: &'a str,
     /// Whether this instance may decide for the pool.
-    pub standing: Leadership,
+    pub leadership: Leadership,
     /// This instance's identity in the present term.
     pub identity: &'a str,
     /// The pool's workloads, in the order of its spec.
@@ -113,11 +113,11 @@ pub struct ObservedPool<'a> {
     /// Pending pods whose grants by this pool have expired, with the index of their workload.
     pub expired: Vec<(&'a PodFacts, Option<usize>)>,
     /// User-placed pods: on the pool's nodes without a grant by the pool, with the index of their workload.
-    pub guests: Vec<(&'a PodFacts, Option<usize>)>,
+    pub user_placed: Vec<(&'a PodFacts, Option<usize>)>,
     /// The pool's placements.
-    pub places: &'a [PlacementFacts],
+    pub placements: &'a [PlacementFacts],
     /// The persistent volume claims of pending pods, with what they are bound to.
-    pub claims: &'a ClaimBackings,
+    pub claims: &'a ClaimStates,
     /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
     /// Labels of namespaces.
@@ -127,7 +127,7 @@ pub struct ObservedPool<'a> {
     /// Whether at least one of its triggers is active.
     pub is_triggered: bool,
     /// The leader's memory of this pool.
-    pub memory: &'a LeaderState,
+    pub leader_state: &'a LeaderState,
     /// How far the API server's clock is ahead of the operator's monotonic clock.
     pub ahead: SignedDuration,
 }
@@ -155,13 +155,13 @@ pub struct ObservedWorkload<'a> {
     /// Why the operator cannot determine the workload's pods.
     pub error: Option<String>,
     /// The workload before it that selects the same pods and therefore owns all of them.
-    pub owner_of_all: Option<String>,
+    pub shadowed_by: Option<String>,
     /// Pods that this workload selects but that count for another workload: their number, by that workload's
     /// name. Pods on the cluster's own nodes that were never granted are in no watch, so they are not counted.
-    pub lost: HashMap<String, usize>,
+    pub owned_by_others: HashMap<String, usize>,
     /// How many pods that it selects count elsewhere and are not on the cluster's own nodes: pods that count
     /// for other workloads, and user-placed pods on other pools' nodes.
-    pub elsewhere: u64,
+    pub running_elsewhere: u64,
 }
 
 /// A pending pod.
@@ -198,23 +198,23 @@ pub struct ReservedPod<'a> {
     /// The workload of the pool whose maximum it counts against.
     pub workload: LimitedBy,
     /// The pod in the watch of pending pods, if this pool has not granted it.
-    pub waits: Option<&'a PodFacts>,
+    pub waiting: Option<&'a PodFacts>,
     /// The pod in the watch of pending pods, if this pool has granted it.
-    pub on_its_way: Option<&'a PodFacts>,
+    pub in_flight: Option<&'a PodFacts>,
     /// Whether the reservation no longer counts: the pod counts as granted itself, cannot be granted any longer
     /// (for example because it is bound), was granted by another pool, or is gone.
     pub is_settled: bool,
     /// Whether the pod is in no watch and the reservation still counts.
-    pub is_out_of_sight: bool,
+    pub is_unwatched: bool,
 }
 
 /// The workload whose maximum a reservation counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
     /// The workload at this index in `spec.workloads`. It selects the pod now.
-    By(usize),
+    Workload(usize),
     /// No workload of the pool selects the pod.
-    ByNone,
+    NoWorkload,
     /// Unknown: the pod is in no watch, and no workload has the name in the reservation. It counts against the
     /// maximum of every workload.
     Unknown,
@@ -230,11 +230,11 @@ pub fn observe<'a>(
     let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
     let mut workloads = workloads(pool, world, &assignment);
     let candidates = candidates(pool, world, own, &mut assignment, &mut workloads);
-    lose(name, world, own, &mut assignment, &mut workloads);
-    let guests = guests(name, own, &mut assignment);
+    count_pods_of_others(name, world, own, &mut assignment, &mut workloads);
+    let guests = user_placed_pods(name, own, &mut assignment);
     ObservedPool {
         pool: name,
-        standing: standing(pool, own),
+        leadership: current_leadership(pool, own),
         identity: own.identity,
         is_triggered: own.is_triggered,
         granted: granted(name, world, own, &mut assignment),
@@ -242,22 +242,22 @@ pub fn observe<'a>(
         reservations: reservations(pool, world, own, &mut assignment),
         workloads,
         candidates,
-        guests,
-        places: own.places,
+        user_placed: guests,
+        placements: own.placements,
         claims: world.claims,
         neighbors: world.neighbors,
         namespaces: world.namespaces,
-        memory: own.memory,
+        leader_state: own.leader_state,
         ahead: own.ahead,
     }
 }
 
 /// An instance leads only if the pool status that it plans from names it. That status also contains the
 /// reservations that must be counted, and its `resourceVersion` fences the next write.
-fn standing(pool: &BurstPool, own: &PoolInputs<'_>) -> Leadership {
+fn current_leadership(pool: &BurstPool, own: &PoolInputs<'_>) -> Leadership {
     let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
     if leader == Some(own.identity) {
-        own.standing
+        own.leadership
     } else {
         Leadership::Unclaimed
     }
@@ -278,11 +278,11 @@ fn workloads<'a>(
             .and_then(|_| world.scales.get(&(name.clone(), spec.name.clone())))
             .and_then(|scale| scale.as_ref().ok()),
         error: assignment.error(&name, index).map(str::to_owned),
-        owner_of_all: assignment
-            .owner_of_all(&name, index)
-            .map(|owner| named(owner.pool, owner.workload, &name)),
-        lost: HashMap::new(),
-        elsewhere: 0,
+        shadowed_by: assignment
+            .shadowed_by(&name, index)
+            .map(|owner| describe_workload(owner.pool, owner.workload, &name)),
+        owned_by_others: HashMap::new(),
+        running_elsewhere: 0,
     })
     .collect()
 }
@@ -297,7 +297,7 @@ fn candidates<'a>(
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let taint = provider_taint(name);
     let asked: Vec<_> = own
-        .places
+        .placements
         .iter()
         .map(|place| {
             let mut specs = pool.spec.placements.iter();
@@ -307,8 +307,8 @@ fn candidates<'a>(
         .collect();
     let mut candidates = Vec::new();
     for pod in world.waiting {
-        let is_granted = assignment.is_granted(pod) || own.memory.is_unmarked(&pod.id.uid);
-        if is_granted || !matches!(pod.stage, PodStage::New | PodStage::Refused(_)) {
+        let is_granted = assignment.is_granted(pod) || own.leader_state.is_unmarked(&pod.id.uid);
+        if is_granted || !matches!(pod.stage, PodStage::Undecided | PodStage::Unschedulable(_)) {
             continue;
         }
         let mut members = assignment.of(pod);
@@ -316,7 +316,8 @@ fn candidates<'a>(
             continue;
         };
         for other in members.filter(|other| other.pool == name) {
-            workloads[other.index].lose(named(first.pool, first.workload, name), false);
+            workloads[other.index]
+                .add_owned_by_other(describe_workload(first.pool, first.workload, name), false);
         }
         if first.pool == name {
             candidates.push(PendingPod {
@@ -326,7 +327,7 @@ fn candidates<'a>(
                     .iter()
                     .map(|asked| own.verdicts.of(&pod.id, (*asked)?))
                     .collect(),
-                is_user_placed: pod.demands.tolerates(&taint),
+                is_user_placed: pod.node_constraints.tolerates(&taint),
                 has_foreign_grant: pod.foreign_grant.is_some(),
             });
         }
@@ -335,7 +336,7 @@ fn candidates<'a>(
 }
 
 /// Counts the pods that other workloads own: pods granted for them, and user-placed pods on other pools' nodes.
-fn lose<'a>(
+fn count_pods_of_others<'a>(
     name: &str,
     world: &ClusterInputs<'a>,
     own: &PoolInputs<'a>,
@@ -354,9 +355,9 @@ fn lose<'a>(
         for member in assignment.of(pod).filter(|member| member.pool == name) {
             let workload = &mut workloads[member.index];
             if is_known && (member.pool, member.workload) != (by, of) {
-                workload.lose(named(by, of, name), node == Some(false));
+                workload.add_owned_by_other(describe_workload(by, of, name), node == Some(false));
             } else if !is_known && node == Some(true) {
-                workload.elsewhere += 1;
+                workload.running_elsewhere += 1;
             }
         }
     }
@@ -366,13 +367,13 @@ fn lose<'a>(
     });
     for pod in guests {
         for member in assignment.of(pod).filter(|member| member.pool == name) {
-            workloads[member.index].elsewhere += 1;
+            workloads[member.index].running_elsewhere += 1;
         }
     }
 }
 
 /// The name of a workload for messages in the pool `to`: with its pool's name if that is another pool.
-fn named(pool: &str, workload: &str, to: &str) -> String {
+fn describe_workload(pool: &str, workload: &str, to: &str) -> String {
     if pool == to {
         format!("workload {workload}")
     } else {
@@ -381,9 +382,9 @@ fn named(pool: &str, workload: &str, to: &str) -> String {
 }
 
 impl ObservedWorkload<'_> {
-    fn lose(&mut self, to: String, is_at_home: bool) {
-        *self.lost.entry(to).or_default() += 1;
-        self.elsewhere += u64::from(!is_at_home);
+    fn add_owned_by_other(&mut self, to: String, is_at_home: bool) {
+        *self.owned_by_others.entry(to).or_default() += 1;
+        self.running_elsewhere += u64::from(!is_at_home);
     }
 }
 
@@ -395,7 +396,7 @@ fn granted<'a>(
 ) -> Vec<GrantedPod<'a>> {
     let unmarked = world.waiting.iter().chain(own.bound);
     let unmarked = unmarked
-        .filter(|pod| pod.grant.is_none() && own.memory.is_unmarked(&pod.id.uid))
+        .filter(|pod| pod.grant.is_none() && own.leader_state.is_unmarked(&pod.id.uid))
         .map(|pod| (*pod, ""));
     let marked = world.labelled.iter().filter_map(|pod| {
         let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
@@ -437,7 +438,7 @@ fn expired<'a>(
     .collect()
 }
 
-fn guests<'a>(
+fn user_placed_pods<'a>(
     name: &str,
     own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
@@ -446,7 +447,7 @@ fn guests<'a>(
         .bound
         .iter()
         .filter(|pod| pod.bound().is_some() && !pod.is_granted_by(name))
-        .filter(|pod| !own.memory.is_unmarked(&pod.id.uid));
+        .filter(|pod| !own.leader_state.is_unmarked(&pod.id.uid));
     placed
         .map(|pod| {
             let first = assignment.of(pod).next();
@@ -477,18 +478,18 @@ fn reservations<'a>(
     let entries = all.into_iter().map(|entry| {
         let uid = entry.uid.as_str();
         let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid).copied());
-        let is_settled = labelled.is_some_and(|pod| counts_by_itself(entry, pod, name))
+        let is_settled = labelled.is_some_and(|pod| supersedes_reservation(entry, pod, name))
             || waits.is_some_and(PodFacts::is_past_granting)
-            || own.memory.is_settled(entry)
-            || own.memory.is_unmarked(uid);
+            || own.leader_state.is_settled(entry)
+            || own.leader_state.is_unmarked(uid);
         let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
         ReservedPod {
             entry,
             workload: limited(pool, entry, waits.or(labelled), assignment),
-            waits: waits.filter(|pod| !pod.is_granted_by(name)),
-            on_its_way: waits.filter(|pod| pod.is_granted_by(name)),
+            waiting: waits.filter(|pod| !pod.is_granted_by(name)),
+            in_flight: waits.filter(|pod| pod.is_granted_by(name)),
             is_settled,
-            is_out_of_sight,
+            is_unwatched: is_out_of_sight,
         }
     });
     entries.collect()
@@ -496,9 +497,9 @@ fn reservations<'a>(
 
 /// Whether the label's watch shows that a reserved pod no longer needs its reservation: this pool's grant is
 /// visible, no grant can make the pod need a slot, or it has another grant at a later version.
-fn counts_by_itself(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
+fn supersedes_reservation(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
     let is_anothers =
-        pod.grant.is_some() && VersionComparison::of(entry, pod) == VersionComparison::Changed;
+        pod.grant.is_some() && VersionComparison::of(entry, pod) == VersionComparison::Newer;
     pod.is_granted_by(pool) || pod.is_past_granting() || is_anothers
 }
 
@@ -512,8 +513,10 @@ fn limited<'a>(
     let Some(pod) = pod else {
         let mut workloads = pool.spec.workloads.iter();
         let named = workloads.position(|one| one.name == entry.workload);
-        return named.map_or(LimitedBy::Unknown, LimitedBy::By);
+        return named.map_or(LimitedBy::Unknown, LimitedBy::Workload);
     };
     let member = assignment.limits(name, pod, &entry.workload);
-    member.map_or(LimitedBy::ByNone, |member| LimitedBy::By(member.index))
+    member.map_or(LimitedBy::NoWorkload, |member| {
+        LimitedBy::Workload(member.index)
+    })
 }

@@ -27,7 +27,7 @@ pub enum PodOutcome {
         why: HoldReason,
     },
     /// Its hold is over, but something blocks the grant.
-    Wait(BlockedBy),
+    Blocked(BlockedBy),
     /// ACI cannot run it as it is, for these reasons.
     Refuse(Vec<Unsupported>),
     /// The operator makes no decision about it.
@@ -38,7 +38,7 @@ pub enum PodOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldReason {
     /// `spill.after` is not over: the cluster's own nodes or a node autoscaler may still make room.
-    Young,
+    TooEarly,
     /// The scheduler preempts other pods on a node for it.
     Nominated,
     /// The API server denied its grant, with this message.
@@ -53,26 +53,26 @@ pub enum BlockedBy {
     /// The workload's maximum, which is reached.
     WorkloadLimit(u64),
     /// The pool's grant rate is used up. The time is when the next grant is allowed.
-    Rate(Option<Timestamp>),
+    RateLimit(Option<Timestamp>),
     /// No placement that could run it has enough of this resource left.
-    Room(&'static str),
+    Capacity(&'static str),
     /// No placement that could run it takes pods, for this reason.
-    Closed(String),
+    PlacementClosed(String),
     /// The workload's maximum is a percentage, and the desired replicas are unknown for this reason.
-    Scale(String),
+    ScaleUnknown(String),
     /// A volume claim of the pod does not exist or is not bound yet. The text says which.
-    Claim(String),
+    ClaimNotBound(String),
     /// Because of the pods that run now, the scheduler would place it in no placement. The text says why.
     Topology(String),
     /// This instance does not lead the pool yet.
-    Leader,
+    NotLeading,
 }
 
 /// Why the operator makes no decision about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgnoreReason {
     /// The scheduler has not refused it: it has not tried yet, or the pod has scheduling gates.
-    NotRefused,
+    NotUnschedulable,
     /// The pod is being deleted.
     Deleting,
     /// It tolerates the pool's taint without a grant, so it is user-placed.
@@ -80,7 +80,7 @@ pub enum IgnoreReason {
     /// It tolerates the taint because it carries the label and toleration of another pod's grant.
     ForeignGrant,
     /// The operator has not yet evaluated whether ACI can run this version of the pod.
-    Unjudged,
+    NotEvaluated,
 }
 
 impl PodOutcome {
@@ -94,7 +94,7 @@ impl PodOutcome {
                 ..
             } => "GrantDenied",
             Self::Hold { .. } => "Holding",
-            Self::Wait(lack) => lack.reason(),
+            Self::Blocked(lack) => lack.reason(),
             Self::Refuse(_) => "CannotSpill",
             Self::Ignore(IgnoreReason::ForeignGrant) => "GrantIgnored",
             Self::Ignore(_) => "Ignored",
@@ -108,13 +108,13 @@ impl BlockedBy {
         match self {
             Self::PoolLimit(_) => "PoolLimitReached",
             Self::WorkloadLimit(_) => "WorkloadLimitReached",
-            Self::Rate(_) => "RateLimited",
-            Self::Room(_) => "NoRoom",
-            Self::Closed(_) => "PlacementClosed",
-            Self::Scale(_) => "ScaleUnknown",
-            Self::Claim(_) => "ClaimNotBound",
+            Self::RateLimit(_) => "RateLimited",
+            Self::Capacity(_) => "NoRoom",
+            Self::PlacementClosed(_) => "PlacementClosed",
+            Self::ScaleUnknown(_) => "ScaleUnknown",
+            Self::ClaimNotBound(_) => "ClaimNotBound",
             Self::Topology(_) => "ConstraintNotMet",
-            Self::Leader => "NotLeading",
+            Self::NotLeading => "NotLeading",
         }
     }
 }
@@ -128,7 +128,7 @@ impl fmt::Display for PodOutcome {
             ),
             Self::InFlight => write!(f, "it has been granted"),
             Self::Hold { until, why } => write!(f, "{why}; it is held until {until:.0}"),
-            Self::Wait(lack) => write!(f, "it waits: {lack}"),
+            Self::Blocked(lack) => write!(f, "it waits: {lack}"),
             Self::Refuse(refusals) => {
                 write!(f, "it cannot run on ACI: ")?;
                 for (at, refusal) in refusals.iter().enumerate() {
@@ -144,7 +144,7 @@ impl fmt::Display for PodOutcome {
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Young => write!(f, "home may yet have room for it"),
+            Self::TooEarly => write!(f, "home may yet have room for it"),
             Self::Nominated => write!(f, "the scheduler makes room for it on a node"),
             Self::Denied(why) => write!(f, "its grant was denied: {why}"),
         }
@@ -166,15 +166,21 @@ impl fmt::Display for BlockedBy {
                     "its workload has as many pods on ACI as its maxReplicas lets it: {limit}"
                 )
             }
-            Self::Rate(_) => write!(f, "spec.spill.rate lets no more pods spill now"),
-            Self::Room(what) => write!(f, "no placement that can run it has enough {what} left"),
-            Self::Closed(why) => write!(f, "no placement that can run it takes pods: {why}"),
-            Self::Scale(why) => write!(f, "how many replicas are desired is not known: {why}"),
-            Self::Claim(why) => f.write_str(why),
+            Self::RateLimit(_) => write!(f, "spec.spill.rate lets no more pods spill now"),
+            Self::Capacity(what) => {
+                write!(f, "no placement that can run it has enough {what} left")
+            }
+            Self::PlacementClosed(why) => {
+                write!(f, "no placement that can run it takes pods: {why}")
+            }
+            Self::ScaleUnknown(why) => {
+                write!(f, "how many replicas are desired is not known: {why}")
+            }
+            Self::ClaimNotBound(why) => f.write_str(why),
             Self::Topology(why) => {
                 write!(f, "the scheduler would place it in no placement now: {why}")
             }
-            Self::Leader => write!(f, "the operator has only just taken over"),
+            Self::NotLeading => write!(f, "the operator has only just taken over"),
         }
     }
 }
@@ -182,7 +188,7 @@ impl fmt::Display for BlockedBy {
 impl fmt::Display for IgnoreReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotRefused => "the scheduler has not refused it",
+            Self::NotUnschedulable => "the scheduler has not refused it",
             Self::Deleting => "it is being deleted",
             Self::UserPlaced => "it tolerates the virtual nodes by itself",
             Self::ForeignGrant => {
@@ -191,7 +197,7 @@ impl fmt::Display for IgnoreReason {
                  grant; remove the label, the annotations burstpool.io/* and the toleration \
                  virtual-kubelet.io/provider from the template"
             }
-            Self::Unjudged => "it has not been looked at yet",
+            Self::NotEvaluated => "it has not been looked at yet",
         })
     }
 }

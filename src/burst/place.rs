@@ -11,7 +11,7 @@ use super::amounts::{self, ResourceAmounts};
 use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, PROVIDER_TAINT};
 
 /// Taints that repeat other fields of the Node, and come and go.
-const PASSING: [&str; 3] = [
+const TRANSIENT_TAINTS: [&str; 3] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
@@ -29,11 +29,11 @@ pub struct PlacementFacts {
     /// The node's taints, except burstpool's own and those that repeat other fields of the Node.
     pub taints: Vec<Taint>,
     /// The node's `status.allocatable`, from which the scheduler subtracts pod requests.
-    pub offers: ResourceAmounts,
+    pub allocatable: ResourceAmounts,
     /// The node's `status.capacity`, from which container groups are subtracted.
     pub capacity: ResourceAmounts,
     /// Why it takes no pods at present, apart from failed creates.
-    pub shut: Option<String>,
+    pub unavailable: Option<String>,
 }
 
 impl PlacementFacts {
@@ -45,7 +45,7 @@ impl PlacementFacts {
             .into_iter()
             .flat_map(|spec| spec.taints.iter().flatten());
         let known = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
-        let own = |key: &str| known.contains(&key) || PASSING.contains(&key);
+        let own = |key: &str| known.contains(&key) || TRANSIENT_TAINTS.contains(&key);
         Self {
             placement: placement.to_owned(),
             node: name.to_owned(),
@@ -53,14 +53,14 @@ impl PlacementFacts {
                 .and_then(|node| node.metadata.labels.clone())
                 .unwrap_or_default(),
             taints: taints.filter(|taint| !own(&taint.key)).cloned().collect(),
-            offers: node.map(amounts::allocatable).unwrap_or_default(),
+            allocatable: node.map(amounts::allocatable).unwrap_or_default(),
             capacity: node.map(amounts::capacity).unwrap_or_default(),
-            shut: shut(name, node).or_else(|| closed.map(str::to_owned)),
+            unavailable: unavailable_reason(name, node).or_else(|| closed.map(str::to_owned)),
         }
     }
 }
 
-fn shut(name: &str, node: Option<&Node>) -> Option<String> {
+fn unavailable_reason(name: &str, node: Option<&Node>) -> Option<String> {
     let Some(node) = node else {
         return Some(format!("its node {name} is not registered"));
     };
@@ -116,14 +116,14 @@ mod tests {
             storage: 4000,
             pods: 3,
         };
-        assert_eq!((open.offers, open.shut), (offers, None));
+        assert_eq!((open.allocatable, open.unavailable), (offers, None));
         let keys: Vec<&str> = open.taints.iter().map(|taint| taint.key.as_str()).collect();
         assert_eq!(keys, ["team"]);
     }
 
     #[test]
     fn a_node_that_is_missing_cordoned_leaving_or_not_ready_takes_nothing() {
-        let said = |place: PlacementFacts| place.shut.unwrap_or_default();
+        let said = |place: PlacementFacts| place.unavailable.unwrap_or_default();
         assert!(said(PlacementFacts::of("weu", "n", None, None)).contains("not registered"));
         let leaving = json!("2026-01-01T00:00:00Z");
         for (pointer, value, word) in [

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::ahead;
-use super::backend::Admittance;
+use super::backend::PlacementAvailability;
 use super::expiry::{self, GrantExpiry};
 use super::hold::{self, HoldStart, later};
 use super::limits::SlotLimits;
@@ -22,14 +22,14 @@ use super::rate;
 use super::rescue::{self, NeverStarted};
 use super::reserve::{self, ReservationWrite};
 use super::room::FreeCapacity;
-use super::share::{SlotAdmission, next_turn, share};
-use super::sort::{TriagedPod, cases};
+use super::share::{SlotAdmission, admit, next_window_start};
+use super::sort::{TriagedPod, triage};
 use super::tally;
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
 
 /// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are
 /// in flight, or it does not lead the pool yet.
-const SOON: Duration = Duration::from_secs(1);
+const RECHECK_DELAY: Duration = Duration::from_secs(1);
 
 /// Everything that the operator does for a pool after one planning run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +37,7 @@ pub struct BurstPlan {
     /// The pool's `mode` is `DryRun`: the plan is complete, but the operator must not write to pods.
     pub is_dry_run: bool,
     /// The precondition that the operator must meet before it may grant.
-    pub first: Precondition,
+    pub precondition: Precondition,
     /// The new `status.reservations`. It must be written before the grants that are not yet reserved are sent.
     pub reservations: Vec<Reservation>,
     /// Whether `reservations` differs from `status.reservations` and must be written now.
@@ -47,13 +47,13 @@ pub struct BurstPlan {
     pub releases: Vec<PodReference>,
     /// Reservations whose pods are in no watch. The operator reads these pods by name and reports the results
     /// to [`Memory`](super::LeaderState).
-    pub unseen: Vec<Reservation>,
+    pub unwatched_reservations: Vec<Reservation>,
     /// The decision for each pending pod.
     pub decisions: Vec<PodDecision>,
     /// Refused-since times to write to pods as an annotation.
     pub stamps: Vec<RefusedSinceStamp>,
     /// Actions for pods that never started.
-    pub rescues: Vec<NeverStarted>,
+    pub never_started: Vec<NeverStarted>,
     /// Grants that expire now.
     pub expiries: Vec<GrantExpiry>,
     /// UIDs of granted pods that the scheduler does not place although there is room. Memory keeps them.
@@ -71,7 +71,7 @@ pub struct BurstPlan {
     /// UIDs of pods that hold slots without the label and annotations of a grant. Memory keeps them.
     pub unmarked: Vec<String>,
     /// For each placement, by name: whether it takes pods.
-    pub doors: BTreeMap<String, Admittance>,
+    pub availability: BTreeMap<String, PlacementAvailability>,
     /// How many pods are in which state, for `status.pods`.
     pub counts: PodCounts,
     /// The status of each workload.
@@ -81,7 +81,7 @@ pub struct BurstPlan {
     /// If a limit holds back pods that would otherwise be granted: the message that names the limit.
     pub limited: Option<String>,
     /// After how long to plan again even if nothing changes.
-    pub look_again_in: Option<Duration>,
+    pub replan_after: Option<Duration>,
 }
 
 /// Whether the pool has a load peak.
@@ -91,21 +91,21 @@ pub enum PeakState {
     #[default]
     None,
     /// No pods are on ACI or on their way there, but the cooldown is still running.
-    Fading,
+    Cooldown,
     /// Pods run on ACI, or have a grant and may be placed there.
-    On,
+    Active,
 }
 
 /// The precondition that the operator must meet before it may grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
     /// Write this instance's identity into `status.leader`.
-    Claim,
+    ClaimLeadership,
     /// List the pods that have the pool's label, to count the slots that are in use.
-    Count,
+    CountPods,
     /// Nothing: the operator may grant.
     #[default]
-    Nothing,
+    Met,
 }
 
 /// The decision for one pending pod.
@@ -130,7 +130,7 @@ pub enum SlotState {
     #[default]
     None,
     /// The pod needs a reservation. It must not be granted before `status.reservations` contains it.
-    Wanted,
+    ToReserve,
     /// `status.reservations` contains the pod. If the outcome is a grant, it contains the pod's present
     /// version.
     Reserved,
@@ -162,65 +162,68 @@ impl BurstPlan {
 /// Plans for one pool. `now` is the time by the operator's monotonic clock.
 pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
     let spec = &pool.spec;
-    let standing = reserve::standing(seen);
-    let mut limits = SlotLimits::of(spec, seen, &standing.kept);
+    let standing = reserve::open_reservations(seen);
+    let mut limits = SlotLimits::of(spec, seen, &standing.entries);
     let mut room = FreeCapacity::of(seen, now);
-    let left = rate::left(grants(seen, &standing.kept, now), &spec.spill.rate, now);
-    let reserved = standing.kept.iter().map(|one| (one.uid.as_str(), *one));
+    let left = rate::allowance(grants(seen, &standing.entries, now), &spec.spill.rate, now);
+    let reserved = standing.entries.iter().map(|one| (one.uid.as_str(), *one));
     let reserved: HashMap<&str, &Reservation> = reserved.collect();
-    let mut cases = cases(seen, &limits, &reserved, now);
+    let mut cases = triage(seen, &limits, &reserved, now);
     let mut shares = SlotAdmission {
         limits: &mut limits,
         rate: left,
         room: &mut room,
         now,
     };
-    share(&mut cases, seen, &mut shares);
+    admit(&mut cases, seen, &mut shares);
     ahead::reserve(&mut cases, seen, &mut shares);
 
     let is_dry_run = spec.mode == Mode::DryRun;
     let stamps = stamps(&cases, seen, now);
     let decisions = decisions(cases, seen, is_dry_run);
-    let reserving = ReservationWrite::of(&standing.kept, &decisions, seen, now);
+    let reserving = ReservationWrite::of(&standing.entries, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
-    let mut due = rescue::due(seen, now);
-    let faults = due.rescues.iter().filter(|rescue| rescue.fault.is_some());
+    let mut due = rescue::find_due(seen, now);
+    let faults = due
+        .rescues
+        .iter()
+        .filter(|rescue| rescue.template_fault.is_some());
     let faults = faults.cloned().collect();
     due.rescues
-        .retain(|rescue| !is_paused(seen, PodWrite::Rescue, &rescue.pod, now));
+        .retain(|rescue| !is_paused(seen, PodWrite::Delete, &rescue.pod, now));
     let mut stuck = expiry::stuck(seen, now);
-    if seen.standing != Leadership::Leading || is_dry_run {
+    if seen.leadership != Leadership::Leading || is_dry_run {
         stuck.expiries.clear();
     }
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
     // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
     let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
-    let cooldown = seen.memory.busy();
+    let cooldown = seen.leader_state.last_peak();
     let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
-    let doors = room.doors();
+    let doors = room.availability();
     let times = decisions
         .iter()
-        .filter_map(|decision| again(&decision.outcome, now))
+        .filter_map(|decision| recheck_at(&decision.outcome, now))
         .chain(doors.values().filter_map(reopens))
         .chain(due.next)
         .chain(room.next_probe(now))
-        .chain(seen.memory.next_rejected())
+        .chain(seen.leader_state.next_rejected())
         .chain(next_release)
         .chain(stuck.next)
         .chain(reserving.next)
         .chain(cooldown.filter(|_| !is_busy))
-        .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
+        .chain((!standing.unwatched.is_empty()).then(|| later(now, RECHECK_DELAY)));
     BurstPlan {
-        look_again_in: until_first(times, now),
+        replan_after: until_first(times, now),
         is_dry_run,
-        first: first(seen.standing),
+        precondition: precondition_for(seen.leadership),
         must_reserve: reserving.must_write,
         reservations: reserving.reservations,
         releases,
-        unseen: standing.unseen.into_iter().cloned().collect(),
+        unwatched_reservations: standing.unwatched.into_iter().cloned().collect(),
         decisions,
         stamps,
-        rescues: due.rescues,
+        never_started: due.rescues,
         faults,
         waiting: due.waiting,
         expiries: stuck.expiries,
@@ -228,7 +231,7 @@ pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstP
         expired: expiry::uids(seen),
         late: expiry::late(seen),
         unmarked: unmarked(seen),
-        doors,
+        availability: doors,
         counts: tally.counts,
         workloads: tally.workloads,
         peak: peak(is_busy, cooldown, now),
@@ -244,21 +247,21 @@ fn unmarked(seen: &ObservedPool<'_>) -> Vec<String> {
 
 fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
     let first = times.filter(|time| *time > now).min()?;
-    Some(Duration::try_from(first.duration_since(now)).unwrap_or(SOON))
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or(RECHECK_DELAY))
 }
 
-fn first(standing: Leadership) -> Precondition {
+fn precondition_for(standing: Leadership) -> Precondition {
     match standing {
-        Leadership::Unclaimed => Precondition::Claim,
-        Leadership::Uncounted => Precondition::Count,
-        Leadership::Leading => Precondition::Nothing,
+        Leadership::Unclaimed => Precondition::ClaimLeadership,
+        Leadership::Uncounted => Precondition::CountPods,
+        Leadership::Leading => Precondition::Met,
     }
 }
 
 fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState {
     match cooldown {
-        _ if is_busy => PeakState::On,
-        Some(until) if now < until => PeakState::Fading,
+        _ if is_busy => PeakState::Active,
+        Some(until) if now < until => PeakState::Cooldown,
         _ => PeakState::None,
     }
 }
@@ -271,7 +274,7 @@ fn grants(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec
             times.insert(&pod.id.uid, at);
         }
     }
-    times.extend(seen.memory.grants(now));
+    times.extend(seen.leader_state.grants(now));
     // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
     for entry in kept {
         times.insert(&entry.uid, now);
@@ -285,13 +288,13 @@ fn stamps(
     seen: &ObservedPool<'_>,
     now: Timestamp,
 ) -> Vec<RefusedSinceStamp> {
-    if seen.standing != Leadership::Leading {
+    if seen.leadership != Leadership::Leading {
         return Vec::new();
     }
     let unknown = cases.iter().filter_map(|case| {
         let start = case.start.filter(|start| start.must_be_stamped)?;
-        let is_known = seen.memory.attempt(&case.pod.id) != PatchOutcome::None
-            || is_paused(seen, PodWrite::Stamp, &case.pod.id, now);
+        let is_known = seen.leader_state.attempt(&case.pod.id) != PatchOutcome::NotApplied
+            || is_paused(seen, PodWrite::RefusedSince, &case.pod.id, now);
         (!is_known && !matches!(case.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
             RefusedSinceStamp {
                 pod: case.pod.id.clone(),
@@ -304,7 +307,7 @@ fn stamps(
 
 /// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
 fn is_paused(seen: &ObservedPool<'_>, write: PodWrite, pod: &PodReference, now: Timestamp) -> bool {
-    let until = seen.memory.pause(write, &pod.uid);
+    let until = seen.leader_state.pause(write, &pod.uid);
     until.is_some_and(|until| now < until)
 }
 
@@ -324,18 +327,18 @@ fn decisions(
             // `share` gives every pod an outcome, so this default is never used.
             outcome: case
                 .outcome
-                .unwrap_or(PodOutcome::Ignore(IgnoreReason::Unjudged)),
+                .unwrap_or(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
             slot: SlotState::None,
             start: case.start,
         };
-        if is_granted || case.is_ahead {
+        if is_granted || case.is_pre_reserved {
             let entry = entries.get(case.pod.id.uid.as_str());
             let stands = entry.is_some_and(|entry| **entry == decision.reservation(seen.identity));
             decision.slot = match (case.is_reserved, is_dry_run) {
                 (true, _) => SlotState::Reserved,
                 (false, true) => SlotState::None,
                 (false, false) if stands => SlotState::Reserved,
-                (false, false) => SlotState::Wanted,
+                (false, false) => SlotState::ToReserve,
             };
         }
         decision
@@ -344,20 +347,22 @@ fn decisions(
 }
 
 /// When the outcome of a pod can change even if no object changes.
-fn again(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
+fn recheck_at(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
         PodOutcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
-        PodOutcome::Wait(BlockedBy::Rate(next)) => *next,
-        PodOutcome::Wait(BlockedBy::Room(_)) => Some(next_turn(now)),
-        PodOutcome::Wait(BlockedBy::Leader) | PodOutcome::InFlight => Some(later(now, SOON)),
+        PodOutcome::Blocked(BlockedBy::RateLimit(next)) => *next,
+        PodOutcome::Blocked(BlockedBy::Capacity(_)) => Some(next_window_start(now)),
+        PodOutcome::Blocked(BlockedBy::NotLeading) | PodOutcome::InFlight => {
+            Some(later(now, RECHECK_DELAY))
+        }
         _ => None,
     }
 }
 
-fn reopens(door: &Admittance) -> Option<Timestamp> {
+fn reopens(door: &PlacementAvailability) -> Option<Timestamp> {
     match door {
-        Admittance::Closed { until, .. } => *until,
-        Admittance::Open | Admittance::HalfOpen => None,
+        PlacementAvailability::Closed { until, .. } => *until,
+        PlacementAvailability::Open | PlacementAvailability::OneProbe => None,
     }
 }
 
@@ -378,13 +383,13 @@ impl PodDecision {
     /// and topology, which depends on other pods.
     pub(super) fn limit(&self) -> Option<&BlockedBy> {
         match &self.outcome {
-            PodOutcome::Wait(
-                BlockedBy::Leader
-                | BlockedBy::Rate(_)
-                | BlockedBy::Claim(_)
+            PodOutcome::Blocked(
+                BlockedBy::NotLeading
+                | BlockedBy::RateLimit(_)
+                | BlockedBy::ClaimNotBound(_)
                 | BlockedBy::Topology(_),
             ) => None,
-            PodOutcome::Wait(lack) => Some(lack),
+            PodOutcome::Blocked(lack) => Some(lack),
             _ => None,
         }
     }

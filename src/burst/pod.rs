@@ -62,13 +62,13 @@ pub struct PodFacts {
     /// pod, or a user wrote the label and the toleration.
     pub foreign_grant: Option<String>,
     /// When it was first seen refused, from the annotation that the operator wrote.
-    pub stamped: Option<Timestamp>,
+    pub refused_since: Option<Timestamp>,
     /// Its requests, as the scheduler counts them.
-    pub asks: ResourceAmounts,
+    pub requests: ResourceAmounts,
     /// The size of its container group, as ACI counts it.
-    pub takes: ResourceAmounts,
+    pub group_requests: ResourceAmounts,
     /// Its node selector, node affinity and tolerations.
-    pub demands: NodeConstraints,
+    pub node_constraints: NodeConstraints,
     /// Its required constraints on other pods (affinity, anti-affinity, topology spread), if it has any.
     pub rules: Option<Box<TopologyRules>>,
     /// The names of its persistent volume claims, each with the index of its volume.
@@ -107,10 +107,10 @@ pub enum OwnerKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodStage {
     /// The scheduler has not decided yet, or the pod has scheduling gates.
-    New,
+    Undecided,
     /// The scheduler found no node for it. The time is the condition's transition time, or when the operator
     /// saw it.
-    Refused(Option<Timestamp>),
+    Unschedulable(Option<Timestamp>),
     /// It is bound to a node.
     Bound(BoundPod),
     /// Its phase is `Succeeded` or `Failed`.
@@ -131,7 +131,7 @@ pub struct BoundPod {
     /// Azure's message, if Azure refuses the pod permanently.
     pub refused: Option<String>,
     /// If it waits for Azure: the kind of failure and Azure's message.
-    pub waits: Option<(FailureClass, String)>,
+    pub waiting_for_azure: Option<(FailureClass, String)>,
 }
 
 /// The grant of a pod, as its label and annotations contain it.
@@ -199,12 +199,12 @@ impl PodFacts {
                 }
             }),
             foreign_grant: marks.filter(|_| !is_own).cloned(),
-            stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
-            asks: amounts::requested(spec),
-            takes: amounts::taken(spec, amounts::requested(spec)),
+            refused_since: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
+            requests: amounts::requested(spec),
+            group_requests: amounts::group_requests(spec, amounts::requested(spec)),
             claims: claims(spec),
             rules: TopologyRules::of(spec, &labels).map(Box::new),
-            demands,
+            node_constraints: demands,
             labels,
         })
     }
@@ -227,18 +227,18 @@ impl PodFacts {
     }
 
     /// What it uses of a virtual node's capacity: the larger of its container group and its requests.
-    pub fn uses(&self) -> ResourceAmounts {
+    pub fn node_usage(&self) -> ResourceAmounts {
         if self.has_group() {
-            self.takes.max(self.asks)
+            self.group_requests.max(self.requests)
         } else {
-            self.asks
+            self.requests
         }
     }
 
     /// Whether it is pending with an expired grant.
     pub fn has_expired(&self) -> bool {
         let is_expired = self.grant.as_ref().is_some_and(|grant| grant.is_expired);
-        is_expired && matches!(self.stage, PodStage::New | PodStage::Refused(_))
+        is_expired && matches!(self.stage, PodStage::Undecided | PodStage::Unschedulable(_))
     }
 
     /// Whether this pool has granted it.
@@ -251,7 +251,7 @@ impl PodFacts {
         match self.stage {
             PodStage::Finished => true,
             PodStage::Bound(_) => self.grant.is_none(),
-            PodStage::New | PodStage::Refused(_) => false,
+            PodStage::Undecided | PodStage::Unschedulable(_) => false,
         }
     }
 }
@@ -328,8 +328,8 @@ fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
     let since = |condition: &PodCondition| condition.last_transition_time.as_ref().map(|at| at.0);
     let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else {
         return match scheduled {
-            Some(refused) if is_refusal(refused) => PodStage::Refused(since(refused)),
-            _ => PodStage::New,
+            Some(refused) if is_refusal(refused) => PodStage::Unschedulable(since(refused)),
+            _ => PodStage::Undecided,
         };
     };
     let containers: Vec<&ContainerStatus> = status
@@ -343,7 +343,9 @@ fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
         has_started: containers.iter().any(|status| has_started(status)),
         is_running: phase == Some("Running"),
         refused: containers.iter().find_map(|status| refused(status)),
-        waits: containers.iter().find_map(|status| waits(status)),
+        waiting_for_azure: containers
+            .iter()
+            .find_map(|status| waiting_for_azure(status)),
     })
 }
 
@@ -401,11 +403,11 @@ fn has_started(status: &ContainerStatus) -> bool {
 }
 
 /// The failure that makes a pod wait for Azure. `None` if the user must fix it, such as a wrong image name.
-fn waits(status: &ContainerStatus) -> Option<(FailureClass, String)> {
+fn waiting_for_azure(status: &ContainerStatus) -> Option<(FailureClass, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    let class = FailureClass::of_reason(waiting.reason.as_deref()?)?;
+    let class = FailureClass::from_reason(waiting.reason.as_deref()?)?;
     class
-        .is_azures()
+        .is_azure_fault()
         .then(|| (class, waiting.message.clone().unwrap_or_default()))
 }
 
@@ -449,10 +451,13 @@ mod tests {
         let at = "2026-01-01T00:00:05Z".parse().expect("a time");
         assert_eq!(
             of(scheduled("False", "Unschedulable")),
-            PodStage::Refused(Some(at))
+            PodStage::Unschedulable(Some(at))
         );
-        assert_eq!(of(scheduled("False", "SchedulingGated")), PodStage::New);
-        assert_eq!(of(json!([])), PodStage::New);
+        assert_eq!(
+            of(scheduled("False", "SchedulingGated")),
+            PodStage::Undecided
+        );
+        assert_eq!(of(json!([])), PodStage::Undecided);
     }
 
     #[test]
@@ -637,9 +642,9 @@ mod tests {
             (false, Some("no such sku"))
         );
         assert_eq!(of(waiting("ErrImagePull")).refused, None);
-        assert_eq!(of(waiting("ErrImagePull")).waits, None);
+        assert_eq!(of(waiting("ErrImagePull")).waiting_for_azure, None);
         let held = Some((FailureClass::Quota, "no such sku".to_owned()));
-        assert_eq!(of(waiting("QuotaExceeded")).waits, held);
+        assert_eq!(of(waiting("QuotaExceeded")).waiting_for_azure, held);
         let mut running = waiting("");
         running[0]["state"] = json!({"running": {}});
         assert!(of(running).has_started);

@@ -22,7 +22,7 @@ pub struct RateAllowance {
 }
 
 /// What `rate` allows after these grants. Grants later than `now`, which another clock wrote, count as of now.
-pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> RateAllowance {
+pub fn allowance(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> RateAllowance {
     let per = Duration::from(rate.per);
     let pods = usize::try_from(rate.pods).unwrap_or(usize::MAX);
     for grant in &mut grants {
@@ -51,7 +51,7 @@ mod tests {
             per: Duration::from_secs(60).into(),
         };
         let grants = grants.iter().copied().map(at).collect();
-        let left = left(grants, &rate, at(now));
+        let left = allowance(grants, &rate, at(now));
         (left.now, left.next.expect("a time").as_second())
     }
 

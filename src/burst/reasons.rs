@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many reasons the message contains. Further reasons are only counted.
-pub const TOLD: usize = 4;
+pub const MAX_REASONS: usize = 4;
 
 /// The reasons of pods, with counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,11 +32,11 @@ impl ReasonCounts {
 
     /// The message, most common reason first: `spec.hostNetwork: ...` if every reason applies to all pods,
     /// otherwise `500 for spec.hostNetwork: ...; 64 for spec.volumes[0].hostPath: ...; 2 more reasons`.
-    pub fn words(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut all: Vec<(&String, usize)> = self.counts.iter().map(|(why, n)| (why, *n)).collect();
         all.sort_by_key(|(_, count)| Reverse(*count));
         let is_of_all = all.iter().all(|(_, count)| *count == self.pods);
-        let told = all.iter().take(TOLD).map(|(why, count)| {
+        let told = all.iter().take(MAX_REASONS).map(|(why, count)| {
             if is_of_all {
                 (*why).clone()
             } else {
@@ -44,7 +44,7 @@ impl ReasonCounts {
             }
         });
         let mut told: Vec<String> = told.collect();
-        match all.len().saturating_sub(TOLD) {
+        match all.len().saturating_sub(MAX_REASONS) {
             0 => {}
             1 => told.push("1 more reason".to_owned()),
             more => told.push(format!("{more} more reasons")),
@@ -71,16 +71,16 @@ mod tests {
     fn reasons_are_counted_unless_each_is_true_of_every_pod() {
         let mixed = of(&[(64, &["path"]), (500, &["network"])]);
         assert_eq!(
-            (mixed.pods(), mixed.words().as_str()),
+            (mixed.pods(), mixed.summary().as_str()),
             (564, "500 for network; 64 for path")
         );
-        assert_eq!(of(&[(3, &["network"])]).words(), "network");
+        assert_eq!(of(&[(3, &["network"])]).summary(), "network");
         assert_eq!(
-            of(&[(2, &["path", "network", "path"])]).words(),
+            of(&[(2, &["path", "network", "path"])]).summary(),
             "network; path"
         );
         let one_more = of(&[(1, &["network", "path"]), (1, &["path"])]);
-        assert_eq!(one_more.words(), "2 for path; 1 for network");
+        assert_eq!(one_more.summary(), "2 for path; 1 for network");
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             reasons.add([name.clone(), "network".to_owned()]);
         }
         assert_eq!(
-            reasons.words(),
+            reasons.summary(),
             "50 for network; 1 for claim-10; 1 for claim-11; 1 for claim-12; 47 more reasons"
         );
     }

@@ -17,10 +17,10 @@ use crate::aci::failure::FailureClass;
 
 /// How long a pod may take to start in a placement where no pod starts, or while it waits for Azure: longer
 /// than an image pull, and longer than the first closed times of a placement.
-pub const DEADLINE: Duration = Duration::from_secs(300);
+pub const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a pod stays that Azure refuses permanently. Only a change of its owner's template could help it.
-pub const REFUSED: Duration = Duration::from_secs(60);
+pub const REFUSAL_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// How long a pod must have waited for Azure, since that was seen first: a first attempt that fails is repeated before.
 const WAITS: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub struct NeverStarted {
     /// Why it has not started, with Azure's message, and what follows.
     pub why: String,
     /// If Azure's message shows that the template is the cause: the template and the message.
-    pub fault: Option<(String, String)>,
+    pub template_fault: Option<(String, String)>,
 }
 
 /// What to do about a pod that never started.
@@ -49,7 +49,7 @@ pub enum RescueAction {
     /// the Job's pod failure policy may ignore. Otherwise only report it.
     AskJob,
     /// Only report it: as far as is known, nothing replaces it.
-    Tell,
+    Report,
 }
 
 /// The pods to act on, and what the next plan needs.
@@ -68,7 +68,7 @@ pub struct DueRescues {
 /// A pod may have waited for something else first, for example a `ConfigMap`, before the operator created its
 /// container group. So a pod that waits for Azure is also left for a minute from when the operator first saw that
 /// it does. New create attempts in between do not restart that minute.
-pub fn due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
+pub fn find_due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
     let mut due = DueRescues::default();
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     for pod in spilled.map(|granted| granted.pod) {
@@ -76,24 +76,24 @@ pub fn due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
             continue;
         };
         let cause = NotStartedCause::of(bound, seen);
-        let waits = matches!(cause, Some(NotStartedCause::Waits(..))).then_some(now);
-        let waits = seen.memory.waits_since(&pod.id.uid).or(waits);
+        let waits = matches!(cause, Some(NotStartedCause::WaitingForAzure(..))).then_some(now);
+        let waits = seen.leader_state.waits_since(&pod.id.uid).or(waits);
         if let Some(since) = waits {
             due.waiting.insert(pod.id.uid.clone(), since);
         }
         let (Some(cause), Some(bound_at), false) = (cause, bound.since, pod.is_deleting) else {
             continue;
         };
-        let until = later(seen.by_our_clock(bound_at).min(now), cause.patience());
+        let until = later(seen.by_our_clock(bound_at).min(now), cause.grace_period());
         let until = match cause {
-            NotStartedCause::Waits(..) => until.max(later(waits.unwrap_or(now), WAITS)),
+            NotStartedCause::WaitingForAzure(..) => until.max(later(waits.unwrap_or(now), WAITS)),
             NotStartedCause::Refused(_) | NotStartedCause::Placement(..) => until,
         };
         if now < until {
             due.next = Some(due.next.map_or(until, |next| next.min(until)));
             continue;
         }
-        due.rescues.push(rescue(pod, &cause));
+        due.rescues.push(never_started(pod, &cause));
     }
     due
 }
@@ -105,7 +105,7 @@ enum NotStartedCause<'a> {
     /// No pod starts in its placement: the placement's name and Azure's message.
     Placement(&'a str, &'a str),
     /// It waits for Azure: the kind of failure and the message.
-    Waits(FailureClass, &'a str),
+    WaitingForAzure(FailureClass, &'a str),
 }
 
 impl<'a> NotStartedCause<'a> {
@@ -113,38 +113,44 @@ impl<'a> NotStartedCause<'a> {
         if let Some(why) = &bound.refused {
             return Some(Self::Refused(why));
         }
-        let place = seen.places.iter().find(|place| place.node == bound.node);
+        let place = seen
+            .placements
+            .iter()
+            .find(|place| place.node == bound.node);
         let trouble = place.and_then(|place| {
-            let backend = seen.memory.backends().get(&place.placement)?;
-            Some(Self::Placement(&place.placement, backend.trouble()?))
+            let backend = seen.leader_state.placement_health().get(&place.placement)?;
+            Some(Self::Placement(
+                &place.placement,
+                backend.failure_message()?,
+            ))
         });
-        let waits = bound.waits.as_ref();
-        trouble.or_else(|| waits.map(|(class, why)| Self::Waits(*class, why)))
+        let waits = bound.waiting_for_azure.as_ref();
+        trouble.or_else(|| waits.map(|(class, why)| Self::WaitingForAzure(*class, why)))
     }
 
-    fn patience(&self) -> Duration {
+    fn grace_period(&self) -> Duration {
         match self {
-            Self::Refused(_) => REFUSED,
-            Self::Placement(..) | Self::Waits(..) => DEADLINE,
+            Self::Refused(_) => REFUSAL_GRACE_PERIOD,
+            Self::Placement(..) | Self::WaitingForAzure(..) => START_TIMEOUT,
         }
     }
 
     /// Azure's message, if the next pod of the template would fail in the same way.
-    fn fault(&self) -> Option<&str> {
+    fn template_fault(&self) -> Option<&str> {
         match self {
-            Self::Refused(why) | Self::Waits(FailureClass::Unknown, why) => Some(why),
-            Self::Placement(..) | Self::Waits(..) => None,
+            Self::Refused(why) | Self::WaitingForAzure(FailureClass::Unknown, why) => Some(why),
+            Self::Placement(..) | Self::WaitingForAzure(..) => None,
         }
     }
 
-    fn words(&self) -> String {
+    fn message(&self) -> String {
         match self {
             Self::Refused(why) => format!("Azure refuses it: {why}"),
             Self::Placement(placement, why) => {
                 format!("placement {placement} starts no pods: {why}")
             }
-            Self::Waits(class, why) => {
-                let minutes = DEADLINE.as_secs() / 60;
+            Self::WaitingForAzure(class, why) => {
+                let minutes = START_TIMEOUT.as_secs() / 60;
                 format!(
                     "it has not started in {minutes} minutes, and waits for Azure ({}): {why}",
                     class.reason()
@@ -154,7 +160,7 @@ impl<'a> NotStartedCause<'a> {
     }
 }
 
-fn rescue(pod: &PodFacts, cause: &NotStartedCause<'_>) -> NeverStarted {
+fn never_started(pod: &PodFacts, cause: &NotStartedCause<'_>) -> NeverStarted {
     let owner = pod.owner.as_ref();
     let (action, then) = match owner.map(|owner| owner.kind) {
         Some(OwnerKind::Replaces) => {
@@ -163,7 +169,7 @@ fn rescue(pod: &PodFacts, cause: &NotStartedCause<'_>) -> NeverStarted {
         }
         Some(OwnerKind::Job) => (RescueAction::AskJob, ""),
         _ => (
-            RescueAction::Tell,
+            RescueAction::Report,
             "; it stays: it has no owner that makes another",
         ),
     };
@@ -172,7 +178,8 @@ fn rescue(pod: &PodFacts, cause: &NotStartedCause<'_>) -> NeverStarted {
         pod: pod.id.clone(),
         action,
         owner: owner.cloned(),
-        why: format!("{}{then}", cause.words()),
-        fault: template.and_then(|template| Some((template, cause.fault()?.to_owned()))),
+        why: format!("{}{then}", cause.message()),
+        template_fault: template
+            .and_then(|template| Some((template, cause.template_fault()?.to_owned()))),
     }
 }

@@ -26,9 +26,9 @@ use crate::api::{Reservation, version};
 /// The reservations that still count.
 pub struct OpenReservations<'a> {
     /// Reservations that stay.
-    pub kept: Vec<&'a Reservation>,
+    pub entries: Vec<&'a Reservation>,
     /// Those of them whose pods are in no watch. The operator reads these pods by name.
-    pub unseen: Vec<&'a Reservation>,
+    pub unwatched: Vec<&'a Reservation>,
 }
 
 /// The version of a pod in a watch, compared with the version in its reservation.
@@ -37,9 +37,9 @@ pub enum VersionComparison {
     /// The version that was reserved.
     Same,
     /// An earlier version, or one that cannot be compared: the watch is behind.
-    Behind,
+    NotNewer,
     /// A later version.
-    Changed,
+    Newer,
 }
 
 impl VersionComparison {
@@ -50,40 +50,40 @@ impl VersionComparison {
             return Self::Same;
         }
         match (version(reserved), version(seen)) {
-            (Some(reserved), Some(seen)) if seen > reserved => Self::Changed,
-            _ => Self::Behind,
+            (Some(reserved), Some(seen)) if seen > reserved => Self::Newer,
+            _ => Self::NotNewer,
         }
     }
 }
 
 /// Finds the reservations that still count.
-pub fn standing<'a>(seen: &ObservedPool<'a>) -> OpenReservations<'a> {
-    let kept = seen.reservations.iter().filter(|one| stays(one, seen));
+pub fn open_reservations<'a>(seen: &ObservedPool<'a>) -> OpenReservations<'a> {
+    let kept = seen.reservations.iter().filter(|one| is_open(one, seen));
     let unseen = seen.reservations.iter();
-    let unseen = unseen.filter(|one| one.is_out_of_sight && stays(one, seen));
+    let unseen = unseen.filter(|one| one.is_unwatched && is_open(one, seen));
     OpenReservations {
-        kept: kept.map(|one| one.entry).collect(),
-        unseen: unseen.map(|one| one.entry).collect(),
+        entries: kept.map(|one| one.entry).collect(),
+        unwatched: unseen.map(|one| one.entry).collect(),
     }
 }
 
-fn stays(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
-    !reserved.is_settled && !is_free(reserved, seen)
+fn is_open(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
+    !reserved.is_settled && !can_be_dropped(reserved, seen)
 }
 
-fn is_free(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
+fn can_be_dropped(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
     let is_unsent = || {
         let own = reserved.entry.holder == seen.identity;
-        own && seen.memory.attempt_of(reserved.entry) == PatchOutcome::None
+        own && seen.leader_state.attempt_of(reserved.entry) == PatchOutcome::NotApplied
     };
     match reserved
-        .waits
+        .waiting
         .map(|pod| VersionComparison::of(reserved.entry, pod))
     {
-        Some(VersionComparison::Changed) => true,
+        Some(VersionComparison::Newer) => true,
         Some(VersionComparison::Same) => is_unsent(),
-        Some(VersionComparison::Behind) => false,
-        None => reserved.is_out_of_sight && is_unsent(),
+        Some(VersionComparison::NotNewer) => false,
+        None => reserved.is_unwatched && is_unsent(),
     }
 }
 
@@ -124,11 +124,11 @@ impl ReservationWrite {
     ) -> Self {
         let stand = seen.reservations.iter().map(|one| one.entry);
         let waits = decisions.iter().any(|decision| {
-            decision.slot == SlotState::Wanted
+            decision.slot == SlotState::ToReserve
                 && matches!(decision.outcome, PodOutcome::Grant { .. })
         });
-        let last = seen.memory.reserved();
-        let next = last.map(|last| later(last, ahead::PACE));
+        let last = seen.leader_state.reserved();
+        let next = last.map(|last| later(last, ahead::RESERVATION_WRITE_INTERVAL));
         let next = next.filter(|next| !waits && now < *next);
         let wanted = reservations(kept, decisions, seen);
         let is_other = !wanted.iter().eq(stand.clone());
@@ -151,17 +151,17 @@ pub fn releases(
     decisions: &[PodDecision],
     now: Timestamp,
 ) -> (Vec<PodReference>, Option<Timestamp>) {
-    if seen.reservations.is_empty() || seen.standing != observe::Leadership::Leading {
+    if seen.reservations.is_empty() || seen.leadership != observe::Leadership::Leading {
         return (Vec::new(), None);
     }
     let decided: HashMap<&str, &PodDecision> = decisions
         .iter()
         .map(|decision| (decision.pod.uid.as_str(), decision))
         .collect();
-    let stuck = seen.reservations.iter().filter(|one| stays(one, seen));
+    let stuck = seen.reservations.iter().filter(|one| is_open(one, seen));
     let stuck = stuck.filter_map(|reserved| {
         let pod = reserved
-            .waits
+            .waiting
             .filter(|pod| VersionComparison::of(reserved.entry, pod) == VersionComparison::Same)?;
         let decision = decided.get(pod.id.uid.as_str());
         let is_going = decision.is_some_and(|decision| {
@@ -171,7 +171,7 @@ pub fn releases(
     });
     let (mut due, mut next) = (Vec::new(), None::<Timestamp>);
     for pod in stuck {
-        let pause = seen.memory.pause(PodWrite::Release, &pod.uid);
+        let pause = seen.leader_state.pause(PodWrite::Release, &pod.uid);
         match pause.filter(|at| now < *at) {
             None => due.push(pod.clone()),
             Some(at) => next = Some(next.map_or(at, |next| next.min(at))),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::amounts::ResourceAmounts;
-use super::backend::{Admittance, PROBE};
+use super::backend::{PROBE_TIMEOUT, PlacementAvailability};
 use super::hold::later;
 use super::observe::ObservedPool;
 use super::outcome::BlockedBy;
@@ -41,24 +41,24 @@ impl PlacementSet {
 
 /// The free capacity of the pool's placements.
 pub struct FreeCapacity<'a> {
-    spots: Vec<PlacementCapacity>,
+    placements: Vec<PlacementCapacity>,
     topology: Topology<'a>,
 }
 
 struct PlacementCapacity {
     placement: String,
-    door: Admittance,
-    offers: ResourceAmounts,
+    availability: PlacementAvailability,
+    allocatable: ResourceAmounts,
     capacity: ResourceAmounts,
     /// Free capacity by pod requests, as the scheduler counts it.
-    left: ResourceAmounts,
+    free: ResourceAmounts,
     /// Free capacity by container group sizes, as ACI counts it.
     groups: ResourceAmounts,
     /// When the door became half-open: one pod at a time tests whether the placement works again.
-    half_open: Option<Timestamp>,
+    probing_since: Option<Timestamp>,
     /// While the door is half-open: until when the present test pod may start. Until then no other pod is
     /// granted.
-    tried_until: Option<Timestamp>,
+    probe_deadline: Option<Timestamp>,
 }
 
 impl<'a> FreeCapacity<'a> {
@@ -68,41 +68,41 @@ impl<'a> FreeCapacity<'a> {
         let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
         let on_nodes = spilled
             .map(|granted| granted.pod)
-            .chain(seen.guests.iter().map(|(pod, _)| *pod));
+            .chain(seen.user_placed.iter().map(|(pod, _)| *pod));
         for pod in on_nodes {
             if let Some(bound) = pod.bound() {
                 let (asked, used) = by_node.entry(bound.node.as_str()).or_default();
-                *asked = asked.plus(pod.asks);
-                *used = used.plus(pod.uses());
+                *asked = asked.plus(pod.requests);
+                *used = used.plus(pod.node_usage());
             }
         }
-        let spots = seen.places.iter().map(|place| {
+        let spots = seen.placements.iter().map(|place| {
             let used = by_node.get(place.node.as_str());
             let (asked, used) = used.copied().unwrap_or_default();
-            let backend = seen.memory.backends().get(&place.placement);
-            let door = match (&place.shut, backend) {
-                (Some(why), _) => Admittance::Closed {
+            let backend = seen.leader_state.placement_health().get(&place.placement);
+            let door = match (&place.unavailable, backend) {
+                (Some(why), _) => PlacementAvailability::Closed {
                     until: None,
                     why: why.clone(),
                 },
-                (None, Some(backend)) => backend.door(now),
-                (None, None) => Admittance::Open,
+                (None, Some(backend)) => backend.availability(now),
+                (None, None) => PlacementAvailability::Open,
             };
             let half_open = backend.and_then(|backend| backend.half_open_since(now));
             PlacementCapacity {
                 placement: place.placement.clone(),
-                door,
-                offers: place.offers,
+                availability: door,
+                allocatable: place.allocatable,
                 capacity: place.capacity,
-                left: place.offers.minus(asked),
+                free: place.allocatable.minus(asked),
                 groups: place.capacity.minus(used),
-                half_open,
-                tried_until: half_open
-                    .and_then(|since| tried_until(seen, &place.node, (since, now))),
+                probing_since: half_open,
+                probe_deadline: half_open
+                    .and_then(|since| latest_probe_deadline(seen, &place.node, (since, now))),
             }
         });
         let mut room = Self {
-            spots: spots.collect(),
+            placements: spots.collect(),
             topology: Topology::of(seen),
         };
         room.take_what_is_on_its_way(seen);
@@ -117,7 +117,7 @@ impl<'a> FreeCapacity<'a> {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
-        let reserved = reserved.filter_map(|one| one.on_its_way);
+        let reserved = reserved.filter_map(|one| one.in_flight);
         let all = granted.map(|granted| granted.pod).chain(reserved);
         let mut all: Vec<&'a PodFacts> = all.collect();
         // The caches have no order. The same pods must be counted in the same placements in every plan.
@@ -125,8 +125,8 @@ impl<'a> FreeCapacity<'a> {
         for pod in all {
             let places = fitting(pod, seen);
             let mut first = None;
-            for index in self.among(places) {
-                if self.spots[index].lack(pod).is_some() {
+            for index in self.placements_in(places) {
+                if self.placements[index].blocked_by(pod).is_some() {
                     continue;
                 }
                 first.get_or_insert(index);
@@ -137,7 +137,7 @@ impl<'a> FreeCapacity<'a> {
                 }
             }
             if let Some(index) = first {
-                self.spots[index].fill(pod);
+                self.placements[index].allocate(pod);
             }
         }
     }
@@ -155,100 +155,104 @@ impl<'a> FreeCapacity<'a> {
         now: Timestamp,
     ) -> Result<String, BlockedBy> {
         let (mut lack, mut unmet) = (None, Vec::new());
-        for index in self.among(places) {
+        for index in self.placements_in(places) {
             // First, because room in a placement that the constraints do not permit is of no use to the pod.
             if let Some(refusal) = self.topology.refusal(pod, index) {
                 unmet.push(refusal.to_string());
                 continue;
             }
-            let spot = &mut self.spots[index];
+            let spot = &mut self.placements[index];
             match spot.lack_at(pod, now) {
                 None => {
-                    spot.fill(pod);
-                    spot.tried_until = spot.half_open.map(|_| later(now, PROBE));
+                    spot.allocate(pod);
+                    spot.probe_deadline = spot.probing_since.map(|_| later(now, PROBE_TIMEOUT));
                     let placement = spot.placement.clone();
                     self.topology.assume(pod, index);
                     return Ok(placement);
                 }
-                Some(BlockedBy::Room(what)) => lack = Some(BlockedBy::Room(what)),
+                Some(BlockedBy::Capacity(what)) => lack = Some(BlockedBy::Capacity(what)),
                 Some(other) => lack = lack.or(Some(other)),
             }
         }
         let unmet = (!unmet.is_empty()).then(|| BlockedBy::Topology(unmet.join("; ")));
         let lack = lack.or(unmet);
-        Err(lack.unwrap_or_else(|| BlockedBy::Closed("it has none".to_owned())))
+        Err(lack.unwrap_or_else(|| BlockedBy::PlacementClosed("it has none".to_owned())))
     }
 
     /// Keeps the free capacity of the first open placement in `places` for a pod that has waited long, so that
     /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
     /// pod would fit if it were empty.
-    pub fn save(&mut self, pod: &'a PodFacts, places: PlacementSet) {
-        for index in self.among(places) {
-            let spot = &mut self.spots[index];
+    pub fn hold_back_for(&mut self, pod: &'a PodFacts, places: PlacementSet) {
+        for index in self.placements_in(places) {
+            let spot = &mut self.placements[index];
             let fits = pod
-                .asks
-                .lacks(spot.offers)
-                .or(pod.uses().lacks(spot.capacity));
-            if spot.door == Admittance::Open
+                .requests
+                .shortage_in(spot.allocatable)
+                .or(pod.node_usage().shortage_in(spot.capacity));
+            if spot.availability == PlacementAvailability::Open
                 && fits.is_none()
                 && self.topology.refusal(pod, index).is_none()
             {
-                spot.fill(pod);
+                spot.allocate(pod);
                 return;
             }
         }
     }
 
     /// The indices of the spots in `places`.
-    fn among(&self, places: PlacementSet) -> impl Iterator<Item = usize> + use<> {
-        (0..self.spots.len()).filter(move |index| places.has(*index))
+    fn placements_in(&self, places: PlacementSet) -> impl Iterator<Item = usize> + use<> {
+        (0..self.placements.len()).filter(move |index| places.has(*index))
     }
 
     /// When the next half-open placement may be tested with another pod.
     pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
         let half_open = self
-            .spots
+            .placements
             .iter()
-            .filter(|spot| spot.door == Admittance::HalfOpen);
+            .filter(|spot| spot.availability == PlacementAvailability::OneProbe);
         half_open
-            .filter_map(|spot| spot.tried_until)
+            .filter_map(|spot| spot.probe_deadline)
             .filter(|at| now < *at)
             .min()
     }
 
     /// Each placement's door, by the placement's name.
-    pub fn doors(&self) -> BTreeMap<String, Admittance> {
-        let doors = self.spots.iter();
+    pub fn availability(&self) -> BTreeMap<String, PlacementAvailability> {
+        let doors = self.placements.iter();
         doors
-            .map(|spot| (spot.placement.clone(), spot.door.clone()))
+            .map(|spot| (spot.placement.clone(), spot.availability.clone()))
             .collect()
     }
 }
 
 impl PlacementCapacity {
-    fn lack(&self, pod: &PodFacts) -> Option<BlockedBy> {
-        if let Admittance::Closed { why, .. } = &self.door {
-            return Some(BlockedBy::Closed(format!("{}: {why}", self.placement)));
+    fn blocked_by(&self, pod: &PodFacts) -> Option<BlockedBy> {
+        if let PlacementAvailability::Closed { why, .. } = &self.availability {
+            return Some(BlockedBy::PlacementClosed(format!(
+                "{}: {why}",
+                self.placement
+            )));
         }
-        let lack = pod.asks.lacks(self.left);
-        lack.or_else(|| pod.uses().lacks(self.groups))
-            .map(BlockedBy::Room)
+        let lack = pod.requests.shortage_in(self.free);
+        lack.or_else(|| pod.node_usage().shortage_in(self.groups))
+            .map(BlockedBy::Capacity)
     }
 
     /// As [`lack`](Self::lack), for a pod that is not granted yet: a placement that is being tested takes no
     /// other pod.
     fn lack_at(&self, pod: &PodFacts, now: Timestamp) -> Option<BlockedBy> {
-        let is_tested = self.half_open.is_some() && self.tried_until.is_some_and(|at| now < at);
-        if is_tested && self.door == Admittance::HalfOpen {
+        let is_tested =
+            self.probing_since.is_some() && self.probe_deadline.is_some_and(|at| now < at);
+        if is_tested && self.availability == PlacementAvailability::OneProbe {
             let why = format!("{} is being tried with one pod", self.placement);
-            return Some(BlockedBy::Closed(why));
+            return Some(BlockedBy::PlacementClosed(why));
         }
-        self.lack(pod)
+        self.blocked_by(pod)
     }
 
-    fn fill(&mut self, pod: &PodFacts) {
-        self.left = self.left.minus(pod.asks);
-        self.groups = self.groups.minus(pod.uses());
+    fn allocate(&mut self, pod: &PodFacts) {
+        self.free = self.free.minus(pod.requests);
+        self.groups = self.groups.minus(pod.node_usage());
     }
 }
 
@@ -256,7 +260,7 @@ impl PlacementCapacity {
 /// pods do not count: they may be waiting for something that only their users can provide.
 ///
 /// A grant may carry a time of the future, if the API server's clock has been set back since: it counts as `now`.
-fn tried_until(
+fn latest_probe_deadline(
     seen: &ObservedPool<'_>,
     node: &str,
     (since, now): (Timestamp, Timestamp),
@@ -266,20 +270,21 @@ fn tried_until(
         Some(bound) => bound.node == node && !bound.has_started && bound.refused.is_none(),
         None => true,
     });
-    let deadline = |at: Option<Timestamp>| later(at.unwrap_or(since).min(now).max(since), PROBE);
+    let deadline =
+        |at: Option<Timestamp>| later(at.unwrap_or(since).min(now).max(since), PROBE_TIMEOUT);
     let granted = trying.map(|granted| deadline(seen.granted_at(granted.pod)));
     let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
-    let reserved = reserved.filter_map(|one| one.on_its_way);
+    let reserved = reserved.filter_map(|one| one.in_flight);
     let reserved = reserved.map(|pod| deadline(seen.granted_at(pod)));
     granted.chain(reserved).max()
 }
 
 /// The placements whose nodes the pod's own rules (node selector, node affinity, tolerations) permit.
 pub fn fitting(pod: &PodFacts, seen: &ObservedPool<'_>) -> PlacementSet {
-    let all = seen.places.iter().enumerate();
+    let all = seen.placements.iter().enumerate();
     all.filter(|(_, place)| {
         let refusal = pod
-            .demands
+            .node_constraints
             .refusal(&place.node, &place.labels, &place.taints);
         refusal.is_none()
     })

@@ -20,11 +20,11 @@ use super::sort::TriagedPod;
 
 /// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
 /// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.
-const PATIENCE: Duration = Duration::from_secs(300);
+const STARVATION_TIMEOUT: Duration = Duration::from_secs(300);
 /// Length in seconds of a cycle of room keeping (15 minutes). In the first [`PATIENCE`] of each cycle no room
 /// is kept, and all pods may take it. Otherwise a pod for which enough room never becomes free would block all
 /// other pods.
-const TURN: i64 = 900;
+const WINDOW_SECONDS: i64 = 900;
 
 /// What is distributed.
 pub(super) struct SlotAdmission<'s, 'a> {
@@ -35,36 +35,36 @@ pub(super) struct SlotAdmission<'s, 'a> {
 }
 
 /// Gives every case without an outcome its outcome.
-pub(super) fn share<'a>(
+pub(super) fn admit<'a>(
     cases: &mut [TriagedPod<'a>],
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
 ) {
-    if seen.standing != Leadership::Leading {
+    if seen.leadership != Leadership::Leading {
         for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-            case.outcome = Some(PodOutcome::Wait(BlockedBy::Leader));
+            case.outcome = Some(PodOutcome::Blocked(BlockedBy::NotLeading));
         }
         return;
     }
-    finish(cases, shares);
-    share_out(cases, seen, shares);
+    admit_reserved(cases, shares);
+    admit_ready(cases, seen, shares);
     for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-        case.outcome = Some(PodOutcome::Wait(shares.lack(case)));
+        case.outcome = Some(PodOutcome::Blocked(shares.lack(case)));
     }
 }
 
 /// Grants reserved pods, oldest first, within the limits that apply now. The limits may have been lowered since
 /// the reservation. Pods above a limit wait, and the operator changes them, so that a grant still in flight
 /// from another leader fails.
-fn finish<'a>(cases: &mut [TriagedPod<'a>], shares: &mut SlotAdmission<'_, 'a>) {
+fn admit_reserved<'a>(cases: &mut [TriagedPod<'a>], shares: &mut SlotAdmission<'_, 'a>) {
     let mut reserved: Vec<&mut TriagedPod<'a>> =
         cases.iter_mut().filter(|case| case.is_reserved).collect();
     reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
     let mut over = SlotExcess::of(shares.limits);
     // The youngest pods give their slots back first.
     for case in reserved.iter_mut().rev() {
-        if case.outcome.is_none() && over.gives_back(case.workload) {
-            case.outcome = Some(PodOutcome::Wait(shares.lack(case)));
+        if case.outcome.is_none() && over.release_one(case.workload) {
+            case.outcome = Some(PodOutcome::Blocked(shares.lack(case)));
         }
     }
     for case in reserved {
@@ -72,7 +72,7 @@ fn finish<'a>(cases: &mut [TriagedPod<'a>], shares: &mut SlotAdmission<'_, 'a>) 
             case.outcome = Some(shares.place(case));
         } else {
             // The pod may be granted already: keep its room from other pods.
-            drop(shares.room.take(case.pod, case.places, shares.now));
+            drop(shares.room.take(case.pod, case.placements, shares.now));
         }
     }
 }
@@ -100,7 +100,7 @@ impl SlotExcess {
         }
     }
 
-    fn gives_back(&mut self, workload: usize) -> bool {
+    fn release_one(&mut self, workload: usize) -> bool {
         let own = self.workloads.get_mut(workload);
         let is_over = self.pool > 0 || own.as_ref().is_some_and(|own| **own > 0);
         if is_over {
@@ -119,19 +119,19 @@ impl SlotExcess {
 /// slots of other workloads stay free.
 ///
 /// Also if the rate is used up, so that a pod that no placement takes is reported as such.
-fn share_out<'a>(
+fn admit_ready<'a>(
     cases: &mut [TriagedPod<'a>],
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
 ) {
     let ready = (0..cases.len()).filter(|at| cases[*at].outcome.is_none());
-    let turn = entitled(cases, ready.collect(), seen, shares);
-    for (index, lack) in turn.lacking {
+    let turn = allocate_slots(cases, ready.collect(), seen, shares);
+    for (index, lack) in turn.blocked {
         cases[index].outcome = Some(lack);
     }
     let mut entitled = turn.placed;
     if entitled.len() > shares.rate.now {
-        let passed_by = |case: &TriagedPod<'_>| shares.is_old(case).then_some(case.pod.created);
+        let passed_by = |case: &TriagedPod<'_>| shares.is_starved(case).then_some(case.pod.created);
         // A stable sort: pods that have not waited long keep the order of fair shares.
         entitled.sort_by_key(|(index, _)| {
             let since = passed_by(&cases[*index]);
@@ -140,7 +140,7 @@ fn share_out<'a>(
         entitled.truncate(shares.rate.now);
     }
     for (index, placement) in entitled {
-        shares.limits.take(Some(cases[index].workload));
+        shares.limits.take_slot(Some(cases[index].workload));
         shares.rate.now -= 1;
         cases[index].outcome = Some(PodOutcome::Grant { placement });
     }
@@ -148,21 +148,21 @@ fn share_out<'a>(
 
 /// The result of distributing the free slots one by one.
 #[derive(Default)]
-pub(super) struct AdmissionStep {
+pub(super) struct SlotAllocation {
     /// Index of each case that gets a slot, with the placement's name.
     pub(super) placed: Vec<(usize, String)>,
     /// Index of each case that no placement takes, with the outcome that says why.
-    pub(super) lacking: Vec<(usize, PodOutcome)>,
+    pub(super) blocked: Vec<(usize, PodOutcome)>,
 }
 
 /// Distributes the free slots among the cases in `wanting`, one by one, until no slot is free or no case is
 /// left. Works on a copy of the limits, so the caller counts the slots. Takes the room in the placements.
-pub(super) fn entitled<'a>(
+pub(super) fn allocate_slots<'a>(
     cases: &[TriagedPod<'a>],
     wanting: Vec<usize>,
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
-) -> AdmissionStep {
+) -> SlotAllocation {
     let mut queues = queues(cases, wanting, seen.workloads.len());
     let mut limits = shares.limits.clone();
     let weights = seen.workloads.iter().map(|one| u64::from(one.spec.weight));
@@ -180,14 +180,14 @@ pub(super) fn entitled<'a>(
             held: limit.held,
             weight,
             oldest: oldest.pod.created,
-            is_passed_by: limit.held < own && shares.is_old(oldest),
+            is_passed_by: limit.held < own && shares.is_starved(oldest),
         })
     };
     let all = queues.iter().enumerate();
     let mut claims: BinaryHeap<SlotClaim> = all
         .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, shares))
         .collect();
-    let mut turn = AdmissionStep::default();
+    let mut turn = SlotAllocation::default();
     while !limits.is_full() {
         let Some(SlotClaim { workload, .. }) = claims.pop() else {
             break;
@@ -198,10 +198,10 @@ pub(super) fn entitled<'a>(
         };
         match shares.place(&cases[index]) {
             PodOutcome::Grant { placement } => {
-                limits.take(Some(workload));
+                limits.take_slot(Some(workload));
                 turn.placed.push((index, placement));
             }
-            lack => turn.lacking.push((index, lack)),
+            lack => turn.blocked.push((index, lack)),
         }
         // Only this workload's claim has changed, so only this one is put back.
         claims.extend(claim(workload, queue.front(), &limits, shares));
@@ -225,24 +225,26 @@ fn queues(
 
 impl<'a> SlotAdmission<'_, 'a> {
     fn place(&mut self, case: &TriagedPod<'a>) -> PodOutcome {
-        match self.room.take(case.pod, case.places, self.now) {
+        match self.room.take(case.pod, case.placements, self.now) {
             Ok(placement) => PodOutcome::Grant { placement },
             Err(lack) => {
-                let is_kept = self.is_old(case) && is_kept(self.now);
-                if is_kept && matches!(lack, BlockedBy::Room(_)) {
-                    self.room.save(case.pod, case.places);
+                let is_kept = self.is_starved(case) && is_hold_back_window(self.now);
+                if is_kept && matches!(lack, BlockedBy::Capacity(_)) {
+                    self.room.hold_back_for(case.pod, case.placements);
                 }
-                PodOutcome::Wait(lack)
+                PodOutcome::Blocked(lack)
             }
         }
     }
 
     /// Whether the pod has waited longer than its hold plus [`PATIENCE`].
-    fn is_old(&self, case: &TriagedPod<'_>) -> bool {
+    fn is_starved(&self, case: &TriagedPod<'_>) -> bool {
         let limit = self.limits.workloads.get(case.workload);
         let after = limit.map(|limit| limit.after).unwrap_or_default();
         let start = case.start.as_ref();
-        start.is_some_and(|start| later(start.at, after.saturating_add(PATIENCE)) <= self.now)
+        start.is_some_and(|start| {
+            later(start.at, after.saturating_add(STARVATION_TIMEOUT)) <= self.now
+        })
     }
 
     /// Which limit blocks a pod that got no slot: its workload's, the pool's, or else the rate.
@@ -250,25 +252,25 @@ impl<'a> SlotAdmission<'_, 'a> {
         let limit = self.limits.workloads.get(case.workload);
         match limit.and_then(|limit| limit.own.as_ref().filter(|_| limit.is_full())) {
             Some(Ok(most)) => return BlockedBy::WorkloadLimit(*most),
-            Some(Err(why)) => return BlockedBy::Scale(why.clone()),
+            Some(Err(why)) => return BlockedBy::ScaleUnknown(why.clone()),
             None => {}
         }
         if self.limits.is_full() {
             BlockedBy::PoolLimit(self.limits.pool)
         } else {
-            BlockedBy::Rate(self.rate.next)
+            BlockedBy::RateLimit(self.rate.next)
         }
     }
 }
 
 /// Whether room is kept for large pods at this time of the cycle.
-fn is_kept(now: Timestamp) -> bool {
-    let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(TURN);
-    now.as_second().rem_euclid(TURN) >= patience
+fn is_hold_back_window(now: Timestamp) -> bool {
+    let patience = i64::try_from(STARVATION_TIMEOUT.as_secs()).unwrap_or(WINDOW_SECONDS);
+    now.as_second().rem_euclid(WINDOW_SECONDS) >= patience
 }
 
 /// When the next cycle begins, in which all pods may take room again.
-pub(super) fn next_turn(now: Timestamp) -> Timestamp {
-    let left = TURN - now.as_second().rem_euclid(TURN);
+pub(super) fn next_window_start(now: Timestamp) -> Timestamp {
+    let left = WINDOW_SECONDS - now.as_second().rem_euclid(WINDOW_SECONDS);
     later(now, Duration::from_secs(left.unsigned_abs()))
 }

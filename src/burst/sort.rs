@@ -27,24 +27,24 @@ pub(super) struct TriagedPod<'a> {
     /// Whether it holds a slot through a reservation.
     pub(super) is_reserved: bool,
     /// Whether it gets a reservation before its hold ends.
-    pub(super) is_ahead: bool,
+    pub(super) is_pre_reserved: bool,
     /// The outcome. `None` if the pod is ready to be granted.
     pub(super) outcome: Option<PodOutcome>,
     /// The start of its hold. `None` if the pod cannot burst.
     pub(super) start: Option<HoldStart>,
     /// The placements that could run it.
-    pub(super) places: PlacementSet,
+    pub(super) placements: PlacementSet,
 }
 
 /// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
 /// other pods of its template.
-const BELIEVED: Duration = Duration::from_secs(600);
+const REFUSAL_TTL: Duration = Duration::from_secs(600);
 
 /// Pod templates that burst no further pods, each with the reason.
 type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
 /// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
-pub(super) fn cases<'a>(
+pub(super) fn triage<'a>(
     seen: &ObservedPool<'a>,
     limits: &SlotLimits,
     reserved: &HashMap<&str, &Reservation>,
@@ -58,10 +58,10 @@ pub(super) fn cases<'a>(
             pod: candidate.pod,
             workload: candidate.workload,
             is_reserved: entry.is_some(),
-            is_ahead: false,
+            is_pre_reserved: false,
             outcome: None,
             start: None,
-            places: PlacementSet::default(),
+            placements: PlacementSet::default(),
         };
         case.outcome = outcome(&mut case, candidate, seen, limits, &refused, now);
         let is_behind = entry
@@ -85,15 +85,15 @@ pub(super) fn cases<'a>(
 ///    other pods of the template run there: with topology spread by zone, the next pod may fit nowhere.
 fn refused<'a>(seen: &ObservedPool<'a>, now: Timestamp) -> RefusedTemplates<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
-    let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
+    let placed = placed.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
     let placed = placed.filter_map(|pod| Some((pod, pod.owner.as_ref()?, pod.bound()?)));
     let refusals = placed.clone().filter_map(|(pod, owner, bound)| {
         let since = bound.since.map(|since| seen.by_our_clock(since));
-        let is_new = since.is_none_or(|since| now < later(since, BELIEVED));
+        let is_new = since.is_none_or(|since| now < later(since, REFUSAL_TTL));
         let why = bound.refused.as_deref().filter(|_| is_new)?;
         Some((owner.template.as_str(), (&pod.id, why)))
     });
-    let remembered = seen.memory.rejected(now);
+    let remembered = seen.leader_state.rejected(now);
     let remembered = remembered.map(|(template, why)| (template, why.to_owned()));
     let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
     let mut refused: RefusedTemplates<'a> = remembered.chain(refusals).collect();
@@ -145,8 +145,8 @@ fn outcome(
     now: Timestamp,
 ) -> Option<PodOutcome> {
     let pod = candidate.pod;
-    let PodStage::Refused(transition) = pod.stage else {
-        return Some(PodOutcome::Ignore(IgnoreReason::NotRefused));
+    let PodStage::Unschedulable(transition) = pod.stage else {
+        return Some(PodOutcome::Ignore(IgnoreReason::NotUnschedulable));
     };
     if pod.is_deleting {
         return Some(PodOutcome::Ignore(IgnoreReason::Deleting));
@@ -161,10 +161,10 @@ fn outcome(
     if eligible.is_some() {
         return eligible;
     }
-    let remembered = seen.memory.refused_since(&pod.id.uid);
+    let remembered = seen.leader_state.refused_since(&pod.id.uid);
     let start = hold::start(pod, transition, remembered, seen.ahead, now);
     case.start = Some(start);
-    if seen.memory.attempt(&pod.id) == PatchOutcome::Awaited {
+    if seen.leader_state.attempt(&pod.id) == PatchOutcome::Pending {
         return Some(PodOutcome::InFlight);
     }
     let after = limits.workloads.get(candidate.workload)?.after;
@@ -186,13 +186,13 @@ fn held(
         let why = if pod.is_nominated {
             HoldReason::Nominated
         } else {
-            HoldReason::Young
+            HoldReason::TooEarly
         };
         return Some(PodOutcome::Hold { until, why });
     }
     let denials = [
-        seen.memory.denial(&pod.id.uid),
-        seen.memory.unmarkable(&workload.spec.name),
+        seen.leader_state.denial(&pod.id.uid),
+        seen.leader_state.unmarkable(&workload.spec.name),
     ];
     let mut denials = denials.into_iter().flatten();
     let denial = denials.find(|denial| now < denial.until)?;
@@ -211,22 +211,22 @@ fn eligible(
     refused: &RefusedTemplates<'_>,
 ) -> Option<PodOutcome> {
     let pod = candidate.pod;
-    let placed = place(case, candidate, seen);
+    let placed = check_placements(case, candidate, seen);
     let mut all = own(pod, refused);
-    if case.places.is_empty() {
+    if case.placements.is_empty() {
         // The pod has not been translated yet. A pool without placements has nothing to translate for.
-        if placed.is_empty() && (all.is_empty() || !seen.places.is_empty()) {
-            return Some(PodOutcome::Ignore(IgnoreReason::Unjudged));
+        if placed.is_empty() && (all.is_empty() || !seen.placements.is_empty()) {
+            return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
         }
         all.extend(placed);
     }
     if seen.neighbors.is_awaited(pod, seen.namespaces) {
-        return Some(PodOutcome::Ignore(IgnoreReason::Unjudged));
+        return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
     }
     match mounts(pod, seen.claims) {
-        MountReadiness::Unread => return Some(PodOutcome::Ignore(IgnoreReason::Unjudged)),
+        MountReadiness::Unread => return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
         MountReadiness::Waiting(why) if all.is_empty() => {
-            return Some(PodOutcome::Wait(BlockedBy::Claim(why)));
+            return Some(PodOutcome::Blocked(BlockedBy::ClaimNotBound(why)));
         }
         MountReadiness::Refused(refusals) => all.extend(refusals),
         MountReadiness::Ready | MountReadiness::Waiting(_) => {}
@@ -255,20 +255,20 @@ fn own(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported> {
 }
 
 /// Adds the placements that could run the pod to the case, and returns the reasons against the others.
-fn place(
+fn check_placements(
     case: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
     seen: &ObservedPool<'_>,
 ) -> Vec<Unsupported> {
     let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();
-    for (index, place) in seen.places.iter().enumerate() {
+    for (index, place) in seen.placements.iter().enumerate() {
         let translated = candidate.refusals.get(index).copied().flatten();
         let ruled = pod
-            .demands
+            .node_constraints
             .refusal(&place.node, &place.labels, &place.taints);
         match (translated, ruled) {
-            (Some([]), None) => case.places = case.places.with(index),
+            (Some([]), None) => case.placements = case.placements.with(index),
             (translated, ruled) => {
                 let new = translated.unwrap_or_default().iter().cloned().chain(ruled);
                 all.extend(new.filter(|one| !all.contains(one)).collect::<Vec<_>>());

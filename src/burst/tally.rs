@@ -10,7 +10,7 @@ use super::observe::{ObservedPool, ObservedWorkload};
 use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
 use super::plan::PodDecision;
 use super::pod::PodFacts;
-use super::reasons::{ReasonCounts, TOLD};
+use super::reasons::{MAX_REASONS, ReasonCounts};
 use crate::api::{PodCounts, WorkloadStatus};
 
 /// Counts and messages of a pool.
@@ -36,7 +36,7 @@ struct WorkloadCount {
     /// Why pods cannot run on ACI.
     refusals: ReasonCounts,
     /// What pods wait for.
-    lacks: ReasonCounts,
+    blockers: ReasonCounts,
     /// Pods with the label and toleration of a grant that was not given to them.
     foreign: usize,
 }
@@ -56,7 +56,7 @@ pub(super) fn of(
         .collect();
     for (candidate, decision) in seen.candidates.iter().zip(decisions) {
         let count = &mut by_workload[candidate.workload];
-        count.waits(decision, &mut counts, is_dry_run);
+        count.add_pending(decision, &mut counts, is_dry_run);
     }
     for granted in seen.granted.iter().filter(|granted| !granted.is_home) {
         let bound = granted.pod.bound();
@@ -75,7 +75,7 @@ pub(super) fn of(
             count.expired(pod);
         }
     }
-    for (pod, workload) in &seen.guests {
+    for (pod, workload) in &seen.user_placed {
         counts.user_placed += 1;
         if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
             count.away += i64::from(!pod.is_deleting);
@@ -85,7 +85,7 @@ pub(super) fn of(
     PoolCounts {
         counts,
         workloads: told
-            .map(|(at, (count, workload))| count.told(workload, limits, at))
+            .map(|(at, (count, workload))| count.into_status(workload, limits, at))
             .collect(),
         limited: limited(decisions),
     }
@@ -98,17 +98,17 @@ fn limited(decisions: &[PodDecision]) -> Option<String> {
         .iter()
         .filter_map(|decision| Some((decision.workload.as_str(), decision.limit()?.to_string())));
     let all: BTreeSet<(&str, String)> = waiting.collect();
-    let told = all.iter().take(TOLD);
+    let told = all.iter().take(MAX_REASONS);
     let told = told.map(|(workload, lack)| format!("pods of {workload} wait: {lack}"));
     let mut told: Vec<String> = told.collect();
-    if all.len() > TOLD {
+    if all.len() > MAX_REASONS {
         told.push("others wait for more reasons".to_owned());
     }
     (!told.is_empty()).then(|| told.join("; "))
 }
 
 impl WorkloadCount {
-    fn waits(&mut self, decision: &PodDecision, counts: &mut PodCounts, is_dry_run: bool) {
+    fn add_pending(&mut self, decision: &PodDecision, counts: &mut PodCounts, is_dry_run: bool) {
         let is_deleting = decision.outcome == PodOutcome::Ignore(IgnoreReason::Deleting);
         self.away += i64::from(!is_deleting);
         self.waiting += 1;
@@ -127,15 +127,15 @@ impl WorkloadCount {
                 self.status.refused += 1;
                 self.refusals.add(refusals.iter().map(ToString::to_string));
             }
-            PodOutcome::Wait(lack) => {
+            PodOutcome::Blocked(lack) => {
                 holding(self, counts);
                 let is_slot = matches!(lack, BlockedBy::PoolLimit(_) | BlockedBy::WorkloadLimit(_));
                 self.slotless += i64::from(is_slot);
-                if !matches!(lack, BlockedBy::Leader) {
-                    self.lacks.add([lack.to_string()]);
+                if !matches!(lack, BlockedBy::NotLeading) {
+                    self.blockers.add([lack.to_string()]);
                 }
             }
-            PodOutcome::Hold { .. } | PodOutcome::Ignore(IgnoreReason::Unjudged) => {
+            PodOutcome::Hold { .. } | PodOutcome::Ignore(IgnoreReason::NotEvaluated) => {
                 holding(self, counts);
             }
             PodOutcome::Ignore(IgnoreReason::ForeignGrant) => self.foreign += 1,
@@ -153,7 +153,12 @@ impl WorkloadCount {
         self.refusals.add([why.to_owned()]);
     }
 
-    fn told(self, seen: &ObservedWorkload<'_>, limits: &SlotLimits, at: usize) -> WorkloadStatus {
+    fn into_status(
+        self,
+        seen: &ObservedWorkload<'_>,
+        limits: &SlotLimits,
+        at: usize,
+    ) -> WorkloadStatus {
         let own = limits
             .workloads
             .get(at)
@@ -166,7 +171,7 @@ impl WorkloadCount {
         let scale = seen.scale;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let home = scale.map(|scale| {
-            let away = self.away + signed(seen.elsewhere);
+            let away = self.away + signed(seen.running_elsewhere);
             (signed(scale.replicas) - away).max(0)
         });
         WorkloadStatus {
@@ -191,8 +196,8 @@ impl WorkloadCount {
                  or let the rollout surge less",
                 self.slotless
             ));
-        } else if self.lacks.pods() > 0 {
-            parts.push(self.lacks.words());
+        } else if self.blockers.pods() > 0 {
+            parts.push(self.blockers.summary());
         }
         let refused = self.refusals.pods();
         if refused > 0 {
@@ -201,18 +206,22 @@ impl WorkloadCount {
             } else {
                 format!("{refused} of {} pods that wait", self.waiting)
             };
-            let why = self.refusals.words();
+            let why = self.refusals.summary();
             parts.push(format!("{subject} cannot run on ACI: {why}"));
         }
         if self.foreign > 0 {
             let why = IgnoreReason::ForeignGrant;
             parts.push(format!("{} ignored: {why}", pods(self.foreign)));
         }
-        if let Some(owner) = &seen.owner_of_all {
+        if let Some(owner) = &seen.shadowed_by {
             parts.push(format!("all pods of its selection belong to {owner}"));
         }
-        let is_told = |by: &String| seen.owner_of_all.as_ref() == Some(by);
-        let mut lost: Vec<_> = seen.lost.iter().filter(|(by, _)| !is_told(by)).collect();
+        let is_told = |by: &String| seen.shadowed_by.as_ref() == Some(by);
+        let mut lost: Vec<_> = seen
+            .owned_by_others
+            .iter()
+            .filter(|(by, _)| !is_told(by))
+            .collect();
         lost.sort_unstable();
         for (by, count) in lost {
             let verb = if *count == 1 { "belongs" } else { "belong" };

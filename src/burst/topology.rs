@@ -149,12 +149,12 @@ struct NeighborCounts<'a> {
 impl<'a> Topology<'a> {
     pub(super) fn of(seen: &ObservedPool<'a>) -> Self {
         let own = seen.granted.iter().map(|granted| granted.pod);
-        let own = own.chain(seen.guests.iter().map(|(pod, _)| *pod));
+        let own = own.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
         let mut topology = Self {
             pool: seen.pool,
             namespaces: seen.namespaces,
             neighbors: seen.neighbors,
-            places: seen.places,
+            places: seen.placements,
             own: own.filter(|pod| pod.bound().is_some()).collect(),
             nodes: OnceCell::new(),
             pods: HashMap::new(),
@@ -295,7 +295,7 @@ impl<'a> Topology<'a> {
         let is_alike = |one: &NeighborCounts<'_>| {
             one.like.id.namespace == pod.id.namespace
                 && one.like.rules.as_deref() == Some(rules)
-                && one.like.demands == pod.demands
+                && one.like.node_constraints == pod.node_constraints
         };
         let at = self.counted.iter().position(is_alike).unwrap_or_else(|| {
             let namespaces = rules.namespaces(&pod.id.namespace, self.namespaces);
@@ -394,14 +394,14 @@ impl<'a> Topology<'a> {
         (name, labels, taints): (&str, &&'a Labels, &&'a [Taint]),
     ) -> Option<&'a str> {
         let has_all = rules.spread.iter().all(|one| labels.contains_key(&one.key));
-        let is_selected = !spread.honors_affinity || pod.demands.selects(name, labels);
+        let is_selected = !spread.honors_affinity || pod.node_constraints.selects(name, labels);
         let is_tolerated = || {
             let own = provider_taint(self.pool);
             let mut hard = taints.iter().filter(|one| one.effect != "PreferNoSchedule");
             hard.all(|taint| {
                 let is_granted =
                     taint.key == own.key && taint.value == own.value && taint.effect == own.effect;
-                is_granted || pod.demands.tolerates(taint)
+                is_granted || pod.node_constraints.tolerates(taint)
             })
         };
         let counts = has_all && is_selected && (!spread.honors_taints || is_tolerated());

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 /// A node that the policies never let the operator register: its name does not begin with `burst-`.
 const NODE: &str = "burstpool-admission-check";
 /// The message with which the policy `burstpool-own-nodes` rejects the node.
-const REFUSAL: &str = "burstpool may register, change and delete only its own nodes";
+const POLICY_MESSAGE: &str = "burstpool may register, change and delete only its own nodes";
 /// The pause after an attempt that was admitted: policies take effect some seconds after they are applied.
-const SOON: Duration = Duration::from_secs(15);
+const ADMITTED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// The pause after any other attempt.
-const LATER: Duration = Duration::from_secs(300);
+const PROBE_INTERVAL: Duration = Duration::from_secs(300);
 /// Timeout of an attempt.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const WARNING: &str = "no admission policy narrows the operator's account: it may change any pod and any node. \
     Apply config/admission, and give the account the ClusterRole burstpool of config/default, whose rule for \
@@ -50,7 +50,7 @@ impl AdmissionWarnings {
     }
 
     /// Repeats the attempt until `cancel`.
-    pub async fn keep(&self, client: &Client, cancel: &CancellationToken) {
+    pub async fn run(&self, client: &Client, cancel: &CancellationToken) {
         let (nodes, mut admitted) = (Api::all(client.clone()), 0_u32);
         loop {
             let tried = attempt(&nodes).await;
@@ -62,11 +62,11 @@ impl AdmissionWarnings {
                     admitted
                 }
             };
-            self.learn(admitted);
+            self.update(admitted);
             let pause = if tried == ProbeResult::Admitted {
-                SOON
+                ADMITTED_RETRY_INTERVAL
             } else {
-                LATER
+                PROBE_INTERVAL
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -77,7 +77,7 @@ impl AdmissionWarnings {
 
     /// Updates the warning, given the number of consecutive attempts that were admitted. A single one may precede
     /// the moment when the policies take effect.
-    fn learn(&self, admitted: u32) {
+    fn update(&self, admitted: u32) {
         let is_unbound = admitted > 1;
         let has_changed = self.0.send_if_modified(|now| {
             let has_changed = *now != is_unbound;
@@ -105,17 +105,17 @@ async fn attempt(nodes: &Api<Node>) -> ProbeResult {
         },
         ..Node::default()
     };
-    match tokio::time::timeout(PATIENCE, nodes.create(&params, &node)).await {
+    match tokio::time::timeout(CALL_TIMEOUT, nodes.create(&params, &node)).await {
         Ok(Ok(_)) => ProbeResult::Admitted,
-        Ok(Err(error)) => tried(&error),
+        Ok(Err(error)) => probe_result(&error),
         Err(_) => ProbeResult::Unknown("the API server does not answer".to_owned()),
     }
 }
 
 /// Classifies the API server's error.
-fn tried(error: &kube::Error) -> ProbeResult {
+fn probe_result(error: &kube::Error) -> ProbeResult {
     match error {
-        kube::Error::Api(status) if status.message.contains(REFUSAL) => ProbeResult::Refused,
+        kube::Error::Api(status) if status.message.contains(POLICY_MESSAGE) => ProbeResult::Refused,
         other => ProbeResult::Unknown(other.to_string()),
     }
 }
@@ -129,12 +129,13 @@ mod tests {
     #[test]
     fn the_refusal_is_the_policys_own_and_any_other_says_nothing() {
         let policies = include_str!("../../config/admission/own-objects.yaml");
-        assert!(policies.contains(&format!("message: {REFUSAL}")));
+        assert!(policies.contains(&format!("message: {POLICY_MESSAGE}")));
         let of = |words: &str| {
             let status = Status::failure(words, "Invalid").boxed();
-            tried(&kube::Error::Api(status))
+            probe_result(&kube::Error::Api(status))
         };
-        let words = format!("ValidatingAdmissionPolicy 'x' denied request: {REFUSAL}, whose names");
+        let words =
+            format!("ValidatingAdmissionPolicy 'x' denied request: {POLICY_MESSAGE}, whose names");
         assert_eq!(of(&words), ProbeResult::Refused);
         assert!(matches!(
             of("nodes is forbidden: User x"),
@@ -146,7 +147,7 @@ mod tests {
     fn it_is_warned_of_from_the_second_try_on_and_until_one_is_refused() {
         let admission = AdmissionWarnings::default();
         for (admitted, warnings) in [(0, 0), (1, 0), (2, 1), (3, 1), (0, 0)] {
-            admission.learn(admitted);
+            admission.update(admitted);
             assert_eq!(admission.warnings().len(), warnings, "{admitted}");
         }
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
 use crate::controller::{self, LEASE};
-use crate::node::watched::{readable, reported};
+use crate::node::watched::{report_errors, skip_unreadable};
 
 /// The duration of the lease, in seconds: without a renewal, another process may take it after this time.
 const LEASE_SECONDS: u64 = 15;
@@ -24,16 +24,16 @@ const LEASE_SECONDS: u64 = 15;
 const LEASE_GRACE_SECONDS: u64 = 5;
 /// Timeout for connecting and for each read of a request about the lease. It is shorter than the grace period,
 /// because a longer one would cost the lease.
-const LEASE_PATIENCE: Duration = Duration::from_secs(4);
+const LEASE_CALL_TIMEOUT: Duration = Duration::from_secs(4);
 /// The pause after a failed request for the lease.
-const LEASE_AGAIN: Duration = Duration::from_secs(1);
+const LEASE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After this time without a renewal, a lease manager that has not taken the lease is replaced: the time in which it
 /// should have taken it.
 const OVERDUE: Duration = Duration::from_secs(LEASE_SECONDS + LEASE_GRACE_SECONDS);
 
 /// How long the leader's work may take to end after the lease is lost: until another process may lead.
-const LOST: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
+const STOP_TIMEOUT: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
 
 /// Waits for the lease, and runs the controller while this process holds it. When the lease is lost, the process
 /// ends, because another one leads.
@@ -47,12 +47,12 @@ pub(super) async fn lead(
     let watching = async move { Box::pin(stores.watch(&client)).await };
     tokio::pin!(watching);
     let manager = tokio::select! {
-        manager = elected(&context, leases) => manager?,
+        manager = acquire_lease(&context, leases) => manager?,
         () = &mut watching => bail!("watching the cluster ended"),
         () = cancel.cancelled() => return Ok(()),
     };
     tracing::info!("leading");
-    context.metrics.leads(true);
+    context.metrics.set_leader(true);
     let (mut leading, task) = manager.watch().await;
     // When the lease is lost, only the controller is stopped at first. Everything else runs until it has ended, so
     // that the lost lease is the error with which the process ends.
@@ -70,7 +70,7 @@ pub(super) async fn lead(
             lost = lost => {
                 working.cancel();
                 // Work that has not ended by then ends with the process, because another process already leads.
-                if tokio::time::timeout(LOST, &mut work).await.is_err() {
+                if tokio::time::timeout(STOP_TIMEOUT, &mut work).await.is_err() {
                     tracing::warn!("what was begun as leader did not end in time");
                 }
                 lost.context("watching the leader's lease")
@@ -85,7 +85,7 @@ pub(super) async fn lead(
 }
 
 /// Waits until this process holds the lease.
-async fn elected(
+async fn acquire_lease(
     context: &controller::ControllerContext,
     leases: Client,
 ) -> anyhow::Result<LeaseManager> {
@@ -96,7 +96,7 @@ async fn elected(
         identity: &context.identity,
         renewals: renewals.clone(),
     };
-    standby.elected(freed(context, renewals)).await
+    standby.elected(lease_released(context, renewals)).await
 }
 
 /// A process that waits for the lease.
@@ -132,7 +132,7 @@ impl Standby<'_> {
                     Ok(false) => {}
                     Err(error) => {
                         tracing::warn!(%error, "asking for the leader's lease");
-                        tokio::time::sleep(LEASE_AGAIN).await;
+                        tokio::time::sleep(LEASE_RETRY_INTERVAL).await;
                     }
                 },
                 Some(()) = free.next() => tracing::debug!("the lease is free"),
@@ -144,15 +144,15 @@ impl Standby<'_> {
 
 /// Yields `()` whenever the watch shows that no process holds the lease. `renewals` records each renewal that the
 /// watch shows.
-fn freed(
+fn lease_released(
     context: &controller::ControllerContext,
     renewals: Renewals,
 ) -> impl futures::Stream<Item = ()> + use<> {
     let leases: Api<DeserializeGuard<Lease>> =
         Api::namespaced(context.client.clone(), &context.lease_namespace);
     let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
-    let seen = readable(watcher(leases, ours).default_backoff());
-    let seen = reported("the leader's lease", seen).applied_objects();
+    let seen = skip_unreadable(watcher(leases, ours).default_backoff());
+    let seen = report_errors("the leader's lease", seen).applied_objects();
     seen.filter_map(move |lease| {
         let spec = lease.ok().map(|lease| lease.spec.unwrap_or_default());
         std::future::ready(spec.and_then(|spec| {
@@ -167,7 +167,7 @@ fn freed(
 pub(super) fn leases(config: &Config) -> anyhow::Result<Client> {
     let mut config = config.clone();
     config.default_retry = false;
-    config.connect_timeout = Some(LEASE_PATIENCE);
-    config.read_timeout = Some(LEASE_PATIENCE);
+    config.connect_timeout = Some(LEASE_CALL_TIMEOUT);
+    config.read_timeout = Some(LEASE_CALL_TIMEOUT);
     Client::try_from(config).context("connecting to Kubernetes")
 }

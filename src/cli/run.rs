@@ -28,7 +28,7 @@ use crate::controller::spill::ClusterCache;
 use crate::controller::triggers::{self, TriggerTasks};
 use crate::kubelet_api::{self, NodeRegistry};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
-use crate::node::pods::SWEEP_EVERY;
+use crate::node::pods::LIST_INTERVAL;
 use crate::node::quota::QuotaRegistry;
 use crate::telemetry::{self, Metrics, ServerClock};
 
@@ -62,7 +62,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         cancel.clone(),
     );
     let (client, until) = (context.client.clone(), cancel.clone());
-    let narrowed = async move { admission.keep(&client, &until).await };
+    let narrowed = async move { admission.run(&client, &until).await };
     let led = lead(context, leases, cancel.clone());
     tokio::pin!(led, served, told, narrowed);
     let ended = tokio::select! {
@@ -93,7 +93,7 @@ async fn serve(
             certificate: certificate.clone(),
             key: key.clone(),
         },
-        _ => kubelet_api::CertificateSource::SelfMade(arguments.node_address),
+        _ => kubelet_api::CertificateSource::SelfSigned(arguments.node_address),
     };
     let settings = kubelet_api::KubeletApiSettings {
         listener,
@@ -202,7 +202,7 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
-    let azure = azure(arguments)?.counted(metrics.clone());
+    let azure = azure(arguments)?.with_metrics(metrics.clone());
     let stores = Arc::new(ClusterCache::by(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = TriggerTasks::new(triggers::TriggerParts {
@@ -218,7 +218,7 @@ async fn context(
         .zip(arguments.alerts_token_file.clone());
     Ok(controller::ControllerContext {
         client,
-        impatient: connected(impatient, &clock, &metrics)?,
+        client_no_retry: connected(impatient, &clock, &metrics)?,
         azure,
         scope: GroupScope {
             subscription: arguments.subscription_id.clone(),
@@ -228,14 +228,14 @@ async fn context(
         address: arguments.node_address.to_string(),
         port: i32::from(port),
         kubernetes_minor: NEWEST_MINOR.min(minor),
-        sweep_every: SWEEP_EVERY,
+        sweep_every: LIST_INTERVAL,
         kube_proxy,
         identities: arguments.pod_identity_namespaces.iter().cloned().collect(),
         nodes: NodeRegistry::default(),
-        paces: Mutex::new(HashMap::new()),
+        rate_limiters: Mutex::new(HashMap::new()),
         quotas: QuotaRegistry::default(),
         pools: Mutex::new(HashMap::new()),
-        over: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
         refused_statuses: controller::RefusedStatuses::default(),
         identity,
         lease_namespace,

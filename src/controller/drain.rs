@@ -26,14 +26,14 @@ use crate::node::record::DiscoveredNode;
 use crate::node::{daemon, object};
 
 /// The timeout of an eviction: the API server reads and writes the `PodDisruptionBudget` and the pod.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Drains a whole pool, and removes its nodes when nothing is left on them. Returns what is left.
 pub(super) async fn pool(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    let found = strays::adopt(pool, context).await?;
+    let found = strays::adopt_orphans(pool, context).await?;
     // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
     let ensured = pool::ensure(pool, &found, context).await;
     let own = pool.name_any();
@@ -41,7 +41,7 @@ pub(super) async fn pool(
     let mut left = match ensured {
         Ok(()) => Vec::new(),
         // Placements that ran before the spec became invalid are drained. Others may still have nodes.
-        Err(InvalidSpec(mistake)) => stranded(&own, &kept, &mistake, context).await?,
+        Err(InvalidSpec(mistake)) => undrainable_nodes(&own, &kept, &mistake, context).await?,
     };
     left.extend(remove(&own, &kept, context).await?);
     Ok(left)
@@ -49,7 +49,7 @@ pub(super) async fn pool(
 
 /// What is left of a pool with an invalid spec whose tasks have not run since the operator was restarted: its
 /// nodes and what runs on them. Nothing, if the pool never had nodes.
-async fn stranded(
+async fn undrainable_nodes(
     pool: &str,
     kept: &[String],
     mistake: &str,
@@ -89,7 +89,7 @@ pub(super) async fn remove(
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     pool::drain(pool, names, context).await;
-    let left = remains(pool, names, context).await?;
+    let left = evict_and_list_remaining(pool, names, context).await?;
     if !left.is_empty() {
         return Ok(left);
     }
@@ -98,7 +98,7 @@ pub(super) async fn remove(
     if !left.is_empty() {
         return Ok(left);
     }
-    let left = remains(pool, names, context).await?;
+    let left = evict_and_list_remaining(pool, names, context).await?;
     if left.is_empty() {
         pool::end(pool, names, context).await;
     }
@@ -106,7 +106,7 @@ pub(super) async fn remove(
 }
 
 /// Evicts the pods of placements, and returns what is left.
-async fn remains(
+async fn evict_and_list_remaining(
     pool: &str,
     names: &[String],
     context: &ControllerContext,
@@ -125,7 +125,9 @@ async fn placement(
     let node = object::name(pool, name);
     let pods = pods_on(&node, context).await?;
     // The operator must not evict pods from a node that belongs to another owner.
-    if pool::is_back(pool, name, context).await || pool::is_lost(pool, name, context).await {
+    if pool::is_requested_again(pool, name, context).await
+        || pool::has_lost_node(pool, name, context).await
+    {
         return Ok(Vec::new());
     }
     let left = evict(pool, name, pods.iter().collect(), context).await;
@@ -160,7 +162,7 @@ pub(super) async fn pods_on(node: &str, context: &ControllerContext) -> Result<V
     // `Observed` accepts every pod: one unusual pod must not stop a drain.
     let pods: Api<WatchedPod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = call::in_time(PATIENCE, pods.list(&on_node)).await;
+    let pods = call::with_timeout(CALL_TIMEOUT, pods.list(&on_node)).await;
     let pods = pods.map_err(Error::kubernetes("listing a node's pods"))?;
     let pods = pods.items.into_iter().map(|observed| observed.pod);
     Ok(pods.filter(|pod| !daemon::is_daemon(pod)).collect())
@@ -184,7 +186,7 @@ async fn evict(
     context: &ControllerContext,
 ) -> Vec<String> {
     let Some(evictions) = pool::evictions(pool, name, context).await else {
-        return pods.into_iter().map(named).collect();
+        return pods.into_iter().map(describe_pod).collect();
     };
     let mut evictions = evictions.lock().await;
     let stay = pods.iter().filter_map(|pod| {
@@ -212,14 +214,14 @@ async fn evict(
             break;
         };
         let namespace = pod.namespace().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(context.impatient.clone(), &namespace);
-        let (why, words) = match call::evict(PATIENCE, &api, target).await {
+        let api: Api<Pod> = Api::namespaced(context.client_no_retry.clone(), &namespace);
+        let (why, words) = match call::evict(CALL_TIMEOUT, &api, target).await {
             Ok(()) => {
                 evictions.accepted(uid);
                 stay.remove(uid);
                 continue;
             }
-            Err(kube::Error::Api(status)) if call::is_absent(&status) => {
+            Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
                 gone.push(uid);
                 stay.remove(uid);
                 continue;
@@ -240,15 +242,15 @@ async fn evict(
     });
     let left = left.map(|pod| match pod.metadata.uid.as_deref() {
         Some(uid) => match evictions.why(uid) {
-            Some(why) => format!("{} ({why})", named(pod)),
-            None => named(pod),
+            Some(why) => format!("{} ({why})", describe_pod(pod)),
+            None => describe_pod(pod),
         },
-        None => named(pod),
+        None => describe_pod(pod),
     });
     left.collect()
 }
 
-fn named(pod: &Pod) -> String {
+fn describe_pod(pod: &Pod) -> String {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     format!("pod {namespace}/{name}")
 }

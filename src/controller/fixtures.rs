@@ -29,7 +29,7 @@ pub(super) fn triggers() -> triggers::TriggerTasks {
 pub(super) fn context(arm: &str) -> ControllerContext {
     ControllerContext {
         client: nobody(),
-        impatient: nobody(),
+        client_no_retry: nobody(),
         azure: azure(arm),
         scope: GroupScope {
             subscription: "s".to_owned(),
@@ -43,10 +43,10 @@ pub(super) fn context(arm: &str) -> ControllerContext {
         kube_proxy: None,
         identities: IdentityNamespaces::default(),
         nodes: crate::kubelet_api::NodeRegistry::default(),
-        paces: Mutex::default(),
+        rate_limiters: Mutex::default(),
         quotas: QuotaRegistry::default(),
         pools: Mutex::new(HashMap::new()),
-        over: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
         refused_statuses: RefusedStatuses::default(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),

@@ -52,7 +52,7 @@ pub(super) fn scope(
 }
 
 /// The error that the spec names another scope than that of the existing container groups.
-pub(super) fn moved(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
+pub(super) fn scope_changed(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
     let place = |scope: &GroupScope| {
         let GroupScope {
             subscription,
@@ -72,7 +72,7 @@ pub(super) fn moved(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
 /// The error that the spec names another scope, and that Azure forbids the operator to list the container groups
 /// in the existing one.
 pub(super) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
-    let InvalidSpec(moved) = moved(from, to);
+    let InvalidSpec(moved) = scope_changed(from, to);
     let group = &from.resource_group;
     InvalidSpec(format!(
         "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the right \
@@ -83,7 +83,7 @@ pub(super) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
 
 /// Checks that the node of a placement does not belong to another owner. Each node has one owner: the pool that
 /// the node records; before the node exists, the oldest of the `pools` that list it.
-pub(super) fn taken(
+pub(super) fn check_node_owner(
     pool: &BurstPool,
     placement: &str,
     live: Option<&Node>,
@@ -97,12 +97,12 @@ pub(super) fn taken(
     };
     match another {
         None => Ok(()),
-        Some(another) => Err(owned(placement, &node, &another)),
+        Some(another) => Err(node_owned_by_other(placement, &node, &another)),
     }
 }
 
 /// The error that the node of a placement belongs to another owner.
-pub(super) fn owned(placement: &str, node: &str, another: &str) -> InvalidSpec {
+pub(super) fn node_owned_by_other(placement: &str, node: &str, another: &str) -> InvalidSpec {
     InvalidSpec(format!(
         "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
          give the placement another name, or make a pool of another name"
@@ -127,7 +127,7 @@ fn older<'a>(pool: &BurstPool, node: &str, pools: &'a [Arc<BurstPool>]) -> Optio
 }
 
 /// Checks that the operator knows the API server's address if a placement of the pool runs kube-proxy.
-pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), InvalidSpec> {
+pub(super) fn check_kube_proxy(pool: &BurstPool, is_told: bool) -> Result<(), InvalidSpec> {
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
         Some((index, _)) if !is_told => Err(InvalidSpec(format!(
@@ -140,7 +140,7 @@ pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), InvalidSp
 
 /// Checks that the pool's placements can become nodes. The CRD's rules reject most of these errors, but not
 /// all, and a pool may be older than the rules.
-pub(super) fn usable(pool: &BurstPool) -> Result<(), InvalidSpec> {
+pub(super) fn check_placements(pool: &BurstPool) -> Result<(), InvalidSpec> {
     for (index, placement) in pool.spec.placements.iter().enumerate() {
         let field = format!("spec.placements[{index}]");
         amounts(placement, &field)?;
@@ -275,7 +275,7 @@ mod tests {
                 let may = by.iter().filter(|(name, placement)| {
                     let pool = pools.iter().find(|pool| pool.name_any() == *name);
                     let pool = pool.expect("it is one of them");
-                    taken(pool, placement, live.as_ref(), &pools).is_ok()
+                    check_node_owner(pool, placement, live.as_ref(), &pools).is_ok()
                 });
                 let may: Vec<_> = may.collect();
                 prop_assert_eq!(may.len(), 1, "{} is of {:?}", node, may);
@@ -295,8 +295,8 @@ mod tests {
             ..Default::default()
         }];
         let pools = [older.clone(), Arc::new(newer.clone())];
-        assert_eq!(taken(&older, "eu-west", None, &pools), Ok(()));
-        let Err(InvalidSpec(mistake)) = taken(&newer, "west", None, &pools) else {
+        assert_eq!(check_node_owner(&older, "eu-west", None, &pools), Ok(()));
+        let Err(InvalidSpec(mistake)) = check_node_owner(&newer, "west", None, &pools) else {
             unreachable!("it is the other's");
         };
         assert_eq!(
@@ -307,7 +307,7 @@ mod tests {
         // A node of the cluster that happens to have this name.
         let home = json!({"metadata": {"name": "burst-shop-eu-west"}});
         let home: Node = serde_json::from_value(home).expect("a node");
-        assert!(taken(&older, "eu-west", Some(&home), &pools).is_err());
+        assert!(check_node_owner(&older, "eu-west", Some(&home), &pools).is_err());
     }
 
     #[test]
@@ -318,8 +318,8 @@ mod tests {
         ]});
         let mut spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
         let pool = |spec: &BurstPoolSpec| BurstPool::new("shop", spec.clone());
-        assert_eq!(can_proxy(&pool(&spec), true), Ok(()));
-        let Err(InvalidSpec(mistake)) = can_proxy(&pool(&spec), false) else {
+        assert_eq!(check_kube_proxy(&pool(&spec), true), Ok(()));
+        let Err(InvalidSpec(mistake)) = check_kube_proxy(&pool(&spec), false) else {
             unreachable!("it is a mistake");
         };
         assert!(
@@ -328,7 +328,7 @@ mod tests {
             "{mistake}"
         );
         spec.placements.truncate(1);
-        assert_eq!(can_proxy(&pool(&spec), false), Ok(()));
+        assert_eq!(check_kube_proxy(&pool(&spec), false), Ok(()));
     }
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
             json_patch::merge(&mut two[1], &placement);
             let spec = json!({"azure": {}, "placements": two});
             let spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
-            usable(&BurstPool::new("shop", spec))
+            check_placements(&BurstPool::new("shop", spec))
                 .err()
                 .map(|InvalidSpec(mistake)| mistake)
         };

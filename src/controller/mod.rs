@@ -49,7 +49,7 @@ use crate::api::BurstPool;
 use crate::kubelet_api::NodeRegistry;
 use crate::node::environment::KubeProxy;
 use crate::node::quota::QuotaRegistry;
-use crate::node::watched::reported;
+use crate::node::watched::report_errors;
 use crate::telemetry::Metrics;
 
 pub use status::StatusRefusals as RefusedStatuses;
@@ -59,15 +59,15 @@ pub const FINALIZER: &str = "burstpool.io/drain";
 /// The name of the Lease that the leading instance holds.
 pub const LEASE: &str = "burstpool";
 /// How often a pool is reconciled if nothing changes: its status reports the state of its nodes.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon a pool is reconciled again while some of its nodes are not registered yet.
-const REGISTERED_SOON: Duration = Duration::from_millis(500);
+const REGISTRATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Debounce of status updates after new plans: how long changes are collected, and the shortest interval
 /// between two rounds.
-const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+const STATUS_DEBOUNCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 /// The deadline of one reconciliation. It allows for LIST calls to Azure of one minute each, and for evictions
 /// of a thousand pods. After a timeout the next reconciliation starts again from the current state.
-const PATIENCE: Duration = Duration::from_secs(300);
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why a reconciliation of a pool failed.
 #[derive(Debug, Error)]
@@ -91,18 +91,20 @@ pub enum Error {
         /// What is left, as text for the status and the log.
         left: Vec<String>,
         /// How soon the drain continues.
-        again: Duration,
+        retry_after: Duration,
     },
     /// The reconciliation did not finish before its deadline.
-    #[error("reconciling took longer than {} s", PATIENCE.as_secs())]
-    Late(#[source] tokio::time::error::Elapsed),
+    #[error("reconciling took longer than {} s", RECONCILE_TIMEOUT.as_secs())]
+    Timeout(#[source] tokio::time::error::Elapsed),
 }
 
 impl Error {
     /// How soon the drain continues, if the only error is [`Error::Draining`].
     fn drains_again(&self) -> Option<Duration> {
         match self {
-            Self::Draining { again, .. } => Some(*again),
+            Self::Draining {
+                retry_after: again, ..
+            } => Some(*again),
             Self::Finalizer(error) => match &**error {
                 finalizer::Error::CleanupFailed(error) => error.drains_again(),
                 _ => None,
@@ -123,7 +125,7 @@ pub struct ControllerContext {
     pub client: Client,
     /// The Kubernetes client, without retries. The API server answers 429 to an eviction that a
     /// `PodDisruptionBudget` blocks; a client with retries would repeat it for minutes inside one call.
-    pub impatient: Client,
+    pub client_no_retry: Client,
     /// The Azure client.
     pub azure: Azure,
     /// The subscription and resource group of pools that do not name their own.
@@ -145,13 +147,13 @@ pub struct ControllerContext {
     /// The nodes that the kubelet API serves.
     pub nodes: NodeRegistry,
     /// By subscription ID, the rate limiter of reads from Azure.
-    pub paces: Mutex<HashMap<String, Arc<RateLimiter>>>,
+    pub rate_limiters: Mutex<HashMap<String, Arc<RateLimiter>>>,
     /// The quotas of regions, which the placements of all pools share.
     pub quotas: QuotaRegistry,
     /// By pool name, the pools whose node tasks run.
     pub pools: Mutex<HashMap<String, pool::RunningPool>>,
     /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
-    pub over: CancellationToken,
+    pub shutdown: CancellationToken,
     /// By pool, the writes of its status that the API server refused.
     pub refused_statuses: RefusedStatuses,
     /// The identity of this instance of the operator.
@@ -177,7 +179,7 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let (reader, writer) = reflector::store();
     // The predicates drop updates of statuses: the operator writes those itself, some after every few grants.
     let wishes = watcher(pools, watcher::Config::default()).default_backoff();
-    let wishes = reported("BurstPools to reconcile", wishes)
+    let wishes = report_errors("BurstPools to reconcile", wishes)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(
@@ -187,9 +189,9 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let reconciled = Controller::for_stream(wishes, reader)
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
-        .reconcile_all_on(paced(futures::stream::select(
+        .reconcile_all_on(debounced(futures::stream::select(
             changes(context.summaries.subscribe()),
-            changes(context.triggers.notable()),
+            changes(context.triggers.subscribe_status_changes()),
         )))
         .run(reconcile, retry, context.clone())
         .for_each(|result| async {
@@ -202,14 +204,14 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let alerts = async {
         match &context.alerts {
             Some(settings) => context.triggers.receive(settings, &cancel).await,
-            None => context.triggers.receive_nothing(),
+            None => context.triggers.disable_receiver(),
         }
     };
     // Stop at once, without waiting for the last reconciliation: the next leader also registers nodes and
     // writes replicas.
     let ends = async {
         cancel.cancelled().await;
-        context.over.cancel();
+        context.shutdown.cancel();
         context.triggers.stop().await;
     };
     tokio::join!(
@@ -244,11 +246,11 @@ fn changes<T: Send + Sync + 'static>(
 
 /// Debounced: collects changes for 200 ms and yields at most one item per second. Changes in between are merged
 /// into the next item.
-fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
+fn debounced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
     let begin = (Box::pin(words), Instant::now());
     futures::stream::unfold(begin, |(mut words, next)| async move {
         words.next().await?;
-        let (collects, pause) = STATUS_PACE;
+        let (collects, pause) = STATUS_DEBOUNCE;
         tokio::time::sleep_until(next.max(Instant::now() + collects)).await;
         while let Some(Some(())) = words.next().now_or_never() {}
         Some(((), (words, Instant::now() + pause)))
@@ -261,19 +263,22 @@ async fn reconcile(
 ) -> Result<Action, Error> {
     // Reads of the Kubernetes client have no timeout of their own. Without this one, a call that hangs would
     // block the pool.
-    let reconciled = tokio::time::timeout(PATIENCE, async {
+    let reconciled = tokio::time::timeout(RECONCILE_TIMEOUT, async {
         match &pool.0 {
-            Ok(pool) => finalized(pool, &context).await,
+            Ok(pool) => reconcile_with_finalizer(pool, &context).await,
             Err(pool) => {
-                unreadable::keep(pool, &context).await?;
-                Ok(Action::requeue(LOOK_AGAIN))
+                unreadable::reconcile_unreadable(pool, &context).await?;
+                Ok(Action::requeue(RESYNC_INTERVAL))
             }
         }
     });
-    reconciled.await.map_err(Error::Late)?
+    reconciled.await.map_err(Error::Timeout)?
 }
 
-async fn finalized(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
+async fn reconcile_with_finalizer(
+    pool: &BurstPool,
+    context: &ControllerContext,
+) -> Result<Action, Error> {
     context.metrics.readable(&pool.name_any());
     let api: Api<BurstPool> = Api::all(context.client.clone());
     let reconciled = finalizer(&api, FINALIZER, Arc::new(pool.clone()), |event| async {
@@ -288,20 +293,20 @@ async fn finalized(pool: &BurstPool, context: &ControllerContext) -> Result<Acti
 
 async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
-    let found = strays::adopt(pool, context).await?;
+    let found = strays::adopt_orphans(pool, context).await?;
     let outcome = pool::ensure(pool, &found, context).await;
     let removed = pool::removed(pool, context).await;
     let leaving = drain::placements(&pool.name_any(), &removed, context).await?;
     let nodes = pool::report(pool, context).await;
     let again = if !leaving.is_empty() {
-        pool::drain_again(&pool.name_any(), &leaving, context).await
+        pool::next_drain_delay(&pool.name_any(), &leaving, context).await
     } else if nodes.missing.is_empty() {
-        LOOK_AGAIN
+        RESYNC_INTERVAL
     } else {
-        REGISTERED_SOON
+        REGISTRATION_POLL_INTERVAL
     };
     let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
-    let told = context.triggers.told(pool);
+    let told = context.triggers.status_view(pool);
     let status = status::of(pool, &outcome, &nodes, &leaving, summary.as_ref(), &told);
     measure::pool(pool, &status, context);
     status::write(pool, &status, context).await?;
@@ -317,12 +322,15 @@ async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Actio
         measure::forget(pool, context);
         return Ok(Action::await_change());
     }
-    let again = pool::drain_again(&pool.name_any(), &left, context).await;
+    let again = pool::next_drain_delay(&pool.name_any(), &left, context).await;
     let nodes = pool::report(pool, context).await;
     let quiet = triggers::TriggerStatusView::default();
     let status = status::of(pool, &Ok(()), &nodes, &left, None, &quiet);
     status::write(pool, &status, context).await?;
-    Err(Error::Draining { left, again })
+    Err(Error::Draining {
+        left,
+        retry_after: again,
+    })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use self::kept::{PlacementSpec, PlacementTask};
 use super::drain::pace::{self, CountAction, DrainDelay, EvictionPacer};
-use super::mistake::{self, InvalidSpec, can_proxy, scope, usable};
+use super::mistake::{self, InvalidSpec, check_kube_proxy, check_placements, scope};
 use super::{ControllerContext, drain, status};
 use crate::aci::client::GroupScope;
 use crate::api::{BurstPool, Placement, PlacementStatus};
@@ -32,7 +32,7 @@ use crate::node::{daemon, register};
 #[derive(Default)]
 pub struct RunningPool {
     placements: BTreeMap<String, PlacementTask>,
-    again: DrainDelay,
+    drain_delay: DrainDelay,
 }
 
 impl RunningPool {
@@ -53,9 +53,9 @@ pub async fn ensure(
     nodes: &[Node],
     context: &ControllerContext,
 ) -> Result<(), InvalidSpec> {
-    let mut asked = place(pool, context);
+    let mut asked = desired_scope(pool, context);
     if let Ok(scope) = &asked
-        && let Err(moved) = stays(pool, scope, context).await
+        && let Err(moved) = check_scope(pool, scope, context).await
     {
         asked = Err(moved);
     }
@@ -76,15 +76,17 @@ pub async fn ensure(
         let name = object::name(&pool.name_any(), &placement.name);
         let mut nodes = nodes.iter();
         let live = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
-        let fate = match keeper(&pools, &name) {
-            Some(another) => {
-                PlacementChange::Refuse(mistake::owned(&placement.name, &name, &another))
-            }
-            None => fate(pool, placement, &asked, live, &known),
+        let fate = match node_holder(&pools, &name) {
+            Some(another) => PlacementChange::Refuse(mistake::node_owned_by_other(
+                &placement.name,
+                &name,
+                &another,
+            )),
+            None => placement_change(pool, placement, &asked, live, &known),
         };
         let wanted = match fate {
-            PlacementChange::AsAsked(wanted) => wanted,
-            PlacementChange::AsBefore(wanted, mistake) => {
+            PlacementChange::RunAsSpecified(wanted) => wanted,
+            PlacementChange::RunAsRecorded(wanted, mistake) => {
                 mistakes.push(mistake);
                 wanted
             }
@@ -94,8 +96,8 @@ pub async fn ensure(
             }
         };
         let left = live.and_then(|node| {
-            let found = record::known(node, &wanted.pool, &placement.name);
-            found.offers(&wanted.record())
+            let found = record::discovered_node(node, &wanted.pool, &placement.name);
+            found.advertised_for(&wanted.record())
         });
         let kept = PlacementTask::start(wanted, left, context).await;
         let running = pools.entry(pool.name_any()).or_default();
@@ -106,10 +108,10 @@ pub async fn ensure(
 
 /// The subscription and resource group that the spec names for the pool's container groups, if the spec is
 /// valid.
-fn place(pool: &BurstPool, context: &ControllerContext) -> Result<GroupScope, InvalidSpec> {
+fn desired_scope(pool: &BurstPool, context: &ControllerContext) -> Result<GroupScope, InvalidSpec> {
     let scope = scope(pool, context)?;
-    usable(pool)?;
-    can_proxy(pool, context.kube_proxy.is_some())?;
+    check_placements(pool)?;
+    check_kube_proxy(pool, context.kube_proxy.is_some())?;
     Ok(scope)
 }
 
@@ -117,9 +119,9 @@ fn place(pool: &BurstPool, context: &ControllerContext) -> Result<GroupScope, In
 #[derive(Debug, PartialEq)]
 enum PlacementChange {
     /// Run it with the spec's settings.
-    AsAsked(PlacementSpec),
+    RunAsSpecified(PlacementSpec),
     /// Run it with the settings that its node records, because the spec is invalid.
-    AsBefore(PlacementSpec, InvalidSpec),
+    RunAsRecorded(PlacementSpec, InvalidSpec),
     /// Do not run it.
     Refuse(InvalidSpec),
 }
@@ -127,24 +129,24 @@ enum PlacementChange {
 /// Decides about a placement whose node is `live`, if it has one. The node records where its container groups
 /// are: a spec that names another resource group is refused under every leader, as under the one that saw the
 /// change. Pure.
-fn fate(
+fn placement_change(
     pool: &BurstPool,
     placement: &Placement,
     asked: &Result<GroupScope, InvalidSpec>,
     live: Option<&Node>,
     pools: &[Arc<BurstPool>],
 ) -> PlacementChange {
-    if let Err(mistake) = mistake::taken(pool, &placement.name, live, pools) {
+    if let Err(mistake) = mistake::check_node_owner(pool, &placement.name, live, pools) {
         return PlacementChange::Refuse(mistake);
     }
-    let found = live.map(|node| record::known(node, &pool.name_any(), &placement.name));
-    let before = found.and_then(|found| found.record);
+    let found = live.map(|node| record::discovered_node(node, &pool.name_any(), &placement.name));
+    let before = found.and_then(|found| found.last_placement);
     let mistake = match (asked, &before) {
         (Ok(scope), Some(before)) if before.scope() != *scope => {
-            mistake::moved(&before.scope(), scope)
+            mistake::scope_changed(&before.scope(), scope)
         }
         (Ok(scope), _) => {
-            return PlacementChange::AsAsked(PlacementSpec::of(pool, placement, scope));
+            return PlacementChange::RunAsSpecified(PlacementSpec::of(pool, placement, scope));
         }
         (Err(mistake), _) => mistake.clone(),
     };
@@ -152,60 +154,60 @@ fn fate(
         None => PlacementChange::Refuse(mistake),
         Some(before) => {
             let wanted = PlacementSpec::of(pool, &before.placement, &before.scope());
-            PlacementChange::AsBefore(wanted, mistake)
+            PlacementChange::RunAsRecorded(wanted, mistake)
         }
     }
 }
 
 /// The pool whose tasks keep this node registered, as text.
-fn keeper(pools: &HashMap<String, RunningPool>, node: &str) -> Option<String> {
+fn node_holder(pools: &HashMap<String, RunningPool>, node: &str) -> Option<String> {
     let mut all = pools.iter();
     all.find_map(|(pool, running)| {
         let mut kept = running.placements.values();
-        let is_kept = kept.any(|kept| !kept.is_lost() && kept.facts.borrow().name() == node);
+        let is_kept = kept.any(|kept| !kept.has_lost_node() && kept.facts.borrow().name() == node);
         is_kept.then(|| format!("pool {pool}"))
     })
 }
 
 /// The placements that the spec lists and whose tasks do not run.
-pub async fn unkept(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
+pub async fn placements_not_running(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
     let pools = context.pools.lock().await;
     let name = pool.name_any();
     let all = pool.spec.placements.iter();
     let unkept = all.filter(|placement| {
-        find(&pools, &name, &placement.name).is_none_or(PlacementTask::is_lost)
+        find(&pools, &name, &placement.name).is_none_or(PlacementTask::has_lost_node)
     });
     unkept.map(|placement| placement.name.clone()).collect()
 }
 
 /// Whether a placement's tasks ended because its node belongs to another owner.
-pub async fn is_lost(pool: &str, placement: &str, context: &ControllerContext) -> bool {
+pub async fn has_lost_node(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
-    find(&pools, pool, placement).is_some_and(PlacementTask::is_lost)
+    find(&pools, pool, placement).is_some_and(PlacementTask::has_lost_node)
 }
 
 /// The placements whose tasks run and that the spec does not list now, even if the rest of the spec is invalid.
 pub async fn removed(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
     let kept = placements(&pool.name_any(), context).await;
-    let removed = kept.into_iter().filter(|name| !asks(pool, name));
+    let removed = kept.into_iter().filter(|name| !has_placement(pool, name));
     removed.collect()
 }
 
 /// Whether the pool's spec lists a placement of this name.
-pub fn asks(pool: &BurstPool, placement: &str) -> bool {
+pub fn has_placement(pool: &BurstPool, placement: &str) -> bool {
     let mut asked = pool.spec.placements.iter();
     asked.any(|asked| asked.name == placement)
 }
 
 /// Runs a placement that no spec lists until it is drained, with the settings that its node records. If its
 /// tasks run already, they continue unchanged. Returns whether the tasks run now.
-pub async fn adopt(found: DiscoveredNode, context: &ControllerContext) -> bool {
+pub async fn adopt_orphan(found: DiscoveredNode, context: &ControllerContext) -> bool {
     let mut pools = context.pools.lock().await;
     if find(&pools, &found.pool, &found.placement).is_some() {
         return true;
     }
     let (pool, name) = (found.pool.clone(), found.placement.clone());
-    let Some(wanted) = PlacementSpec::last(found) else {
+    let Some(wanted) = PlacementSpec::from_node(found) else {
         return false;
     };
     let kept = PlacementTask::start(wanted, None, context).await;
@@ -218,7 +220,7 @@ pub async fn adopt(found: DiscoveredNode, context: &ControllerContext) -> bool {
 /// Runs a placement with the settings that its node records, because its pool cannot be read; it is not
 /// drained. If its tasks run already, they continue unchanged. A node without a record is left alone. So is a
 /// node that belongs to another pool: one that runs its tasks, or one whose UID the node carries.
-pub async fn resume(found: DiscoveredNode, context: &ControllerContext) {
+pub async fn resume_from_node(found: DiscoveredNode, context: &ControllerContext) {
     let carries = |pool: &Arc<BurstPool>| {
         let is_another = pool.name_any() != found.pool;
         is_another && found.pool_uid.is_some() && pool.uid() == found.pool_uid
@@ -230,7 +232,7 @@ pub async fn resume(found: DiscoveredNode, context: &ControllerContext) {
     if find(&pools, &found.pool, &found.placement).is_some() {
         return;
     }
-    if let Some(owner) = owner.or_else(|| keeper(&pools, &found.node)) {
+    if let Some(owner) = owner.or_else(|| node_holder(&pools, &found.node)) {
         let (node, pool) = (&found.node, &found.pool);
         tracing::warn!(%node, %pool, %owner, "the node belongs to another pool and is left alone");
         return;
@@ -240,8 +242,8 @@ pub async fn resume(found: DiscoveredNode, context: &ControllerContext) {
         found.placement.clone(),
         found.node.clone(),
     );
-    let offers = found.offers.clone();
-    let Some(wanted) = PlacementSpec::last(found) else {
+    let offers = found.advertised.clone();
+    let Some(wanted) = PlacementSpec::from_node(found) else {
         tracing::warn!(%node, "this node's pool cannot be used, and the node does not say what it was kept as");
         return;
     };
@@ -261,7 +263,7 @@ fn find<'a>(
 }
 
 /// The names of the pools whose tasks run.
-pub async fn kept(context: &ControllerContext) -> Vec<String> {
+pub async fn running_pool_names(context: &ControllerContext) -> Vec<String> {
     context.pools.lock().await.keys().cloned().collect()
 }
 
@@ -276,7 +278,7 @@ pub async fn placements(pool: &str, context: &ControllerContext) -> Vec<String> 
 /// Whether the pool's container groups are in the scope that its spec names now. Azure cannot move them, and
 /// the operator would lose track of those in another scope. Until they are gone, all tasks continue unchanged.
 /// A placement that the spec does not list now is drained where it is.
-async fn stays(
+async fn check_scope(
     pool: &BurstPool,
     scope: &GroupScope,
     context: &ControllerContext,
@@ -287,15 +289,15 @@ async fn stays(
         let kept = pools.get(&name);
         let kept = kept.into_iter().flat_map(|kept| &kept.placements);
         let elsewhere = kept.filter(|(placement, kept)| {
-            asks(pool, placement) && !kept.is_lost() && kept.wanted.scope != *scope
+            has_placement(pool, placement) && !kept.has_lost_node() && kept.spec.scope != *scope
         });
-        let elsewhere = elsewhere.map(|(name, kept)| (name.clone(), kept.wanted.scope.clone()));
+        let elsewhere = elsewhere.map(|(name, kept)| (name.clone(), kept.spec.scope.clone()));
         elsewhere.collect()
     };
     for (placement, from) in elsewhere {
         match left(&name, &placement, context).await {
             PlacementRemains::Nothing => {}
-            PlacementRemains::Something => return Err(mistake::moved(&from, scope)),
+            PlacementRemains::Something => return Err(mistake::scope_changed(&from, scope)),
             PlacementRemains::Unlisted => return Err(mistake::unlisted(&from, scope)),
         }
     }
@@ -343,7 +345,7 @@ async fn left(pool: &str, placement: &str, context: &ControllerContext) -> Place
         return PlacementRemains::Something;
     }
     let groups = count(pool, placement, context).await;
-    PlacementRemains::of(groups, pods.may_not_list())
+    PlacementRemains::of(groups, pods.is_list_refused())
 }
 
 /// Ends these tasks; all are cancelled first, so that they end in parallel.
@@ -373,9 +375,12 @@ async fn take_changed(
         let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
         // An invalid spec is not applied.
         let wanted = scope.map(|scope| PlacementSpec::of(pool, placement, scope));
-        let wanted = wanted.filter(|wanted| kept.wanted != *wanted);
-        let is_another = |wanted: &PlacementSpec| !kept.wanted.is_same_node(wanted);
-        if wanted.as_ref().is_some_and(is_another) || kept.is_lost() || is_back && scope.is_some() {
+        let wanted = wanted.filter(|wanted| kept.spec != *wanted);
+        let is_another = |wanted: &PlacementSpec| !kept.spec.is_same_node(wanted);
+        if wanted.as_ref().is_some_and(is_another)
+            || kept.has_lost_node()
+            || is_back && scope.is_some()
+        {
             return running.placements.remove(&placement.name);
         }
         if let Some(wanted) = wanted {
@@ -409,13 +414,13 @@ pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementR
         let facts = kept.facts.borrow();
         let node = facts.name();
         let live = context.stores.node(&node);
-        let live = live.filter(|live| record::pool_of(live) == Some(kept.wanted.pool.as_str()));
-        if live.is_none() && asks(pool, name) && context.stores.has_listed_nodes() {
+        let live = live.filter(|live| record::pool_of(live) == Some(kept.spec.pool.as_str()));
+        if live.is_none() && has_placement(pool, name) && context.stores.has_listed_nodes() {
             report.missing.push(node.clone());
         }
         let spec = live.as_ref().and_then(|live| live.spec.as_ref());
         let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
-        let closed = facts.why_closed();
+        let closed = facts.unavailable();
         report.only_cordons &= closed.is_none();
         let groups = kept.pods.groups().and_then(|n| i64::try_from(n).ok());
         let why = match closed {
@@ -432,8 +437,8 @@ pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementR
             groups: groups.unwrap_or_default(),
             message: message(
                 why,
-                facts.notice.as_deref(),
-                &kept.wanted.placement,
+                facts.region_notice.as_deref(),
+                &kept.spec.placement,
                 &kept.pods.daemon_sets(),
             ),
         });
@@ -450,7 +455,7 @@ pub async fn ended_creates(
     let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
     placements
         .flat_map(|(name, kept)| {
-            let ended = kept.pods.take_ended().into_iter();
+            let ended = kept.pods.take_create_results().into_iter();
             ended.map(|ended| (name.clone(), ended))
         })
         .collect()
@@ -461,7 +466,7 @@ pub async fn pods(context: &ControllerContext) -> BTreeMap<String, Vec<Arc<PodFa
     let pools = context.pools.lock().await;
     let of = |running: &RunningPool| {
         let kept = running.placements.values();
-        kept.flat_map(|kept| kept.pods.pods()).collect()
+        kept.flat_map(|kept| kept.pods.pod_facts()).collect()
     };
     let all = pools.iter();
     all.map(|(name, running)| (name.clone(), of(running)))
@@ -480,7 +485,10 @@ pub async fn closed_regions(
             return Some("its node is not kept yet".to_owned());
         };
         let facts = kept.facts.borrow();
-        facts.closed.as_ref().map(|closed| closed.message.clone())
+        facts
+            .region_unavailable
+            .as_ref()
+            .map(|closed| closed.message.clone())
     };
     let all = pool.spec.placements.iter();
     all.filter_map(|placement| Some((placement.name.clone(), why(placement)?)))
@@ -488,7 +496,7 @@ pub async fn closed_regions(
 }
 
 /// Closes a placement to new pods, or opens it again if `closed` is `None`. The cause is that creates fail.
-pub async fn shut(
+pub async fn set_creates_failing(
     pool: &str,
     placement: &str,
     closed: Option<Unavailable>,
@@ -497,8 +505,8 @@ pub async fn shut(
     let pools = context.pools.lock().await;
     if let Some(kept) = find(&pools, pool, placement) {
         kept.facts.send_if_modified(|facts| {
-            let changed = facts.shut != closed;
-            facts.shut = closed;
+            let changed = facts.creates_failing != closed;
+            facts.creates_failing = closed;
             changed
         });
     }
@@ -513,7 +521,7 @@ fn message(
 ) -> String {
     let first = closed.unwrap_or_else(|| status::notice(placement).to_owned());
     let unknown = unknown.unwrap_or_default().to_owned();
-    let told = [first, unknown, daemon::note(daemon_sets)];
+    let told = [first, unknown, daemon::status_message(daemon_sets)];
     let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
     told.join("; ")
 }
@@ -546,18 +554,18 @@ pub async fn count(pool: &str, placement: &str, context: &ControllerContext) -> 
         (kept.pods.clone(), kept.counts.clone())
     };
     let mut counts = counts.lock().await;
-    if let CountAction::Say(groups) = counts.look(pods.groups(), Instant::now()) {
+    if let CountAction::Report(groups) = counts.next_action(pods.groups(), Instant::now()) {
         return groups;
     }
     let counted = pods.count().await;
-    counts.counted(counted, pods.groups(), Instant::now());
+    counts.record_count(counted, pods.groups(), Instant::now());
     counted
 }
 
 /// Whether Azure forbids the operator to list the container groups of a placement.
 pub async fn may_not_list(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
-    find(&pools, pool, placement).is_some_and(|kept| kept.pods.may_not_list())
+    find(&pools, pool, placement).is_some_and(|kept| kept.pods.is_list_refused())
 }
 
 /// The record of evictions of a placement's pods, if its tasks run.
@@ -571,14 +579,20 @@ pub async fn evictions(
 }
 
 /// How soon the drain of a pool continues; `left` is what is left of it.
-pub async fn drain_again(pool: &str, left: &[String], context: &ControllerContext) -> Duration {
+pub async fn next_drain_delay(
+    pool: &str,
+    left: &[String],
+    context: &ControllerContext,
+) -> Duration {
     let mut pools = context.pools.lock().await;
     let kept = pools.get_mut(pool);
-    kept.map_or(pace::LONGEST, |kept| kept.again.after(left, Instant::now()))
+    kept.map_or(pace::MAX_BUDGET_PAUSE, |kept| {
+        kept.drain_delay.after(left, Instant::now())
+    })
 }
 
 /// Whether a placement that was to be drained is wanted again: a pool of that name was created again.
-pub async fn is_back(pool: &str, placement: &str, context: &ControllerContext) -> bool {
+pub async fn is_requested_again(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())
 }
@@ -593,8 +607,8 @@ pub async fn unregister(
     let (registration, uid) = {
         let pools = context.pools.lock().await;
         match find(&pools, pool, placement) {
-            Some(kept) if kept.is_draining() && !kept.is_lost() => {
-                (kept.registration.clone(), kept.wanted.pool_uid.clone())
+            Some(kept) if kept.is_draining() && !kept.has_lost_node() => {
+                (kept.registration.clone(), kept.spec.pool_uid.clone())
             }
             // A spec lists it again, or the node belongs to another owner.
             _ => return Ok(()),

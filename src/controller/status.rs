@@ -105,13 +105,13 @@ pub(super) fn of(
     }
     for (kind, says) in triggers::conditions(pool, told) {
         match says {
-            ConditionUpdate::This(is, reason, message) => condition::set(
+            ConditionUpdate::Set(is, reason, message) => condition::set(
                 &mut conditions,
                 condition::condition(kind, is, reason, message, generation, now),
             ),
-            ConditionUpdate::Nothing => conditions.retain(|condition| condition.type_ != kind),
+            ConditionUpdate::Remove => conditions.retain(|condition| condition.type_ != kind),
             // An error of the whole spec is set again below, if it still exists.
-            ConditionUpdate::AsBefore => {
+            ConditionUpdate::Keep => {
                 let of_spec = [MISCONFIGURED, unreadable::REASON];
                 conditions
                     .retain(|one| one.type_ != kind || !of_spec.contains(&one.reason.as_str()));
@@ -156,8 +156,8 @@ fn spilling(summary: &PlanSummary) -> (bool, &'static str, String) {
         return (is_peak, "DryRun", message);
     }
     let reason = match summary.peak {
-        PeakState::On => "Peak",
-        PeakState::Fading => "Fading",
+        PeakState::Active => "Peak",
+        PeakState::Cooldown => "Fading",
         PeakState::None => "Quiet",
     };
     (is_peak, reason, message)
@@ -255,10 +255,10 @@ pub(super) async fn write(
         // The grant loop needs the pool's current version for its own writes, and gets it here before the watch
         // delivers it.
         Ok(pool) => {
-            context.stores.learn_pool(pool);
+            context.stores.update_pool(pool);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if call::is_absent(&status) => Ok(()),
+        Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => Ok(()),
         Err(source) => Err(Error::Kubernetes {
             what: "writing a pool's status",
             source,

@@ -22,16 +22,16 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::drain::pace::DrainDelay;
-use super::{ControllerContext, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
+use super::{ControllerContext, Error, RECONCILE_TIMEOUT, RESYNC_INTERVAL, drain, measure, pool};
 use crate::api::BurstPool;
 use crate::node::record::{self, DiscoveredNode};
 use crate::node::{call, object, watched};
 
 /// The timeout of a call. It is short because a node's Lease expires 40 s after its last renewal, and no task
 /// renews it yet.
-const CALL: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is logged again what the drain of a removed pool waits for.
-const REMIND: Duration = Duration::from_secs(600);
+const LOG_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool, read from the API server: a watch may still show one that was just removed.
 pub(super) async fn nodes_of(
@@ -40,17 +40,17 @@ pub(super) async fn nodes_of(
 ) -> Result<Vec<DiscoveredNode>, Error> {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(context.client.clone());
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
-    let nodes = call::in_time(CALL, nodes.list(&ours)).await;
+    let nodes = call::with_timeout(CALL_TIMEOUT, nodes.list(&ours)).await;
     let nodes = nodes.map_err(Error::kubernetes("listing a pool's nodes"))?;
     let others = context.stores.all_pools();
-    let found = nodes.into_iter().filter_map(watched::read);
-    let found = found.filter_map(|node| record::found(&node));
-    let ours = found.filter(|found| !is_anothers(found, &others));
+    let found = nodes.into_iter().filter_map(watched::ok_or_log);
+    let found = found.filter_map(|node| record::discover(&node));
+    let ours = found.filter(|found| !belongs_to_other_pool(found, &others));
     Ok(ours.collect())
 }
 
 /// Whether the node carries the UID of an existing pool with another name than that in the node's label.
-fn is_anothers(found: &DiscoveredNode, pools: &[Arc<BurstPool>]) -> bool {
+fn belongs_to_other_pool(found: &DiscoveredNode, pools: &[Arc<BurstPool>]) -> bool {
     let mut others = pools.iter().filter(|pool| pool.name_any() != found.pool);
     found.pool_uid.is_some() && others.any(|pool| pool.uid() == found.pool_uid)
 }
@@ -58,36 +58,36 @@ fn is_anothers(found: &DiscoveredNode, pools: &[Arc<BurstPool>]) -> bool {
 /// The node of this name, if it exists.
 async fn node(name: &str, context: &ControllerContext) -> Result<Option<Node>, Error> {
     let nodes: Api<Node> = Api::all(context.client.clone());
-    let node = call::find(CALL, &nodes, name).await;
+    let node = call::find(CALL_TIMEOUT, &nodes, name).await;
     node.map_err(Error::kubernetes("reading a node"))
 }
 
 /// Starts draining the pool's nodes that its spec does not list, once under each leader: later the running
 /// tasks show which placements the spec has lost. Returns the existing nodes of placements that the spec lists
 /// and whose tasks do not run.
-pub(super) async fn adopt(
+pub(super) async fn adopt_orphans(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<Node>, Error> {
     let name = pool.name_any();
-    if !pool::kept(context).await.contains(&name) {
+    if !pool::running_pool_names(context).await.contains(&name) {
         let found = nodes_of(&name, context).await?.into_iter();
-        for found in found.filter(|found| !pool::asks(pool, &found.placement)) {
-            keep(found, context).await;
+        for found in found.filter(|found| !pool::has_placement(pool, &found.placement)) {
+            adopt_or_warn(found, context).await;
         }
     }
     // Read by name, not by label: a node with another owner has another label, or none, and the owner must be
     // known.
     let mut asked = Vec::new();
-    for placement in pool::unkept(pool, context).await {
+    for placement in pool::placements_not_running(pool, context).await {
         asked.extend(node(&object::name(&name, &placement), context).await?);
     }
     Ok(asked)
 }
 
-async fn keep(found: DiscoveredNode, context: &ControllerContext) {
+async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
     let node = found.node.clone();
-    if pool::adopt(found, context).await {
+    if pool::adopt_orphan(found, context).await {
         tracing::info!(%node, "draining a node that no spec asks for");
     } else {
         tracing::warn!(%node, "no spec asks for this node, and it does not say where its container groups are");
@@ -100,11 +100,11 @@ pub(super) async fn drain_pools(context: &ControllerContext) {
     let mut gone: BTreeMap<String, RemovedPool> = BTreeMap::new();
     loop {
         let suspected = {
-            let kept = pool::kept(context).await;
+            let kept = pool::running_pool_names(context).await;
             let view = context.stores.view();
             let nodes = view.nodes.values().map(AsRef::as_ref);
             let pools: Vec<_> = view.pools.values().cloned().collect();
-            suspects(kept, nodes, &pools, |pool| view.has_pool(pool))
+            possibly_deleted(kept, nodes, &pools, |pool| view.has_pool(pool))
         };
         gone.retain(|pool, _| suspected.contains(pool));
         for pool in suspected {
@@ -114,9 +114,9 @@ pub(super) async fn drain_pools(context: &ControllerContext) {
             .iter_mut()
             .filter(|(_, gone)| gone.is_due(Instant::now()));
         // In parallel: slow calls for one pool delay no other.
-        join_all(due.map(|(pool, gone)| drain_again(pool, gone, context))).await;
+        join_all(due.map(|(pool, gone)| retry_drain(pool, gone, context))).await;
         let next = gone.values().filter_map(|gone| gone.next).min();
-        let look_again = Instant::now() + LOOK_AGAIN;
+        let look_again = Instant::now() + RESYNC_INTERVAL;
         tokio::time::sleep_until(next.unwrap_or(look_again).min(look_again)).await;
     }
 }
@@ -124,7 +124,7 @@ pub(super) async fn drain_pools(context: &ControllerContext) {
 /// A removed pool, and the state of its drain.
 #[derive(Debug, Default)]
 struct RemovedPool {
-    again: DrainDelay,
+    drain_delay: DrainDelay,
     next: Option<Instant>,
     /// What was logged last, and when.
     logged: Option<(String, Instant)>,
@@ -138,7 +138,7 @@ impl RemovedPool {
     /// Whether to log now what the drain waits for: when it changes, and every [`REMIND`].
     fn must_log(&mut self, waits_for: &str, now: Instant) -> bool {
         let known = self.logged.as_ref();
-        let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + REMIND);
+        let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + LOG_INTERVAL);
         if !is_told {
             self.logged = Some((waits_for.to_owned(), now));
         }
@@ -146,10 +146,10 @@ impl RemovedPool {
     }
 }
 
-async fn drain_again(pool: &str, gone: &mut RemovedPool, context: &ControllerContext) {
-    let drained = tokio::time::timeout(PATIENCE, drain_pool(pool, context)).await;
+async fn retry_drain(pool: &str, gone: &mut RemovedPool, context: &ControllerContext) {
+    let drained = tokio::time::timeout(RECONCILE_TIMEOUT, drain_pool(pool, context)).await;
     let now = Instant::now();
-    let left = match drained.map_err(Error::Late).flatten() {
+    let left = match drained.map_err(Error::Timeout).flatten() {
         Ok(left) => left,
         Err(error) => {
             let source = std::error::Error::source(&error);
@@ -160,10 +160,10 @@ async fn drain_again(pool: &str, gone: &mut RemovedPool, context: &ControllerCon
         }
     };
     if left.is_empty() {
-        gone.next = Some(now + LOOK_AGAIN);
+        gone.next = Some(now + RESYNC_INTERVAL);
         return;
     }
-    gone.next = Some(now + gone.again.after(&left, now));
+    gone.next = Some(now + gone.drain_delay.after(&left, now));
     let left = left.join(", ");
     if gone.must_log(&left, now) {
         tracing::warn!(%pool, %left, "a pool that is gone is not drained yet");
@@ -171,14 +171,14 @@ async fn drain_again(pool: &str, gone: &mut RemovedPool, context: &ControllerCon
 }
 
 /// Possibly deleted pools: those that have tasks or a node, and that are not among the known pools. Pure.
-fn suspects<'a>(
+fn possibly_deleted<'a>(
     kept: Vec<String>,
     nodes: impl Iterator<Item = &'a Node>,
     pools: &[Arc<BurstPool>],
     is_known: impl Fn(&str) -> bool,
 ) -> BTreeSet<String> {
-    let found = nodes.filter_map(record::found);
-    let found = found.filter(|found| !is_anothers(found, pools));
+    let found = nodes.filter_map(record::discover);
+    let found = found.filter(|found| !belongs_to_other_pool(found, pools));
     let all = found.map(|found| found.pool).chain(kept);
     all.filter(|pool| !is_known(pool)).collect()
 }
@@ -191,7 +191,7 @@ async fn drain_pool(pool: &str, context: &ControllerContext) -> Result<Vec<Strin
     let kept = pool::placements(pool, context).await;
     for found in nodes_of(pool, context).await? {
         if !kept.contains(&found.placement) {
-            keep(found, context).await;
+            adopt_or_warn(found, context).await;
         }
     }
     let names = pool::placements(pool, context).await;
@@ -207,7 +207,7 @@ async fn drain_pool(pool: &str, context: &ControllerContext) -> Result<Vec<Strin
 async fn is_there(pool: &str, context: &ControllerContext) -> Result<bool, Error> {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let only = ListParams::default().fields(&format!("metadata.name={pool}"));
-    let found = call::in_time(CALL, pools.list_metadata(&only)).await;
+    let found = call::with_timeout(CALL_TIMEOUT, pools.list_metadata(&only)).await;
     let found = found.map_err(Error::kubernetes("looking for a pool"))?;
     Ok(!found.items.is_empty())
 }
@@ -257,13 +257,14 @@ mod tests {
         });
         let known: BurstPool = serde_json::from_value(known).expect("a pool");
         let known = [Arc::new(known)];
-        let suspected = suspects(kept.clone(), nodes.iter(), &known, |pool| pool == "known");
+        let suspected =
+            possibly_deleted(kept.clone(), nodes.iter(), &known, |pool| pool == "known");
         let suspected: Vec<String> = suspected.into_iter().collect();
         assert_eq!(suspected, ["gone", "kept"]);
         // The label names another pool, but the node carries the UID of an existing one.
         let carried = BTreeMap::from([(POOL_UID_ANNOTATION.to_owned(), "u".to_owned())]);
         nodes[1].metadata.annotations = Some(carried);
-        let suspected = suspects(kept, nodes.iter(), &known, |pool| pool == "known");
+        let suspected = possibly_deleted(kept, nodes.iter(), &known, |pool| pool == "known");
         assert_eq!(suspected.into_iter().collect::<Vec<_>>(), ["kept"]);
     }
 }

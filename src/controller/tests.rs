@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{STATUS_PACE, fixtures, paced, reconcile};
+use super::{STATUS_DEBOUNCE, debounced, fixtures, reconcile};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_too() {
@@ -23,10 +23,10 @@ async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_t
         }
     });
     let began = Instant::now();
-    let written = paced(words).map(|()| began.elapsed());
+    let written = debounced(words).map(|()| began.elapsed());
     let written: Vec<Duration> = written.collect().await;
     talk.await.expect("it ends");
-    let (collects, pause) = STATUS_PACE;
+    let (collects, pause) = STATUS_DEBOUNCE;
     assert_eq!(written.first(), Some(&collects), "the first is soon");
     assert!(
         written.windows(2).all(|two| two[1] >= two[0] + pause),

@@ -27,29 +27,32 @@ use crate::node::call;
 /// The reason of both conditions, and of the Event.
 pub(super) const REASON: &str = "Unreadable";
 /// The timeout of a call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fields of a pool's status that another field manager writes.
-const OF_OTHERS: [&str; 2] = ["reservations", "leader"];
+const LEADER_FIELDS: [&str; 2] = ["reservations", "leader"];
 
 /// Keeps the pool's nodes running, and reports why the pool cannot be read.
-pub(super) async fn keep(pool: &InvalidObject, context: &ControllerContext) -> Result<(), Error> {
+pub(super) async fn reconcile_unreadable(
+    pool: &InvalidObject,
+    context: &ControllerContext,
+) -> Result<(), Error> {
     let name = pool.metadata.name.clone().unwrap_or_default();
     if context.metrics.unreadable(&name) {
         crate::telemetry::unreadable(&BurstPool::kind(&()), &name, &pool.error);
     }
-    if !pool::kept(context).await.contains(&name) {
+    if !pool::running_pool_names(context).await.contains(&name) {
         for found in strays::nodes_of(&name, context).await? {
-            pool::resume(found, context).await;
+            pool::resume_from_node(found, context).await;
         }
     }
-    tell(&name, context).await
+    publish_status(&name, context).await
 }
 
 /// Writes the reason into the pool's status and as an Event, unless the status has it already.
-async fn tell(name: &str, context: &ControllerContext) -> Result<(), Error> {
+async fn publish_status(name: &str, context: &ControllerContext) -> Result<(), Error> {
     let kind = ApiResource::erase::<BurstPool>(&());
     let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
-    let live = call::find(PATIENCE, &pools, name).await;
+    let live = call::find(CALL_TIMEOUT, &pools, name).await;
     let live = live.map_err(Error::kubernetes("reading a pool that cannot be decoded"))?;
     let Some(live) = live else { return Ok(()) };
     let Some(message) = why(&live) else {
@@ -75,7 +78,7 @@ async fn tell(name: &str, context: &ControllerContext) -> Result<(), Error> {
     };
     let about = live.object_ref(&kind);
     let told = events::publish(&context.client, &reporter, &event, &about);
-    let told = call::in_time(PATIENCE, told).await;
+    let told = call::with_timeout(CALL_TIMEOUT, told).await;
     if let Err(error) = told {
         tracing::debug!(pool = name, %error, "writing an Event");
     }
@@ -84,7 +87,7 @@ async fn tell(name: &str, context: &ControllerContext) -> Result<(), Error> {
     });
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&patch);
-    let written = call::in_time(PATIENCE, pools.patch_status(name, &apply, &patch)).await;
+    let written = call::with_timeout(CALL_TIMEOUT, pools.patch_status(name, &apply, &patch)).await;
     context.refused_statuses.answered(name, &written);
     written.map(drop).map_err(Error::kubernetes(
         "writing the status of a pool that cannot be read",
@@ -124,7 +127,7 @@ fn status(live: &DynamicObject, message: &str, now: Timestamp) -> Option<Value> 
     if before.as_object() == Some(&status) {
         return None;
     }
-    for field in OF_OTHERS {
+    for field in LEADER_FIELDS {
         status.remove(field);
     }
     Some(Value::Object(status))

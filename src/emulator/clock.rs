@@ -125,7 +125,7 @@ impl ShownClock {
 impl EmulatorClock {
     /// Starts a clock. Clamps `speed` to 0.001..=100,000; a speed that is not finite becomes 1.
     pub fn new(speed: f64, shows: ShownTime) -> Self {
-        let (host, speed) = (Timestamp::now(), sane(speed));
+        let (host, speed) = (Timestamp::now(), clamp_speed(speed));
         let now = match shows {
             ShownTime::HostTime => host,
             ShownTime::EmulatedTime { behind } => host.saturating_sub(behind).unwrap_or(host),
@@ -176,7 +176,7 @@ impl EmulatorClock {
     /// Changes the speed from now on. Clamped as in [`EmulatorClock::new`].
     pub fn set_speed(&self, speed: f64) {
         self.change(|inner| {
-            inner.speed = sane(speed);
+            inner.speed = clamp_speed(speed);
             inner.face.set_speed(inner.at_anchor, inner.speed);
         });
     }
@@ -223,7 +223,7 @@ impl EmulatorClock {
     }
 }
 
-fn sane(speed: f64) -> f64 {
+fn clamp_speed(speed: f64) -> f64 {
     if speed.is_finite() {
         speed.clamp(0.001, 100_000.0)
     } else {

@@ -32,12 +32,12 @@ pub const PORT: u16 = 18899;
 /// The extension's `extensionType`.
 const KIND: &str = "realtime-metrics";
 /// How often [`serve`] looks for groups that have started or ended.
-const EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves the extensions of all groups until `cancel`.
 pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks: TaskTracker) {
     let mut served: HashMap<GroupKey, (Ipv4Addr, DropGuard)> = HashMap::new();
-    let mut every = tokio::time::interval(EVERY);
+    let mut every = tokio::time::interval(POLL_INTERVAL);
     loop {
         tokio::select! {
             _ = every.tick() => {}
@@ -66,7 +66,7 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
 fn wanted(shared: &EmulatorState) -> HashMap<GroupKey, Ipv4Addr> {
     let now = shared.clock.now();
     let mut store = shared.store();
-    store.settle_all(now);
+    store.advance_all(now);
     let groups = store.groups.iter().filter(|(_, group)| {
         let properties = group.body.properties.as_ref();
         let has = |p: &super::group::model::Properties| p.is_in_subnet() && p.has_extension(KIND);

@@ -138,12 +138,12 @@ impl GroupStore {
 
     /// Advances the group to `now` and returns it.
     pub fn group(&mut self, key: &GroupKey, now: Timestamp) -> Option<&mut EmulatedGroup> {
-        self.settle(key, now);
+        self.advance(key, now);
         self.groups.get_mut(key)
     }
 
     /// Advances one group to `now`, and removes it if it ends by then.
-    pub fn settle(&mut self, key: &GroupKey, now: Timestamp) {
+    pub fn advance(&mut self, key: &GroupKey, now: Timestamp) {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
@@ -153,7 +153,7 @@ impl GroupStore {
     }
 
     /// Advances all groups to `now`.
-    pub fn settle_all(&mut self, now: Timestamp) {
+    pub fn advance_all(&mut self, now: Timestamp) {
         let due = |group: &EmulatedGroup| group.next_at().is_some_and(|at| at <= now);
         let keys: Vec<GroupKey> = self
             .groups
@@ -162,7 +162,7 @@ impl GroupStore {
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
-            self.settle(&key, now);
+            self.advance(&key, now);
         }
     }
 
@@ -191,7 +191,7 @@ impl GroupStore {
     }
 
     /// Whether GET, LIST and DELETE do not find the group yet.
-    pub fn lags(&self, key: &GroupKey, now: Timestamp) -> bool {
+    pub fn is_lagging(&self, key: &GroupKey, now: Timestamp) -> bool {
         self.lagging.get(key).is_some_and(|until| *until > now)
     }
 

@@ -28,9 +28,9 @@ use super::shared::EmulatorState;
 
 /// How long a session waits for its client, and how long a connected client may take to send the
 /// password.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the emulator polls a simulated container's log for an attached client.
-const ATTACH_LOOKS: Duration = Duration::from_millis(50);
+const ATTACH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a session does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl StreamSessions {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         waiting.retain(|_, (_, _, deadline)| *deadline > now);
-        waiting.insert(number, (session, password.clone(), now + PATIENCE));
+        waiting.insert(number, (session, password.clone(), now + SESSION_TIMEOUT));
         (number, password)
     }
 
@@ -104,7 +104,7 @@ pub async fn connect(
         .get(header::AUTHORIZATION)
         .is_some_and(|value| value == password.as_str());
     upgrade.on_upgrade(move |mut socket| async move {
-        if known || says(&mut socket, &password).await {
+        if known || sends_password(&mut socket, &password).await {
             serve(&shared, &mut socket, session).await;
         }
         // The client may already be gone; ignore the error.
@@ -113,8 +113,8 @@ pub async fn connect(
 }
 
 /// Whether the first frame is the password.
-async fn says(socket: &mut WebSocket, password: &str) -> bool {
-    let first = tokio::time::timeout(PATIENCE, socket.recv()).await;
+async fn sends_password(socket: &mut WebSocket, password: &str) -> bool {
+    let first = tokio::time::timeout(SESSION_TIMEOUT, socket.recv()).await;
     matches!(first, Ok(Some(Ok(Message::Text(text)))) if text.as_str() == password)
 }
 
@@ -277,7 +277,7 @@ async fn simulated_output(
     container: &str,
 ) {
     let mut seen = with_run(shared, group, container, |run| run.log.written()).unwrap_or_default();
-    let mut ticks = tokio::time::interval(ATTACH_LOOKS);
+    let mut ticks = tokio::time::interval(ATTACH_POLL_INTERVAL);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}

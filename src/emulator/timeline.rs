@@ -10,7 +10,7 @@ use super::clock::ShownClock;
 use super::group::id::{GroupId, GroupKey};
 
 /// How many entries the timeline keeps. The oldest go first.
-const KEPT: usize = 20_000;
+const MAX_ENTRIES: usize = 20_000;
 
 /// The times of one group, in emulated time. A name that is used again gets a new entry.
 #[derive(Clone, Debug, Serialize)]
@@ -70,7 +70,7 @@ impl Timeline {
         self.entries.insert(self.next, entry);
         self.latest.insert(id.key(), self.next);
         self.next += 1;
-        if self.entries.len() > KEPT
+        if self.entries.len() > MAX_ENTRIES
             && let Some((dropped, _)) = self.entries.pop_first()
         {
             self.latest.retain(|_, number| *number != dropped);

@@ -14,32 +14,35 @@ use kube::runtime::events::{Event, EventType, Reporter};
 use kube::{Api, Client};
 
 /// The longest note, in bytes.
-const NOTE: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 /// The longest reason, action and reporting instance, in bytes.
-const WORD: usize = 128;
+const MAX_REASON_BYTES: usize = 128;
 /// The longest name of an object, in bytes.
-const NAME: usize = 253;
+const MAX_NAME_BYTES: usize = 253;
 /// The end of a truncated text.
-const CUT: &str = "...";
+const ELLIPSIS: &str = "...";
 
 /// Truncates a text to the length of an Event's note or message: 1,024 bytes, on a character boundary. A truncated
 /// text ends with three dots.
 pub fn note(text: &str) -> String {
-    if text.len() <= NOTE {
+    if text.len() <= MAX_NOTE_BYTES {
         return text.to_owned();
     }
-    format!("{}{CUT}", within(text, NOTE - CUT.len()))
+    format!(
+        "{}{ELLIPSIS}",
+        truncate(text, MAX_NOTE_BYTES - ELLIPSIS.len())
+    )
 }
 
 /// Truncates a text to the length of an Event's reason or action: 128 bytes, on a character boundary.
 pub fn word(text: &str) -> String {
-    within(text, WORD).to_owned()
+    truncate(text, MAX_REASON_BYTES).to_owned()
 }
 
 /// The name of an Event: the name of its object, a dot, and `unique` (at most 64 letters and digits). If the result
 /// would be too long, the object's name is truncated.
 pub fn name(object: &str, unique: &str) -> String {
-    let front = within(object, NAME - unique.len() - 1);
+    let front = truncate(object, MAX_NAME_BYTES - unique.len() - 1);
     // Each part between dots must end with a letter or a digit.
     format!("{}.{unique}", front.trim_end_matches(['.', '-']))
 }
@@ -92,7 +95,7 @@ fn of(reporter: &Reporter, event: &Event, object: &ObjectReference, now: Timesta
 }
 
 /// The start of `text`: at most `bytes` bytes, ending on a character boundary.
-fn within(text: &str, bytes: usize) -> &str {
+fn truncate(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
@@ -130,7 +133,7 @@ mod tests {
             if note.len() <= 1024 {
                 prop_assert_eq!(&kept, &note);
             } else {
-                prop_assert!(kept.len() > 1024 - 4 && kept.ends_with(CUT));
+                prop_assert!(kept.len() > 1024 - 4 && kept.ends_with(ELLIPSIS));
             }
             prop_assert!(reason.starts_with(&said) && (said == reason || said.len() > 128 - 4));
             let name = written.metadata.name.expect("a name");

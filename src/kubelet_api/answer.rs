@@ -27,7 +27,7 @@ impl HttpError {
     }
 
     /// A bad request (400): the API server passes the message to the user unchanged.
-    pub fn bad(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 

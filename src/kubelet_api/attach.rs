@@ -10,7 +10,11 @@ use super::remote_command::{CommandOutcome, CommandStreams, OutputStream};
 
 /// Sends the container's output until it ends or the client disconnects.
 pub async fn run(source: LogSource, streams: CommandStreams) -> CommandOutcome {
-    let CommandStreams { out, gone, .. } = streams;
+    let CommandStreams {
+        out,
+        client_gone: gone,
+        ..
+    } = streams;
     let (told, mut heard) = mpsc::channel(4);
     let carried = async {
         while let Some(bytes) = heard.recv().await {
@@ -19,7 +23,7 @@ pub async fn run(source: LogSource, streams: CommandStreams) -> CommandOutcome {
             }
         }
     };
-    let shown = async { tokio::join!(logs::output(source, told), carried).0 };
+    let shown = async { tokio::join!(logs::stream_new_output(source, told), carried).0 };
     let shown = tokio::select! {
         shown = shown => shown,
         () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),

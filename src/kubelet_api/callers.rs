@@ -32,13 +32,13 @@ use super::recently::TtlCache;
 use super::route::NodePermission;
 
 /// How long to cache the API server's answers about tokens and permissions.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const DECISION_TTL: Duration = Duration::from_secs(10);
 /// How long to cache the client CA.
-const AUTHORITY_AGE: Duration = Duration::from_secs(60);
+const CLIENT_CA_TTL: Duration = Duration::from_secs(60);
 /// How long to wait before reading the client CA again after a failure.
-const AUTHORITY_AGAIN: Duration = Duration::from_secs(5);
+const CLIENT_CA_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one call of the API server.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The group of all authenticated users.
 const AUTHENTICATED: &str = "system:authenticated";
 
@@ -67,9 +67,9 @@ struct CachedClientVerifier {
 /// Authenticates and authorizes clients.
 pub struct Authenticator {
     client: Client,
-    authority: Mutex<Option<CachedClientVerifier>>,
+    client_ca: Mutex<Option<CachedClientVerifier>>,
     /// Held by the request that reads the client CA.
-    asking: tokio::sync::Mutex<()>,
+    refresh_lock: tokio::sync::Mutex<()>,
     tokens: TtlCache<[u8; 32], Option<AuthenticatedUser>>,
     rights: TtlCache<(AuthenticatedUser, String, NodePermission), bool>,
 }
@@ -79,15 +79,15 @@ impl Authenticator {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            authority: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
-            tokens: TtlCache::new(REMEMBERED),
-            rights: TtlCache::new(REMEMBERED),
+            client_ca: Mutex::default(),
+            refresh_lock: tokio::sync::Mutex::default(),
+            tokens: TtlCache::new(DECISION_TTL),
+            rights: TtlCache::new(DECISION_TTL),
         }
     }
 
     /// Authenticates the client by its certificate or bearer token; 401 if neither is valid.
-    pub async fn who(
+    pub async fn authenticate(
         &self,
         certificates: &[CertificateDer<'static>],
         headers: &HeaderMap,
@@ -99,7 +99,7 @@ impl Authenticator {
                 .verify_client_cert(own, between, UnixTime::now())
                 .is_ok()
         {
-            return named(own).ok_or_else(stranger);
+            return user_from_certificate(own).ok_or_else(stranger);
         }
         let token = headers
             .get(AUTHORIZATION)
@@ -111,13 +111,15 @@ impl Authenticator {
                 .then_some(token.trim())
         });
         match token {
-            Some(token) if !token.is_empty() => self.bearer(token).await?.ok_or_else(stranger),
+            Some(token) if !token.is_empty() => {
+                self.authenticate_token(token).await?.ok_or_else(stranger)
+            }
             _ => Err(stranger()),
         }
     }
 
     /// Whether the user has the permission on the node.
-    pub async fn may(
+    pub async fn authorize(
         &self,
         caller: &AuthenticatedUser,
         node: &str,
@@ -146,13 +148,16 @@ impl Authenticator {
             },
             ..SubjectAccessReview::default()
         };
-        let answer = self.ask(&review).await?;
+        let answer = self.submit_review(&review).await?;
         let allowed = answer.status.is_some_and(|status| status.allowed);
         self.rights.put(question, allowed);
         Ok(allowed)
     }
 
-    async fn bearer(&self, token: &str) -> Result<Option<AuthenticatedUser>, HttpError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+    ) -> Result<Option<AuthenticatedUser>, HttpError> {
         let question = <[u8; 32]>::from(Sha256::digest(token));
         if let Some(known) = self.tokens.get(&question) {
             return Ok(known);
@@ -164,14 +169,18 @@ impl Authenticator {
             },
             ..TokenReview::default()
         };
-        let status = self.ask(&review).await?.status.unwrap_or_default();
+        let status = self
+            .submit_review(&review)
+            .await?
+            .status
+            .unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         let caller = user.and_then(known);
         self.tokens.put(question, caller.clone());
         Ok(caller)
     }
 
-    async fn ask<K>(&self, review: &K) -> Result<K, HttpError>
+    async fn submit_review<K>(&self, review: &K) -> Result<K, HttpError>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
             + Clone
@@ -181,7 +190,7 @@ impl Authenticator {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let parameters = PostParams::default();
-        let asked = tokio::time::timeout(PATIENCE, api.create(&parameters, review)).await;
+        let asked = tokio::time::timeout(CALL_TIMEOUT, api.create(&parameters, review)).await;
         let unknown = |why: String| {
             tracing::warn!(why, "asking the API server about a caller");
             let message = "the API server does not say who may do this; try again";
@@ -198,36 +207,42 @@ impl Authenticator {
     /// The CA that signs client certificates; if the API server does not answer, the last known one. One request
     /// reads it for all, and no other request waits if there is a last known CA.
     async fn authority(&self) -> Option<ClientVerifier> {
-        if let Some(known) = self.known().filter(CachedClientVerifier::is_good) {
+        if let Some(known) = self
+            .cached_client_ca()
+            .filter(CachedClientVerifier::is_fresh)
+        {
             return known.authority;
         }
-        let _asking = match (self.asking.try_lock(), self.known()) {
+        let _asking = match (self.refresh_lock.try_lock(), self.cached_client_ca()) {
             (Ok(asking), _) => asking,
             (Err(_), Some(last)) => return last.authority,
-            (Err(_), None) => self.asking.lock().await,
+            (Err(_), None) => self.refresh_lock.lock().await,
         };
-        let last = self.known();
+        let last = self.cached_client_ca();
         // Another request may have read it meanwhile.
-        if let Some(known) = last.clone().filter(CachedClientVerifier::is_good) {
+        if let Some(known) = last.clone().filter(CachedClientVerifier::is_fresh) {
             return known.authority;
         }
         let (authority, age) = match self.read_authority().await {
-            Some(authority) => (authority, AUTHORITY_AGE),
-            None => (last.and_then(|last| last.authority), AUTHORITY_AGAIN),
+            Some(authority) => (authority, CLIENT_CA_TTL),
+            None => (
+                last.and_then(|last| last.authority),
+                CLIENT_CA_RETRY_INTERVAL,
+            ),
         };
         let known = CachedClientVerifier {
             authority: authority.clone(),
             until: Instant::now() + age,
         };
         *self
-            .authority
+            .client_ca
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(known);
         authority
     }
 
-    fn known(&self) -> Option<CachedClientVerifier> {
-        let known = self.authority.lock();
+    fn cached_client_ca(&self) -> Option<CachedClientVerifier> {
+        let known = self.client_ca.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -240,7 +255,7 @@ impl Authenticator {
     async fn read_authority(&self) -> Option<Option<ClientVerifier>> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
         let read = maps.get("extension-apiserver-authentication");
-        match tokio::time::timeout(PATIENCE, read).await {
+        match tokio::time::timeout(CALL_TIMEOUT, read).await {
             Ok(Ok(map)) => {
                 let data = map.data.unwrap_or_default();
                 Some(data.get("client-ca-file").and_then(|pem| verifier(pem)))
@@ -258,7 +273,7 @@ impl Authenticator {
 }
 
 impl CachedClientVerifier {
-    fn is_good(&self) -> bool {
+    fn is_fresh(&self) -> bool {
         Instant::now() < self.until
     }
 }
@@ -277,7 +292,7 @@ fn verifier(pem: &str) -> Option<ClientVerifier> {
 }
 
 /// The user that a certificate names: the common name, with the organizations as groups.
-fn named(certificate: &CertificateDer<'_>) -> Option<AuthenticatedUser> {
+fn user_from_certificate(certificate: &CertificateDer<'_>) -> Option<AuthenticatedUser> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
@@ -316,13 +331,13 @@ mod tests {
         let began = Instant::now();
         let all = (0..5).map(|_| callers.authority());
         futures::future::join_all(all).await;
-        assert!(began.elapsed() < 2 * PATIENCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < 2 * CALL_TIMEOUT, "{:?}", began.elapsed());
         let began = Instant::now();
         callers.authority().await;
-        assert!(began.elapsed() < PATIENCE, "it was asked a moment ago");
+        assert!(began.elapsed() < CALL_TIMEOUT, "it was asked a moment ago");
         tokio::time::advance(Duration::from_secs(5)).await;
         callers.authority().await;
-        assert!(began.elapsed() >= PATIENCE, "it is asked again soon");
+        assert!(began.elapsed() >= CALL_TIMEOUT, "it is asked again soon");
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,12 +354,12 @@ mod tests {
             authority: verifier(&certificate.expect("a certificate").pem()),
             until: Instant::now(),
         };
-        *callers.authority.lock().expect("nobody panicked") = Some(last);
+        *callers.client_ca.lock().expect("nobody panicked") = Some(last);
         let began = Instant::now();
         let asks = async { (callers.authority().await.is_some(), began.elapsed()) };
         let other = async { (callers.authority().await.is_some(), began.elapsed()) };
         let (asked, other) = tokio::join!(asks, other);
-        assert!(asked.0 && asked.1 >= PATIENCE, "{asked:?}");
+        assert!(asked.0 && asked.1 >= CALL_TIMEOUT, "{asked:?}");
         assert_eq!(other, (true, Duration::ZERO));
     }
 
@@ -357,7 +372,7 @@ mod tests {
             .push(DnType::OrganizationName, "ops");
         let key = KeyPair::generate().expect("a key");
         let certificate = wanted.self_signed(&key).expect("a certificate");
-        let caller = named(certificate.der()).expect("a name");
+        let caller = user_from_certificate(certificate.der()).expect("a name");
         assert_eq!(caller.user, "alice");
         assert_eq!(caller.groups, ["ops", AUTHENTICATED]);
     }
@@ -368,7 +383,10 @@ mod tests {
         wanted.distinguished_name = rcgen::DistinguishedName::new();
         let key = KeyPair::generate().expect("a key");
         let certificate = wanted.self_signed(&key).expect("a certificate");
-        assert_eq!(named(certificate.der()), None);
-        assert_eq!(named(&CertificateDer::from(vec![0x30, 0x82])), None);
+        assert_eq!(user_from_certificate(certificate.der()), None);
+        assert_eq!(
+            user_from_certificate(&CertificateDer::from(vec![0x30, 0x82])),
+            None
+        );
     }
 }

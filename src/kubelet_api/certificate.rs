@@ -24,7 +24,7 @@ const LIFETIME: time::Duration = time::Duration::days(365);
 /// The age at which it is renewed: 240 days.
 const RENEWAL: Duration = Duration::from_secs(240 * 24 * 3600);
 /// The interval between two reads of the files.
-const LOOK: Duration = Duration::from_secs(10);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub enum CertificateSource {
         key: PathBuf,
     },
     /// Self-signed, for this address. API servers accept it unless `--kubelet-certificate-authority` is set.
-    SelfMade(IpAddr),
+    SelfSigned(IpAddr),
 }
 
 /// Why there is no certificate.
@@ -89,9 +89,9 @@ type CertificatePem = (Vec<u8>, Vec<u8>);
 
 impl ServingCertificate {
     /// Loads or creates the certificate.
-    pub async fn of(source: &CertificateSource) -> Result<Self, Error> {
+    pub async fn load(source: &CertificateSource) -> Result<Self, Error> {
         let key = match source {
-            CertificateSource::SelfMade(address) => made(*address)?,
+            CertificateSource::SelfSigned(address) => generate_self_signed(*address)?,
             CertificateSource::Files { certificate, key } => {
                 parsed(&read(certificate, key).await?)?
             }
@@ -100,12 +100,12 @@ impl ServingCertificate {
     }
 
     /// Keeps the certificate up to date until `cancel`.
-    pub async fn keep(&self, source: CertificateSource, cancel: CancellationToken) {
+    pub async fn keep_current(&self, source: CertificateSource, cancel: CancellationToken) {
         let kept = async {
             match source {
-                CertificateSource::SelfMade(address) => self.renew(address).await,
+                CertificateSource::SelfSigned(address) => self.renew(address).await,
                 CertificateSource::Files { certificate, key } => {
-                    self.follow(certificate, key).await;
+                    self.reload_files(certificate, key).await;
                 }
             }
         };
@@ -118,8 +118,8 @@ impl ServingCertificate {
     async fn renew(&self, address: IpAddr) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            match made(address) {
-                Ok(key) => self.show(key),
+            match generate_self_signed(address) {
+                Ok(key) => self.replace(key),
                 Err(error) => tracing::error!(%error, "renewing the kubelet API's certificate"),
             }
         }
@@ -127,10 +127,10 @@ impl ServingCertificate {
 
     /// Reads the files at intervals. While they do not form a valid pair (they may be half written), the old
     /// certificate stays.
-    async fn follow(&self, certificate: PathBuf, key: PathBuf) {
+    async fn reload_files(&self, certificate: PathBuf, key: PathBuf) {
         let mut shown = read(&certificate, &key).await.ok();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             let now = match read(&certificate, &key).await {
                 Ok(now) if shown.as_ref() != Some(&now) => now,
                 Ok(_) => continue,
@@ -141,7 +141,7 @@ impl ServingCertificate {
             };
             match parsed(&now) {
                 Ok(key) => {
-                    self.show(key);
+                    self.replace(key);
                     tracing::info!("the kubelet API has a new certificate");
                     shown = Some(now);
                 }
@@ -152,7 +152,7 @@ impl ServingCertificate {
         }
     }
 
-    fn show(&self, key: CertifiedKey) {
+    fn replace(&self, key: CertifiedKey) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
     }
 }
@@ -177,7 +177,7 @@ fn parsed((certificate, key): &CertificatePem) -> Result<CertifiedKey, Error> {
     Ok(key)
 }
 
-fn made(address: IpAddr) -> Result<CertifiedKey, Error> {
+fn generate_self_signed(address: IpAddr) -> Result<CertifiedKey, Error> {
     let mut wanted = CertificateParams::new(vec![address.to_string()]).map_err(Error::Make)?;
     wanted
         .distinguished_name
@@ -218,19 +218,23 @@ mod tests {
         let first = write(directory.path());
         let (certificate, key) = (directory.path().join("crt"), directory.path().join("key"));
         let source = CertificateSource::Files { certificate, key };
-        let identity = Arc::new(ServingCertificate::of(&source).await.expect("an identity"));
+        let identity = Arc::new(
+            ServingCertificate::load(&source)
+                .await
+                .expect("an identity"),
+        );
         assert_eq!(shown(&identity), first);
         let cancel = CancellationToken::new();
         let (kept, until) = (identity.clone(), cancel.clone());
-        let task = tokio::spawn(async move { kept.keep(source, until).await });
+        let task = tokio::spawn(async move { kept.keep_current(source, until).await });
         let until_shown = async |wanted: &[u8]| {
             while shown(&identity) != wanted {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(RELOAD_INTERVAL).await;
             }
         };
         until_shown(&first).await;
         std::fs::write(directory.path().join("crt"), "-----BEGIN").expect("written");
-        tokio::time::sleep(3 * LOOK).await;
+        tokio::time::sleep(3 * RELOAD_INTERVAL).await;
         assert_eq!(shown(&identity), first);
         let second = write(directory.path());
         until_shown(&second).await;
@@ -240,8 +244,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_we_make_names_the_address_and_a_key_of_another_is_refused() {
-        let source = CertificateSource::SelfMade("10.1.2.3".parse().expect("an address"));
-        let identity = ServingCertificate::of(&source).await.expect("an identity");
+        let source = CertificateSource::SelfSigned("10.1.2.3".parse().expect("an address"));
+        let identity = ServingCertificate::load(&source)
+            .await
+            .expect("an identity");
         let der = shown(&identity);
         assert!(der.windows(4).any(|bytes| bytes == [10, 1, 2, 3]));
         let directory = tempfile::tempdir().expect("a directory");
@@ -250,7 +256,8 @@ mod tests {
         let key = directory.path().join("key");
         std::fs::write(&key, other.serialize_pem()).expect("written");
         let certificate = directory.path().join("crt");
-        let refused = ServingCertificate::of(&CertificateSource::Files { certificate, key }).await;
+        let refused =
+            ServingCertificate::load(&CertificateSource::Files { certificate, key }).await;
         assert!(matches!(refused, Err(Error::Key(_))), "{refused:?}");
     }
 }

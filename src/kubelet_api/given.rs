@@ -24,7 +24,7 @@ pub fn pod(name: &str) -> Arc<PodInfo> {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
-        group: GroupName::of("cluster", &Pod::default()),
+        group: GroupName::from_pod("cluster", &Pod::default()),
         containers: vec![container("a"), container("b")],
         init_containers: Vec::new(),
         address: None,
@@ -34,7 +34,7 @@ pub fn pod(name: &str) -> Arc<PodInfo> {
     })
 }
 
-pub fn used() -> Vec<(String, CpuCounter)> {
+pub fn counters() -> Vec<(String, CpuCounter)> {
     let counter = |cpu_seconds, bytes, second| CpuCounter {
         cpu_seconds,
         millicores: 250.0,

@@ -31,18 +31,18 @@ use super::serve::KubeletServer;
 use super::tasks::ListenerTasks;
 
 /// The most connections at once. A shell in a pod takes one, and so does a log that is followed.
-const CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 512;
 /// Timeout of a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take in total, and how long a connection may be idle between two requests.
-const HEAD: Duration = Duration::from_secs(30);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long answers under way may take on shutdown: less than the 30 s that Kubernetes gives a pod to terminate.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The largest request head in bytes, which contains the command of an exec. Together, all connections use at most
 /// 64 MiB.
-const HEAD_SIZE: usize = 128 << 10;
+const MAX_HEADER_BYTES: usize = 128 << 10;
 /// The most headers of a request.
-const HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 
 /// What the kubelet API is built from.
 pub struct KubeletApiSettings {
@@ -62,10 +62,10 @@ pub async fn listen(
     settings: KubeletApiSettings,
     cancel: CancellationToken,
 ) -> Result<impl Future<Output = ()>, certificate::Error> {
-    let identity = Arc::new(ServingCertificate::of(&settings.source).await?);
+    let identity = Arc::new(ServingCertificate::load(&settings.source).await?);
     let tasks = TaskTracker::new();
     let kept = (identity.clone(), settings.source, cancel.clone());
-    tasks.spawn(async move { kept.0.keep(kept.1, kept.2).await });
+    tasks.spawn(async move { kept.0.keep_current(kept.1, kept.2).await });
     let server = Arc::new(KubeletServer {
         callers: Authenticator::new(settings.client.clone()),
         client: settings.client,
@@ -79,7 +79,7 @@ pub async fn listen(
     let listening = Listening {
         acceptor: TlsAcceptor::from(Arc::new(tls(identity))),
         server,
-        room: Arc::new(Semaphore::new(CONNECTIONS)),
+        connection_permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         cancel,
         tasks,
     };
@@ -89,7 +89,7 @@ pub async fn listen(
 struct Listening {
     acceptor: TlsAcceptor,
     server: Arc<KubeletServer>,
-    room: Arc<Semaphore>,
+    connection_permits: Arc<Semaphore>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
@@ -103,10 +103,10 @@ impl Listening {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    if let Ok(place) = self.room.clone().try_acquire_owned() {
+                    if let Ok(place) = self.connection_permits.clone().try_acquire_owned() {
                         self.tasks.spawn(self.connection(stream, place));
                     } else {
-                        tracing::warn!(CONNECTIONS, "too many connections");
+                        tracing::warn!(MAX_CONNECTIONS, "too many connections");
                     }
                 }
                 Err(error) => {
@@ -130,11 +130,11 @@ impl Listening {
         let (acceptor, server) = (self.acceptor.clone(), self.server.clone());
         let cancel = self.cancel.clone();
         async move {
-            let alive = SockRef::from(&stream).set_tcp_keepalive(&alive());
+            let alive = SockRef::from(&stream).set_tcp_keepalive(&tcp_keepalive());
             if let Err(error) = alive.and_then(|()| stream.set_nodelay(true)) {
                 tracing::debug!(%error, "setting a connection's options");
             }
-            let accepting = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+            let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
             let accepted = tokio::select! {
                 accepted = accepting => accepted,
                 () = cancel.cancelled() => return,
@@ -150,7 +150,7 @@ impl Listening {
 
 /// TCP keepalive finds a peer that has silently gone within a minute, also on a connection without traffic: clients
 /// follow a quiet log for days.
-fn alive() -> TcpKeepalive {
+fn tcp_keepalive() -> TcpKeepalive {
     let every = Duration::from_secs(15);
     let keepalive = TcpKeepalive::new();
     keepalive
@@ -176,9 +176,9 @@ async fn serve(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_SIZE)
-        .max_headers(HEADERS)
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);

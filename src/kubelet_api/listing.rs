@@ -16,7 +16,7 @@ use crate::node::observed::WatchedPod;
 use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 
 /// Timeout of one call of the API server.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pods as the API server has them. Only administrators who debug request this, so the list is read on request
 /// instead of kept in memory a second time.
@@ -26,7 +26,7 @@ pub async fn pods(client: &Client, nodes: &[Arc<PodsContext>]) -> ApiResult {
     let mut items: Vec<Pod> = Vec::new();
     for node in nodes {
         let ours = ListParams::default().fields(&format!("spec.nodeName={}", node.owner.node));
-        let listed = tokio::time::timeout(PATIENCE, api.list(&ours)).await;
+        let listed = tokio::time::timeout(CALL_TIMEOUT, api.list(&ours)).await;
         let Ok(Ok(listed)) = listed else {
             let message = "the API server does not list the node's pods; try again";
             return Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message));
@@ -40,9 +40,9 @@ pub async fn pods(client: &Client, nodes: &[Arc<PodsContext>]) -> ApiResult {
 
 /// The pods with at least one running container.
 pub fn running(nodes: &[Arc<PodsContext>]) -> ApiResult {
-    let all = nodes.iter().flat_map(|node| node.all_hosted());
+    let all = nodes.iter().flat_map(|node| node.all_pods());
     let running = all.filter(|pod| pod.containers.iter().any(is_running));
-    let items: Vec<Value> = running.map(|pod| brief(&pod)).collect();
+    let items: Vec<Value> = running.map(|pod| running_pod_object(&pod)).collect();
     answer::json(&json!({
         "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,
     }))
@@ -52,7 +52,7 @@ fn is_running(container: &ContainerInfo) -> bool {
     container.running_since.is_some()
 }
 
-fn brief(pod: &PodInfo) -> Value {
+fn running_pod_object(pod: &PodInfo) -> Value {
     let containers = pod.containers.iter().filter(|c| is_running(c));
     let containers: Vec<Value> = containers.map(|c| json!({"name": c.name})).collect();
     json!({

@@ -33,7 +33,7 @@ pub struct FoundPod {
 /// The state of a pod after a request has found it.
 pub enum PodPresence {
     /// The pod exists.
-    There(Arc<PodInfo>),
+    Present(Arc<PodInfo>),
     /// The pod is gone.
     Gone,
     /// This process does not serve the pod's node at the moment.
@@ -63,7 +63,7 @@ impl NodeRegistry {
     pub fn find(&self, namespace: &str, name: &str) -> Option<FoundPod> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = kept.values().filter_map(|node| {
-            let pod = node.hosted(namespace, name)?;
+            let pod = node.find_pod(namespace, name)?;
             Some(FoundPod {
                 node: node.clone(),
                 pod,
@@ -77,9 +77,9 @@ impl NodeRegistry {
 impl FoundPod {
     /// The pod's present state. The lookup uses the node that is served now, because a node that was replaced gets
     /// no more updates.
-    pub fn now(&self) -> PodPresence {
+    pub fn presence(&self) -> PodPresence {
         match self.nodes.find(&self.pod.namespace, &self.pod.name) {
-            Some(found) if found.pod.uid == self.pod.uid => PodPresence::There(found.pod),
+            Some(found) if found.pod.uid == self.pod.uid => PodPresence::Present(found.pod),
             Some(_) => PodPresence::Gone,
             None if self.is_served() => PodPresence::Gone,
             None => PodPresence::Unknown,
@@ -88,7 +88,7 @@ impl FoundPod {
 
     /// Whether the pod may still exist.
     pub fn is_there(&self) -> bool {
-        !matches!(self.now(), PodPresence::Gone)
+        !matches!(self.presence(), PodPresence::Gone)
     }
 
     fn is_served(&self) -> bool {

@@ -15,7 +15,7 @@ use crate::node::pods::{PodInfo, PodsContext};
 /// The CPU and memory use of the nodes' pods, and when they started.
 pub fn summary(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> ApiResult {
     let (all, total) = usage.all(nodes);
-    let pods = all.into_iter().map(|(used, pod)| summed(&pod, used));
+    let pods = all.into_iter().map(|(used, pod)| pod_stats(&pod, used));
     let pods: Vec<Value> = pods.collect();
     // A summary has one node, and this listener serves several: use the name of the first.
     let name = nodes.first().map(|node| node.owner.node.as_str());
@@ -24,7 +24,7 @@ pub fn summary(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> ApiResult {
     answer::json(&json!({"node": node, "pods": pods}))
 }
 
-fn summed(pod: &PodInfo, usage: PodUsage) -> Value {
+fn pod_stats(pod: &PodInfo, usage: PodUsage) -> Value {
     let used = usage.unwrap_or_default();
     let running = pod.containers.iter().filter(|c| c.running_since.is_some());
     let containers: Vec<Value> = running
@@ -72,16 +72,16 @@ fn whole(number: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::given::{pod, used};
+    use super::super::given::{counters, pod};
     use super::*;
 
     #[test]
     fn a_summary_has_the_sum_and_each_container() {
-        let told = summed(&pod("web"), Some(used()));
+        let told = pod_stats(&pod("web"), Some(counters()));
         assert_eq!(told["cpu"]["usageCoreNanoSeconds"], 2_000_000_000_u64);
         assert_eq!(told["memory"]["workingSetBytes"], 1025);
         assert_eq!(told["containers"][0]["cpu"]["usageNanoCores"], 250_000_000);
-        let told = summed(&pod("new"), None);
+        let told = pod_stats(&pod("new"), None);
         assert!(told["cpu"].is_null() && told["containers"][1]["memory"].is_null());
         assert_eq!(told["containers"][1]["name"], "b");
         assert_eq!(told["podRef"]["uid"], "uid-new");

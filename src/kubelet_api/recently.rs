@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most entries. A full cache drops expired entries, and all if that is not enough.
-const MOST: usize = 1024;
+const MAX_ENTRIES: usize = 1024;
 
 /// Values by key.
 pub struct TtlCache<K, V> {
@@ -38,10 +38,10 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     /// Adds a value.
     pub fn put(&self, question: K, answer: V) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= MOST {
+        if answers.len() >= MAX_ENTRIES {
             answers.retain(|_, (at, _)| at.elapsed() < self.lifetime);
         }
-        if answers.len() >= MOST {
+        if answers.len() >= MAX_ENTRIES {
             answers.clear();
         }
         answers.insert(question, (Instant::now(), answer));
@@ -66,6 +66,6 @@ mod tests {
             .answers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        assert!(kept.len() <= MOST);
+        assert!(kept.len() <= MAX_ENTRIES);
     }
 }

@@ -111,7 +111,7 @@ impl KubeletRoute {
     }
 
     /// The permission that a request with this method needs.
-    pub fn right(&self, method: &Method) -> NodePermission {
+    pub fn permission(&self, method: &Method) -> NodePermission {
         let verb = match *method {
             Method::POST => "create",
             Method::PUT => "update",
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn rights_are_a_kubelets() {
         let right = |path: &str| {
-            let right = route(path).expect("a route").right(&Method::GET);
+            let right = route(path).expect("a route").permission(&Method::GET);
             (right.verb, right.subresource)
         };
         assert_eq!(right("/stats/summary"), ("get", "stats"));

@@ -20,7 +20,7 @@ use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 /// The resource metrics of pods and nodes (`/metrics/resource`).
 pub fn resource(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> Response<Body> {
     let (pods, total) = usage.all(nodes);
-    told(exposed(&pods, total))
+    metrics_response(exposed(&pods, total))
 }
 
 /// The metrics of the other endpoints.
@@ -29,10 +29,10 @@ pub fn scrape(
     nodes: &[Arc<PodsContext>],
     usage: &UsageCache,
 ) -> Response<Body> {
-    told(match what {
+    metrics_response(match what {
         ScrapeEndpoint::Kubelet => {
             let names: Vec<&str> = nodes.iter().map(|node| &*node.owner.node).collect();
-            let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_hosted()).collect();
+            let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_pods()).collect();
             kubelet(&names, &pods)
         }
         ScrapeEndpoint::Cadvisor => {
@@ -44,7 +44,7 @@ pub fn scrape(
     })
 }
 
-fn told(text: String) -> Response<Body> {
+fn metrics_response(text: String) -> Response<Body> {
     let mut response = answer::text(StatusCode::OK, text);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -82,7 +82,7 @@ impl MetricFamily {
         head(text, &name, self.kind, &help);
         for (labels, counter) in counters {
             let number = (self.number)(counter);
-            line(text, &name, labels, number, Some(counter.at));
+            write_sample(text, &name, labels, number, Some(counter.at));
         }
     }
 }
@@ -113,7 +113,7 @@ fn exposed(pods: &[(PodUsage, Arc<PodInfo>)], total: Option<CpuCounter>) -> Stri
     }
     let help = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise";
     head(&mut text, "resource_scrape_error", "gauge", help);
-    line(&mut text, "resource_scrape_error", "", 0, None);
+    write_sample(&mut text, "resource_scrape_error", "", 0, None);
     text
 }
 
@@ -125,7 +125,7 @@ fn starts(text: &mut String, pods: &[(PodUsage, Arc<PodInfo>)]) {
         for container in &pod.containers {
             if let Some(since) = container.running_since {
                 let labels = of_container(pod, &container.name);
-                line(text, name, &labels, since.as_second(), None);
+                write_sample(text, name, &labels, since.as_second(), None);
             }
         }
     }
@@ -149,7 +149,7 @@ fn kubelet(names: &[&str], pods: &[Arc<PodInfo>]) -> String {
             "gauge",
             "The node's name. The count is always 1.",
         );
-        line(&mut text, family, &format!("node=\"{name}\""), 1, None);
+        write_sample(&mut text, family, &format!("node=\"{name}\""), 1, None);
     }
     let family = "kubelet_running_pods";
     head(
@@ -158,7 +158,7 @@ fn kubelet(names: &[&str], pods: &[Arc<PodInfo>]) -> String {
         "gauge",
         "Number of pods that have a running container",
     );
-    line(&mut text, family, "", running.len(), None);
+    write_sample(&mut text, family, "", running.len(), None);
     let family = "kubelet_running_containers";
     head(
         &mut text,
@@ -167,7 +167,7 @@ fn kubelet(names: &[&str], pods: &[Arc<PodInfo>]) -> String {
         "Number of containers currently running",
     );
     let state = "container_state=\"running\"";
-    line(
+    write_sample(
         &mut text,
         family,
         state,
@@ -197,7 +197,7 @@ fn cadvisor(pods: &[(PodUsage, Arc<PodInfo>)]) -> String {
     );
     for (labels, counter) in &lines {
         let labels = format!("{labels},cpu=\"total\"");
-        line(
+        write_sample(
             &mut text,
             name,
             &labels,
@@ -208,7 +208,7 @@ fn cadvisor(pods: &[(PodUsage, Arc<PodInfo>)]) -> String {
     let name = "container_memory_working_set_bytes";
     head(&mut text, name, "gauge", "Current working set in bytes.");
     for (labels, counter) in &lines {
-        line(&mut text, name, labels, counter.bytes, Some(counter.at));
+        write_sample(&mut text, name, labels, counter.bytes, Some(counter.at));
     }
     text
 }
@@ -221,7 +221,7 @@ fn slis() -> String {
         "gauge",
         "[STABLE] The result of the healthcheck.",
     );
-    line(&mut text, name, "name=\"ping\",type=\"healthz\"", 1, None);
+    write_sample(&mut text, name, "name=\"ping\",type=\"healthz\"", 1, None);
     text
 }
 
@@ -229,7 +229,13 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn line(text: &mut String, name: &str, labels: &str, number: impl Display, at: Option<Timestamp>) {
+fn write_sample(
+    text: &mut String,
+    name: &str,
+    labels: &str,
+    number: impl Display,
+    at: Option<Timestamp>,
+) {
     text.push_str(name);
     if !labels.is_empty() {
         let _ = write!(text, "{{{labels}}}");
@@ -257,7 +263,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::given::{at, pod, used};
+    use super::super::given::{at, counters, pod};
     use super::*;
 
     fn assert_told(text: &str, lines: &[&str]) {
@@ -270,9 +276,9 @@ mod tests {
     fn a_pod_without_numbers_is_told_without_and_spoils_no_other() {
         let total = CpuCounter {
             at: at(200),
-            ..used()[0].1
+            ..counters()[0].1
         };
-        let pods = [(None, pod("new")), (Some(used()), pod("web"))];
+        let pods = [(None, pod("new")), (Some(counters()), pod("web"))];
         let text = exposed(&pods, Some(total));
         assert_told(
             &text,
@@ -311,7 +317,7 @@ mod tests {
     fn containers_are_told_with_their_images_which_may_be_anything() {
         let mut odd = PodInfo::clone(&pod("web"));
         odd.containers[0].image = "a\"b\\c\nd".to_owned();
-        let text = cadvisor(&[(Some(used()), Arc::new(odd)), (None, pod("new"))]);
+        let text = cadvisor(&[(Some(counters()), Arc::new(odd)), (None, pod("new"))]);
         assert_told(
             &text,
             &[

@@ -22,7 +22,7 @@ use super::{listing, logs, numbers, scraped, streams};
 use crate::node::pods::PodsContext;
 
 /// The largest request body in bytes; no endpoint reads one.
-const BODY_SIZE: u64 = 64 << 10;
+const MAX_BODY_BYTES: u64 = 64 << 10;
 
 /// What answers need.
 pub struct KubeletServer {
@@ -46,24 +46,27 @@ impl KubeletServer {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let answered = self.admitted(certificates, request).await;
+        let answered = self.authorize_and_serve(certificates, request).await;
         let response = answered.unwrap_or_else(HttpError::response);
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
         response
     }
 
-    async fn admitted(
+    async fn authorize_and_serve(
         self: &Arc<Self>,
         certificates: &[CertificateDer<'static>],
         request: Request<Incoming>,
     ) -> ApiResult {
-        if request.body().size_hint().lower() > BODY_SIZE {
+        if request.body().size_hint().lower() > MAX_BODY_BYTES {
             return Err(HttpError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is too big",
             ));
         }
-        let caller = self.callers.who(certificates, request.headers()).await?;
+        let caller = self
+            .callers
+            .authenticate(certificates, request.headers())
+            .await?;
         let path = request.uri().path();
         let Some(route) = route(path) else {
             return Err(HttpError::new(
@@ -71,7 +74,7 @@ impl KubeletServer {
                 format!("nothing is served at {path}"),
             ));
         };
-        let right = route.right(request.method());
+        let right = route.permission(request.method());
         match route.target() {
             Some(target) => {
                 let found = self.find(&caller, target, right).await?;
@@ -90,12 +93,12 @@ impl KubeletServer {
         right: NodePermission,
     ) -> Result<FoundPod, HttpError> {
         let Some(found) = self.nodes.find(&target.namespace, &target.pod) else {
-            self.may_some(caller, right).await?;
+            self.authorized_nodes(caller, right).await?;
             let message = format!("pod {}/{} is not here", target.namespace, target.pod);
             return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         };
         let node = &found.node.owner.node;
-        if !self.callers.may(caller, node, right).await? {
+        if !self.callers.authorize(caller, node, right).await? {
             return Err(forbidden(caller, node, right));
         }
         if target.uid.as_ref().is_some_and(|uid| *uid != found.pod.uid) {
@@ -139,7 +142,7 @@ impl KubeletServer {
         caller: &AuthenticatedUser,
         right: NodePermission,
     ) -> ApiResult {
-        let mut nodes = self.may_some(caller, right).await?;
+        let mut nodes = self.authorized_nodes(caller, right).await?;
         if let KubeletRoute::Resource(Some(node)) = route {
             nodes.retain(|context| context.owner.node == *node);
             if nodes.is_empty() {
@@ -172,7 +175,7 @@ impl KubeletServer {
     /// The nodes on which the user has the permission; 403 if there are none. All nodes share one address, so a
     /// request that names no node means all of these. If the process serves no node, the user needs the permission
     /// on the empty node name.
-    async fn may_some(
+    async fn authorized_nodes(
         &self,
         caller: &AuthenticatedUser,
         right: NodePermission,
@@ -180,11 +183,15 @@ impl KubeletServer {
         let mut allowed = Vec::new();
         let all = self.nodes.all();
         for node in &all {
-            if self.callers.may(caller, &node.owner.node, right).await? {
+            if self
+                .callers
+                .authorize(caller, &node.owner.node, right)
+                .await?
+            {
                 allowed.push(node.clone());
             }
         }
-        let none = all.is_empty() && self.callers.may(caller, "", right).await?;
+        let none = all.is_empty() && self.callers.authorize(caller, "", right).await?;
         if allowed.is_empty() && !none {
             return Err(forbidden(caller, "", right));
         }

@@ -10,12 +10,12 @@ use super::nodes::{FoundPod, PodPresence};
 use crate::node::pods::PodInfo;
 
 /// The interval between two checks; a check reads only memory.
-const CHECK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// For how many checks (10 s) the pod's node may be unserved, which happens while its placement changes.
-const MISSING: u32 = 20;
+const MAX_MISSING_CHECKS: u32 = 20;
 /// For how many checks (30 s) a session may continue after its container has ended: the last output and the
 /// command's exit code are still to come.
-const CLOSING: u32 = 60;
+const MAX_CLOSING_CHECKS: u32 = 60;
 
 /// What a session was opened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,31 +30,31 @@ pub enum SessionTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SessionVerdict {
     /// It may.
-    GoesOn,
+    Continue,
     /// It should end by itself soon; after [`CLOSING`] checks it is ended for this reason.
-    Closes(&'static str),
+    Closing(&'static str),
     /// It must end at once, for this reason.
-    Ends(&'static str),
+    Terminate(&'static str),
 }
 
 /// Waits until a session must end; returns the reason, for the log.
-pub async fn until_over(found: &FoundPod, opened: &SessionTarget) -> &'static str {
-    let mut checks = tokio::time::interval(CHECK);
+pub async fn wait_until_over(found: &FoundPod, opened: &SessionTarget) -> &'static str {
+    let mut checks = tokio::time::interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut missing, mut closing) = (0, 0);
     loop {
         checks.tick().await;
-        match found.now() {
-            PodPresence::There(now) => {
+        match found.presence() {
+            PodPresence::Present(now) => {
                 missing = 0;
                 match verdict(&found.pod, &now, opened) {
-                    SessionVerdict::GoesOn => {}
-                    SessionVerdict::Closes(_) if closing < CLOSING => closing += 1,
-                    SessionVerdict::Closes(why) | SessionVerdict::Ends(why) => return why,
+                    SessionVerdict::Continue => {}
+                    SessionVerdict::Closing(_) if closing < MAX_CLOSING_CHECKS => closing += 1,
+                    SessionVerdict::Closing(why) | SessionVerdict::Terminate(why) => return why,
                 }
             }
             PodPresence::Gone => return "the pod is gone",
-            PodPresence::Unknown if missing < MISSING => missing += 1,
+            PodPresence::Unknown if missing < MAX_MISSING_CHECKS => missing += 1,
             PodPresence::Unknown => return "this process no longer serves the pod's node",
         }
     }
@@ -63,17 +63,17 @@ pub async fn until_over(found: &FoundPod, opened: &SessionTarget) -> &'static st
 /// Whether a session that was opened to `then` may continue, given the pod's present state.
 fn verdict(then: &PodInfo, now: &PodInfo, opened: &SessionTarget) -> SessionVerdict {
     if now.uid != then.uid {
-        return SessionVerdict::Ends("another pod has its name");
+        return SessionVerdict::Terminate("another pod has its name");
     }
     if now.is_group_deleted {
-        return SessionVerdict::Ends("its container group is deleted");
+        return SessionVerdict::Terminate("its container group is deleted");
     }
     match opened {
-        SessionTarget::Address if now.has_ended => SessionVerdict::Ends("the pod has ended"),
+        SessionTarget::Address if now.has_ended => SessionVerdict::Terminate("the pod has ended"),
         SessionTarget::Address if now.address != then.address => {
-            SessionVerdict::Ends("the pod has another address")
+            SessionVerdict::Terminate("the pod has another address")
         }
-        SessionTarget::Address => SessionVerdict::GoesOn,
+        SessionTarget::Address => SessionVerdict::Continue,
         SessionTarget::Container(name) => {
             let running_since = |pod: &PodInfo| pod.container(name)?.running_since;
             let is_another_run = running_since(then)
@@ -81,11 +81,11 @@ fn verdict(then: &PodInfo, now: &PodInfo, opened: &SessionTarget) -> SessionVerd
                 .is_some_and(|(then, now)| then != now);
             let has_ended = now.container(name).is_none_or(|now| now.has_ended);
             if is_another_run {
-                SessionVerdict::Ends("the container has been started again")
+                SessionVerdict::Terminate("the container has been started again")
             } else if now.has_ended || has_ended {
-                SessionVerdict::Closes("the container has ended")
+                SessionVerdict::Closing("the container has ended")
             } else {
-                SessionVerdict::GoesOn
+                SessionVerdict::Continue
             }
         }
     }
@@ -145,9 +145,9 @@ mod tests {
             let mut now = then.clone();
             change(&mut now);
             let said = |opened: &SessionTarget| match verdict(&then, &now, opened) {
-                SessionVerdict::GoesOn => GoesOn,
-                SessionVerdict::Closes(_) => Closes,
-                SessionVerdict::Ends(_) => Ends,
+                SessionVerdict::Continue => GoesOn,
+                SessionVerdict::Closing(_) => Closes,
+                SessionVerdict::Terminate(_) => Ends,
             };
             assert_eq!(said(&SessionTarget::Address), address, "{what}");
             assert_eq!(said(&of_container), container, "{what}");
@@ -157,7 +157,7 @@ mod tests {
         waits.containers[0].running_since = None;
         assert_eq!(
             verdict(&waits, &then, &of_container),
-            SessionVerdict::GoesOn
+            SessionVerdict::Continue
         );
     }
 }

@@ -14,11 +14,11 @@ use super::nodes::FoundPod;
 use super::remote_command::{self, CommandOutcome, CommandRequest, CommandStreams};
 use super::session::{self, SessionTarget};
 use super::tasks::ListenerTasks;
-use super::upgrade::{self, agree};
+use super::upgrade::{self, negotiate};
 use super::{attach, exec, logs, port_forward};
 
 /// The longest life of a stream, so that a forgotten shell does not stay open for ever.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const MAX_STREAM_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a command in a container.
 pub fn exec(
@@ -27,16 +27,16 @@ pub fn exec(
     request: Request<Incoming>,
     tasks: &ListenerTasks,
 ) -> ApiResult {
-    let wanted = wanted(&found, container, &request)?;
+    let wanted = command_request(&found, container, &request)?;
     if wanted.command.is_empty() {
-        return Err(HttpError::bad("command: there is none"));
+        return Err(HttpError::bad_request("command: there is none"));
     }
     let place = exec::ShellTarget {
         found: found.clone(),
         container: container.to_owned(),
     };
     let session = (found, SessionTarget::Container(container.to_owned()));
-    commanded(
+    start_command(
         request,
         tasks,
         wanted,
@@ -52,10 +52,10 @@ pub fn attach(
     request: Request<Incoming>,
     tasks: &ListenerTasks,
 ) -> ApiResult {
-    let wanted = wanted(&found, container, &request)?;
+    let wanted = command_request(&found, container, &request)?;
     if wanted.stdin {
         // No colon in this text: old versions of kubectl parse a text with a colon as YAML and show none of it.
-        return Err(HttpError::bad(format!(
+        return Err(HttpError::bad_request(format!(
             "standard input of container {container} cannot be attached to, as Azure Container Instances does \
              not connect it; attach without -i, or use kubectl exec"
         )));
@@ -65,7 +65,7 @@ pub fn attach(
         found: found.clone(),
     };
     let session = (found, SessionTarget::Container(container.to_owned()));
-    commanded(request, tasks, wanted, session, |streams, _| {
+    start_command(request, tasks, wanted, session, |streams, _| {
         attach::run(source, streams)
     })
 }
@@ -77,15 +77,15 @@ pub fn port_forward(
     tasks: &ListenerTasks,
 ) -> ApiResult {
     let ports = port_forward::ports(request.uri().query().unwrap_or_default());
-    let ports = ports.map_err(HttpError::bad)?;
+    let ports = ports.map_err(HttpError::bad_request)?;
     let address = found.pod.address.filter(|_| !found.pod.is_group_deleted);
     let Some(address) = address else {
-        return Err(HttpError::bad(format!(
+        return Err(HttpError::bad_request(format!(
             "pod {} has no address",
             found.pod.name
         )));
     };
-    let agreed = match agree(request.headers(), &port_forward::SPOKEN) {
+    let agreed = match negotiate(request.headers(), &port_forward::PROTOCOLS) {
         Ok(agreed) => agreed,
         Err(response) => return Ok(*response),
     };
@@ -96,19 +96,19 @@ pub fn port_forward(
             return;
         };
         let forwarded = port_forward::forward(io, &agreed, address, &ports);
-        lasting(forwarded, &session).await;
+        run_session(forwarded, &session).await;
     });
     Ok(response)
 }
 
-fn wanted(
+fn command_request(
     found: &FoundPod,
     container: &str,
     request: &Request<Incoming>,
 ) -> Result<CommandRequest, HttpError> {
     let wanted = CommandRequest::parse(request.uri().query().unwrap_or_default());
     if !wanted.has_streams() {
-        return Err(HttpError::bad(
+        return Err(HttpError::bad_request(
             "you must specify at least 1 of stdin, stdout, stderr",
         ));
     }
@@ -120,7 +120,7 @@ fn wanted(
     Ok(wanted)
 }
 
-fn commanded<F>(
+fn start_command<F>(
     mut request: Request<Incoming>,
     tasks: &ListenerTasks,
     wanted: CommandRequest,
@@ -130,7 +130,7 @@ fn commanded<F>(
 where
     F: Future<Output = CommandOutcome> + Send + 'static,
 {
-    let agreed = match agree(request.headers(), &remote_command::SPOKEN) {
+    let agreed = match negotiate(request.headers(), &remote_command::PROTOCOLS) {
         Ok(agreed) => agreed,
         Err(response) => return Ok(*response),
     };
@@ -142,19 +142,22 @@ where
         let asked = wanted.clone();
         let connected =
             remote_command::connect(io, &agreed, &wanted, |streams| run(streams, asked));
-        lasting(connected, &session).await;
+        run_session(connected, &session).await;
     });
     Ok(response)
 }
 
 /// Runs a stream until it ends, its pod or container ends, or [`LONGEST`] is over.
-async fn lasting(stream: impl Future<Output = ()>, (found, opened): &(FoundPod, SessionTarget)) {
+async fn run_session(
+    stream: impl Future<Output = ()>,
+    (found, opened): &(FoundPod, SessionTarget),
+) {
     let ended = tokio::select! {
-        stream = tokio::time::timeout(LONGEST, stream) => match stream {
+        stream = tokio::time::timeout(MAX_STREAM_LIFETIME, stream) => match stream {
             Ok(()) => return,
             Err(_) => "it has lived for a day",
         },
-        why = session::until_over(found, opened) => why,
+        why = session::wait_until_over(found, opened) => why,
     };
     let (namespace, pod) = (&found.pod.namespace, &found.pod.name);
     tracing::info!(namespace, pod, why = ended, "ending a session");

@@ -31,7 +31,7 @@ const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
 
 /// The largest WebSocket message in bytes: the limit of Kubernetes' own servers.
-const MESSAGE: usize = 32 << 20;
+const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 /// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
 pub const PING: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub struct NegotiatedProtocol {
 pub struct PendingUpgrade {
     upgrade: OnUpgrade,
     /// The connection's permit of the listener.
-    place: Option<Arc<OwnedSemaphorePermit>>,
+    connection_permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl PendingUpgrade {
@@ -80,7 +80,7 @@ impl PendingUpgrade {
     ) -> Option<(TokioIo<Upgraded>, Option<Arc<OwnedSemaphorePermit>>)> {
         let upgraded = self.upgrade.await;
         let upgraded = upgraded.inspect_err(|error| tracing::debug!(%error, "upgrading"));
-        Some((TokioIo::new(upgraded.ok()?), self.place))
+        Some((TokioIo::new(upgraded.ok()?), self.connection_permit))
     }
 }
 
@@ -102,28 +102,28 @@ pub async fn heard<S: AsyncRead + AsyncWrite + Unpin>(
 /// Turns a connection into a WebSocket.
 pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
     let limits = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE));
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
 }
 
 /// Negotiates carrier and protocol: the first offer of the client that is supported. The error is the response to
 /// send.
-pub fn agree(
+pub fn negotiate(
     headers: &HeaderMap,
     spoken: &SupportedProtocols,
 ) -> Result<NegotiatedProtocol, Box<Response<Body>>> {
-    let bad = |message: String| Box::new(HttpError::bad(message).response());
+    let bad = |message: String| Box::new(HttpError::bad_request(message).response());
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     let upgrade = upgrade.unwrap_or_default().to_ascii_lowercase();
     let (carrier, offered, known) = match upgrade.as_str() {
         "websocket" => {
-            let offered = listed(headers, SEC_WEBSOCKET_PROTOCOL.as_str());
+            let offered = header_values(headers, SEC_WEBSOCKET_PROTOCOL.as_str());
             (StreamTransport::Websocket, offered, spoken.websocket)
         }
         "spdy/3.1" => (
             StreamTransport::Spdy,
-            listed(headers, STREAM_PROTOCOL),
+            header_values(headers, STREAM_PROTOCOL),
             spoken.spdy,
         ),
         _ => {
@@ -169,7 +169,7 @@ pub fn upgrade(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let protocol = HeaderValue::try_from(&agreed.protocol);
-    let protocol = protocol.map_err(|_| HttpError::bad("a protocol that is no text"))?;
+    let protocol = protocol.map_err(|_| HttpError::bad_request("a protocol that is no text"))?;
     match agreed.carrier {
         StreamTransport::Spdy => {
             headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
@@ -177,7 +177,7 @@ pub fn upgrade(
         }
         StreamTransport::Websocket => {
             let key = request.headers().get(SEC_WEBSOCKET_KEY);
-            let key = key.ok_or_else(|| HttpError::bad("Sec-WebSocket-Key is missing"))?;
+            let key = key.ok_or_else(|| HttpError::bad_request("Sec-WebSocket-Key is missing"))?;
             let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept.expect("base64 is a header"));
@@ -188,12 +188,12 @@ pub fn upgrade(
     }
     let upcoming = PendingUpgrade {
         upgrade: hyper::upgrade::on(&mut *request),
-        place: request.extensions().get().cloned(),
+        connection_permit: request.extensions().get().cloned(),
     };
     Ok((response, upcoming))
 }
 
-fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
+fn header_values(headers: &HeaderMap, name: &str) -> Vec<String> {
     let values = headers.get_all(name).iter();
     let values = values.filter_map(|value| value.to_str().ok());
     let parts = values.flat_map(|value| value.split(','));
@@ -228,18 +228,18 @@ mod tests {
             ),
             ("x-stream-protocol-version", "v4.channel.k8s.io"),
         ];
-        let agreed = agree(&headers(&offers), &SPOKEN).expect("they agree");
+        let agreed = negotiate(&headers(&offers), &SPOKEN).expect("they agree");
         assert_eq!(agreed.protocol, "channel.k8s.io");
     }
 
     #[test]
     fn who_offers_nothing_that_is_spoken_is_told_what_is() {
         let offers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9")];
-        let refused = agree(&headers(&offers), &SPOKEN).expect_err("they do not");
+        let refused = negotiate(&headers(&offers), &SPOKEN).expect_err("they do not");
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         assert_eq!(refused.headers().get_all(ACCEPTED).iter().count(), 2);
         for offers in [&[("upgrade", "SPDY/3.1")][..], &[("upgrade", "h2c")], &[]] {
-            let refused = agree(&headers(offers), &SPOKEN).expect_err("they do not");
+            let refused = negotiate(&headers(offers), &SPOKEN).expect_err("they do not");
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
         }
     }

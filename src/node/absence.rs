@@ -25,13 +25,13 @@ pub const LAG: Duration = Duration::from_secs(20);
 /// The pause between the two GETs that confirm each other.
 pub const CONFIRM: Duration = Duration::from_secs(5);
 /// The pause between GETs while Azure may lag.
-const CATCH_UP: Duration = Duration::from_secs(2);
+const LAG_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// If no LIST is available: how many GETs must deny a group, and over how long. First for a group that runs, then
 /// for a group whose DELETE was accepted.
 const WITHOUT_LIST: [(u32, Duration); 2] =
     [(5, Duration::from_secs(120)), (3, Duration::from_secs(20))];
 /// After this many GETs that deny the group, the pause between GETs triples.
-const PATIENT: u32 = 8;
+const SLOW_DOWN_AFTER_GETS: u32 = 8;
 
 /// What was known of the group before it was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum EvidenceSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AbsenceEvidence {
     /// Answers to requests that were sent before this time prove nothing: for GETs, and for LISTs.
-    from: [Option<Timestamp>; 2],
+    valid_from: [Option<Timestamp>; 2],
     /// When the first and the last GET that count were sent.
     counted: Option<(Timestamp, Timestamp)>,
     /// How many GETs count.
@@ -72,17 +72,17 @@ impl AbsenceEvidence {
     /// The state after a PUT that was sent at `sent`.
     pub fn after_put(sent: Timestamp) -> Self {
         Self {
-            from: [Some(later(sent, LAG)); 2],
+            valid_from: [Some(later(sent, LAG)); 2],
             ..Self::default()
         }
     }
 
     /// An answer to a request that was sent at `asked` shows the group.
-    pub fn shown(&mut self, source: EvidenceSource, asked: Timestamp) {
-        self.from[source as usize] = Some(asked);
+    pub fn record_seen(&mut self, source: EvidenceSource, asked: Timestamp) {
+        self.valid_from[source as usize] = Some(asked);
         if self.denied.is_none_or(|denied| denied <= asked) {
             *self = Self {
-                from: self.from,
+                valid_from: self.valid_from,
                 ..Self::default()
             };
         }
@@ -91,7 +91,7 @@ impl AbsenceEvidence {
     /// Azure accepted a DELETE that was sent at `sent`: answers to earlier requests prove nothing.
     pub fn deleted(&mut self, sent: Timestamp) {
         *self = Self {
-            from: self.from.map(|from| from.max(Some(sent))),
+            valid_from: self.valid_from.map(|from| from.max(Some(sent))),
             ..Self::default()
         };
     }
@@ -115,7 +115,7 @@ impl AbsenceEvidence {
 
     /// Whether a denial of this kind, to a request sent at `asked`, proves nothing.
     pub fn is_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
-        self.from[source as usize].is_some_and(|from| asked < from)
+        self.valid_from[source as usize].is_some_and(|from| asked < from)
     }
 
     /// Whether a GET that counts denies the group.
@@ -143,10 +143,10 @@ impl AbsenceEvidence {
     }
 
     /// When to ask again for a group that the last answer denies; `None` if no answer does.
-    pub fn ask_again(&self) -> Option<Timestamp> {
+    pub fn next_check_at(&self) -> Option<Timestamp> {
         let pause = match self.gets {
-            0 => CATCH_UP,
-            gets if gets < PATIENT => CONFIRM,
+            0 => LAG_RETRY_INTERVAL,
+            gets if gets < SLOW_DOWN_AFTER_GETS => CONFIRM,
             _ => CONFIRM * 3,
         };
         Some(later(self.denied?, pause))

@@ -26,9 +26,9 @@ use crate::burst::fit::tolerates;
 /// The annotation that holds the deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// How long pods survive an outage of the operator, in seconds: a day.
-const OUTLIVE: i64 = 24 * 60 * 60;
+const OUTAGE_TOLERATION_SECONDS: i64 = 24 * 60 * 60;
 /// The taints that Kubernetes puts on a node whose agent stops reporting.
-const OUTAGE: [&str; 2] = [
+const OUTAGE_TAINTS: [&str; 2] = [
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
 ];
@@ -39,16 +39,16 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub fn patch(pod: &Pod, deletion_cost: i32) -> Option<json_patch::Patch> {
     let mut operations = cost(pod, deletion_cost);
     operations.extend(tolerations(pod));
-    of(pod, operations)
+    patch_from(pod, operations)
 }
 
 /// The patch of a pod that was patched before and lost its tolerations. The deletion cost is not restored: a user
 /// may remove it.
 pub fn restore(pod: &Pod) -> Option<json_patch::Patch> {
-    of(pod, tolerations(pod))
+    patch_from(pod, tolerations(pod))
 }
 
-fn of(pod: &Pod, mut operations: Vec<Value>) -> Option<json_patch::Patch> {
+fn patch_from(pod: &Pod, mut operations: Vec<Value>) -> Option<json_patch::Patch> {
     let is_left_alone = is_deleting(pod) || is_finished(pod) || daemon::is_daemon(pod);
     if is_left_alone || annotation(pod, MIRROR).is_some() {
         return None;
@@ -92,7 +92,7 @@ fn tolerations(pod: &Pod) -> Vec<Value> {
     let has = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref());
     let has = has.map(Vec::as_slice).unwrap_or_default();
     let (mut changed, mut added) = (Vec::new(), Vec::new());
-    for taint in OUTAGE {
+    for taint in OUTAGE_TAINTS {
         // Kubernetes uses the first toleration that matches.
         let outage = Taint {
             key: taint.to_owned(),
@@ -103,7 +103,7 @@ fn tolerations(pod: &Pod) -> Vec<Value> {
         let seconds = first.map(|index| has[index].toleration_seconds);
         match (first, seconds) {
             (_, Some(None)) => {}
-            (_, Some(Some(seconds))) if seconds >= OUTLIVE => {}
+            (_, Some(Some(seconds))) if seconds >= OUTAGE_TOLERATION_SECONDS => {}
             (Some(index), _) if has[index].key.as_deref() == Some(taint) => {
                 changed.extend(raise(index, &has[index]));
             }
@@ -126,7 +126,7 @@ fn raise(index: usize, old: &Toleration) -> Vec<Value> {
     vec![
         json!({"op": "test", "path": key, "value": old.key}),
         json!({"op": "test", "path": seconds, "value": old.toleration_seconds}),
-        json!({"op": "replace", "path": seconds, "value": OUTLIVE}),
+        json!({"op": "replace", "path": seconds, "value": OUTAGE_TOLERATION_SECONDS}),
     ]
 }
 
@@ -135,7 +135,7 @@ fn toleration(taint: &str) -> Toleration {
         key: Some(taint.to_owned()),
         operator: Some("Exists".to_owned()),
         effect: Some("NoExecute".to_owned()),
-        toleration_seconds: Some(OUTLIVE),
+        toleration_seconds: Some(OUTAGE_TOLERATION_SECONDS),
         value: None,
     }
 }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::error::Elapsed;
 
 /// The call's answer, or [`kube::Error::Service`] after the timeout.
-pub async fn in_time<T>(
+pub async fn with_timeout<T>(
     patience: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> kube::Result<T> {
@@ -60,7 +60,7 @@ pub enum DeletionOutcome {
     /// The API server deletes the object, or will when its grace period and its finalizers allow it.
     Begun,
     /// The object does not exist any longer, another object has its name, or its version differs from the target's.
-    NotThere,
+    NotFound,
 }
 
 /// Deletes an object, with a grace period of `grace` seconds if given.
@@ -83,9 +83,9 @@ where
     };
     #[allow(clippy::disallowed_methods, reason = "with preconditions")]
     let deleted = api.delete(&target.name, &only_this);
-    match in_time(patience, deleted).await {
-        Err(kube::Error::Api(status)) if is_absent(&status) || status.is_conflict() => {
-            Ok(DeletionOutcome::NotThere)
+    match with_timeout(patience, deleted).await {
+        Err(kube::Error::Api(status)) if is_object_not_found(&status) || status.is_conflict() => {
+            Ok(DeletionOutcome::NotFound)
         }
         deleted => deleted.map(|_| DeletionOutcome::Begun),
     }
@@ -109,7 +109,7 @@ pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &ObjectTarget) -
     };
     let to = PostParams::default();
     let sent = pods.create_subresource::<_, Status>("eviction", &target.name, &to, &eviction);
-    in_time(patience, sent).await.map(drop)
+    with_timeout(patience, sent).await.map(drop)
 }
 
 /// The object of this name; `None` if the API server says that there is none.
@@ -117,15 +117,15 @@ pub async fn find<K>(patience: Duration, api: &Api<K>, name: &str) -> kube::Resu
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    match in_time(patience, api.get(name)).await {
-        Err(kube::Error::Api(status)) if is_absent(&status) => Ok(None),
+    match with_timeout(patience, api.get(name)).await {
+        Err(kube::Error::Api(status)) if is_object_not_found(&status) => Ok(None),
         found => found.map(Some),
     }
 }
 
 /// Whether the API server itself says that the object does not exist. The 404 of a proxy in between, a page in HTML
 /// or plain text, does not count; `Status::is_not_found` accepts it.
-pub fn is_absent(status: &Status) -> bool {
+pub fn is_object_not_found(status: &Status) -> bool {
     status.code == 404 && status.reason == "NotFound"
 }
 
@@ -216,8 +216,8 @@ mod tests {
     async fn an_object_that_is_not_the_one_that_was_meant_is_left_alone_and_that_is_no_error() {
         for (code, outcome) in [
             (200, Some(DeletionOutcome::Begun)),
-            (404, Some(DeletionOutcome::NotThere)),
-            (409, Some(DeletionOutcome::NotThere)),
+            (404, Some(DeletionOutcome::NotFound)),
+            (409, Some(DeletionOutcome::NotFound)),
             (403, None),
         ] {
             let (client, _) = recorded(code);
@@ -249,9 +249,9 @@ mod tests {
     #[test]
     fn only_the_api_servers_own_404_says_that_an_object_is_gone() {
         let own = Status::failure("pods \"a\" not found", "NotFound").with_code(404);
-        assert!(is_absent(&own));
+        assert!(is_object_not_found(&own));
         // How the client represents an answer that is not a Status.
         let page = Status::failure("<html>404</html>", "Failed to parse error data");
-        assert!(!is_absent(&page.with_code(404)));
+        assert!(!is_object_not_found(&page.with_code(404)));
     }
 }

@@ -97,7 +97,7 @@ impl ComputeAmount {
 }
 
 /// The capacity of the placement's spec.
-pub fn asked(placement: &Placement) -> ComputeAmount {
+pub fn placement_capacity(placement: &Placement) -> ComputeAmount {
     let capacity = &placement.capacity;
     ComputeAmount {
         cpu_milli: milli(&capacity.cpu).unwrap_or_default(),
@@ -107,7 +107,7 @@ pub fn asked(placement: &Placement) -> ComputeAmount {
 }
 
 /// The name of the usage that a placement's cores count for.
-pub fn cores(placement: &Placement) -> &'static str {
+pub fn core_quota_name(placement: &Placement) -> &'static str {
     match placement.priority {
         Priority::Regular => "StandardCores",
         Priority::Spot => "StandardSpotCores",
@@ -115,7 +115,7 @@ pub fn cores(placement: &Placement) -> &'static str {
 }
 
 /// What is left of a limit of the region; `None` if Azure does not report it.
-pub fn left_of(name: &str, usages: &[QuotaUsage]) -> Option<i64> {
+pub fn remaining_quota(name: &str, usages: &[QuotaUsage]) -> Option<i64> {
     let usage = usages.iter().find(|usage| usage.is_of(name))?;
     Some(usage.limit.saturating_sub(usage.used.max(0)).max(0))
 }
@@ -146,8 +146,8 @@ impl NodeLoad {
             .into_iter()
             .filter(|pod| pod.stage != PodStage::Finished)
         {
-            let (uid, group) = (pod.id.uid.as_str(), ComputeAmount::used(pod.uses()));
-            load.requests = load.requests.plus(ComputeAmount::used(pod.asks));
+            let (uid, group) = (pod.id.uid.as_str(), ComputeAmount::used(pod.node_usage()));
+            load.requests = load.requests.plus(ComputeAmount::used(pod.requests));
             load.groups = load.groups.plus(group);
             if pod.has_group() && !is_counted(uid) {
                 load.uncounted = load.uncounted.plus(group);
@@ -186,7 +186,7 @@ impl NodeOffer {
 
 /// A quantity in thousandths, rounded up; `None` if it is invalid or negative.
 pub fn milli(quantity: &Quantity) -> Option<i64> {
-    let milli = NanoAmount::of(quantity)?.in_steps_of(NanoAmount::thousandths(1));
+    let milli = NanoAmount::from_quantity(quantity)?.in_steps_of(NanoAmount::thousandths(1));
     Some(i64::try_from(milli).unwrap_or(i64::MAX))
 }
 
@@ -220,8 +220,8 @@ mod tests {
     /// A pod that requests `cpu` thousandths of a core; its group takes whole cores.
     fn pod(name: &str, cpu: i64) -> PodFacts {
         let mut pod = fixtures::pod(name).on("burst-shop-weu");
-        pod.asks.cpu_milli = cpu;
-        pod.takes.cpu_milli = (cpu + 999) / 1000 * 1000;
+        pod.requests.cpu_milli = cpu;
+        pod.group_requests.cpu_milli = (cpu + 999) / 1000 * 1000;
         pod
     }
 
@@ -240,13 +240,13 @@ mod tests {
             (i64::MAX, i64::MIN, 0),
         ] {
             let usages = [usage("standardcores", used, limit)];
-            assert_eq!(left_of("StandardCores", &usages), Some(left));
+            assert_eq!(remaining_quota("StandardCores", &usages), Some(left));
         }
-        assert_eq!(left_of("ContainerGroups", &[]), None);
+        assert_eq!(remaining_quota("ContainerGroups", &[]), None);
         let mut spot = placement("100", "8Gi", 100);
-        assert_eq!(cores(&spot), "StandardCores");
+        assert_eq!(core_quota_name(&spot), "StandardCores");
         spot.priority = Priority::Spot;
-        assert_eq!(cores(&spot), "StandardSpotCores");
+        assert_eq!(core_quota_name(&spot), "StandardSpotCores");
     }
 
     #[test]

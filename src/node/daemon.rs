@@ -46,25 +46,27 @@ pub fn daemon_set(pod: &Pod) -> Option<String> {
 }
 
 /// The action for such a pod; `None` if no `DaemonSet` controls it, or if `plan` is to decide as for any pod.
-pub fn decide(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Option<ScheduledAction> {
+pub fn next_action(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Option<ScheduledAction> {
     let pod = pod.filter(|pod| is_daemon(pod))?;
     let action = match known.group {
-        GroupPresence::There { .. } if known.absence.ask_again().is_none() => PodAction::Delete,
-        GroupPresence::There { .. } | GroupPresence::Going { .. } => return None,
+        GroupPresence::Exists { .. } if known.absence.next_check_at().is_none() => {
+            PodAction::Delete
+        }
+        GroupPresence::Exists { .. } | GroupPresence::Deleting { .. } => return None,
         // Remove the pod at once, whatever Azure answers: if there is a group after all, garbage collection finds
         // it without a pod and deletes it.
         GroupPresence::Unknown | GroupPresence::Absent { .. } if is_deleting(pod) => {
             PodAction::Remove
         }
-        GroupPresence::Unknown | GroupPresence::Absent { .. } => PodAction::Rest,
+        GroupPresence::Unknown | GroupPresence::Absent { .. } => PodAction::Wait,
     };
-    let pause = known.pauses.of(action);
+    let pause = known.retry_times.of(action);
     let at = pause.map_or(now, |until| now.max(until));
     Some(ScheduledAction { action, at })
 }
 
 /// The pool's message about the `DaemonSet`s that have pods on one of its nodes; empty if there are none.
-pub fn note(daemon_sets: &[String]) -> String {
+pub fn status_message(daemon_sets: &[String]) -> String {
     if daemon_sets.is_empty() {
         return String::new();
     }
@@ -99,15 +101,15 @@ mod tests {
             group,
             ..PodState::default()
         };
-        decide(Some(pod), &known, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
+        next_action(Some(pod), &known, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
     }
 
-    const THERE: GroupPresence = GroupPresence::There {
+    const THERE: GroupPresence = GroupPresence::Exists {
         since: Timestamp::UNIX_EPOCH,
         read: None,
-        ran: true,
+        has_run: true,
     };
-    const GOING: GroupPresence = GroupPresence::Going {
+    const GOING: GroupPresence = GroupPresence::Deleting {
         since: Timestamp::UNIX_EPOCH,
         read: None,
     };
@@ -134,8 +136,8 @@ mod tests {
     fn it_never_gets_a_group_and_one_that_is_there_goes() {
         let pod = daemon(&json!({}));
         for (group, action) in [
-            (GroupPresence::Unknown, Some(PodAction::Rest)),
-            (ABSENT, Some(PodAction::Rest)),
+            (GroupPresence::Unknown, Some(PodAction::Wait)),
+            (ABSENT, Some(PodAction::Wait)),
             (THERE, Some(PodAction::Delete)),
             (GOING, None),
         ] {
@@ -153,7 +155,7 @@ mod tests {
         assert_eq!(decided(&leaving, ABSENT), Some(PodAction::Remove));
         assert_eq!(decided(&leaving, THERE), Some(PodAction::Delete));
         assert_eq!(
-            decide(None, &PodState::default(), Timestamp::UNIX_EPOCH),
+            next_action(None, &PodState::default(), Timestamp::UNIX_EPOCH),
             None
         );
     }
@@ -164,8 +166,10 @@ mod tests {
             group: THERE,
             ..PodState::default()
         };
-        known.pauses.set(PodAction::Delete, Some(Timestamp::MAX));
-        let decision = decide(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
+        known
+            .retry_times
+            .set(PodAction::Delete, Some(Timestamp::MAX));
+        let decision = next_action(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
         assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
     }
 }

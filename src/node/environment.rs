@@ -19,7 +19,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 
-use crate::aci::translate::{ResolvedReferences, needs, resolved};
+use crate::aci::translate::needs::pod_references;
+use crate::aci::translate::{ResolvedReferences, resolved};
 
 pub use claims::mountable;
 pub use kube_proxy::{AccountName, AccountNameError, KubeProxy, SERVICE_ACCOUNT};
@@ -42,14 +43,14 @@ pub async fn resolve(
     services: &[Arc<Service>],
     kube_proxy: Option<&KubeProxy>,
 ) -> Result<PodEnvironment, Vec<MissingObject>> {
-    let needs = needs(pod);
+    let needs = pod_references(pod);
     let mut read = read::ReadReferences::of(client, pod, &needs, kube_proxy).await;
     let missing = lack::required(&needs, &read);
     if !missing.is_empty() {
         return Err(missing);
     }
     Ok(PodEnvironment {
-        warnings: lack::passed_over(&needs, &read),
+        warnings: lack::missing_pull_secrets(&needs, &read),
         resolved: ResolvedReferences {
             secrets: read.secrets.found(),
             config_maps: read.config_maps.found(),

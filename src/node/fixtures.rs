@@ -58,16 +58,16 @@ pub(super) fn facts() -> NodeConfig {
     NodeConfig {
         pool: "shop".into(),
         pool_uid: "u".into(),
-        record: LastPlacement::new(&scope, &placement),
+        last_placement: LastPlacement::new(&scope, &placement),
         address: "10.0.0.1".into(),
         port: 10250,
         offer: NodeOffer {
             allocatable: room,
             capacity: room,
         },
-        notice: None,
-        closed: None,
-        shut: None,
+        region_notice: None,
+        region_unavailable: None,
+        creates_failing: None,
         kubernetes_minor: 37,
     }
 }

@@ -19,21 +19,21 @@ use super::call::{self, ObjectTarget};
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
 /// The lease's duration in seconds: the kubelet's default.
-const LASTS: i32 = 40;
+const LEASE_DURATION_SECONDS: i32 = 40;
 /// The interval between renewals: a quarter of the duration, as in the kubelet.
-const RENEWED_EVERY: Duration = Duration::from_secs(10);
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// How much later than the previous renew time the next one is at least.
 const LATER: Duration = Duration::from_millis(1);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
 /// How long the first renewal waits for the node's UID.
-const KNOWN: Duration = Duration::from_secs(3);
+const NODE_UID_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of one call.
-const PATIENCE: Duration = Duration::from_secs(8);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Renews the lease of a node until `cancel`. It waits for nothing else: an API server that is slow to accept the
 /// node's status must not make the node unreachable.
-pub async fn keep(
+pub async fn run(
     client: &Client,
     name: &str,
     uid: watch::Receiver<Option<String>>,
@@ -41,11 +41,11 @@ pub async fn keep(
 ) {
     // Without the UID the first renewal would remove the lease's owner reference.
     let mut known = uid.clone();
-    let known = tokio::time::timeout(KNOWN, known.wait_for(Option::is_some));
+    let known = tokio::time::timeout(NODE_UID_TIMEOUT, known.wait_for(Option::is_some));
     if cancel.run_until_cancelled(known).await.is_none() {
         return;
     }
-    let mut beat = tokio::time::interval(RENEWED_EVERY);
+    let mut beat = tokio::time::interval(RENEW_INTERVAL);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Without the time in the lease, a renewal may be earlier than that time.
     let mut last = loop {
@@ -80,7 +80,7 @@ fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
 /// The last renew time in the node's lease; `None` if there is no lease, or it was never renewed.
 async fn renewed(client: &Client, name: &str) -> Result<Option<Timestamp>, kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = call::find(PATIENCE, &leases, name).await?;
+    let lease = call::find(CALL_TIMEOUT, &leases, name).await?;
     let time = lease.and_then(|lease| lease.spec?.renew_time);
     Ok(time.map(|time| time.0))
 }
@@ -103,7 +103,7 @@ fn lease(name: &str, uid: Option<String>, now: Timestamp) -> Lease {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(name.to_owned()),
-            lease_duration_seconds: Some(LASTS),
+            lease_duration_seconds: Some(LEASE_DURATION_SECONDS),
             renew_time: Some(MicroTime(now)),
             ..LeaseSpec::default()
         }),
@@ -117,7 +117,7 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(lease);
     let sent = leases.patch(&name, &apply, &patch);
-    call::in_time(PATIENCE, sent).await.map(drop)
+    call::with_timeout(CALL_TIMEOUT, sent).await.map(drop)
 }
 
 /// Removes the lease of `node`, or, if the node is already gone, the lease that it left behind. The lease of a
@@ -128,12 +128,12 @@ pub async fn remove(
     node: Option<&ObjectTarget>,
 ) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = call::find(PATIENCE, &leases, name).await?;
+    let lease = call::find(CALL_TIMEOUT, &leases, name).await?;
     let lease = lease.filter(|lease| is_of(lease, node));
     let Some(lease) = lease.and_then(|lease| ObjectTarget::of(&lease.metadata)) else {
         return Ok(());
     };
-    let removed = call::delete(PATIENCE, &leases, &lease, None).await;
+    let removed = call::delete(CALL_TIMEOUT, &leases, &lease, None).await;
     removed.map(drop)
 }
 
@@ -198,7 +198,7 @@ mod tests {
         let (_known, uid) = watch::channel(Some("u".to_owned()));
         let cancel = CancellationToken::new();
         let minute = Duration::from_secs(60);
-        let kept = tokio::time::timeout(minute, keep(&client, "n", uid, &cancel));
+        let kept = tokio::time::timeout(minute, run(&client, "n", uid, &cancel));
         assert!(kept.await.is_err(), "it is kept until it is cancelled");
         let written = written.lock().expect("written");
         assert!(written.len() >= 3, "{written:?}");

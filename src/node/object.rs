@@ -43,7 +43,7 @@ pub struct NodeConfig {
     /// The pool's UID; empty if the pool is gone and its node, made by an earlier version, does not carry it.
     pub pool_uid: String,
     /// The placement, and where its container groups are.
-    pub record: LastPlacement,
+    pub last_placement: LastPlacement,
     /// The address at which the API server reaches the kubelet API.
     pub address: String,
     /// The kubelet API's port.
@@ -51,11 +51,11 @@ pub struct NodeConfig {
     /// What the node offers to the scheduler.
     pub offer: NodeOffer,
     /// What could not be checked in the region, and why, although the node takes pods.
-    pub notice: Option<String>,
+    pub region_notice: Option<String>,
     /// Why the region takes no pods, if it does not.
-    pub closed: Option<Unavailable>,
+    pub region_unavailable: Option<Unavailable>,
     /// Why the placement takes no pods although the region does, if so: creates fail.
-    pub shut: Option<Unavailable>,
+    pub creates_failing: Option<Unavailable>,
     /// The Kubernetes minor version to report: that of the API server, at most the newest that the operator knows.
     pub kubernetes_minor: u32,
 }
@@ -63,12 +63,14 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The node's name.
     pub fn name(&self) -> String {
-        name(&self.pool, &self.record.placement.name)
+        name(&self.pool, &self.last_placement.placement.name)
     }
 
     /// Why the node takes no pods; a closed region comes first.
-    pub fn why_closed(&self) -> Option<&Unavailable> {
-        self.closed.as_ref().or(self.shut.as_ref())
+    pub fn unavailable(&self) -> Option<&Unavailable> {
+        self.region_unavailable
+            .as_ref()
+            .or(self.creates_failing.as_ref())
     }
 }
 
@@ -94,12 +96,12 @@ pub fn labels(facts: &NodeConfig) -> BTreeMap<String, String> {
         ),
         ("type", TYPE),
         (POOL_LABEL, &facts.pool),
-        (PLACEMENT_LABEL, &facts.record.placement.name),
+        (PLACEMENT_LABEL, &facts.last_placement.placement.name),
     ];
     let fixed = fixed
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let mut all = facts.record.placement.labels.clone();
+    let mut all = facts.last_placement.placement.labels.clone();
     all.extend(fixed);
     all
 }
@@ -110,7 +112,7 @@ pub fn annotations(facts: &NodeConfig) -> BTreeMap<String, String> {
     let path = format!("/metrics/resource/{}", facts.name());
     let mut annotations = BTreeMap::from([
         ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
-        (record::ANNOTATION.to_owned(), facts.record.text()),
+        (record::ANNOTATION.to_owned(), facts.last_placement.text()),
     ]);
     if !facts.pool_uid.is_empty() {
         annotations.insert(POOL_UID_ANNOTATION.to_owned(), facts.pool_uid.clone());
@@ -130,7 +132,7 @@ pub fn taints(facts: &NodeConfig) -> Vec<Taint> {
         taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
         taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
     ];
-    if facts.why_closed().is_some() {
+    if facts.unavailable().is_some() {
         taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
     }
     taints
@@ -206,7 +208,7 @@ fn info(facts: &NodeConfig) -> NodeSystemInfo {
         operating_system: "linux".to_owned(),
         os_image: format!(
             "Azure Container Instances in {}",
-            facts.record.placement.region
+            facts.last_placement.placement.region
         ),
         ..NodeSystemInfo::default()
     }
@@ -232,7 +234,7 @@ fn conditions(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> V
                 .or(Some(Time(now))),
         }
     };
-    let azure = match facts.why_closed() {
+    let azure = match facts.unavailable() {
         None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };

@@ -23,9 +23,9 @@ pub struct WatchedPod {
     /// The pod.
     pub pod: Pod,
     /// Fields that the operator's types do not know.
-    pub unknown: Vec<String>,
+    pub unknown_fields: Vec<String>,
     /// Why the pod could not be decoded, if so; `pod` then has only the metadata.
-    pub unreadable: Option<String>,
+    pub decode_error: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for WatchedPod {
@@ -40,16 +40,16 @@ impl<'de> Deserialize<'de> for WatchedPod {
         let observed = match translate::decode(raw) {
             Ok((pod, unknown)) => Self {
                 pod,
-                unknown,
-                unreadable: None,
+                unknown_fields: unknown,
+                decode_error: None,
             },
             Err(error) => Self {
                 pod: Pod {
                     metadata: serde_json::from_value(metadata).unwrap_or_default(),
                     ..Pod::default()
                 },
-                unknown: Vec::new(),
-                unreadable: Some(error.to_string()),
+                unknown_fields: Vec::new(),
+                decode_error: Some(error.to_string()),
             },
         };
         Ok(observed)
@@ -119,7 +119,7 @@ mod tests {
         });
         let observed: WatchedPod = serde_json::from_value(raw).expect("it is never an error");
         assert_eq!(observed.pod.metadata.uid.as_deref(), Some("u"));
-        assert!(observed.unreadable.is_some());
+        assert!(observed.decode_error.is_some());
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
             "spec": {"containers": [], "novel": 1},
         });
         let observed: WatchedPod = serde_json::from_value(raw).expect("it is never an error");
-        assert_eq!(observed.unknown, ["spec.novel"]);
+        assert_eq!(observed.unknown_fields, ["spec.novel"]);
         assert_eq!(observed.pod.metadata.managed_fields, None);
     }
 }

@@ -27,7 +27,7 @@ pub use learn::GroupReading;
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long the group of a finished pod is kept, so that its logs can be read. After that the group is deleted and
 /// no longer counts against the quota.
-pub const KEEP_FINISHED: Duration = Duration::from_secs(300);
+pub const FINISHED_GROUP_TTL: Duration = Duration::from_secs(300);
 /// The shortest time for which the group is kept after the operator saw the pod finished, whatever the clocks say.
 const KEEP_SEEN: Duration = Duration::from_secs(30);
 
@@ -43,16 +43,16 @@ pub enum GroupPresence {
         was_there: bool,
     },
     /// There is a group.
-    There {
+    Exists {
         /// When the group was created, or since when it is known to exist.
         since: Timestamp,
         /// When the last GET showed it.
         read: Option<Timestamp>,
         /// Whether all its containers have started at least once.
-        ran: bool,
+        has_run: bool,
     },
     /// Azure is deleting the group.
-    Going {
+    Deleting {
         /// When the deletion began, or was first seen.
         since: Timestamp,
         /// When the last GET showed it.
@@ -75,9 +75,9 @@ pub struct PodState {
     /// the same PUT is sent again.
     pub is_unanswered: bool,
     /// The back-off of each action that failed.
-    pub pauses: RetryTimes,
+    pub retry_times: RetryTimes,
     /// When the pod was first seen to be deleted, by the operator's clock.
-    pub leaving: Option<Timestamp>,
+    pub deletion_seen_at: Option<Timestamp>,
     /// When the pod was first seen to be finished, by the operator's clock.
     pub finished: Option<Timestamp>,
     /// Azure cannot run this pod as it is: the operator does not try to create a group.
@@ -106,10 +106,10 @@ impl RetryTimes {
     pub fn of(&self, action: PodAction) -> Option<Timestamp> {
         match action {
             PodAction::Create => self.creating,
-            PodAction::Look | PodAction::Read => self.reading,
+            PodAction::Discover | PodAction::Refresh => self.reading,
             PodAction::Delete => self.deleting,
             PodAction::Remove => self.removing,
-            PodAction::Rest => None,
+            PodAction::Wait => None,
         }
     }
 
@@ -117,10 +117,10 @@ impl RetryTimes {
     pub fn set(&mut self, action: PodAction, until: Option<Timestamp>) {
         match action {
             PodAction::Create => self.creating = until,
-            PodAction::Look | PodAction::Read => self.reading = until,
+            PodAction::Discover | PodAction::Refresh => self.reading = until,
             PodAction::Delete => self.deleting = until,
             PodAction::Remove => self.removing = until,
-            PodAction::Rest => {}
+            PodAction::Wait => {}
         }
     }
 }
@@ -129,23 +129,23 @@ impl RetryTimes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodAction {
     /// Find out whether there is a group.
-    Look,
+    Discover,
     /// Create the group.
     Create,
     /// Read the group.
-    Read,
+    Refresh,
     /// Delete the group.
     Delete,
     /// Remove the pod's object: its group is gone.
     Remove,
     /// Nothing, until something changes.
-    Rest,
+    Wait,
 }
 
 impl PodAction {
     /// Whether the action only reads from Azure, and so waits for the rate limiter.
     pub fn reads(self) -> bool {
-        matches!(self, Self::Look | Self::Read)
+        matches!(self, Self::Discover | Self::Refresh)
     }
 }
 
@@ -160,14 +160,14 @@ pub struct ScheduledAction {
 
 /// The next action for the pod. `pod` is `None` if its object was removed by force: its group must be deleted all
 /// the same.
-pub fn plan(
+pub fn next_action(
     pod: Option<&Pod>,
     known: &PodState,
     starts: &StartLatencies,
     now: Timestamp,
 ) -> ScheduledAction {
     let decision = decide(pod, known, starts, now);
-    let pause = known.pauses.of(decision.action);
+    let pause = known.retry_times.of(decision.action);
     ScheduledAction {
         at: pause.map_or(decision.at, |until| decision.at.max(until)),
         ..decision
@@ -186,16 +186,16 @@ fn decide(
         GroupPresence::Unknown => look(leaves, known, now),
         GroupPresence::Absent { .. } if leaves => act(PodAction::Remove),
         GroupPresence::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
-            act(PodAction::Rest)
+            act(PodAction::Wait)
         }
         // The pod has failed with its group. Its controller creates another pod when it sees this one failed.
-        GroupPresence::Absent { .. } if pod.is_some_and(has_run) => act(PodAction::Rest),
+        GroupPresence::Absent { .. } if pod.is_some_and(has_run) => act(PodAction::Wait),
         GroupPresence::Absent { .. } => act(PodAction::Create),
         // An answer denied the group that is to be deleted. A DELETE answers the same question as a GET, has
         // its own budget in ARM, and deletes the group if it exists after all.
-        GroupPresence::There { .. }
+        GroupPresence::Exists { .. }
             if (leaves || known.is_failed)
-                && let Some(at) = known.absence.ask_again() =>
+                && let Some(at) = known.absence.next_check_at() =>
         {
             let drained = if leaves {
                 drained(pod, known, now)
@@ -203,9 +203,9 @@ fn decide(
                 now
             };
             // Whichever may be sent first.
-            let pauses = |action| known.pauses.of(action);
-            let action = if pauses(PodAction::Delete) > pauses(PodAction::Read) {
-                PodAction::Read
+            let pauses = |action| known.retry_times.of(action);
+            let action = if pauses(PodAction::Delete) > pauses(PodAction::Refresh) {
+                PodAction::Refresh
             } else {
                 PodAction::Delete
             };
@@ -215,37 +215,41 @@ fn decide(
             }
         }
         // An answer denied the group: before any other action, the next answer decides.
-        GroupPresence::Going { .. } | GroupPresence::There { .. }
-            if let Some(at) = known.absence.ask_again() =>
+        GroupPresence::Deleting { .. } | GroupPresence::Exists { .. }
+            if let Some(at) = known.absence.next_check_at() =>
         {
-            let action = PodAction::Read;
+            let action = PodAction::Refresh;
             ScheduledAction { action, at }
         }
-        GroupPresence::Going { since, read } => {
-            let wait = |since| schedule::wait(PollPhase::Going, since, starts, 0.0);
+        GroupPresence::Deleting { since, read } => {
+            let wait = |since| schedule::until_next_read(PollPhase::Deleting, since, starts, 0.0);
             read_next(wait, (*since, *read), known, now)
         }
-        GroupPresence::There { .. } if leaves => ScheduledAction {
+        GroupPresence::Exists { .. } if leaves => ScheduledAction {
             action: PodAction::Delete,
             at: drained(pod, known, now),
         },
-        GroupPresence::There { since, read, .. } if pod.is_some_and(is_finished) => {
-            let wait = |since| schedule::wait(PollPhase::Working, since, starts, 0.0);
+        GroupPresence::Exists { since, read, .. } if pod.is_some_and(is_finished) => {
+            let wait = |since| schedule::until_next_read(PollPhase::Working, since, starts, 0.0);
             let look = read_next(wait, (*since, *read), known, now);
             let delete = delete_finished(pod, known, now);
             // Azure restarts only a group that failed, and only a GET shows whether it did.
             let may_live = pod.is_some_and(has_failed) && look.at < delete.at;
             if may_live { look } else { delete }
         }
-        GroupPresence::There { .. } if known.is_failed => act(PodAction::Delete),
-        GroupPresence::There { since, read, ran } => {
+        GroupPresence::Exists { .. } if known.is_failed => act(PodAction::Delete),
+        GroupPresence::Exists {
+            since,
+            read,
+            has_run: ran,
+        } => {
             let phase = match (ran, pod.is_some_and(is_service)) {
                 (false, _) => PollPhase::Starting,
                 (true, true) => PollPhase::Serving,
                 (true, false) => PollPhase::Working,
             };
-            let share = pod.map_or(0.0, share);
-            let wait = |since| schedule::wait(phase, since, starts, share);
+            let share = pod.map_or(0.0, poll_offset);
+            let wait = |since| schedule::until_next_read(phase, since, starts, share);
             read_next(wait, (*since, *read), known, now)
         }
     }
@@ -253,13 +257,17 @@ fn decide(
 
 /// Reads the group until Azure shows it or its absence is proven. A PUT without an answer is sent again.
 fn look(leaves: bool, known: &PodState, now: Timestamp) -> ScheduledAction {
-    let Some(again) = known.absence.ask_again() else {
+    let Some(again) = known.absence.next_check_at() else {
         return ScheduledAction {
-            action: PodAction::Look,
+            action: PodAction::Discover,
             at: now,
         };
     };
-    let create = known.pauses.of(PodAction::Create).unwrap_or(now).max(now);
+    let create = known
+        .retry_times
+        .of(PodAction::Create)
+        .unwrap_or(now)
+        .max(now);
     if known.is_unanswered
         && !leaves
         && !known.is_refused
@@ -271,7 +279,7 @@ fn look(leaves: bool, known: &PodState, now: Timestamp) -> ScheduledAction {
         };
     }
     ScheduledAction {
-        action: PodAction::Look,
+        action: PodAction::Discover,
         at: again,
     }
 }
@@ -281,8 +289,8 @@ pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
     let leaves = pod.is_none_or(is_deleting);
     let before = match known.group {
         GroupPresence::Absent { .. } => return true,
-        GroupPresence::Going { .. } => PriorGroupState::Deleted,
-        GroupPresence::There { .. } => PriorGroupState::There,
+        GroupPresence::Deleting { .. } => PriorGroupState::Deleted,
+        GroupPresence::Exists { .. } => PriorGroupState::There,
         GroupPresence::Unknown if leaves => PriorGroupState::Deleted,
         GroupPresence::Unknown if pod.is_some_and(has_run) => PriorGroupState::There,
         // An operator wrote the pod's start time and may have sent a PUT: this process, or the one before it.
@@ -302,20 +310,20 @@ pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
 fn delete_finished(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> ScheduledAction {
     let seen = known.finished.unwrap_or(now);
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
-    let (first, last) = (later(seen, KEEP_SEEN), later(seen, KEEP_FINISHED));
+    let (first, last) = (later(seen, KEEP_SEEN), later(seen, FINISHED_GROUP_TTL));
     ScheduledAction {
         action: PodAction::Delete,
         at: if known.is_alive {
             now
         } else {
-            later(finished.unwrap_or(seen), KEEP_FINISHED).clamp(first, last)
+            later(finished.unwrap_or(seen), FINISHED_GROUP_TTL).clamp(first, last)
         },
     }
 }
 
 /// The pod's offset, from 0 to 1, within the interval at which running groups are read. It is derived from the UID,
 /// so it is stable and spreads the reads.
-fn share(pod: &Pod) -> f64 {
+fn poll_offset(pod: &Pod) -> f64 {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let digest = Sha256::digest(uid);
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX)
@@ -334,7 +342,7 @@ fn read_next(
         later(last, wait(between(since, last)))
     };
     ScheduledAction {
-        action: PodAction::Read,
+        action: PodAction::Refresh,
         at,
     }
 }
@@ -351,7 +359,7 @@ fn drained(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp {
         .deletion_grace_period_seconds
         .unwrap_or_default();
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-    later(known.leaving.unwrap_or(now), DRAIN.min(grace))
+    later(known.deletion_seen_at.unwrap_or(now), DRAIN.min(grace))
 }
 
 /// Whether the pod has a deletion timestamp.

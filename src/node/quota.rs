@@ -48,7 +48,7 @@ struct QuotaState {
     /// Whether all members' pods were listed at that time. The group of a pod that was not known then is counted
     /// twice: in Azure's usage, and as a group created since.
     knew_all: bool,
-    asked: Option<Instant>,
+    usages_read_at: Option<Instant>,
     /// Whether placements could use more than is left.
     is_short: bool,
 }
@@ -64,7 +64,7 @@ struct QuotaMember {
 /// A request to Azure: when it was sent, and which pods had groups then.
 pub struct UsageQuery {
     at: Instant,
-    there: HashSet<String>,
+    created_pods: HashSet<String>,
     knew_all: bool,
 }
 
@@ -82,30 +82,32 @@ impl RegionQuota {
     }
 
     /// Gives the placement no more pods. Its existing pods count for as long as they have workers.
-    pub fn close(&self, context: &Arc<PodsContext>) {
+    pub fn leave(&self, context: &Arc<PodsContext>) {
         for member in &mut lock(&self.0).members {
             member.is_closed |= member.is(context);
         }
     }
 
     /// Call this before asking Azure: records which pods have groups.
-    pub fn asking(&self) -> UsageQuery {
+    pub fn begin_query(&self) -> UsageQuery {
         let inner = lock(&self.0);
         let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
         UsageQuery {
             at: Instant::now(),
             knew_all: kept().all(|context| context.has_listed_pods()),
-            there: kept().flat_map(|context| context.created()).collect(),
+            created_pods: kept()
+                .flat_map(|context| context.pods_with_groups())
+                .collect(),
         }
     }
 
     /// Records Azure's answer; `usages` is `None` if the operator may not read them. An answer to an earlier
     /// request than the last one is ignored.
-    pub fn answered(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
+    pub fn finish_query(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
         let mut inner = lock(&self.0);
-        if inner.asked.is_none_or(|before| before <= asked.at) {
-            inner.asked = Some(asked.at);
-            (inner.usages, inner.counted) = (usages, asked.there);
+        if inner.usages_read_at.is_none_or(|before| before <= asked.at) {
+            inner.usages_read_at = Some(asked.at);
+            (inner.usages, inner.counted) = (usages, asked.created_pods);
             inner.knew_all = asked.knew_all;
         }
     }
@@ -121,7 +123,9 @@ impl RegionQuota {
         if !inner.knew_all && kept().all(|context| context.has_listed_pods()) {
             return true;
         }
-        let created: HashSet<String> = kept().flat_map(|context| context.created()).collect();
+        let created: HashSet<String> = kept()
+            .flat_map(|context| context.pods_with_groups())
+            .collect();
         inner.counted.iter().any(|uid| !created.contains(uid))
     }
 
@@ -129,17 +133,17 @@ impl RegionQuota {
     pub fn offer(&self, context: &Arc<PodsContext>) -> NodeOffer {
         let inner = &mut *lock(&self.0);
         inner.members.retain(|one| one.context.strong_count() > 0);
-        let seen = inner.look();
-        inner.share(&seen, Instant::now());
+        let seen = inner.observe_members();
+        inner.distribute(&seen, Instant::now());
         let mut all = inner.members.iter().zip(&seen);
         let own = all.find(|(member, _)| member.is(context));
         own.map(|(member, seen)| {
             let left = ComputeAmount {
-                cpu_milli: member.cpu.given.saturating_mul(CORE) - seen.load.groups.cpu_milli,
-                memory_bytes: seen.own.memory_bytes,
-                pods: member.pods.given - seen.load.groups.pods,
+                cpu_milli: member.cpu.assigned.saturating_mul(CORE) - seen.load.groups.cpu_milli,
+                memory_bytes: seen.remaining_capacity.memory_bytes,
+                pods: member.pods.assigned - seen.load.groups.pods,
             };
-            NodeOffer::of(&seen.load, left.at_most(seen.own))
+            NodeOffer::of(&seen.load, left.at_most(seen.remaining_capacity))
         })
         .unwrap_or_default()
     }
@@ -149,14 +153,14 @@ impl RegionQuota {
 struct MemberObservation {
     load: NodeLoad,
     /// What the placement's own capacity leaves.
-    own: ComputeAmount,
+    remaining_capacity: ComputeAmount,
     cores: &'static str,
     /// How many groups Azure still lets the subscription create; `None` if not known.
     creates: Option<i64>,
 }
 
 impl QuotaState {
-    fn look(&self) -> Vec<MemberObservation> {
+    fn observe_members(&self) -> Vec<MemberObservation> {
         let members = self.members.iter();
         let contexts = members.map(|one| (one, one.context.upgrade()));
         contexts
@@ -164,24 +168,24 @@ impl QuotaState {
                 let Some(context) = context else {
                     return MemberObservation::nothing();
                 };
-                let created = context.created();
-                let pods = context.pods();
+                let created = context.pods_with_groups();
+                let pods = context.pod_facts();
                 let load = NodeLoad::of(
                     pods.iter().map(Arc::as_ref),
                     |uid| self.counted.contains(uid),
                     |uid| created.contains(uid),
                 );
                 let settings = context.settings();
-                let own = capacity::asked(&settings.placement).minus(load.groups);
+                let own = capacity::placement_capacity(&settings.placement).minus(load.groups);
                 let creates = context.azure.creates_left(&context.scope);
                 MemberObservation {
                     load,
-                    own: if member.is_closed {
+                    remaining_capacity: if member.is_closed {
                         ComputeAmount::default()
                     } else {
                         own
                     },
-                    cores: capacity::cores(&settings.placement),
+                    cores: capacity::core_quota_name(&settings.placement),
                     creates: creates.map(|(left, _)| i64::try_from(left).unwrap_or(i64::MAX)),
                 }
             })
@@ -189,13 +193,13 @@ impl QuotaState {
     }
 
     /// Divides the cores that are left, by kind, and the groups that are left.
-    fn share(&mut self, seen: &[MemberObservation], now: Instant) {
+    fn distribute(&mut self, seen: &[MemberObservation], now: Instant) {
         let usages = self.usages.as_deref().unwrap_or_default();
         let of_kind = |kind: &str, one: &MemberObservation| kind.is_empty() || one.cores == kind;
         let left = |name: &str, kind: &str, taken: fn(&ComputeAmount) -> i64| {
             let uncounted = seen.iter().filter(|one| of_kind(kind, one));
             let uncounted: i64 = uncounted.map(|one| taken(&one.load.uncounted)).sum();
-            capacity::left_of(name, usages).map(|left| left.saturating_sub(uncounted))
+            capacity::remaining_quota(name, usages).map(|left| left.saturating_sub(uncounted))
         };
         self.is_short = false;
         for kind in ["StandardCores", "StandardSpotCores"] {
@@ -204,8 +208,8 @@ impl QuotaState {
             let members = members.filter(|(_, one)| of_kind(kind, one));
             let members = members.map(|(member, seen)| ShareRequest {
                 share: &mut member.cpu,
-                has: whole(seen.load.groups.cpu_milli),
-                more: seen.own.cpu_milli.max(0) / CORE,
+                used: whole(seen.load.groups.cpu_milli),
+                additional: seen.remaining_capacity.cpu_milli.max(0) / CORE,
             });
             self.is_short |= divide(left, members.collect(), now);
         }
@@ -216,8 +220,8 @@ impl QuotaState {
         let members = self.members.iter_mut().zip(seen);
         let members = members.map(|(member, seen)| ShareRequest {
             share: &mut member.pods,
-            has: seen.load.groups.pods,
-            more: seen.own.pods.max(0),
+            used: seen.load.groups.pods,
+            additional: seen.remaining_capacity.pods.max(0),
         });
         let left = [groups, creates].into_iter().flatten().min();
         self.is_short |= divide(left, members.collect(), now);
@@ -228,7 +232,7 @@ impl MemberObservation {
     fn nothing() -> Self {
         Self {
             load: NodeLoad::default(),
-            own: ComputeAmount::default(),
+            remaining_capacity: ComputeAmount::default(),
             cores: "",
             creates: None,
         }
@@ -249,63 +253,65 @@ fn whole(cpu_milli: i64) -> i64 {
 /// How much of a resource a placement may use in total.
 #[derive(Debug, Default)]
 pub(crate) struct QuotaShare {
-    pub(crate) given: i64,
+    pub(crate) assigned: i64,
     /// Earlier, larger amounts, and until when the other placements must leave them free.
-    before: Vec<(i64, Instant)>,
+    previously_assigned: Vec<(i64, Instant)>,
 }
 
 impl QuotaShare {
     /// The most that the placement may have used.
     fn held(&self) -> i64 {
-        let before = self.before.iter().map(|(had, _)| *had);
-        before.fold(self.given, i64::max)
+        let before = self.previously_assigned.iter().map(|(had, _)| *had);
+        before.fold(self.assigned, i64::max)
     }
 }
 
 /// A placement's share, how much of it is used, and how much more the placement could use.
 pub(crate) struct ShareRequest<'a> {
     pub(crate) share: &'a mut QuotaShare,
-    pub(crate) has: i64,
-    pub(crate) more: i64,
+    pub(crate) used: i64,
+    pub(crate) additional: i64,
 }
 
 /// Divides `left` units among placements; without a limit each gets all that it can use. Returns whether the
 /// placements could use more than is left.
 pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<ShareRequest<'_>>, now: Instant) -> bool {
     for wish in &mut wishes {
-        wish.share.before.retain(|(_, until)| now < *until);
+        wish.share
+            .previously_assigned
+            .retain(|(_, until)| now < *until);
     }
     let Some(left) = left.map(|left| left.max(0)) else {
         for wish in wishes {
-            give(wish.share, wish.has.saturating_add(wish.more), now);
+            assign(wish.share, wish.used.saturating_add(wish.additional), now);
         }
         return false;
     };
     let total = wishes
         .iter()
-        .map(|wish| wish.has)
+        .map(|wish| wish.used)
         .fold(left, i64::saturating_add);
-    let more: Vec<i64> = wishes.iter().map(|wish| wish.more).collect();
-    let fair = fair(left, &more);
+    let more: Vec<i64> = wishes.iter().map(|wish| wish.additional).collect();
+    let fair = fair_shares(left, &more);
     let wanted: Vec<i64> = wishes
         .iter()
         .zip(fair)
-        .map(|(wish, more)| wish.has + more)
+        .map(|(wish, more)| wish.used + more)
         .collect();
     // First reduce shares, so that the second pass sees what is still reserved.
     for (wish, wanted) in wishes.iter_mut().zip(&wanted) {
-        if *wanted <= wish.share.given {
-            give(wish.share, *wanted, now);
+        if *wanted <= wish.share.assigned {
+            assign(wish.share, *wanted, now);
         }
     }
     for at in 0..wishes.len() {
         let others = wishes.iter().enumerate().filter(|(other, _)| *other != at);
-        let held = others.map(|(_, wish)| wish.share.held().max(wish.has));
+        let held = others.map(|(_, wish)| wish.share.held().max(wish.used));
         let free = total.saturating_sub(held.fold(0, i64::saturating_add));
         let wish = &mut wishes[at];
-        if wanted[at] > wish.share.given {
-            let given = wanted[at].min(free).max(wish.share.given).max(wish.has);
-            wish.share.given = given;
+        if wanted[at] > wish.share.assigned {
+            let given = wanted[at].min(free).max(wish.share.assigned).max(wish.used);
+            wish.share.assigned = given;
         }
     }
     more.iter()
@@ -313,15 +319,17 @@ pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<ShareRequest<'_>>, now: 
         > left
 }
 
-fn give(share: &mut QuotaShare, given: i64, now: Instant) {
-    if given < share.given {
-        share.before.push((share.given, now + HANDOVER));
+fn assign(share: &mut QuotaShare, given: i64, now: Instant) {
+    if given < share.assigned {
+        share
+            .previously_assigned
+            .push((share.assigned, now + HANDOVER));
     }
-    share.given = given;
+    share.assigned = given;
 }
 
 /// Equal parts of `left`, none larger than what its placement can use; the remainder goes to the first.
-fn fair(left: i64, uses: &[i64]) -> Vec<i64> {
+fn fair_shares(left: i64, uses: &[i64]) -> Vec<i64> {
     let mut parts = vec![0; uses.len()];
     let mut left = left;
     let mut order: Vec<usize> = (0..uses.len()).collect();
@@ -363,12 +371,12 @@ mod tests {
 
     #[test]
     fn what_is_left_is_divided_equally_and_what_one_cannot_use_goes_to_the_others() {
-        assert_eq!(fair(12, &[100]), [12]);
-        assert_eq!(fair(12, &[100, 100]), [6, 6]);
-        assert_eq!(fair(13, &[100, 100]), [7, 6]);
-        assert_eq!(fair(12, &[2, 100, 0]), [2, 10, 0]);
-        assert_eq!(fair(0, &[2, 3]), [0, 0]);
-        assert_eq!(fair(9, &[2, 3]), [2, 3]);
+        assert_eq!(fair_shares(12, &[100]), [12]);
+        assert_eq!(fair_shares(12, &[100, 100]), [6, 6]);
+        assert_eq!(fair_shares(13, &[100, 100]), [7, 6]);
+        assert_eq!(fair_shares(12, &[2, 100, 0]), [2, 10, 0]);
+        assert_eq!(fair_shares(0, &[2, 3]), [0, 0]);
+        assert_eq!(fair_shares(9, &[2, 3]), [2, 3]);
     }
 
     /// Divides `left` among placements, each given as (used, could use more).
@@ -381,11 +389,11 @@ mod tests {
         let wishes = shares.iter_mut().zip(have);
         let wishes = wishes.map(|(share, (has, more))| ShareRequest {
             share,
-            has: *has,
-            more: *more,
+            used: *has,
+            additional: *more,
         });
         divide(left, wishes.collect(), now);
-        shares.iter().map(|share| share.given).collect()
+        shares.iter().map(|share| share.assigned).collect()
     }
 
     #[test]
@@ -422,7 +430,7 @@ mod tests {
                 now += Duration::from_secs(pause);
                 let late = offered.iter().filter(|(until, of, _)| *of == who && now < *until);
                 let late = late.map(|(_, _, given)| *given).max().unwrap_or(0);
-                let most = late.max(shares[who].given);
+                let most = late.max(shares[who].assigned);
                 if comes {
                     has[who] = (has[who] + count).min(most.max(has[who]));
                 } else {
@@ -431,7 +439,7 @@ mod tests {
                 let used: i64 = has.iter().sum();
                 prop_assert!(used <= total, "{used} of {total}: {has:?}");
                 let have: Vec<(i64, i64)> = has.iter().map(|has| (*has, 20)).collect();
-                offered.extend((0..3).map(|of| (now + HANDOVER, of, shares[of].given)));
+                offered.extend((0..3).map(|of| (now + HANDOVER, of, shares[of].assigned)));
                 let given = divided(Some(total - used), &mut shares, &have, now);
                 prop_assert!(given.iter().sum::<i64>() <= total.max(used));
             }

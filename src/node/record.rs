@@ -68,9 +68,9 @@ pub struct DiscoveredNode {
     /// The name of its placement.
     pub placement: String,
     /// Its last placement; `None` if the annotation is missing or names another placement.
-    pub record: Option<LastPlacement>,
+    pub last_placement: Option<LastPlacement>,
     /// What its status offers; `None` if it has no full status yet.
-    pub offers: Option<Advertised>,
+    pub advertised: Option<Advertised>,
 }
 
 /// What a node offers, and why it takes no pods, if so.
@@ -79,19 +79,19 @@ pub struct Advertised {
     /// The amounts.
     pub offer: NodeOffer,
     /// Why it takes no pods; `None` if it takes pods.
-    pub closed: Option<Unavailable>,
+    pub unavailable: Option<Unavailable>,
 }
 
 impl DiscoveredNode {
     /// What the node's status offers, if its groups are in the same scope, region and priority as `wanted`: until
     /// the region is checked again, this is the best answer. It is limited to the capacity of `wanted`.
-    pub fn offers(&self, wanted: &LastPlacement) -> Option<Advertised> {
-        let before = self.record.as_ref()?;
+    pub fn advertised_for(&self, wanted: &LastPlacement) -> Option<Advertised> {
+        let before = self.last_placement.as_ref()?;
         let is_same = before.scope() == wanted.scope()
             && before.placement.region == wanted.placement.region
             && before.placement.priority == wanted.placement.priority;
-        let offers = self.offers.clone().filter(|_| is_same)?;
-        let asked = capacity::asked(&wanted.placement);
+        let offers = self.advertised.clone().filter(|_| is_same)?;
+        let asked = capacity::placement_capacity(&wanted.placement);
         Some(Advertised {
             offer: NodeOffer {
                 allocatable: offers.offer.allocatable.at_most(asked),
@@ -103,7 +103,7 @@ impl DiscoveredNode {
 }
 
 /// A node that is known to belong to this pool ([`owned_by_another`]), even if its labels were changed.
-pub fn known(node: &Node, pool: &str, placement: &str) -> DiscoveredNode {
+pub fn discovered_node(node: &Node, pool: &str, placement: &str) -> DiscoveredNode {
     let annotations = node.metadata.annotations.as_ref();
     let text = |key: &str| annotations.and_then(|annotations| annotations.get(key));
     let record = text(ANNOTATION).and_then(|text| serde_json::from_str::<LastPlacement>(text).ok());
@@ -112,15 +112,15 @@ pub fn known(node: &Node, pool: &str, placement: &str) -> DiscoveredNode {
         pool: pool.to_owned(),
         pool_uid: text(POOL_UID_ANNOTATION).cloned(),
         placement: placement.to_owned(),
-        record: record.filter(|record| record.placement.name == placement),
-        offers: offers(node),
+        last_placement: record.filter(|record| record.placement.name == placement),
+        advertised: offers(node),
     }
 }
 
 /// The node, if it belongs to burstpool. The pool label alone proves nothing: a user with root access to a node can
 /// have its kubelet set the label, and nodes that are found here are drained and removed. So the node's name, type
 /// label and provider taint must also match.
-pub fn found(node: &Node) -> Option<DiscoveredNode> {
+pub fn discover(node: &Node) -> Option<DiscoveredNode> {
     let text =
         |from: &Option<BTreeMap<String, String>>, key: &str| from.as_ref()?.get(key).cloned();
     let name = node.metadata.name.clone()?;
@@ -132,7 +132,7 @@ pub fn found(node: &Node) -> Option<DiscoveredNode> {
         && taints
             .iter()
             .any(|taint| taint.key == PROVIDER_TAINT && taint.value.as_ref() == Some(&pool));
-    is_ours.then(|| known(node, &pool, &placement))
+    is_ours.then(|| discovered_node(node, &pool, &placement))
 }
 
 /// The pool of a node, by its labels; `None` if the node's name does not match them: a kubelet may set the labels
@@ -179,7 +179,10 @@ fn offers(node: &Node) -> Option<Advertised> {
         reason: azure.reason.clone().unwrap_or_default(),
         message: azure.message.clone().unwrap_or_default(),
     });
-    Some(Advertised { offer, closed })
+    Some(Advertised {
+        offer,
+        unavailable: closed,
+    })
 }
 
 #[cfg(test)]
@@ -199,7 +202,7 @@ mod tests {
     fn changed(changes: &Value) -> Option<DiscoveredNode> {
         let mut node = serde_json::to_value(node()).expect("JSON");
         json_patch::merge(&mut node, changes);
-        found(&serde_json::from_value(node).expect("a node"))
+        discover(&serde_json::from_value(node).expect("a node"))
     }
 
     #[test]
@@ -250,13 +253,13 @@ mod tests {
 
     #[test]
     fn a_node_tells_all_that_draining_it_takes() {
-        let found = found(&node()).expect("it is ours");
+        let found = discover(&node()).expect("it is ours");
         assert_eq!(
             (&*found.pool, &*found.placement, &*found.node),
             ("shop", "weu", "burst-shop-weu")
         );
-        let record = found.record.expect("it says so");
-        assert_eq!(record, facts().record);
+        let record = found.last_placement.expect("it says so");
+        assert_eq!(record, facts().last_placement);
         assert_eq!(record.placement.region, "westeurope");
         assert_eq!(record.scope().resource_group, "rg");
     }
@@ -265,33 +268,33 @@ mod tests {
     fn a_node_goes_on_offering_what_it_did_unless_its_groups_will_be_elsewhere() {
         let told = |facts: &NodeConfig| {
             let node = object::node(facts, Timestamp::UNIX_EPOCH);
-            found(&node).expect("it is ours")
+            discover(&node).expect("it is ours")
         };
         let mut before = facts();
-        let asked = before.record.clone();
+        let asked = before.last_placement.clone();
         let offer = before.offer;
-        let offers = told(&before).offers(&asked);
+        let offers = told(&before).advertised_for(&asked);
         assert_eq!(
             offers,
             Some(Advertised {
                 offer,
-                closed: None
+                unavailable: None
             })
         );
-        before.closed = Some(Unavailable {
+        before.region_unavailable = Some(Unavailable {
             reason: "Exhausted".to_owned(),
             message: "no quota".to_owned(),
         });
-        let closed = before.closed.clone();
+        let unavailable = before.region_unavailable.clone();
         assert_eq!(
-            told(&before).offers(&asked),
-            Some(Advertised { offer, closed })
+            told(&before).advertised_for(&asked),
+            Some(Advertised { offer, unavailable })
         );
 
         let mut less = asked.clone();
         less.placement.capacity.cpu = Quantity("250m".to_owned());
         let offers = told(&before)
-            .offers(&less)
+            .advertised_for(&less)
             .expect("it is in the same place");
         assert_eq!(
             (
@@ -302,12 +305,12 @@ mod tests {
         );
         let mut elsewhere = asked.clone();
         elsewhere.placement.region = "northeurope".to_owned();
-        assert_eq!(told(&before).offers(&elsewhere), None);
+        assert_eq!(told(&before).advertised_for(&elsewhere), None);
         let mut elsewhere = asked.clone();
         elsewhere.subscription_id = "other".to_owned();
-        assert_eq!(told(&before).offers(&elsewhere), None);
+        assert_eq!(told(&before).advertised_for(&elsewhere), None);
         let silent = changed(&json!({"status": null})).expect("it is ours");
-        assert_eq!(silent.offers(&asked), None);
+        assert_eq!(silent.advertised_for(&asked), None);
     }
 
     #[test]
@@ -327,12 +330,12 @@ mod tests {
 
     #[test]
     fn an_annotation_that_is_missing_broken_or_of_another_placement_says_nothing() {
-        let mut other = facts().record;
+        let mut other = facts().last_placement;
         other.placement.name = "neu".to_owned();
         for text in [json!(null), json!("{"), json!(other.text())] {
             let changes = json!({"metadata": {"annotations": {ANNOTATION: text}}});
             let found = changed(&changes).expect("it is ours");
-            assert_eq!(found.record, None, "{text}");
+            assert_eq!(found.last_placement, None, "{text}");
         }
     }
 }

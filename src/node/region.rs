@@ -22,15 +22,15 @@ use crate::api::Placement;
 use crate::burst::hold::later;
 
 /// The interval between two checks.
-const EVERY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval after a check that failed, and the shortest one when groups have gone.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the first check waits for the first LIST of groups.
-const LISTED: Duration = Duration::from_secs(5);
+const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after a failure is reported the check runs: many failures are reported at once.
-const SETTLE: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// The shortest time between two checks that failures cause.
-const APART: Duration = Duration::from_secs(2);
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the offer is computed again without a notification: other placements of the region change it, too.
 const RECOUNT: Duration = Duration::from_secs(1);
@@ -39,24 +39,24 @@ const RECOUNT: Duration = Duration::from_secs(1);
 const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// Keeps the offer in `facts`, and whether the region is closed, up to date until `cancel`.
-pub async fn keep(
+pub async fn run(
     context: Arc<PodsContext>,
     facts: watch::Sender<NodeConfig>,
     cancel: CancellationToken,
 ) {
     // Azure's usage includes the operator's own groups. Until these are known, a node with many groups would seem
     // to be full.
-    let listed = tokio::time::timeout(LISTED, context.until_listed());
+    let listed = tokio::time::timeout(FIRST_LIST_TIMEOUT, context.wait_until_listed());
     if cancel.run_until_cancelled(listed).await.is_some() {
         // Azure may take a minute to answer, and the code that cancels this task waits for its end.
         cancel
-            .run_until_cancelled(ask_on(&context, &facts, &cancel))
+            .run_until_cancelled(poll_until_dropped(&context, &facts, &cancel))
             .await;
     }
-    context.quota.close(&context);
+    context.quota.leave(&context);
 }
 
-async fn ask_on(
+async fn poll_until_dropped(
     context: &Arc<PodsContext>,
     facts: &watch::Sender<NodeConfig>,
     cancel: &CancellationToken,
@@ -64,41 +64,41 @@ async fn ask_on(
     let mut known = RegionState::default();
     loop {
         let began = Instant::now();
-        let before = facts.borrow().closed.clone();
-        let mut next = began + known.ask(context, before.as_ref()).await;
-        set(facts, cancel, &known, context);
+        let before = facts.borrow().region_unavailable.clone();
+        let mut next = began + known.poll(context, before.as_ref()).await;
+        publish(facts, cancel, &known, context);
         let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
         recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => break,
-                () = context.trouble.notified() => next = next.min(soon(began)),
+                () = context.azure_failed.notified() => next = next.min(early_poll_at(began)),
                 _ = recount.tick() => if context.quota.is_outdated() {
-                    next = next.min(Instant::now().max(began + AGAIN));
+                    next = next.min(Instant::now().max(began + RETRY_INTERVAL));
                 },
             }
-            set(facts, cancel, &known, context);
+            publish(facts, cancel, &known, context);
         }
     }
 }
 
 /// When to check after a failure. Failures that repeat, as with a thousand pods whose image cannot be pulled, must
 /// not use up the pods' rate of reads.
-fn soon(asked: Instant) -> Instant {
-    (Instant::now() + SETTLE).max(asked + APART)
+fn early_poll_at(asked: Instant) -> Instant {
+    (Instant::now() + DEBOUNCE).max(asked + MIN_POLL_INTERVAL)
 }
 
 /// The region's last answer.
 #[derive(Default)]
 struct RegionState {
-    closed: Option<Unavailable>,
+    unavailable: Option<Unavailable>,
     notice: Option<String>,
 }
 
 impl RegionState {
     /// Checks the region; returns the time until the next check.
-    async fn ask(&mut self, context: &Arc<PodsContext>, before: Option<&Unavailable>) -> Duration {
-        let (settings, asked) = (context.settings(), context.quota.asking());
+    async fn poll(&mut self, context: &Arc<PodsContext>, before: Option<&Unavailable>) -> Duration {
+        let (settings, asked) = (context.settings(), context.quota.begin_query());
         let placement = &settings.placement;
         let answer = context
             .azure
@@ -109,18 +109,19 @@ impl RegionState {
         let is_only_unread = is_forbidden && context.can_list().await;
         match answer {
             Ok(usages) => {
-                (self.closed, self.notice) = (exhausted(placement, &usages), None);
-                context.quota.answered(asked, Some(usages));
-                EVERY
+                (self.unavailable, self.notice) = (exhausted(placement, &usages), None);
+                context.quota.finish_query(asked, Some(usages));
+                POLL_INTERVAL
             }
             Err(_) if is_only_unread => {
-                (self.closed, self.notice) = (None, Some(unread(&placement.region)));
-                context.quota.answered(asked, None);
-                EVERY
+                (self.unavailable, self.notice) =
+                    (None, Some(unreadable_quota_message(&placement.region)));
+                context.quota.finish_query(asked, None);
+                POLL_INTERVAL
             }
             Err(error) => {
-                let (closed, pause) = unasked(&error, before);
-                (self.closed, self.notice) = (Some(closed), None);
+                let (closed, pause) = poll_failure(&error, before);
+                (self.unavailable, self.notice) = (Some(closed), None);
                 pause
             }
         }
@@ -132,7 +133,7 @@ fn is_forbidden(error: &Error) -> bool {
     error.failure().is_some_and(|failure| failure.status == 403)
 }
 
-fn unread(region: &str) -> String {
+fn unreadable_quota_message(region: &str) -> String {
     format!(
         "the quotas of region '{region}' cannot be read: the operator's identity lacks \
          Microsoft.ContainerInstance/locations/usages/read on the subscription"
@@ -164,22 +165,22 @@ fn throttled(context: &PodsContext) -> Option<Unavailable> {
 
 /// Writes the result into `facts`, unless the check was cancelled: the code that cancels it decides what the node
 /// shows from then on.
-fn set(
+fn publish(
     facts: &watch::Sender<NodeConfig>,
     cancel: &CancellationToken,
     known: &RegionState,
     context: &Arc<PodsContext>,
 ) {
     let offer = context.quota.offer(context);
-    let closed = known.closed.clone().or_else(|| throttled(context));
+    let closed = known.unavailable.clone().or_else(|| throttled(context));
     facts.send_if_modified(|facts| {
         if cancel.is_cancelled() {
             return false;
         }
-        let before = facts.closed.clone();
+        let before = facts.region_unavailable.clone();
         // While Azure does not answer, the last offer stands.
         let offer = if known
-            .closed
+            .unavailable
             .as_ref()
             .is_some_and(|closed| closed.reason != EXHAUSTED)
         {
@@ -187,11 +188,11 @@ fn set(
         } else {
             offer
         };
-        let changed =
-            (facts.offer, &facts.closed, &facts.notice) != (offer, &closed, &known.notice);
-        (facts.offer, facts.closed) = (offer, closed);
-        facts.notice.clone_from(&known.notice);
-        if facts.closed != before {
+        let changed = (facts.offer, &facts.region_unavailable, &facts.region_notice)
+            != (offer, &closed, &known.notice);
+        (facts.offer, facts.region_unavailable) = (offer, closed);
+        facts.region_notice.clone_from(&known.notice);
+        if facts.region_unavailable != before {
             log(facts, before.as_ref());
         }
         changed
@@ -200,7 +201,7 @@ fn set(
 
 fn log(facts: &NodeConfig, before: Option<&Unavailable>) {
     let node = facts.name();
-    match &facts.closed {
+    match &facts.region_unavailable {
         Some(Unavailable { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
             tracing::warn!(%node, %reason, %message, "closed");
         }
@@ -213,17 +214,18 @@ fn log(facts: &NodeConfig, before: Option<&Unavailable>) {
 
 /// Why a failed check closes the placement, and the time until the next check. If the placement is already closed
 /// for the same reason, the old message stays: every change of it writes the node and the pool's status.
-fn unasked(error: &Error, before: Option<&Unavailable>) -> (Unavailable, Duration) {
+fn poll_failure(error: &Error, before: Option<&Unavailable>) -> (Unavailable, Duration) {
     let reason = error.verdict().reason;
     let before = before.filter(|before| before.reason == reason);
     let (message, pause, is_told) = if let Error::Waiting { what, wait } = error {
         // Before the wait is over, the client sends nothing. An earlier message with Azure's own text says more.
         let message = format!("{what}: not sent, Azure asked to wait");
-        (message, EVERY.min(*wait), before.is_some())
+        (message, POLL_INTERVAL.min(*wait), before.is_some())
     } else {
-        let message = error.story();
-        let is_told = before.is_some_and(|before| gist(&before.message).eq(gist(&message)));
-        (message, AGAIN, is_told)
+        let message = error.error_chain();
+        let is_told =
+            before.is_some_and(|before| stable_words(&before.message).eq(stable_words(&message)));
+        (message, RETRY_INTERVAL, is_told)
     };
     let new = || Unavailable {
         reason: reason.to_owned(),
@@ -235,7 +237,7 @@ fn unasked(error: &Error, before: Option<&Unavailable>) -> (Unavailable, Duratio
 
 /// The words of a message without numbers, times and trace IDs, which differ in each error of Microsoft Entra ID. A
 /// word with digits that begins with a capital and has no hyphen is an error code, and is kept.
-fn gist(message: &str) -> impl Iterator<Item = &str> {
+fn stable_words(message: &str) -> impl Iterator<Item = &str> {
     let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
     words.filter(|word| {
         let is_code = word.starts_with(|c: char| c.is_ascii_uppercase()) && !word.contains('-');
@@ -248,7 +250,7 @@ const EXHAUSTED: &str = "QuotaExhausted";
 
 /// The limit of the region that is reached, if any.
 fn exhausted(placement: &Placement, usages: &[QuotaUsage]) -> Option<Unavailable> {
-    let cores = capacity::cores(placement);
+    let cores = capacity::core_quota_name(placement);
     let full = usages.iter().find(|usage| {
         (usage.is_of("ContainerGroups") || usage.is_of(cores)) && usage.used >= usage.limit
     })?;
@@ -270,10 +272,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn trouble_is_looked_into_at_once_and_trouble_that_goes_on_only_now_and_then() {
         let long_ago = Instant::now();
-        tokio::time::advance(EVERY).await;
-        assert_eq!(soon(long_ago), Instant::now() + SETTLE);
+        tokio::time::advance(POLL_INTERVAL).await;
+        assert_eq!(early_poll_at(long_ago), Instant::now() + DEBOUNCE);
         let just_now = Instant::now();
-        assert_eq!(soon(just_now), just_now + APART);
+        assert_eq!(early_poll_at(just_now), just_now + MIN_POLL_INTERVAL);
     }
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
             assert!(!is_forbidden(&refused(status, code)), "{status}");
         }
         assert!(!is_forbidden(&waiting(5)));
-        assert!(unread("westus").contains("locations/usages/read"));
+        assert!(unreadable_quota_message("westus").contains("locations/usages/read"));
     }
 
     /// The client's error while Azure has asked it to wait for `seconds` more.
@@ -310,13 +312,13 @@ mod tests {
             reason: "Throttled".to_owned(),
             message: "too many requests".to_owned(),
         };
-        let (closed, pause) = unasked(&waiting(590), Some(&throttled));
-        assert_eq!((&closed, pause), (&throttled, EVERY));
-        let (closed, pause) = unasked(&waiting(7), Some(&closed));
+        let (closed, pause) = poll_failure(&waiting(590), Some(&throttled));
+        assert_eq!((&closed, pause), (&throttled, POLL_INTERVAL));
+        let (closed, pause) = poll_failure(&waiting(7), Some(&closed));
         assert_eq!((closed, pause), (throttled, Duration::from_secs(7)));
         // Another call got the request to wait.
-        let (first, _) = unasked(&waiting(590), None);
-        let (second, _) = unasked(&waiting(585), Some(&first));
+        let (first, _) = poll_failure(&waiting(590), None);
+        let (second, _) = poll_failure(&waiting(585), Some(&first));
         assert_eq!(first, second);
     }
 
@@ -329,10 +331,10 @@ mod tests {
         let first = refused("AADSTS7000215", "0a1f-77c0", "2026-11-24 10:00:00Z");
         let again = refused("AADSTS7000215", "93be-1d2c", "2026-11-24 10:00:05Z");
         let other = refused("AADSTS7000222", "93be-1d2c", "2026-11-24 10:00:05Z");
-        let (first, pause) = unasked(&first, None);
-        assert_eq!(pause, AGAIN);
-        assert_eq!(unasked(&again, Some(&first)).0, first);
-        assert_ne!(unasked(&other, Some(&first)).0, first);
+        let (first, pause) = poll_failure(&first, None);
+        assert_eq!(pause, RETRY_INTERVAL);
+        assert_eq!(poll_failure(&again, Some(&first)).0, first);
+        assert_ne!(poll_failure(&other, Some(&first)).0, first);
     }
 
     #[test]

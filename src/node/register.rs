@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::ObjectTarget;
 use super::object::NodeConfig;
-use super::registration::{LOOK_AGAIN, RegistrationStep, steps};
-use super::watched::{read, reported_items};
+use super::registration::{RESYNC_INTERVAL, RegistrationStep, steps};
+use super::watched::{ok_or_log, report_item_errors};
 use super::{call, lease, record};
 use crate::api;
 use crate::k8s::refused::WriteBackoff;
@@ -34,7 +34,7 @@ const FIELD_MANAGER: &str = "burstpool-node";
 /// takes no pods.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 /// Timeout of one call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a registration ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum RegistrationEnd {
 
 /// Keeps the node registered until `cancel`, and then leaves it as it is. Ends at once if the node has another
 /// owner.
-pub async fn keep(
+pub async fn run(
     client: Client,
     facts: watch::Receiver<NodeConfig>,
     cancel: CancellationToken,
@@ -57,15 +57,15 @@ pub async fn keep(
     // The lease ends with the node's task, which may also end because the sender of `facts` is dropped.
     let ends = cancel.child_token();
     let node = async {
-        let end = keep_node(&client, facts, known, &cancel).await;
+        let end = reconcile_loop(&client, facts, known, &cancel).await;
         ends.cancel();
         end
     };
-    let (end, ()) = tokio::join!(node, lease::keep(&client, &name, uid, &ends));
+    let (end, ()) = tokio::join!(node, lease::run(&client, &name, uid, &ends));
     end
 }
 
-async fn keep_node(
+async fn reconcile_loop(
     client: &Client,
     mut facts: watch::Receiver<NodeConfig>,
     uid: watch::Sender<Option<String>>,
@@ -75,15 +75,15 @@ async fn keep_node(
     let nodes: Api<Node> = Api::all(client.clone());
     let guarded: Api<DeserializeGuard<Node>> = Api::all(client.clone());
     let watched = watcher::watch_object(guarded, &name).default_backoff();
-    let mut watched = Box::pin(reported_items("a virtual node", watched));
-    let mut again = tokio::time::interval(LOOK_AGAIN);
+    let mut watched = Box::pin(report_item_errors("a virtual node", watched));
+    let mut again = tokio::time::interval(RESYNC_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
     let mut refused = StepRefusals::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return RegistrationEnd::Cancelled,
-            seen = watched.next() => match seen.map(known) {
+            seen = watched.next() => match seen.map(watched_node) {
                 // The answer to a write can be newer than the watch. A write that is made from the older version
                 // would only be refused.
                 Some(Some(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
@@ -106,15 +106,15 @@ async fn keep_node(
             return RegistrationEnd::AnotherOwner;
         }
         uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
-        make_right(&nodes, &name, known, &wanted, &mut refused).await;
+        reconcile(&nodes, &name, known, &wanted, &mut refused).await;
     }
 }
 
 /// What the watch shows: the node, or that there is none. `None` if the watch fails or the node cannot be decoded.
 #[allow(clippy::option_option, reason = "no answer is not that there is none")]
-fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
+fn watched_node(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
     match seen {
-        Ok(Some(node)) => read(node).map(Some),
+        Ok(Some(node)) => ok_or_log(node).map(Some),
         Ok(None) => Some(None),
         Err(_) => None,
     }
@@ -125,7 +125,7 @@ type StepRefusals = HashMap<Discriminant<RegistrationStep>, WriteBackoff>;
 
 /// Executes the steps that correct the node, and updates `live` with the answers. A step that the API server
 /// refuses is repeated only after a back-off: the facts may change several times a second.
-async fn make_right(
+async fn reconcile(
     nodes: &Api<Node>,
     name: &str,
     live: &mut Option<Node>,
@@ -138,7 +138,7 @@ async fn make_right(
         if !refusals.may_write(Instant::now()) {
             continue;
         }
-        let taken = call::in_time(PATIENCE, take(nodes, name, &step)).await;
+        let taken = call::with_timeout(CALL_TIMEOUT, execute_step(nodes, name, &step)).await;
         refusals.answered(&taken, Instant::now());
         match taken {
             Ok(node) => *live = Some(node),
@@ -160,7 +160,7 @@ pub async fn remove(
     is_ours: impl Fn(&Node) -> bool,
 ) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let node = call::find(PATIENCE, &nodes, name).await?;
+    let node = call::find(CALL_TIMEOUT, &nodes, name).await?;
     if node.as_ref().is_some_and(|node| !is_ours(node)) {
         return Ok(());
     }
@@ -169,7 +169,9 @@ pub async fn remove(
     // create a node that was already removed.
     lease::remove(client, name, node.as_ref()).await?;
     let Some(node) = node else { return Ok(()) };
-    call::delete(PATIENCE, &nodes, &node, None).await.map(drop)
+    call::delete(CALL_TIMEOUT, &nodes, &node, None)
+        .await
+        .map(drop)
 }
 
 /// Whether the watch shows an older version of the node than `known`.
@@ -182,7 +184,11 @@ fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
 }
 
 /// Executes a step; returns the node afterwards.
-async fn take(nodes: &Api<Node>, name: &str, step: &RegistrationStep) -> Result<Node, kube::Error> {
+async fn execute_step(
+    nodes: &Api<Node>,
+    name: &str,
+    step: &RegistrationStep,
+) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let ours = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -234,7 +240,7 @@ mod tests {
         let mut refused = StepRefusals::new();
         let mut in_a_burst = async || {
             for _ in 0..100 {
-                make_right(&nodes, "node", &mut None, &facts(), &mut refused).await;
+                reconcile(&nodes, "node", &mut None, &facts(), &mut refused).await;
             }
             sent.swap(0, Ordering::Relaxed)
         };
@@ -265,11 +271,14 @@ mod tests {
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
         let client = Client::try_from(config).expect("a client");
-        let removed =
-            tokio::time::timeout(2 * PATIENCE, remove(&client, "burst-shop-weu", |_| true)).await;
+        let removed = tokio::time::timeout(
+            2 * CALL_TIMEOUT,
+            remove(&client, "burst-shop-weu", |_| true),
+        )
+        .await;
         assert!(removed.expect("it ends").is_err());
         let removed = lease::remove(&client, "burst-shop-weu", None);
-        let removed = tokio::time::timeout(2 * PATIENCE, removed).await;
+        let removed = tokio::time::timeout(2 * CALL_TIMEOUT, removed).await;
         assert!(removed.expect("it ends").is_err());
     }
 }

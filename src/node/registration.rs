@@ -16,12 +16,12 @@ use super::object::{self, CLOSED_TAINT, LAST_RESORT_TAINT, NodeConfig, PROVIDER_
 use super::record;
 
 /// The taints that burstpool manages; all others stay.
-const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
+const OWN_TAINTS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
 /// How often the node is compared although nothing changed: its status must be renewed.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+pub const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// The age in seconds from which a status is written again although nothing changed: a minute, less the interval
 /// between two comparisons.
-const STATUS_AGE: i64 = 60 - LOOK_AGAIN.as_secs().cast_signed();
+const STATUS_AGE: i64 = 60 - RESYNC_INTERVAL.as_secs().cast_signed();
 
 type NodeQuantities = BTreeMap<String, Quantity>;
 
@@ -80,7 +80,7 @@ fn labels(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
 /// client has changed stays. Server-side apply cannot remove them: a label that was set at creation has a field
 /// owner that no later apply removes.
 fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String> {
-    let before = record::found(live).and_then(|found| found.record);
+    let before = record::discover(live).and_then(|found| found.last_placement);
     let before = before.map(|record| record.placement.labels);
     let has = |key: &str| live.metadata.labels.as_ref()?.get(key);
     let before = before.into_iter().flatten();
@@ -96,7 +96,7 @@ fn taints(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
         .as_ref()
         .and_then(|spec| spec.taints.clone())
         .unwrap_or_default();
-    let is_ours = |taint: &Taint| OURS.contains(&taint.key.as_str());
+    let is_ours = |taint: &Taint| OWN_TAINTS.contains(&taint.key.as_str());
     let same = |a: &Taint, b: &Taint| a.key == b.key && a.value == b.value && a.effect == b.effect;
     let wanted = object::taints(facts);
     let ours: Vec<&Taint> = has.iter().filter(|taint| is_ours(taint)).collect();
@@ -116,12 +116,12 @@ fn taints(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
 fn status(live: &Node, facts: &NodeConfig, now: Timestamp) -> Option<RegistrationStep> {
     let old = live.status.as_ref();
     let wanted = object::status(facts, old, now);
-    let is_right = old.is_some_and(|old| says_the_same(old, &wanted) && is_fresh(old, now));
+    let is_right = old.is_some_and(|old| is_same_status(old, &wanted) && is_fresh(old, now));
     (!is_right).then(|| RegistrationStep::Status(Box::new(wanted)))
 }
 
 /// Whether the live status already contains everything that is wanted.
-fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
+fn is_same_status(live: &NodeStatus, wanted: &NodeStatus) -> bool {
     let alike = |a: &NodeCondition, b: &NodeCondition| {
         a.type_ == b.type_ && a.status == b.status && a.reason == b.reason && a.message == b.message
     };
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn closed(mut facts: NodeConfig) -> NodeConfig {
-        facts.closed = Some(Unavailable {
+        facts.region_unavailable = Some(Unavailable {
             reason: "Unreachable".into(),
             message: "no answer".into(),
         });
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(labels["topology.kubernetes.io/region"], "westeurope");
         let mut hostile = facts();
         hostile
-            .record
+            .last_placement
             .placement
             .labels
             .insert("type".into(), "mine".into());
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_label_that_the_placement_no_longer_has_is_removed_unless_another_writer_changed_it() {
         let mut before = facts();
-        let labels = &mut before.record.placement.labels;
+        let labels = &mut before.last_placement.placement.labels;
         labels.insert("tier".into(), "burst".into());
         labels.insert("team".into(), "shop".into());
         let mut node = object::node(&before, at(0));

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use crate::telemetry::{self, FailureStreak};
 
 /// The watch, with its failures counted and logged. `watch` says in the log what is watched.
-pub fn reported<K>(
+pub fn report_errors<K>(
     watch: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
@@ -20,19 +20,19 @@ pub fn reported<K>(
     events.inspect(move |event| match event {
         // This event comes before the list request is answered: it does not prove that the watch works.
         Ok(Event::Init) => {}
-        Ok(_) => streak.worked(),
+        Ok(_) => streak.record_success(),
         Err(error) => failed(&mut streak, error),
     })
 }
 
 /// The same for any other stream of a watcher: each item except an error proves that the watch works.
-pub fn reported_items<T>(
+pub fn report_item_errors<T>(
     watch: &'static str,
     items: impl Stream<Item = watcher::Result<T>>,
 ) -> impl Stream<Item = watcher::Result<T>> {
     let mut streak = FailureStreak::new(watch);
     items.inspect(move |item| match item {
-        Ok(_) => streak.worked(),
+        Ok(_) => streak.record_success(),
         Err(error) => failed(&mut streak, error),
     })
 }
@@ -48,7 +48,7 @@ fn failed(streak: &mut FailureStreak, error: &watcher::Error) {
 }
 
 /// Only the objects that can be decoded. An object that cannot be decoded is logged by name and skipped.
-pub fn readable<K>(
+pub fn skip_unreadable<K>(
     events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>>
 where
@@ -62,15 +62,15 @@ where
         Some(Ok(match event {
             Event::Init => Event::Init,
             Event::InitDone => Event::InitDone,
-            Event::Apply(object) => Event::Apply(read(object)?),
-            Event::InitApply(object) => Event::InitApply(read(object)?),
-            Event::Delete(object) => Event::Delete(read(object)?),
+            Event::Apply(object) => Event::Apply(ok_or_log(object)?),
+            Event::InitApply(object) => Event::InitApply(ok_or_log(object)?),
+            Event::Delete(object) => Event::Delete(ok_or_log(object)?),
         }))
     })
 }
 
 /// The object; if it cannot be decoded, `None`, and a log entry with its name.
-pub fn read<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
+pub fn ok_or_log<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
     match object.0 {
         Ok(object) => Some(object),
         Err(invalid) => {

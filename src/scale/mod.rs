@@ -22,7 +22,7 @@ mod step;
 mod wanted;
 
 pub use step::{ReplicaStep, ScalingHistory, step};
-pub use wanted::{DesiredReplicas, TriggerRequest, wanted};
+pub use wanted::{DesiredReplicas, TriggerRequest, desired_replicas};
 
 /// Converts a calculated number of replicas as the HPA's source does: truncated, and saturated at the range of
 /// `i32`.

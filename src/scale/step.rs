@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use crate::api::{PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 
 /// The default of `scaleDown.stabilizationWindowSeconds`, in seconds. The highest recommendation in it counts.
-const DOWN_WINDOW: i32 = 300;
+const DEFAULT_DOWNSCALE_WINDOW_SECONDS: i32 = 300;
 /// The period of the default policies, in seconds.
-const PERIOD: i32 = 15;
+const DEFAULT_PERIOD_SECONDS: i32 = 15;
 
 /// Earlier recommendations and changes of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn step(
     if current < spec.min_replicas {
         return bounded(spec.min_replicas, "there are fewer than minReplicas");
     }
-    let stable = stabilised(spec, history, current, wanted, now);
+    let stable = stabilize(spec, history, current, wanted, now);
     let mut step = limited(spec, history, current, stable, now);
     if step.held.is_none() && stable != wanted {
         step.held = Some(if wanted >= current {
@@ -97,7 +97,7 @@ pub fn step(
 
 /// Applies the stabilization windows: the lowest recent recommendation limits scaling up, the highest scaling
 /// down.
-fn stabilised(
+fn stabilize(
     spec: &WorkloadScale,
     history: &mut ScalingHistory,
     current: i32,
@@ -110,7 +110,7 @@ fn stabilised(
         behavior.scale_up.stabilization_window_seconds.unwrap_or(0),
     );
     let down = behavior.scale_down.stabilization_window_seconds;
-    let down = before(now, down.unwrap_or(DOWN_WINDOW));
+    let down = before(now, down.unwrap_or(DEFAULT_DOWNSCALE_WINDOW_SECONDS));
     let (mut lowest, mut highest) = (wanted, wanted);
     for (at, recommended) in &history.recommended {
         if *at > up {
@@ -216,7 +216,7 @@ const fn policy(kind: PolicyType, value: i32) -> ScalingPolicy {
     ScalingPolicy {
         kind,
         value,
-        period_seconds: PERIOD,
+        period_seconds: DEFAULT_PERIOD_SECONDS,
     }
 }
 

@@ -16,7 +16,7 @@ pub struct TriggerRequest<'a> {
     /// The trigger's name.
     pub trigger: &'a str,
     /// Its proposal.
-    pub wish: ReplicaProposal,
+    pub proposal: ReplicaProposal,
 }
 
 /// What all triggers of a workload ask for together.
@@ -27,13 +27,17 @@ pub struct DesiredReplicas {
     /// The trigger that asks for them. `None` if no trigger does, or if the present replicas are kept.
     pub trigger: Option<String>,
     /// An active trigger whose spec contains no replicas.
-    pub unsaid: Option<String>,
+    pub without_replicas: Option<String>,
     /// A trigger whose value is unknown. Because of it, the workload is not scaled in.
-    pub keeps: Option<String>,
+    pub held_by: Option<String>,
 }
 
 /// The greatest proposal, or `minReplicas` if there is none. `current` is the target's `spec.replicas`.
-pub fn wanted(spec: &WorkloadScale, asks: &[TriggerRequest<'_>], current: i32) -> DesiredReplicas {
+pub fn desired_replicas(
+    spec: &WorkloadScale,
+    asks: &[TriggerRequest<'_>],
+    current: i32,
+) -> DesiredReplicas {
     let tolerances = Tolerances::of(spec);
     let mut all = DesiredReplicas {
         replicas: spec.min_replicas,
@@ -46,10 +50,10 @@ pub fn wanted(spec: &WorkloadScale, asks: &[TriggerRequest<'_>], current: i32) -
         }
     };
     for ask in asks {
-        match ask.wish {
-            ReplicaProposal::Quiet => {}
-            ReplicaProposal::Unsaid => all.unsaid = Some(ask.trigger.to_owned()),
-            ReplicaProposal::Keep => all.keeps = Some(ask.trigger.to_owned()),
+        match ask.proposal {
+            ReplicaProposal::Inactive => {}
+            ReplicaProposal::ActiveOnly => all.without_replicas = Some(ask.trigger.to_owned()),
+            ReplicaProposal::Hold => all.held_by = Some(ask.trigger.to_owned()),
             ReplicaProposal::Replicas(replicas) => take(ask.trigger, replicas),
             ReplicaProposal::PerReplica { value, threshold } => {
                 take(
@@ -61,7 +65,7 @@ pub fn wanted(spec: &WorkloadScale, asks: &[TriggerRequest<'_>], current: i32) -
     }
     // A trigger with an unknown value might ask for more. As in an HPA with a failing metric, the other
     // triggers may only add replicas.
-    if all.keeps.is_some() && all.replicas < current {
+    if all.held_by.is_some() && all.replicas < current {
         all.replicas = current;
         all.trigger = None;
     }
@@ -140,9 +144,9 @@ mod tests {
     fn replicas_for(behavior: &Value, value: f64, threshold: f64, current: i32) -> i32 {
         let ask = TriggerRequest {
             trigger: "a",
-            wish: per_replica(value, threshold),
+            proposal: per_replica(value, threshold),
         };
-        wanted(&spec(behavior), &[ask], current).replicas
+        desired_replicas(&spec(behavior), &[ask], current).replicas
     }
 
     #[test]
@@ -195,25 +199,28 @@ mod tests {
     #[test]
     fn the_greatest_wish_counts_and_says_whose_it_is() {
         let spec = spec(&json!({}));
-        let ask = |trigger, wish| TriggerRequest { trigger, wish };
+        let ask = |trigger, wish| TriggerRequest {
+            trigger,
+            proposal: wish,
+        };
         let asks = [
             ask("requests", per_replica(1520.0, 100.0)),
             ask("hours", ReplicaProposal::Replicas(20)),
-            ask("pager", ReplicaProposal::Quiet),
+            ask("pager", ReplicaProposal::Inactive),
         ];
-        let all = wanted(&spec, &asks, 8);
+        let all = desired_replicas(&spec, &asks, 8);
         assert_eq!((all.replicas, all.trigger.as_deref()), (20, Some("hours")));
-        let quiet = wanted(&spec, &[ask("pager", ReplicaProposal::Quiet)], 8);
+        let quiet = desired_replicas(&spec, &[ask("pager", ReplicaProposal::Inactive)], 8);
         assert_eq!(
             (quiet.replicas, quiet.trigger),
             (2, None),
             "all are quiet: the fewest"
         );
-        let few = wanted(&spec, &[ask("hours", ReplicaProposal::Replicas(1))], 8);
+        let few = desired_replicas(&spec, &[ask("hours", ReplicaProposal::Replicas(1))], 8);
         assert_eq!((few.replicas, few.trigger.as_deref()), (1, Some("hours")));
-        let unsaid = wanted(&spec, &[ask("hours", ReplicaProposal::Unsaid)], 8);
+        let unsaid = desired_replicas(&spec, &[ask("hours", ReplicaProposal::ActiveOnly)], 8);
         assert_eq!(
-            (unsaid.replicas, unsaid.unsaid.as_deref()),
+            (unsaid.replicas, unsaid.without_replicas.as_deref()),
             (2, Some("hours"))
         );
     }
@@ -222,14 +229,17 @@ mod tests {
     fn while_one_value_is_not_known_the_others_may_only_add() {
         let spec = spec(&json!({}));
         let with = |wish, current| {
-            let ask = |trigger, wish| TriggerRequest { trigger, wish };
-            let asks = [ask("requests", ReplicaProposal::Keep), ask("hours", wish)];
-            let all = wanted(&spec, &asks, current);
-            (all.replicas, all.keeps.is_some())
+            let ask = |trigger, wish| TriggerRequest {
+                trigger,
+                proposal: wish,
+            };
+            let asks = [ask("requests", ReplicaProposal::Hold), ask("hours", wish)];
+            let all = desired_replicas(&spec, &asks, current);
+            (all.replicas, all.held_by.is_some())
         };
         assert_eq!(with(ReplicaProposal::Replicas(5), 12), (12, true));
         assert_eq!(with(ReplicaProposal::Replicas(20), 12), (20, true));
-        assert_eq!(with(ReplicaProposal::Quiet, 12), (12, true));
-        assert_eq!(with(ReplicaProposal::Quiet, 0), (2, true));
+        assert_eq!(with(ReplicaProposal::Inactive, 12), (12, true));
+        assert_eq!(with(ReplicaProposal::Inactive, 0), (2, true));
     }
 }

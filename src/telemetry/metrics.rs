@@ -168,7 +168,7 @@ impl Metrics {
     }
 
     /// Sets whether this process is the leader.
-    pub fn leads(&self, leads: bool) {
+    pub fn set_leader(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 

@@ -13,4 +13,4 @@ mod watches;
 pub use clock::ServerClock;
 pub use metrics::{CallOutcome, Metrics, STATES};
 pub use server::{Readiness, ReadinessCheck, bind, serve};
-pub use watches::{FailureStreak, unreadable, whole};
+pub use watches::{FailureStreak, error_chain, unreadable};

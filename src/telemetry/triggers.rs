@@ -91,7 +91,7 @@ impl Metrics {
     }
 
     /// Records how long a trigger's source took to answer. An answer without a value counts as an error.
-    pub fn asked(&self, pool: &str, trigger: &str, took: Duration, has_value: bool) {
+    pub fn record_query(&self, pool: &str, trigger: &str, took: Duration, has_value: bool) {
         let labels = &[pool, trigger];
         let latency = self.triggers.latency.with_label_values(labels);
         latency.observe(took.as_secs_f64());
@@ -126,8 +126,8 @@ mod tests {
     fn a_trigger_has_a_value_a_state_errors_and_latencies_until_it_is_no_more() {
         let metrics = Metrics::default();
         metrics.trigger("shop", "requests", true, Some(1520.0));
-        metrics.asked("shop", "requests", Duration::from_millis(20), true);
-        metrics.asked("shop", "requests", Duration::from_secs(5), false);
+        metrics.record_query("shop", "requests", Duration::from_millis(20), true);
+        metrics.record_query("shop", "requests", Duration::from_secs(5), false);
         metrics.refused_alert("unauthenticated");
         let text = metrics.text();
         let labels = r#"{pool="shop",trigger="requests"}"#;

@@ -10,7 +10,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
 /// How often to repeat the warning while a watch keeps failing.
-const REMIND: Duration = Duration::from_mins(5);
+const WARN_INTERVAL: Duration = Duration::from_mins(5);
 
 static FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
@@ -65,18 +65,18 @@ impl FailureStreak {
     /// while they continue. Returns whether it logged a warning.
     pub fn failed(&mut self, error: &dyn std::error::Error) -> bool {
         FAILURES.with_label_values(&[self.watch]).inc();
-        let warns = self.warned.is_none_or(|at| at.elapsed() >= REMIND);
+        let warns = self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
         if warns {
             self.warned = Some(Instant::now());
-            tracing::warn!(watch = self.watch, error = %whole(error), "a watch fails");
+            tracing::warn!(watch = self.watch, error = %error_chain(error), "a watch fails");
         } else {
-            tracing::debug!(watch = self.watch, error = %whole(error), "a watch fails");
+            tracing::debug!(watch = self.watch, error = %error_chain(error), "a watch fails");
         }
         warns
     }
 
     /// Records that the watch has delivered something, which ends the consecutive failures.
-    pub fn worked(&mut self) {
+    pub fn record_success(&mut self) {
         if self.warned.take().is_some() {
             tracing::info!(watch = self.watch, "the watch works again");
         }
@@ -84,7 +84,7 @@ impl FailureStreak {
 }
 
 /// The error with its sources, separated by colons. A source whose text the error already contains is left out.
-pub fn whole(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -108,9 +108,9 @@ mod tests {
         let mut streak = FailureStreak::new("tests");
         assert!(streak.failed(&error), "the first one is seen");
         assert!(!streak.failed(&error));
-        tokio::time::advance(REMIND).await;
+        tokio::time::advance(WARN_INTERVAL).await;
         assert!(streak.failed(&error), "it is not forgotten");
-        streak.worked();
+        streak.record_success();
         assert!(streak.failed(&error), "the next one is another");
         let text = Metrics::new().text();
         let line = "burstpool_watch_failures_total{watch=\"tests\"} 4";

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::api::{Alert, FiringAlert};
 
 /// How many alerts of a trigger are kept, as many as fit into a status. One is enough to make it active.
-const REMEMBERED: usize = 64;
+const MAX_REMEMBERED: usize = 64;
 
 /// What a webhook payload reports about one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct AlertNotice {
     /// Alertmanager's fingerprint of the labels, or a hash of them if it sent none.
     pub fingerprint: String,
     /// Whether it fires. Otherwise it is resolved.
-    pub fires: bool,
+    pub is_firing: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +59,7 @@ pub fn read(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
         ));
     }
     let notices = payload.alerts.into_iter().map(|entry| AlertNotice {
-        fires: entry.status == AlertState::Firing,
+        is_firing: entry.status == AlertState::Firing,
         fingerprint: if entry.fingerprint.is_empty() {
             fingerprint(&entry.labels)
         } else {
@@ -94,17 +94,17 @@ impl ActiveAlerts {
     }
 
     /// Applies the notices that match the trigger. Returns whether any did.
-    pub fn take(&mut self, spec: &Alert, notices: &[AlertNotice], now: Timestamp) -> bool {
+    pub fn apply(&mut self, spec: &Alert, notices: &[AlertNotice], now: Timestamp) -> bool {
         self.0.retain(|_, expires| *expires > now);
         let believed = Duration::from(spec.expire_after);
         let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
         let ours = || notices.iter().filter(|notice| matches(spec, notice));
         // Resolved alerts first, because they make room.
-        for over in ours().filter(|notice| !notice.fires) {
+        for over in ours().filter(|notice| !notice.is_firing) {
             self.0.remove(&over.fingerprint);
         }
-        for fires in ours().filter(|notice| notice.fires) {
-            if self.0.len() < REMEMBERED || self.0.contains_key(&fires.fingerprint) {
+        for fires in ours().filter(|notice| notice.is_firing) {
+            if self.0.len() < MAX_REMEMBERED || self.0.contains_key(&fires.fingerprint) {
                 self.0.insert(fires.fingerprint.clone(), expires);
             }
         }
@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn an_alert_fires_until_it_is_resolved() {
         let mut firing = ActiveAlerts::default();
-        assert!(firing.take(&spec(), &notices("firing", &["a", "b"]), at(0)));
+        assert!(firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0)));
         assert!(firing.is_any(at(1)));
-        firing.take(&spec(), &notices("resolved", &["a"]), at(2));
+        firing.apply(&spec(), &notices("resolved", &["a"]), at(2));
         assert!(firing.is_any(at(3)), "the other one fires still");
-        firing.take(&spec(), &notices("resolved", &["b"]), at(4));
+        firing.apply(&spec(), &notices("resolved", &["b"]), at(4));
         assert!(!firing.is_any(at(4)));
         assert!(
-            firing.take(&spec(), &notices("resolved", &["b"]), at(5)),
+            firing.apply(&spec(), &notices("resolved", &["b"]), at(5)),
             "again: as before"
         );
     }
@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn an_alert_whose_end_was_lost_expires_unless_it_is_sent_again() {
         let mut firing = ActiveAlerts::default();
-        firing.take(&spec(), &notices("firing", &["a"]), at(0));
-        firing.take(&spec(), &notices("firing", &["a"]), at(60));
+        firing.apply(&spec(), &notices("firing", &["a"]), at(0));
+        firing.apply(&spec(), &notices("firing", &["a"]), at(60));
         assert_eq!(firing.next_expiry(at(61)), Some(at(160)));
         assert!(firing.is_any(at(159)) && !firing.is_any(at(160)));
         assert_eq!(firing.next_expiry(at(160)), None);
@@ -218,13 +218,13 @@ mod tests {
     #[test]
     fn alerts_are_after_a_restart_what_they_were_and_one_that_is_sent_again_restores_the_rest() {
         let mut firing = ActiveAlerts::default();
-        firing.take(&spec(), &notices("firing", &["a", "b"]), at(0));
+        firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0));
         let mut restored = ActiveAlerts::restored(&firing.list(at(1)));
         assert_eq!(restored, firing);
-        restored.take(&spec(), &notices("resolved", &["a", "b"]), at(2));
+        restored.apply(&spec(), &notices("resolved", &["a", "b"]), at(2));
         assert!(!restored.is_any(at(2)));
         let mut lost = ActiveAlerts::default();
-        lost.take(&spec(), &notices("firing", &["a"]), at(3));
+        lost.apply(&spec(), &notices("firing", &["a"]), at(3));
         assert!(lost.is_any(at(3)));
     }
 
@@ -235,9 +235,9 @@ mod tests {
         other
             .match_labels
             .insert("team".to_owned(), "shop".to_owned());
-        assert!(!firing.take(&other, &notices("firing", &["a"]), at(0)));
+        assert!(!firing.apply(&other, &notices("firing", &["a"]), at(0)));
         other.match_labels.clear();
-        assert!(!firing.take(&other, &notices("firing", &["a"]), at(0)));
+        assert!(!firing.apply(&other, &notices("firing", &["a"]), at(0)));
         assert!(!firing.is_any(at(0)));
     }
 
@@ -246,19 +246,19 @@ mod tests {
         let mut firing = ActiveAlerts::default();
         let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        firing.take(&spec(), &notices("firing", &many), at(0));
-        assert_eq!(firing.list(at(0)).len(), REMEMBERED);
+        firing.apply(&spec(), &notices("firing", &many), at(0));
+        assert_eq!(firing.list(at(0)).len(), MAX_REMEMBERED);
     }
 
     #[test]
     fn what_is_over_makes_room_for_what_fires_in_the_same_request() {
         let mut firing = ActiveAlerts::default();
-        let old: Vec<String> = (0..REMEMBERED).map(|n| n.to_string()).collect();
+        let old: Vec<String> = (0..MAX_REMEMBERED).map(|n| n.to_string()).collect();
         let old: Vec<&str> = old.iter().map(String::as_str).collect();
-        firing.take(&spec(), &notices("firing", &old), at(0));
+        firing.apply(&spec(), &notices("firing", &old), at(0));
         let new = notices("firing", &["new"]);
         let both = [new, notices("resolved", &old)].concat();
-        assert!(firing.take(&spec(), &both, at(1)));
+        assert!(firing.apply(&spec(), &both, at(1)));
         let left: Vec<String> = firing
             .list(at(1))
             .into_iter()

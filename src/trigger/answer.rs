@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// How many characters of Prometheus' errors and warnings a status shows.
-const WORDS: usize = 300;
+const MAX_ERROR_CHARS: usize = 300;
 /// How many characters of a value or of a type's name a status shows.
-const WORD: usize = 32;
+const MAX_VALUE_CHARS: usize = 32;
 /// The error types of Prometheus' API, including those of Mimir and Thanos.
-const KINDS: [&str; 9] = [
+const ERROR_TYPES: [&str; 9] = [
     "timeout",
     "canceled",
     "execution",
@@ -70,11 +70,11 @@ pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<MetricValue, 
         if is_refused || !matches!(&*parsed.status, "success" | "error") {
             return Err(foreign(status));
         }
-        let said = if !KINDS.contains(&&*parsed.kind) || parsed.error.is_empty() {
+        let said = if !ERROR_TYPES.contains(&&*parsed.kind) || parsed.error.is_empty() {
             "no reason".to_owned()
         } else {
             let words = format!("{}: {}", parsed.kind, parsed.error);
-            quote(&words, WORDS, hidden)
+            quote(&words, MAX_ERROR_CHARS, hidden)
         };
         return Err(format!(
             "Prometheus refuses the query (status {status}): {said}"
@@ -82,7 +82,7 @@ pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<MetricValue, 
     }
     let warning = (!parsed.warnings.is_empty())
         .then(|| format!("Prometheus warns: {}", parsed.warnings.join("; ")));
-    let warning = warning.map(|words| quote(&words, WORDS, hidden));
+    let warning = warning.map(|words| quote(&words, MAX_ERROR_CHARS, hidden));
     let Some(data) = parsed.data else {
         return Err("Prometheus' answer has no data".to_owned());
     };
@@ -128,7 +128,7 @@ fn value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
         (kind, _) => {
             return Err(format!(
                 "the query's answer is of type '{}', which is no vector and no scalar",
-                quote(kind, WORD, hidden)
+                quote(kind, MAX_VALUE_CHARS, hidden)
             ));
         }
     };
@@ -143,7 +143,7 @@ fn value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
         )),
         Err(_) => Err(format!(
             "the query's value '{}' is no number",
-            quote(text, WORD, hidden)
+            quote(text, MAX_VALUE_CHARS, hidden)
         )),
     }
 }

@@ -20,9 +20,9 @@ pub fn prometheus(
     read: Result<MetricValue, QueryError>,
     now: Timestamp,
 ) -> TriggerState {
-    let numbers = match TriggerNumbers::of(spec) {
+    let numbers = match PrometheusThresholds::of(spec) {
         Ok(numbers) => numbers,
-        Err(why) => return TriggerState::mistaken(why, before, now),
+        Err(why) => return TriggerState::invalid(why, before, now),
     };
     let standing = match read {
         Ok(reading) => known(&numbers, reading),
@@ -40,12 +40,12 @@ pub fn prometheus(
 }
 
 /// The numbers that a spec contains as text.
-struct TriggerNumbers {
+struct PrometheusThresholds {
     threshold: Option<f64>,
     activation: f64,
 }
 
-impl TriggerNumbers {
+impl PrometheusThresholds {
     fn of(spec: &Prometheus) -> Result<Self, String> {
         let number = |field: &str, text: &str| {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
@@ -65,17 +65,17 @@ impl TriggerNumbers {
     }
 }
 
-fn known(numbers: &TriggerNumbers, reading: MetricValue) -> TriggerState {
+fn known(numbers: &PrometheusThresholds, reading: MetricValue) -> TriggerState {
     let value = reading.value;
     let active = value > numbers.activation;
     let wish = match (active, numbers.threshold) {
-        (false, _) => ReplicaProposal::Quiet,
-        (true, None) => ReplicaProposal::Unsaid,
+        (false, _) => ReplicaProposal::Inactive,
+        (true, None) => ReplicaProposal::ActiveOnly,
         (true, Some(threshold)) => ReplicaProposal::PerReplica { value, threshold },
     };
     TriggerState {
         active,
-        wish,
+        proposal: wish,
         value: Some(value),
         message: reading.warning.unwrap_or_default(),
         ..TriggerState::default()
@@ -96,7 +96,7 @@ fn unknown(on_error: &OnError, before: &TriggerState, why: &str, now: Timestamp)
     if now < until {
         return TriggerState {
             active: before.active,
-            wish: ReplicaProposal::Keep,
+            proposal: ReplicaProposal::Hold,
             message: format!(
                 "{why}; what was decided last is kept until {}",
                 second(until)
@@ -106,13 +106,13 @@ fn unknown(on_error: &OnError, before: &TriggerState, why: &str, now: Timestamp)
     }
     let active = on_error.then == Then::Active;
     let (wish, then) = if active {
-        (ReplicaProposal::Keep, "Active")
+        (ReplicaProposal::Hold, "Active")
     } else {
-        (ReplicaProposal::Quiet, "Inactive")
+        (ReplicaProposal::Inactive, "Inactive")
     };
     TriggerState {
         active,
-        wish,
+        proposal: wish,
         message: format!(
             "{why}; it is {then} since {}, as onError says",
             second(until)
@@ -129,15 +129,15 @@ pub fn schedule(
 ) -> (TriggerState, Option<Timestamp>) {
     let windows = match ScheduleWindows::of(spec) {
         Ok(windows) => windows,
-        Err(why) => return (TriggerState::mistaken(why, before, now), None),
+        Err(why) => return (TriggerState::invalid(why, before, now), None),
     };
     let (standing, next) = match windows.at(now) {
         WindowState::Open(end) => {
             let open = TriggerState {
                 active: true,
-                wish: spec
+                proposal: spec
                     .replicas
-                    .map_or(ReplicaProposal::Unsaid, ReplicaProposal::Replicas),
+                    .map_or(ReplicaProposal::ActiveOnly, ReplicaProposal::Replicas),
                 message: format!("open until {} or longer", second(end)),
                 ..TriggerState::default()
             };
@@ -167,8 +167,8 @@ pub fn alert(
 ) -> TriggerState {
     let active = firing.is_any(now);
     let wish = match (active, spec.replicas) {
-        (false, _) => ReplicaProposal::Quiet,
-        (true, None) => ReplicaProposal::Unsaid,
+        (false, _) => ReplicaProposal::Inactive,
+        (true, None) => ReplicaProposal::ActiveOnly,
         (true, Some(replicas)) => ReplicaProposal::Replicas(replicas),
     };
     let alerts = firing.list(now);
@@ -179,7 +179,7 @@ pub fn alert(
     };
     let standing = TriggerState {
         active,
-        wish,
+        proposal: wish,
         alerts,
         message,
         ..TriggerState::default()
@@ -230,13 +230,13 @@ mod tests {
     fn a_value_that_equals_the_activation_threshold_does_not_activate() {
         let quiet = after(&TriggerState::default(), read(5.0), 0);
         assert_eq!(
-            (quiet.active, quiet.wish, quiet.value),
-            (false, ReplicaProposal::Quiet, Some(5.0))
+            (quiet.active, quiet.proposal, quiet.value),
+            (false, ReplicaProposal::Inactive, Some(5.0))
         );
         let active = after(&quiet, read(5.000_001), 15);
         assert_eq!((active.active, active.since), (true, Some(at(15))));
         assert!(
-            matches!(active.wish, ReplicaProposal::PerReplica { threshold, .. } if threshold > 99.9)
+            matches!(active.proposal, ReplicaProposal::PerReplica { threshold, .. } if threshold > 99.9)
         );
         let still = after(&active, read(7.0), 30);
         assert_eq!(
@@ -258,8 +258,8 @@ mod tests {
                     after(&before, down(), second)
                 });
             assert_eq!(
-                (kept.active, kept.wish, kept.value),
-                (true, ReplicaProposal::Keep, Some(700.0))
+                (kept.active, kept.proposal, kept.value),
+                (true, ReplicaProposal::Hold, Some(700.0))
             );
             assert_eq!(
                 (kept.unknown_since, kept.since),
@@ -273,8 +273,8 @@ mod tests {
         for second in [315, 600, 7200] {
             let over = after(&first, down(), second);
             assert_eq!(
-                (over.active, over.wish),
-                (false, ReplicaProposal::Quiet),
+                (over.active, over.proposal),
+                (false, ReplicaProposal::Inactive),
                 "{second}"
             );
             assert!(over.message.contains("Inactive"), "{}", over.message);
@@ -295,7 +295,7 @@ mod tests {
             prometheus(&spec("5"), &OnError::default(), &active, read, at(second))
         };
         let kept = refused(15);
-        assert_eq!((kept.active, kept.wish), (true, ReplicaProposal::Keep));
+        assert_eq!((kept.active, kept.proposal), (true, ReplicaProposal::Hold));
         assert!(!kept.is_known());
         let why = kept.mistake.as_deref().expect("a mistake");
         assert!(
@@ -325,15 +325,15 @@ mod tests {
         let kept = down(&quiet, 10);
         assert!(!kept.active);
         let over = down(&kept, 310);
-        assert_eq!((over.active, over.wish), (true, ReplicaProposal::Keep));
+        assert_eq!((over.active, over.proposal), (true, ReplicaProposal::Hold));
     }
 
     #[test]
     fn a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away() {
         let unknown = after(&TriggerState::default(), Err("down".to_owned()), 0);
         assert_eq!(
-            (unknown.active, unknown.wish),
-            (false, ReplicaProposal::Keep)
+            (unknown.active, unknown.proposal),
+            (false, ReplicaProposal::Hold)
         );
     }
 
@@ -367,8 +367,8 @@ mod tests {
         let (wrong, next) = schedule(&spec, &TriggerState::default(), at(0));
         assert!(!wrong.active && next.is_none());
         assert_eq!(
-            wrong.wish,
-            ReplicaProposal::Keep,
+            wrong.proposal,
+            ReplicaProposal::Hold,
             "a slip takes no replicas away"
         );
         let why = wrong.status("hours").message;
@@ -390,7 +390,7 @@ mod tests {
         let restored = TriggerState::restored(&opened.status("hours"));
         let with = schedule(&spec, &restored, later);
         assert_eq!(with, without);
-        assert_eq!(with.0.wish, ReplicaProposal::Replicas(20));
+        assert_eq!(with.0.proposal, ReplicaProposal::Replicas(20));
         assert_eq!(
             (with.0.since, with.1),
             (Some(at(8 * 3600)), Some(at(18 * 3600)))

@@ -37,11 +37,11 @@ use crate::api::{FiringAlert, TriggerStatus};
 pub enum ReplicaProposal {
     /// None: the trigger is not active.
     #[default]
-    Quiet,
+    Inactive,
     /// None: the trigger is active, but its spec contains no replicas.
-    Unsaid,
+    ActiveOnly,
     /// No fewer than now, because the trigger's value is unknown.
-    Keep,
+    Hold,
     /// This number of replicas.
     Replicas(i32),
     /// Enough replicas that each takes at most `threshold` of `value`.
@@ -74,7 +74,7 @@ pub struct TriggerState {
     /// Whether it is active.
     pub active: bool,
     /// How many replicas it proposes.
-    pub wish: ReplicaProposal,
+    pub proposal: ReplicaProposal,
     /// The last known value of its query.
     pub value: Option<f64>,
     /// Since when it has been active, or inactive.
@@ -94,7 +94,7 @@ impl TriggerState {
     pub fn restored(status: &TriggerStatus) -> Self {
         Self {
             active: status.active,
-            wish: ReplicaProposal::Keep,
+            proposal: ReplicaProposal::Hold,
             value: status.value.as_ref().and_then(|value| value.parse().ok()),
             since: status.since.as_ref().map(|time| time.0),
             unknown_since: status.unknown_since.as_ref().map(|time| time.0),
@@ -110,8 +110,8 @@ impl TriggerState {
             name: name.to_owned(),
             active: self.active,
             value: self.value.map(|value| value.to_string()),
-            since: self.since.map(whole),
-            unknown_since: self.unknown_since.map(whole),
+            since: self.since.map(truncated_time),
+            unknown_since: self.unknown_since.map(truncated_time),
             alerts: self.alerts.clone(),
             message: self.mistake.clone().unwrap_or_else(|| self.message.clone()),
         }
@@ -119,10 +119,10 @@ impl TriggerState {
 
     /// The state of a trigger with an invalid spec: never active. It keeps the present replicas, as an HPA does
     /// for a metric that it cannot read.
-    pub fn mistaken(why: String, before: &Self, now: Timestamp) -> Self {
+    pub fn invalid(why: String, before: &Self, now: Timestamp) -> Self {
         Self {
             mistake: Some(why),
-            wish: ReplicaProposal::Keep,
+            proposal: ReplicaProposal::Hold,
             ..Self::default()
         }
         .after(before, now)
@@ -130,7 +130,7 @@ impl TriggerState {
 
     /// The same state, marked as unreachable since `since`, with the reason.
     #[must_use]
-    pub fn unheard(self, why: String, since: Timestamp) -> Self {
+    pub fn unreachable(self, why: String, since: Timestamp) -> Self {
         Self {
             unknown_since: Some(since),
             message: why,
@@ -154,7 +154,7 @@ impl TriggerState {
 
 /// A time without fractions of a second. A status stores whole seconds, and must equal itself when it is read
 /// back.
-fn whole(time: Timestamp) -> Time {
+fn truncated_time(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
@@ -167,7 +167,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).expect("in range");
         let before = TriggerState {
             active: true,
-            wish: ReplicaProposal::Keep,
+            proposal: ReplicaProposal::Hold,
             value: Some(1520.5),
             since: Some(at(5)),
             unknown_since: Some(at(9)),

@@ -17,7 +17,7 @@ use super::cron::CronSchedule;
 use crate::api::Schedule;
 
 /// How many days ahead to look for the next start: 9 years, because leap days can be 8 years apart.
-const AHEAD: usize = 366 * 9;
+const MAX_DAYS_AHEAD: usize = 366 * 9;
 
 /// A schedule that was parsed.
 #[derive(Clone, Debug)]
@@ -59,14 +59,14 @@ impl ScheduleWindows {
                 .saturating_add(self.duration)
                 .unwrap_or(Timestamp::MAX)
         };
-        match self.last(now).map(end) {
+        match self.last_start(now).map(end) {
             Some(end) if end > now => WindowState::Open(end),
             _ => WindowState::Closed(self.next(now)),
         }
     }
 
     /// The last start at or before `now`, if its window may still be open.
-    fn last(&self, now: Timestamp) -> Option<Timestamp> {
+    fn last_start(&self, now: Timestamp) -> Option<Timestamp> {
         let back = self.duration.saturating_add(Duration::from_secs(48 * 3600));
         let oldest = now.saturating_sub(back).unwrap_or(Timestamp::MIN);
         let oldest = self.date(oldest);
@@ -84,7 +84,7 @@ impl ScheduleWindows {
     /// The next start after `now`.
     fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let mut date = self.date(now).yesterday().ok()?;
-        for _ in 0..AHEAD {
+        for _ in 0..MAX_DAYS_AHEAD {
             let starts = self.starts(date);
             if let Some(next) = starts.filter(|start| *start > now).min() {
                 return Some(next);

@@ -8,7 +8,7 @@ use burstpool::aci::translate;
 use burstpool::api::BurstPool;
 use burstpool::burst::labels::selector;
 use burstpool::burst::{
-    ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
+    ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PoolInputs, TargetScale, TargetScales, observe, plan,
 };
 use jiff::Timestamp;
@@ -140,7 +140,7 @@ pub fn run() {
     };
     for pod in &pods {
         let began = Instant::now();
-        verdicts.judge(pod, &[], &placement);
+        verdicts.evaluate(pod, &[], &placement);
         times.push(began.elapsed());
     }
     report("verdict, each pod", times);
@@ -158,16 +158,16 @@ pub fn run() {
         placed: &labelled,
         scales: &scales,
         namespaces: &namespaces,
-        claims: &ClaimBackings::new(),
+        claims: &ClaimStates::new(),
         neighbors: &Neighbors::default(),
     };
     let own = PoolInputs {
-        places: &places,
+        placements: &places,
         bound: &labelled,
         verdicts: &verdicts,
-        memory: &memory,
+        leader_state: &memory,
         is_triggered: false,
-        standing: Leadership::Leading,
+        leadership: Leadership::Leading,
         identity: "bench",
         ahead: jiff::SignedDuration::ZERO,
     };

@@ -135,10 +135,10 @@ impl Burst {
         let cancel = self.cancel.clone();
         let nodes: Api<Node> = Api::all(client.clone());
         let registered = async move {
-            register::keep(client, changes, cancel).await;
+            register::run(client, changes, cancel).await;
             drop(sender);
         };
-        let kept = pods::keep(Arc::new(self.context()), self.cancel.clone());
+        let kept = pods::run(Arc::new(self.context()), self.cancel.clone());
         self.tasks = vec![tokio::spawn(registered), tokio::spawn(kept)];
         let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
         wait::until(nodes, &name, "the virtual node", ready)
@@ -187,11 +187,11 @@ impl Burst {
                 deletion_cost: ScaleIn::default().deletion_cost,
             },
             address: "127.0.0.1".to_owned(),
-            pace: Arc::new(RateLimiter::default()),
-            trouble: Arc::new(Notify::new()),
+            rate_limiter: Arc::new(RateLimiter::default()),
+            azure_failed: Arc::new(Notify::new()),
             quota: Arc::default(),
-            changed: Arc::new(Notify::new()),
-            sweep_every: self.setup.sweep_every,
+            pods_changed: Arc::new(Notify::new()),
+            list_interval: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
             identities: IdentityNamespaces::default(),
         })
@@ -260,7 +260,7 @@ impl Burst {
     pub fn groups(&self) -> Vec<GroupKey> {
         let now = self.emulator.shared().clock.now();
         let mut store = self.emulator.shared().store();
-        store.settle_all(now);
+        store.advance_all(now);
         store.groups.keys().cloned().collect()
     }
 

@@ -117,7 +117,7 @@ async fn put_group(world: &World, pod: &Pod) {
         .get("kube-system")
         .await;
     let cluster = system.expect("kube-system").uid().expect("a UID");
-    let name = GroupName::of(&cluster, pod);
+    let name = GroupName::from_pod(&cluster, pod);
     let owner = GroupOwner {
         cluster,
         pool: "shop".to_owned(),

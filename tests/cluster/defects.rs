@@ -166,7 +166,7 @@ async fn a_foreign_group_of_a_pods_name_is_left_alone_and_the_pod_says_so() {
     let gated = json!({"spec": {"schedulingGates": [{"name": "test/wait"}]}});
     burst.create("web", &gated).await;
     let owner = burst.owner();
-    let name = GroupName::of(&owner.cluster, &burst.read("web").await);
+    let name = GroupName::from_pod(&owner.cluster, &burst.read("web").await);
     let half = BTreeMap::from([(CLUSTER.to_owned(), owner.cluster.clone())]);
     burst.foreign(name.as_str(), &half).await;
     let asked = burst.answers(LIST, "200");

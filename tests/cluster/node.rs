@@ -51,16 +51,16 @@ pub fn facts(pool: &str) -> NodeConfig {
     NodeConfig {
         pool: pool.to_owned(),
         pool_uid: format!("uid-of-{pool}"),
-        record: LastPlacement::new(&scope, &placement),
+        last_placement: LastPlacement::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
         offer: NodeOffer {
             allocatable: room,
             capacity: room,
         },
-        notice: None,
-        closed: None,
-        shut: None,
+        region_notice: None,
+        region_unavailable: None,
+        creates_failing: None,
         kubernetes_minor: 37,
     }
 }
@@ -80,7 +80,7 @@ impl Kept {
         let cancel = CancellationToken::new();
         let ends = cancel.clone();
         let task = tokio::spawn(async move {
-            register::keep(client, changes, ends).await;
+            register::run(client, changes, ends).await;
         });
         let kept = Self {
             name,
@@ -225,7 +225,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
     assert_eq!(condition(&node, "TheirCondition"), Some("True"));
 
     kept.facts.send_modify(|facts| {
-        let labels = &mut facts.record.placement.labels;
+        let labels = &mut facts.last_placement.placement.labels;
         labels.insert("tier".to_owned(), "burst".to_owned());
     });
     let tier =
@@ -248,7 +248,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
     let node = nodes.get(&kept.name).await.expect("the node");
     assert_eq!(label(&node, "tier"), Some("burst"));
     kept.facts
-        .send_modify(|facts| facts.record.placement.labels.clear());
+        .send_modify(|facts| facts.last_placement.placement.labels.clear());
     kept.until("the placement's label to be removed", |node| {
         node.is_some_and(|node| label(node, "tier").is_none())
     })
@@ -262,7 +262,8 @@ async fn a_closed_placement_takes_no_pods_and_stays_ready_until_it_opens_again()
         reason: "Unreachable".to_owned(),
         message: "no answer".to_owned(),
     };
-    kept.facts.send_modify(|facts| facts.closed = Some(closed));
+    kept.facts
+        .send_modify(|facts| facts.region_unavailable = Some(closed));
     kept.until("the node to be closed", |node| {
         node.is_some_and(|node| {
             taints(node).contains(&CLOSED_TAINT.to_owned())
@@ -271,7 +272,8 @@ async fn a_closed_placement_takes_no_pods_and_stays_ready_until_it_opens_again()
         })
     })
     .await;
-    kept.facts.send_modify(|facts| facts.closed = None);
+    kept.facts
+        .send_modify(|facts| facts.region_unavailable = None);
     kept.until("the node to be open", |node| {
         node.is_some_and(|node| {
             !taints(node).contains(&CLOSED_TAINT.to_owned())

@@ -224,7 +224,7 @@ async fn an_administrators_cordon_is_neither_made_nor_undone_by_a_placement_that
             .expect("an administrator may");
         for closed in [Some(&closed), None] {
             kept.facts
-                .send_modify(|facts| facts.closed = closed.cloned());
+                .send_modify(|facts| facts.region_unavailable = closed.cloned());
             kept.until("the placement to close or open", |node| {
                 node.is_some_and(|node| is_closed(node) == closed.is_some())
             })
@@ -306,9 +306,9 @@ async fn a_node_is_heard_of_while_the_api_server_is_slow_to_take_what_is_written
     let (silent, end) = slow_writes(cluster, "slow").await;
     // A label, a taint and the status: three writes, each of which takes the full timeout.
     kept.facts.send_modify(|facts| {
-        let labels = &mut facts.record.placement.labels;
+        let labels = &mut facts.last_placement.placement.labels;
         labels.insert("example.com/new".to_owned(), "yes".to_owned());
-        facts.closed = Some(Unavailable {
+        facts.region_unavailable = Some(Unavailable {
             reason: "Unreachable".to_owned(),
             message: "no answer".to_owned(),
         });

@@ -191,7 +191,7 @@ async fn a_group_that_azure_makes_after_saying_that_it_cannot_is_not_forgotten()
         .await;
     let pod = burst.read("web").await;
     let owner = burst.owner();
-    let name = GroupName::of(&owner.cluster, &pod);
+    let name = GroupName::from_pod(&owner.cluster, &pod);
     burst.foreign(name.as_str(), &owner.tags(&pod)).await;
     burst
         .eventually("it to be found", |burst| burst.answers(get, "200") > 0)

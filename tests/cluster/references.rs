@@ -266,14 +266,14 @@ async fn a_claim_is_followed_to_its_share() {
         share.storage_account_name.as_str(),
     );
     assert_eq!((named, share.read_only), (("files", "shopfiles"), true));
-    assert_eq!(share.storage_account_key.reveal(), "HIDDEN");
+    assert_eq!(share.storage_account_key.expose(), "HIDDEN");
     // The in-tree volume type has the account name only in the Secret.
     let no_name = "has no key 'azurestorageaccountname'";
     lacks(&client, &claiming(&tenant, "tree"), None, no_name).await;
     let found = resolved(&client, &claiming(&tenant, "disk"), None).await;
     let disk = found.resolved.claims.get("disk");
     assert!(
-        matches!(disk, Some(ClaimBacking::Other(why)) if why.contains("disk.csi.azure.com")),
+        matches!(disk, Some(ClaimBacking::Unsupported(why)) if why.contains("disk.csi.azure.com")),
         "{disk:?}"
     );
     forget(&tenant, &["files", "tree", "disk"]).await;
@@ -340,7 +340,7 @@ async fn kube_proxys_token_is_one_of_its_own_account_and_what_is_missing_for_it_
 
     let found = resolved(&client, &web, Some(&proxy)).await;
     let config = found.resolved.kube_config.expect("a kubeconfig");
-    let config = STANDARD.decode(config.reveal()).expect("base64");
+    let config = STANDARD.decode(config.expose()).expect("base64");
     let config: Value = serde_json::from_slice(&config).expect("JSON");
     let token = config["users"][0]["user"]["token"]
         .as_str()

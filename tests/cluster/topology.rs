@@ -9,7 +9,7 @@ use burstpool::api::BurstPool;
 use burstpool::burst::pod::PodStage;
 use burstpool::burst::topology::{ListResult, NeighborNode};
 use burstpool::burst::{
-    ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
+    ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PodOutcome, PoolInputs, TargetScales, observe, plan,
 };
 use jiff::Timestamp;
@@ -260,7 +260,7 @@ impl Known {
         let created = &self.pool.metadata.creation_timestamp;
         pod.metadata.creation_timestamp.clone_from(created);
         let mut facts = PodFacts::of(&pod).expect("it is created");
-        facts.stage = PodStage::Refused(Some(facts.created));
+        facts.stage = PodStage::Unschedulable(Some(facts.created));
         let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let placement = translate::TranslationTarget {
             spec: &self.pool.spec.placements[0],
@@ -269,7 +269,7 @@ impl Known {
             node_address: None,
             identities: &translate::NO_IDENTITIES,
         };
-        verdicts.judge(&pod, &[], &placement);
+        verdicts.evaluate(&pod, &[], &placement);
         let world = ClusterInputs {
             pools: &[&self.pool],
             nodes: &HashMap::from([(AWAY.to_owned(), "shop".to_owned())]),
@@ -278,17 +278,17 @@ impl Known {
             placed: &[],
             scales: &TargetScales::new(),
             namespaces: &self.namespaces,
-            claims: &ClaimBackings::new(),
+            claims: &ClaimStates::new(),
             neighbors: &self.neighbors,
         };
         let own = PoolInputs {
             ahead: jiff::SignedDuration::ZERO,
-            places: &self.places,
+            placements: &self.places,
             bound: &[],
             verdicts: &verdicts,
-            memory: &LeaderState::default(),
+            leader_state: &LeaderState::default(),
             is_triggered: false,
-            standing: Leadership::Leading,
+            leadership: Leadership::Leading,
             identity: "me",
         };
         let decided = plan(
@@ -298,7 +298,7 @@ impl Known {
         );
         match &decided.decisions[0].outcome {
             PodOutcome::Grant { .. } => Ok(()),
-            PodOutcome::Refuse(_) | PodOutcome::Wait(_) => {
+            PodOutcome::Refuse(_) | PodOutcome::Blocked(_) => {
                 Err(decided.decisions[0].outcome.to_string())
             }
             other => unreachable!("{}: {other:?}", case.name),

@@ -278,7 +278,7 @@ impl World {
     pub fn groups(&self) -> Vec<String> {
         let now = self.azure.shared().clock.now();
         let mut store = self.azure.shared().store();
-        store.settle_all(now);
+        store.advance_all(now);
         let tags = store
             .groups
             .values()
@@ -354,7 +354,7 @@ impl World {
 pub fn timeline(azure: &Emulator) -> Vec<TimelineEntry> {
     let now = azure.shared().clock.now();
     let mut store = azure.shared().store();
-    store.settle_all(now);
+    store.advance_all(now);
     store.timeline.entries().cloned().collect()
 }
 

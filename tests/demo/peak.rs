@@ -177,7 +177,7 @@ async fn until(
 fn summary(stage: &Stage<'_>, story: &Story) {
     let now = stage.azure.emulator.shared().clock.now();
     let mut store = stage.azure.emulator.shared().store();
-    store.settle_all(now);
+    store.advance_all(now);
     let created = store.timeline.entries().count();
     let deleted = store
         .timeline

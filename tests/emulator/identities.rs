@@ -102,7 +102,11 @@ async fn an_expired_federated_token_is_told_in_the_directorys_words() {
     let (_, client) = login(&azure, &workload(&file)).unwrap();
     let error = call(&client).await.unwrap_err();
     assert!(matches!(error, Error::Credential { .. }), "{error:?}");
-    assert!(error.story().contains("AADSTS700024"), "{}", error.story());
+    assert!(
+        error.error_chain().contains("AADSTS700024"),
+        "{}",
+        error.error_chain()
+    );
     assert_eq!(asked(&azure, "Token_Assertion", 200), 0);
 }
 

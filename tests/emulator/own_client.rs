@@ -75,7 +75,7 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
         .list(&scope(), &RateLimiter::default())
         .await
         .unwrap();
-    let names = listed.all.iter().map(|group| group.name.as_deref());
+    let names = listed.groups.iter().map(|group| group.name.as_deref());
     let names: Vec<_> = names.flatten().collect();
     assert_eq!(names, ["one", "three", "two"]);
     assert_eq!((listed.pages, listed.unreadable), (2, 0));
@@ -223,7 +223,11 @@ async fn a_missing_or_replaced_token_is_noticed_at_the_next_request() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Credential { .. }), "{error:?}");
-    assert!(error.story().contains("is empty"), "{}", error.story());
+    assert!(
+        error.error_chain().contains("is empty"),
+        "{}",
+        error.error_chain()
+    );
     std::fs::write(file.path(), "another").unwrap();
     assert!(client.list(&scope(), &RateLimiter::default()).await.is_ok());
 }
@@ -261,7 +265,7 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
         .list(&scope(), &RateLimiter::default())
         .await
         .unwrap();
-    assert!(listed.all.is_empty());
+    assert!(listed.groups.is_empty());
 }
 
 /// A buffer that collects the log.
@@ -415,9 +419,13 @@ async fn each_right_of_the_readme_is_needed_for_just_what_it_names_and_its_lack_
             match became {
                 Ok(()) => assert!(!lacks, "{what} without {action}"),
                 Err(error) => {
-                    assert!(lacks, "{what} without {action}: {}", error.story());
+                    assert!(lacks, "{what} without {action}: {}", error.error_chain());
                     assert_eq!(error.verdict().class, FailureClass::Config, "{action}");
-                    assert!(error.story().contains(action.as_str()), "{}", error.story());
+                    assert!(
+                        error.error_chain().contains(action.as_str()),
+                        "{}",
+                        error.error_chain()
+                    );
                 }
             }
         }

@@ -11,10 +11,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::names::GroupOwner;
 use burstpool::aci::translate::claims::ClaimedShare;
+use burstpool::aci::translate::needs::pod_references;
 use burstpool::aci::translate::quantity::NanoAmount;
 use burstpool::aci::translate::resolved::ObjectContent;
 use burstpool::aci::translate::{
-    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, needs, translate,
+    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, translate,
 };
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
@@ -64,7 +65,7 @@ fn outcome(case: &Case) -> Option<Outcome> {
         pool: "shop".into(),
         node: "burst-shop-weu".into(),
     };
-    let resolved = case.resolved(&needs(&pod));
+    let resolved = case.resolved(&pod_references(&pod));
     let group = translate(&pod, &unknown, &resolved, &owner, &placement);
     let shown = format!("{group:?} {resolved:?}");
     assert!(!shown.contains(SECRET), "{shown}");
@@ -255,7 +256,7 @@ fn amount(resources: Option<&ResourceRequirements>, list: &str, name: &str, by: 
         "limits" => resources.limits.as_ref(),
         _ => resources.requests.as_ref(),
     });
-    let amount = amounts.and_then(|amounts| NanoAmount::of(amounts.get(name)?));
+    let amount = amounts.and_then(|amounts| NanoAmount::from_quantity(amounts.get(name)?));
     let steps = amount.map_or(0, |amount| amount.in_steps_of(NanoAmount::thousandths(by)));
     f64::from(u32::try_from(steps).expect("small amounts"))
 }

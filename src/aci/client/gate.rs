@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 /// The wait after a 429 without `Retry-After`.
-const USUAL: Duration = Duration::from_secs(5);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest wait that is accepted from Azure: the longest window of ARM is one hour.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// The classes of requests that Azure counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,13 +102,13 @@ impl BudgetWindow {
 
 /// Answers to concurrent requests arrive in any order, so the remaining budget can appear to rise within a window,
 /// but by no more than this. A larger rise means that a new window has begun.
-const OUT_OF_ORDER: u64 = 64;
+const REORDER_TOLERANCE: u64 = 64;
 
 /// A point in time, by the monotonic clock (for waiting) and by the wall clock (for display).
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     at: Instant,
-    shown: Timestamp,
+    timestamp: Timestamp,
 }
 
 impl Deadline {
@@ -116,7 +116,7 @@ impl Deadline {
         let shown = Timestamp::now().saturating_add(wait);
         Self {
             at: Instant::now() + wait,
-            shown: shown.unwrap_or(Timestamp::MAX),
+            timestamp: shown.unwrap_or(Timestamp::MAX),
         }
     }
 
@@ -137,32 +137,36 @@ struct RemainingBudget {
 /// The waits that Azure has asked for, and the remaining budgets.
 #[derive(Debug, Default)]
 pub struct RetryAfterGate {
-    closed: Mutex<HashMap<RateLimitKey, Deadline>>,
+    blocked: Mutex<HashMap<RateLimitKey, Deadline>>,
     budgets: Mutex<HashMap<(RateLimitKey, BudgetWindow), RemainingBudget>>,
 }
 
 impl RetryAfterGate {
     /// How long requests with this key must still wait; `None` if they may be sent now.
-    pub fn wait(&self, counted: &RateLimitKey) -> Option<Duration> {
-        let until = *lock(&self.closed).get(counted)?;
+    pub fn remaining_wait(&self, counted: &RateLimitKey) -> Option<Duration> {
+        let until = *lock(&self.blocked).get(counted)?;
         let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     /// The time, by the host's clock, until which requests with this key must wait; `None` if they may be sent now.
     pub fn closed_until(&self, counted: &RateLimitKey) -> Option<Timestamp> {
-        let until = lock(&self.closed).get(counted).copied();
+        let until = lock(&self.blocked).get(counted).copied();
         until
             .filter(|until| until.is_ahead())
-            .map(|until| until.shown)
+            .map(|until| until.timestamp)
     }
 
     /// Blocks requests with this key after a 429.
-    pub fn close(&self, counted: RateLimitKey, retry_after: Option<Duration>) {
-        let until = Deadline::after(retry_after.unwrap_or(USUAL).min(LONGEST));
+    pub fn block(&self, counted: RateLimitKey, retry_after: Option<Duration>) {
+        let until = Deadline::after(
+            retry_after
+                .unwrap_or(DEFAULT_RETRY_AFTER)
+                .min(MAX_RETRY_AFTER),
+        );
         // The budgets are forgotten: the next answer reports new ones.
         lock(&self.budgets).retain(|(one, _), _| *one != counted);
-        let mut closed = lock(&self.closed);
+        let mut closed = lock(&self.blocked);
         let entry = closed.entry(counted).or_insert(until);
         if entry.at < until.at {
             *entry = until;
@@ -170,7 +174,7 @@ impl RetryAfterGate {
     }
 
     /// Records the remaining budget of a window, as an answer to a request with this key reported it.
-    pub fn learn(&self, counted: &RateLimitKey, window: BudgetWindow, left: u64) {
+    pub fn record_budget(&self, counted: &RateLimitKey, window: BudgetWindow, left: u64) {
         let new = RemainingBudget {
             left,
             // The window began no later than this request.
@@ -179,7 +183,7 @@ impl RetryAfterGate {
         };
         let mut budgets = lock(&self.budgets);
         let known = budgets.entry((counted.clone(), window)).or_insert(new);
-        if !known.until.is_ahead() || left > known.left.saturating_add(OUT_OF_ORDER) {
+        if !known.until.is_ahead() || left > known.left.saturating_add(REORDER_TOLERANCE) {
             *known = RemainingBudget {
                 is_sure: true,
                 ..new
@@ -198,7 +202,10 @@ impl RetryAfterGate {
             let known = budgets.get(&(counted.clone(), window))?;
             let least = u64::from(!known.is_sure);
             let left = known.left.max(least);
-            known.until.is_ahead().then_some((left, known.until.shown))
+            known
+                .until
+                .is_ahead()
+                .then_some((left, known.until.timestamp))
         });
         known.min_by_key(|(left, until)| (*left, std::cmp::Reverse(*until)))
     }
@@ -218,22 +225,22 @@ mod tests {
         let counted =
             |subscription: &str, class| RateLimitKey::new(subscription, Some("weu"), class);
         let creates = counted("s", RequestClass::Creates);
-        gate.close(creates.clone(), Some(Duration::from_secs(10)));
-        gate.close(creates.clone(), Some(Duration::from_secs(1)));
-        assert_eq!(gate.wait(&creates), Some(Duration::from_secs(10)));
+        gate.block(creates.clone(), Some(Duration::from_secs(10)));
+        gate.block(creates.clone(), Some(Duration::from_secs(1)));
+        assert_eq!(gate.remaining_wait(&creates), Some(Duration::from_secs(10)));
         for other in [
             counted("s", RequestClass::Reads),
             counted("t", RequestClass::Creates),
             RateLimitKey::new("s", Some("neu"), RequestClass::Creates),
         ] {
-            assert_eq!(gate.wait(&other), None, "{other:?}");
+            assert_eq!(gate.remaining_wait(&other), None, "{other:?}");
         }
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(gate.wait(&creates), None);
-        gate.close(counted("s", RequestClass::Reads), None);
+        assert_eq!(gate.remaining_wait(&creates), None);
+        gate.block(counted("s", RequestClass::Reads), None);
         let elsewhere = RateLimitKey::new("s", Some("neu"), RequestClass::Reads);
         assert!(
-            gate.wait(&elsewhere).is_some(),
+            gate.remaining_wait(&elsewhere).is_some(),
             "reads are the subscription's"
         );
     }
@@ -244,27 +251,27 @@ mod tests {
         let creates = RateLimitKey::new("s", Some("weu"), RequestClass::Creates);
         let left = |gate: &RetryAfterGate| gate.left(&creates).map(|(left, _)| left);
         assert_eq!(left(&gate), None);
-        gate.learn(&creates, BudgetWindow::Hour, 150);
-        gate.learn(&creates, BudgetWindow::Minutes, 9);
+        gate.record_budget(&creates, BudgetWindow::Hour, 150);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 9);
         // Answers arrive in any order.
-        gate.learn(&creates, BudgetWindow::Minutes, 7);
-        gate.learn(&creates, BudgetWindow::Minutes, 8);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 7);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 8);
         assert_eq!(left(&gate), Some(7));
         let elsewhere = RateLimitKey::new("s", Some("neu"), RequestClass::Creates);
         assert_eq!(gate.left(&elsewhere), None);
         tokio::time::advance(Duration::from_secs(200)).await;
-        gate.learn(&creates, BudgetWindow::Minutes, 0);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 0);
         assert_eq!(left(&gate), Some(1), "it may have begun long ago");
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(left(&gate), Some(150), "a new window has begun");
-        gate.learn(&creates, BudgetWindow::Minutes, 99);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 99);
         assert_eq!(left(&gate), Some(99));
-        gate.learn(&creates, BudgetWindow::Minutes, 0);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 0);
         assert_eq!(left(&gate), Some(0), "its beginning was seen");
-        gate.close(creates.clone(), Some(Duration::from_secs(30)));
+        gate.block(creates.clone(), Some(Duration::from_secs(30)));
         assert_eq!(left(&gate), None);
-        gate.learn(&creates, BudgetWindow::Minutes, 99);
-        gate.learn(&creates, BudgetWindow::Hour, 3);
+        gate.record_budget(&creates, BudgetWindow::Minutes, 99);
+        gate.record_budget(&creates, BudgetWindow::Hour, 3);
         assert_eq!(left(&gate), Some(3), "the hour's is the lesser");
     }
 }

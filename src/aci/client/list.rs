@@ -15,7 +15,7 @@ use crate::aci::view::{ContainerGroup, ListPage};
 #[derive(Clone, Debug, Default)]
 pub struct GroupList {
     /// The groups that could be parsed.
-    pub all: Vec<ContainerGroup>,
+    pub groups: Vec<ContainerGroup>,
     /// The number of groups that could not be parsed. If it is not zero, the list does not prove that any group is
     /// gone.
     pub unreadable: usize,
@@ -46,13 +46,13 @@ impl AciClient {
         let mut listed = GroupList::default();
         loop {
             listed.pages += 1;
-            pace.turn_ahead().await;
+            pace.acquire_priority().await;
             let answer = self
-                .guarded(scope, RequestClass::Reads, &what, self.read_url(url))
+                .send_counted(scope, RequestClass::Reads, &what, self.read_url(url))
                 .await?;
             let page = ListPage::parse(&body(answer, &what).await?).map_err(unreadable)?;
             listed.unreadable += page.unreadable.len();
-            listed.all.extend(page.groups);
+            listed.groups.extend(page.groups);
             let Some(link) = page.next_link else {
                 return Ok(listed);
             };

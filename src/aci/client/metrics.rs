@@ -17,7 +17,7 @@ const API_VERSION: &str = "2023-10-01";
 const METRICS: [&str; 2] = ["CpuUsage", "MemoryUsage"];
 /// The number of time series to request; the default is 10. It is more than two for each of the 60 containers that
 /// a group may have, because the documentation does not say whether the limit applies to each metric or to all.
-const TOP: &str = "200";
+const MAX_SERIES: &str = "200";
 
 /// The usage of a container in one minute.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,11 +54,11 @@ impl AciClient {
             .append_pair("aggregation", "Average")
             .append_pair("interval", "PT1M")
             .append_pair("timespan", &format!("{since:.0}/{until:.0}"))
-            .append_pair("top", TOP)
+            .append_pair("top", MAX_SERIES)
             .append_pair("$filter", "containerName eq '*'");
         let call = self.read_url(url);
         let answer = self
-            .guarded(scope, RequestClass::Metrics, &what, call)
+            .send_counted(scope, RequestClass::Metrics, &what, call)
             .await?;
         Ok(minutes(&read(answer, &what).await?))
     }

@@ -170,7 +170,7 @@ impl AciClient {
 
     /// The same client, but it counts its requests in `metrics`.
     #[must_use]
-    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
@@ -218,7 +218,7 @@ impl AciClient {
         let call = groups.create_or_update(&scope.subscription, &scope.resource_group, name, empty);
         let call = transport::with_body(Bytes::from(body), call.send());
         let sent = self
-            .guarded(scope, RequestClass::Creates, &what, call)
+            .send_counted(scope, RequestClass::Creates, &what, call)
             .await?;
         read(sent.into_raw_response(), &what).await
     }
@@ -229,7 +229,7 @@ impl AciClient {
         let groups = self.api.container_groups_client();
         let call = groups.get(&scope.subscription, &scope.resource_group, name);
         let sent = self
-            .guarded(scope, RequestClass::Reads, &what, call.send())
+            .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
         read(sent.into_raw_response(), &what).await
     }
@@ -240,7 +240,7 @@ impl AciClient {
         let groups = self.api.container_groups_client();
         let call = groups.delete(&scope.subscription, &scope.resource_group, name);
         match self
-            .guarded(scope, RequestClass::Deletes, &what, call.send())
+            .send_counted(scope, RequestClass::Deletes, &what, call.send())
             .await
         {
             Ok(sent) => Ok(match u16::from(sent.as_raw_response().status()) {
@@ -258,7 +258,7 @@ impl AciClient {
         let what = format!("stopping container group {name}");
         let groups = self.api.container_groups_client();
         let call = groups.stop(&scope.subscription, &scope.resource_group, name);
-        self.guarded(scope, RequestClass::Actions, &what, call.send())
+        self.send_counted(scope, RequestClass::Actions, &what, call.send())
             .await
             .map(drop)
     }
@@ -290,7 +290,7 @@ impl AciClient {
             .location_client()
             .list_usage(&scope.subscription, region);
         let sent = self
-            .guarded(scope, RequestClass::Reads, &what, call.send())
+            .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         let usages = answer["value"].as_array().into_iter().flatten();
@@ -315,7 +315,7 @@ impl AciClient {
             call = call.tail(tail);
         }
         let sent = self
-            .guarded(scope, RequestClass::Reads, &what, call.send())
+            .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         Ok(answer["content"].as_str().unwrap_or_default().to_owned())
@@ -341,7 +341,7 @@ impl AciClient {
         let call = containers.execute_command(subscription, group, name, container, request);
         let call = transport::with_body(Bytes::from(body.to_string()), call.send());
         let sent = self
-            .guarded(scope, RequestClass::Actions, &what, call)
+            .send_counted(scope, RequestClass::Actions, &what, call)
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         serde_json::from_value(answer).map_err(|source| Error::Unreadable { what, source })

@@ -15,7 +15,7 @@ use crate::telemetry::CallOutcome;
 
 impl AciClient {
     /// Sends `call` as [`Self::sent`] does, and counts the result and the duration in the metrics.
-    pub(super) async fn guarded<T>(
+    pub(super) async fn send_counted<T>(
         &self,
         scope: &GroupScope,
         class: RequestClass,
@@ -23,7 +23,7 @@ impl AciClient {
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
         let begun = Instant::now();
-        let sent = self.sent(scope, class, what, call).await;
+        let sent = self.send_gated(scope, class, what, call).await;
         let became = match &sent {
             Ok(_) => CallOutcome::Done,
             Err(Error::Refused { failure, .. }) => CallOutcome::Refused(failure.status),
@@ -36,7 +36,7 @@ impl AciClient {
     }
 
     /// Sends `call`, unless requests of its class must wait. A 429 makes the class wait.
-    async fn sent<T>(
+    async fn send_gated<T>(
         &self,
         scope: &GroupScope,
         class: RequestClass,
@@ -45,12 +45,12 @@ impl AciClient {
     ) -> Result<T, Error> {
         let what = what.to_owned();
         let counted = RateLimitKey::new(&scope.subscription, self.region.as_deref(), class);
-        if let Some(wait) = self.gate.wait(&counted) {
+        if let Some(wait) = self.gate.remaining_wait(&counted) {
             return Err(Error::Waiting { what, wait });
         }
         let (answer, budgets) = with_budgets(call).await;
         for (window, left) in budgets {
-            self.gate.learn(&counted, window, left);
+            self.gate.record_budget(&counted, window, left);
         }
         let error = match answer {
             Ok(answer) => return Ok(answer),
@@ -58,7 +58,7 @@ impl AciClient {
         };
         if let Some(HttpFailure(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
             if failure.status == 429 {
-                self.gate.close(counted, failure.retry_after);
+                self.gate.block(counted, failure.retry_after);
             }
             return Err(Error::Refused {
                 what,

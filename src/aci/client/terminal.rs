@@ -23,7 +23,7 @@ use super::{AciClient, TerminalSession};
 use crate::aci::error::Error;
 
 /// Timeout for connecting.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The input side of a terminal.
 pub struct TerminalInput(SplitSink<WebSocketStream<Upgraded>, Message>);
@@ -37,7 +37,7 @@ impl AciClient {
         &self,
         session: &TerminalSession,
     ) -> Result<(TerminalInput, TerminalOutput), Error> {
-        let connected = tokio::time::timeout(PATIENCE, self.upgraded(session)).await;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.upgraded(session)).await;
         let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
         let unheard = |source| Error::NoAnswer {
             what: "connecting to a container's terminal".to_owned(),

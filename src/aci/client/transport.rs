@@ -27,7 +27,7 @@ tokio::task_local! {
 }
 
 /// Timeout of a request, from connecting to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs `call`; its request carries `body`.
 pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> T {
@@ -81,7 +81,7 @@ impl Transport {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
-            .timeout(PATIENCE)
+            .timeout(REQUEST_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(60))
             .redirect(reqwest::redirect::Policy::none());
         for certificate in extra {

@@ -38,7 +38,7 @@ fn group(web: &Value, whole: &Value) -> ContainerGroup {
         "containers": [container("web", web), container("strange", &json!([event("Started", "", 1, 1)]))],
         "initContainers": [container("setup", &json!([event("Pulled", "busybox", 2, 1)]))],
         "instanceView": {"events": whole}}});
-    ContainerGroup::read(&body).expect("a group")
+    ContainerGroup::from_value(&body).expect("a group")
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn a_delete_has_nothing_to_do_where_group_or_resource_group_is_gone() {
 fn failed_group(events: &Value) -> ContainerGroup {
     let body = json!({"name": "a", "properties": {
         "provisioningState": "Failed", "instanceView": {"state": "Pending", "events": events}}});
-    ContainerGroup::read(&body).expect("a group")
+    ContainerGroup::from_value(&body).expect("a group")
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_group_that_could_not_be_started_says_why() {
         ),
     ];
     for (events, class, message) in cases {
-        let verdict = FailureVerdict::of_group(&failed_group(&events)).expect("it failed");
+        let verdict = FailureVerdict::from_group(&failed_group(&events)).expect("it failed");
         assert_eq!(
             (verdict.class, verdict.message.as_str()),
             (class, message),
@@ -283,5 +283,5 @@ fn a_group_that_could_not_be_started_says_why() {
     }
     let mut running = failed_group(&json!([]));
     running.properties.provisioning_state = None;
-    assert_eq!(FailureVerdict::of_group(&running), None);
+    assert_eq!(FailureVerdict::from_group(&running), None);
 }

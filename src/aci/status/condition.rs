@@ -12,7 +12,7 @@ use super::{MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, run, second
 use crate::aci::view::Provisioning;
 
 /// The types of the conditions that only a node's agent writes.
-const OURS: [&str; 5] = [
+const OWN_CONDITIONS: [&str; 5] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -24,7 +24,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// Whether this node writes the condition. `DisruptionTarget` has many writers; the node's own is recognized by its
 /// reason.
 pub fn is_ours(condition: &PodCondition) -> bool {
-    OURS.contains(&condition.type_.as_str())
+    OWN_CONDITIONS.contains(&condition.type_.as_str())
         || (condition.type_ == DISRUPTION
             && [MAINTENANCE, NOT_FOUND, STOPPED]
                 .map(Some)
@@ -49,7 +49,7 @@ impl ConditionValue {
 }
 
 /// All conditions of the pod.
-pub fn all(
+pub fn pod_conditions(
     case: &StatusInput,
     outcome: &PhaseOutcome,
     init: &[ContainerStatus],
@@ -62,15 +62,19 @@ pub fn all(
         .cloned()
         .collect();
     let ready = containers_ready(case, phase, containers);
-    let gated = gated(case, &ready, &others);
+    let gated = ready_with_gates(case, &ready, &others);
     let mut all = vec![
-        make(case, OURS[0], has_sandbox(case, phase, init, containers)),
-        make(case, OURS[1], initialized(phase, init)),
-        make(case, OURS[2], gated),
-        make(case, OURS[3], ready),
+        make(
+            case,
+            OWN_CONDITIONS[0],
+            has_sandbox(case, phase, init, containers),
+        ),
+        make(case, OWN_CONDITIONS[1], initialized(phase, init)),
+        make(case, OWN_CONDITIONS[2], gated),
+        make(case, OWN_CONDITIONS[3], ready),
     ];
     if let Some(resize) = resize(case) {
-        all.push(make(case, OURS[4], resize));
+        all.push(make(case, OWN_CONDITIONS[4], resize));
     }
     let is_disrupted = others.iter().any(|condition| condition.type_ == DISRUPTION);
     if let Some(says) = disrupted(outcome, containers).filter(|_| !is_disrupted) {
@@ -123,7 +127,7 @@ fn has_sandbox(
 
 fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
     let names = names(init, |status| {
-        run::end_of(status).is_none_or(|end| end.exit_code != 0)
+        run::termination(status).is_none_or(|end| end.exit_code != 0)
     });
     if names.is_empty() {
         ConditionValue(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
@@ -166,7 +170,11 @@ fn containers_ready(
 }
 
 /// `Ready`: the containers are ready, and the condition of every readiness gate is True.
-fn gated(case: &StatusInput, ready: &ConditionValue, others: &[PodCondition]) -> ConditionValue {
+fn ready_with_gates(
+    case: &StatusInput,
+    ready: &ConditionValue,
+    others: &[PodCondition],
+) -> ConditionValue {
     let ConditionValue(true, ..) = ready else {
         return ConditionValue(ready.0, ready.1, ready.2.clone());
     };
@@ -245,7 +253,7 @@ fn disrupted(outcome: &PhaseOutcome, containers: &[ContainerStatus]) -> Option<C
     {
         return Some(ConditionValue(true, Some(reason), outcome.message.clone()));
     }
-    let mut ends = containers.iter().filter_map(run::end_of);
+    let mut ends = containers.iter().filter_map(run::termination);
     let by_maintenance = ends.any(|end| run::MAINTENANCE_CODES.contains(&end.exit_code));
     by_maintenance.then(|| {
         let message = "a container was ended by maintenance of Azure's platform".to_owned();

@@ -11,7 +11,10 @@ use super::{ContainerInput, PodRestartPolicy, StatusInput, run, waiting};
 use crate::aci::view::{self, ContainerGroup, ContainerInstanceView, Provisioning};
 
 /// The statuses of the init containers, given those of the main containers, which start after them.
-pub fn init(case: &StatusInput, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
+pub fn init_container_statuses(
+    case: &StatusInput,
+    containers: &[ContainerStatus],
+) -> Vec<ContainerStatus> {
     let live = case
         .live
         .init_container_statuses
@@ -23,18 +26,21 @@ pub fn init(case: &StatusInput, containers: &[ContainerStatus]) -> Vec<Container
         let name = &container.name;
         let part = ContainerInput {
             container,
-            seen: case.group().and_then(|group| group.init_container(name)),
+            group_container: case.group().and_then(|group| group.init_container(name)),
             live: live.iter().find(|status| status.name == *name),
         };
         let mut status = base(case, &part);
         fill(case, &part, waiting::INITIALIZING, &mut status);
-        let is_told = part.seen.and_then(view::GroupContainer::view).is_some();
-        if infers && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
+        let is_told = part
+            .group_container
+            .and_then(view::GroupContainer::view)
+            .is_some();
+        if infers && !is_told && run::termination(&status).is_none() && !run::is_running(&status) {
             // Main containers start only after all init containers have succeeded, whether Azure reports that or
             // not.
             let known = part
                 .live
-                .and_then(run::end_of)
+                .and_then(run::termination)
                 .filter(|end| end.exit_code == 0);
             let untold = view::ContainerRunView {
                 exit_code: Some(0),
@@ -42,7 +48,7 @@ pub fn init(case: &StatusInput, containers: &[ContainerStatus]) -> Vec<Container
             };
             let end = known
                 .cloned()
-                .unwrap_or_else(|| run::end(case, name, &untold));
+                .unwrap_or_else(|| run::run_termination(case, name, &untold));
             (status.state, status.last_state) = (Some(run::ended(end)), None);
         }
         status
@@ -58,12 +64,12 @@ pub fn init(case: &StatusInput, containers: &[ContainerStatus]) -> Vec<Container
 /// Sets `ready`: an init container is ready once it has ended with exit code 0.
 pub fn set_ready(init: &mut [ContainerStatus]) {
     for status in init {
-        status.ready = run::end_of(status).is_some_and(|end| end.exit_code == 0);
+        status.ready = run::termination(status).is_some_and(|end| end.exit_code == 0);
     }
 }
 
 /// The statuses of the main containers.
-pub fn main(case: &StatusInput) -> Vec<ContainerStatus> {
+pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
     let live = case.live.container_statuses.as_deref().unwrap_or_default();
     let has_init = case
         .spec
@@ -80,7 +86,7 @@ pub fn main(case: &StatusInput) -> Vec<ContainerStatus> {
         let name = &container.name;
         let part = ContainerInput {
             container,
-            seen: case.group().and_then(|group| group.container(name)),
+            group_container: case.group().and_then(|group| group.container(name)),
             live: live.iter().find(|status| status.name == *name),
         };
         let mut status = base(case, &part);
@@ -107,8 +113,8 @@ fn is_ready(case: &StatusInput, container: &Container) -> bool {
 
 /// The fields of a container's status that do not depend on its state.
 fn base(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
-    let view = part.seen.and_then(view::GroupContainer::view);
-    let live = part.live.filter(|_| !is_new(case));
+    let view = part.group_container.and_then(view::GroupContainer::view);
+    let live = part.live.filter(|_| !needs_new_group(case));
     let known = live.map(|live| live.image_id.clone());
     ContainerStatus {
         name: part.container.name.clone(),
@@ -124,7 +130,9 @@ fn image(part: &ContainerInput, status: &ContainerStatus) -> String {
         .live
         .filter(|_| run::has_run(status))
         .map(|live| live.image.clone());
-    let runs = part.seen.and_then(|seen| seen.properties.image.clone());
+    let runs = part
+        .group_container
+        .and_then(|seen| seen.properties.image.clone());
     let known = runs.or(ran).filter(|image| !image.is_empty());
     known
         .or_else(|| part.container.image.clone())
@@ -134,21 +142,21 @@ fn image(part: &ContainerInput, status: &ContainerStatus) -> String {
 /// Sets the state, restart count and ID. A final live state wins, then the group's instance view, then, if the
 /// group has none, the live state again.
 fn fill(case: &StatusInput, part: &ContainerInput, usual: &str, status: &mut ContainerStatus) {
-    let view = part.seen.and_then(view::GroupContainer::view);
+    let view = part.group_container.and_then(view::GroupContainer::view);
     let live = part.live;
     if let Some(live) = live.filter(|live| is_final(case, live)) {
-        keep(live, status);
+        copy_live_state(live, status);
     } else if let Some(view) = view {
-        told(case, view, usual, status);
-    } else if was_started(case) && live.is_none_or(is_usual) {
+        apply_instance_view(case, view, usual, status);
+    } else if was_started(case) && live.is_none_or(is_default_waiting) {
         status.state = Some(run::running(&view::ContainerRunView::default()));
-    } else if let Some(live) = live.filter(|live| is_untold(case, live)) {
-        keep(live, status);
+    } else if let Some(live) = live.filter(|live| keeps_live_state(case, live)) {
+        copy_live_state(live, status);
     } else {
         status.state = Some(waiting::state(case, None, usual));
-        if let Some(live) = live.filter(|_| !is_new(case)) {
+        if let Some(live) = live.filter(|_| !needs_new_group(case)) {
             status.restart_count = live.restart_count;
-            let last = run::end_of(live).or(run::last_end_of(live));
+            let last = run::termination(live).or(run::last_termination(live));
             status.last_state = last.cloned().map(run::ended);
         }
     }
@@ -159,7 +167,7 @@ fn fill(case: &StatusInput, part: &ContainerInput, usual: &str, status: &mut Con
 /// Whether the live state of a container is final: the pod has ended, or the container has ended and its restart
 /// policy does not restart it.
 fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
-    let ended = run::end_of(live).is_some_and(|end| match case.policy {
+    let ended = run::termination(live).is_some_and(|end| match case.policy {
         PodRestartPolicy::Never => true,
         PodRestartPolicy::OnFailure => end.exit_code == 0,
         PodRestartPolicy::Always => false,
@@ -168,13 +176,13 @@ fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
 }
 
 /// Whether to keep the live state of a container because no newer answer has instance views.
-fn is_untold(case: &StatusInput, live: &ContainerStatus) -> bool {
+fn keeps_live_state(case: &StatusInput, live: &ContainerStatus) -> bool {
     let stands = |group: &ContainerGroup| {
-        !group.is_full() && live.state.is_some() && waiting::trouble(case).is_none()
+        !group.has_instance_view() && live.state.is_some() && waiting::group_problem(case).is_none()
     };
-    let has_run = run::has_run(live) && !is_new(case);
+    let has_run = run::has_run(live) && !needs_new_group(case);
     match case.group() {
-        Some(group) => stands(group) || (has_run && !group.is_full()),
+        Some(group) => stands(group) || (has_run && !group.has_instance_view()),
         None => has_run,
     }
 }
@@ -183,13 +191,13 @@ fn is_untold(case: &StatusInput, live: &ContainerStatus) -> bool {
 /// `Always` they run until their group ends.
 fn was_started(case: &StatusInput) -> bool {
     let started = |group: &ContainerGroup| {
-        !group.is_full() && group.provisioning() == Some(&Provisioning::Succeeded)
+        !group.has_instance_view() && group.provisioning() == Some(&Provisioning::Succeeded)
     };
     case.policy == PodRestartPolicy::Always && !case.ran() && case.group().is_some_and(started)
 }
 
 /// Whether the live status says only that the container is being created.
-fn is_usual(live: &ContainerStatus) -> bool {
+fn is_default_waiting(live: &ContainerStatus) -> bool {
     let waiting = live.state.as_ref().map(|state| &state.waiting);
     let reason = waiting.map(|waiting| waiting.as_ref().and_then(|w| w.reason.as_deref()));
     matches!(
@@ -199,11 +207,13 @@ fn is_usual(live: &ContainerStatus) -> bool {
 }
 
 /// Whether the live container statuses are obsolete because the pod gets a new group.
-fn is_new(case: &StatusInput) -> bool {
-    matches!(case.seen, super::GroupObservation::Vanished) && !case.ran() && !case.is_finished()
+fn needs_new_group(case: &StatusInput) -> bool {
+    matches!(case.observation, super::GroupObservation::Vanished)
+        && !case.ran()
+        && !case.is_finished()
 }
 
-fn keep(live: &ContainerStatus, status: &mut ContainerStatus) {
+fn copy_live_state(live: &ContainerStatus, status: &mut ContainerStatus) {
     status.state.clone_from(&live.state);
     status.last_state = live
         .last_state
@@ -214,7 +224,7 @@ fn keep(live: &ContainerStatus, status: &mut ContainerStatus) {
 }
 
 /// Copies what the group's instance view says about a container.
-fn told(
+fn apply_instance_view(
     case: &StatusInput,
     view: &ContainerInstanceView,
     usual: &str,
@@ -229,13 +239,14 @@ fn told(
     let previous = run::previous(view);
     status.restart_count =
         i32::try_from(view.restart_count.unwrap_or_default().max(0)).unwrap_or(i32::MAX);
-    status.last_state = previous.map(|run| run::ended(run::end(case, &name, run)));
+    status.last_state = previous.map(|run| run::ended(run::run_termination(case, &name, run)));
     let current = view.current_state.as_ref();
     let (state, run) = match current.map(|run| (run.kind(), run)) {
         Some((view::ContainerState::Running, run)) => (run::running(run), Some(run)),
-        Some((view::ContainerState::Terminated, run)) => {
-            (run::ended(run::end(case, &name, run)), Some(run))
-        }
+        Some((view::ContainerState::Terminated, run)) => (
+            run::ended(run::run_termination(case, &name, run)),
+            Some(run),
+        ),
         _ => (waiting::state(case, Some(view), usual), previous),
     };
     status.state = Some(state);
@@ -248,7 +259,7 @@ fn image_id(view: &ContainerInstanceView) -> Option<String> {
     let pulls = view
         .events
         .iter()
-        .filter(|event| matches!(event.word(), "Pulling" | "Pulled"));
+        .filter(|event| matches!(event.reason(), "Pulling" | "Pulled"));
     let mut images = pulls.rev().filter_map(|event| quoted(&event.message));
     images.find(|image| image.contains("@sha256:"))
 }
@@ -257,7 +268,7 @@ fn image_id(view: &ContainerInstanceView) -> Option<String> {
 /// after that, so a resize shows as a difference to the spec (KEP-1287). A resize between the PUT and the first
 /// answer goes unnoticed.
 fn allocate(case: &StatusInput, part: &ContainerInput, status: &mut ContainerStatus) {
-    let live = part.live.filter(|_| !is_new(case));
+    let live = part.live.filter(|_| !needs_new_group(case));
     if let Some(live) = live.filter(|live| live.resources.is_some()) {
         status
             .allocated_resources

@@ -12,9 +12,9 @@ pub struct OutdatedContainer {
     /// The container's name.
     pub container: String,
     /// The image in the group.
-    pub has: String,
+    pub actual_image: String,
     /// The image in the pod's spec.
-    pub wanted: String,
+    pub wanted_image: String,
 }
 
 /// The containers whose image was changed on the pod but not in the group.
@@ -36,7 +36,7 @@ fn outdated(container: &Container, seen: &SeenContainer) -> Option<OutdatedConta
     let differs = !has.trim().is_empty() && has.trim() != wanted.trim();
     differs.then(|| OutdatedContainer {
         container: container.name.clone(),
-        has: has.clone(),
-        wanted: wanted.clone(),
+        actual_image: has.clone(),
+        wanted_image: wanted.clone(),
     })
 }

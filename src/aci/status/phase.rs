@@ -29,7 +29,7 @@ pub struct UnobservedEnd {
     reason: &'static str,
     message: &'static str,
     /// Whether it also applies to containers that were never seen running.
-    all: bool,
+    includes_never_run: bool,
 }
 
 /// The pod was deleted. The kubelet writes `Error` for a container that it had to kill.
@@ -37,47 +37,47 @@ const DELETED: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: "Error",
     message: "ended with its container group when the pod was deleted; Azure does not tell its exit code",
-    all: false,
+    includes_never_run: false,
 };
-const LOST: UnobservedEnd = UnobservedEnd {
+const GROUP_GONE: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: NOT_FOUND,
     message: "its container group is gone",
-    all: false,
+    includes_never_run: false,
 };
-const HALTED: UnobservedEnd = UnobservedEnd {
+const GROUP_STOPPED: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: STOPPED,
     message: "its container group was stopped in Azure",
-    all: false,
+    includes_never_run: false,
 };
-const UNTOLD_SUCCESS: UnobservedEnd = UnobservedEnd {
+const UNREPORTED_SUCCESS: UnobservedEnd = UnobservedEnd {
     code: 0,
     reason: "Completed",
     message: "the container group succeeded",
-    all: true,
+    includes_never_run: true,
 };
-const UNTOLD_FAILURE: UnobservedEnd = UnobservedEnd {
+const UNREPORTED_FAILURE: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: run::UNKNOWN,
     message: "the container group failed, and Azure does not tell of this container",
-    all: true,
+    includes_never_run: true,
 };
 
 /// Computes the pod's phase.
-pub fn of(
+pub fn pod_phase(
     case: &StatusInput,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> PhaseOutcome {
     if case.is_finished() {
-        return kept(case);
+        return already_finished(case);
     }
-    match case.seen {
+    match case.observation {
         GroupObservation::Deleted(_) => deleted(containers),
         GroupObservation::Vanished if case.ran() => {
             let message = "the container group is gone although nobody deleted the pod";
-            failed(NOT_FOUND, message, LOST)
+            failed(NOT_FOUND, message, GROUP_GONE)
         }
         GroupObservation::Group(group) => match ended(case, group, init, containers) {
             Some(outcome) => outcome,
@@ -88,7 +88,7 @@ pub fn of(
 }
 
 /// Keeps a finished phase. If the group is gone, containers that were still running have ended with it.
-fn kept(case: &StatusInput) -> PhaseOutcome {
+fn already_finished(case: &StatusInput) -> PhaseOutcome {
     let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
     PhaseOutcome {
         phase: if succeeded { SUCCEEDED } else { FAILED },
@@ -96,8 +96,8 @@ fn kept(case: &StatusInput) -> PhaseOutcome {
         message: case.live.message.clone(),
         end: case
             .is_gone()
-            .then_some(if matches!(case.seen, GroupObservation::Vanished) {
-                LOST
+            .then_some(if matches!(case.observation, GroupObservation::Vanished) {
+                GROUP_GONE
             } else {
                 DELETED
             }),
@@ -108,9 +108,9 @@ fn kept(case: &StatusInput) -> PhaseOutcome {
 /// Failed. Jobs with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for this phase.
 fn deleted(containers: &[ContainerStatus]) -> PhaseOutcome {
     let ended_well = |status: &ContainerStatus| {
-        let end = run::end_of(status).or_else(|| {
+        let end = run::termination(status).or_else(|| {
             let waits = !run::is_running(status);
-            run::last_end_of(status).filter(|_| waits)
+            run::last_termination(status).filter(|_| waits)
         });
         end.is_some_and(|end| end.exit_code == 0)
     };
@@ -130,12 +130,12 @@ fn ended(
         return Some(failed(
             STOPPED,
             "the container group was stopped in Azure",
-            HALTED,
+            GROUP_STOPPED,
         ));
     }
     let codes: Vec<i32> = containers
         .iter()
-        .filter_map(run::end_of)
+        .filter_map(run::termination)
         .map(|end| end.exit_code)
         .collect();
     let all_ended = !containers.is_empty() && codes.len() == containers.len();
@@ -144,7 +144,7 @@ fn ended(
     let init_failed = none_ran
         && init
             .iter()
-            .filter_map(run::end_of)
+            .filter_map(run::termination)
             .any(|end| end.exit_code != 0);
     match (case.policy, state) {
         (PodRestartPolicy::Always, _) => None,
@@ -152,9 +152,9 @@ fn ended(
         (_, _) if all_ended && all_well => Some(plain(SUCCEEDED, None)),
         (PodRestartPolicy::Never, _) if all_ended => Some(plain(FAILED, None)),
         (_, Some(GroupState::Succeeded)) if all_well => {
-            Some(plain(SUCCEEDED, Some(UNTOLD_SUCCESS)))
+            Some(plain(SUCCEEDED, Some(UNREPORTED_SUCCESS)))
         }
-        (PodRestartPolicy::Never, Some(_)) => Some(plain(FAILED, Some(UNTOLD_FAILURE))),
+        (PodRestartPolicy::Never, Some(_)) => Some(plain(FAILED, Some(UNREPORTED_FAILURE))),
         (PodRestartPolicy::OnFailure | PodRestartPolicy::Never, _) => None,
     }
 }
@@ -162,7 +162,7 @@ fn ended(
 /// Pending, or Running once a container has run. It never goes back to Pending.
 fn unfinished(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
     let ran = case.ran() || containers.iter().any(run::has_run);
-    let trouble = waiting::trouble(case);
+    let trouble = waiting::group_problem(case);
     let (reason, message) = trouble.unzip();
     PhaseOutcome {
         phase: if ran { RUNNING } else { PENDING },
@@ -193,8 +193,8 @@ fn failed(reason: &str, message: &str, end: UnobservedEnd) -> PhaseOutcome {
 impl UnobservedEnd {
     /// Ends a container that has not ended. If it was waiting for a restart, its last end becomes its end. If it
     /// never ran, it stays as it is, as with the kubelet, unless the end applies to all containers.
-    pub fn reach(&self, status: &mut ContainerStatus, case: &StatusInput) {
-        if run::end_of(status).is_some() {
+    pub fn apply(&self, status: &mut ContainerStatus, case: &StatusInput) {
+        if run::termination(status).is_some() {
             return;
         }
         let started_at = match &status.state {
@@ -202,12 +202,12 @@ impl UnobservedEnd {
                 .running
                 .as_ref()
                 .and_then(|running| running.started_at.clone()),
-            _ => match run::last_end_of(status).cloned() {
+            _ => match run::last_termination(status).cloned() {
                 Some(last) => {
                     (status.state, status.last_state) = (Some(run::ended(last)), None);
                     return;
                 }
-                None if self.all => None,
+                None if self.includes_never_run => None,
                 None => return,
             },
         };

@@ -22,7 +22,8 @@ enum SampleSeen {
 }
 
 fn look() -> impl Strategy<Value = SampleSeen> {
-    let read = || group().prop_map(|body| ContainerGroup::read(&body).expect("a group has a name"));
+    let read =
+        || group().prop_map(|body| ContainerGroup::from_value(&body).expect("a group has a name"));
     prop_oneof![
         1 => Just(SampleSeen::NotSubmitted),
         1 => Just(SampleSeen::Refused),
@@ -68,12 +69,12 @@ fn revives(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
         .as_ref()
         .and_then(|spec| spec.restart_policy.as_deref());
     let revived = |old: &ContainerStatus, new: &[ContainerStatus]| {
-        let Some(end) = run::end_of(old) else {
+        let Some(end) = run::termination(old) else {
             return false;
         };
         let stays = policy == Some("Never") || (policy == Some("OnFailure") && end.exit_code == 0);
         let now = new.iter().find(|status| status.name == old.name);
-        stays && now.is_some_and(|now| run::end_of(now).is_none())
+        stays && now.is_some_and(|now| run::termination(now).is_none())
     };
     let lists = |status: &PodStatus| {
         [
@@ -136,9 +137,9 @@ proptest! {
         prop_assert_eq!(&first, &status(&pod, &look, 0), "deterministic");
         pod.status = Some(stored(&first));
         let second = status(&pod, &look, 7);
-        prop_assert!(same(&stored(&first), &second), "{:?}\n{:?}", first, second);
+        prop_assert!(is_same_status(&stored(&first), &second), "{:?}\n{:?}", first, second);
         prop_assert_eq!(&stored(&first), &stored(&second));
-        prop_assert!(same(&first, &first));
+        prop_assert!(is_same_status(&first, &first));
     }
 
     #[test]
@@ -154,7 +155,7 @@ proptest! {
 
     #[test]
     fn events_have_names_of_their_own_that_stay(pod in pod(), body in group()) {
-        let group = ContainerGroup::read(&body).expect("a group");
+        let group = ContainerGroup::from_value(&body).expect("a group");
         let told = events(&pod, &group);
         prop_assert_eq!(&told, &events(&pod, &group));
         let names: std::collections::BTreeSet<_> = told.iter().map(|event| &event.name).collect();

@@ -45,12 +45,12 @@ pub fn running(run: &ContainerRunView) -> ContainerState {
 }
 
 /// How the container ended, if its status says so.
-pub fn end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+pub fn termination(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.state.as_ref()?.terminated.as_ref()
 }
 
 /// How the container's previous run ended, if its status says so.
-pub fn last_end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+pub fn last_termination(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.last_state.as_ref()?.terminated.as_ref()
 }
 
@@ -64,7 +64,7 @@ pub fn is_running(status: &ContainerStatus) -> bool {
 
 /// Whether the container is running or has ever run.
 pub fn has_run(status: &ContainerStatus) -> bool {
-    is_running(status) || end_of(status).is_some() || last_end_of(status).is_some()
+    is_running(status) || termination(status).is_some() || last_termination(status).is_some()
 }
 
 /// The ID of one run of a container. ACI has no such ID, so it is a hash of the pod's UID, the container's name and
@@ -76,7 +76,11 @@ pub fn id(case: &StatusInput, name: &str, run: &ContainerRunView) -> Option<Stri
 }
 
 /// How a run ended.
-pub fn end(case: &StatusInput, name: &str, run: &ContainerRunView) -> ContainerStateTerminated {
+pub fn run_termination(
+    case: &StatusInput,
+    name: &str,
+    run: &ContainerRunView,
+) -> ContainerStateTerminated {
     let code = exit_code(run);
     let reason = match (code, run.detail()) {
         (None, _) => UNKNOWN,
@@ -130,7 +134,7 @@ pub fn first_end(
             reason: Some(UNKNOWN.to_owned()),
             ..ContainerStateTerminated::default()
         },
-        |run| end(case, name, run),
+        |run| run_termination(case, name, run),
     );
     let which = match (previous, restarts) {
         (None, _) => "how it ended first is not known",

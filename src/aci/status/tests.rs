@@ -63,7 +63,7 @@ fn group_with_init(
         "provisioningState": provisioning, "containers": list(containers),
         "initContainers": list(init), "ipAddress": {"ip": "10.0.0.4", "type": "Private"},
         "instanceView": {"state": state, "events": []}}});
-    ContainerGroup::read(&body).expect("a group")
+    ContainerGroup::from_value(&body).expect("a group")
 }
 
 fn running(since: i64) -> Value {

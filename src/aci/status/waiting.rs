@@ -22,15 +22,15 @@ pub fn state(
     view: Option<&ContainerInstanceView>,
     usual: &str,
 ) -> ContainerState {
-    match trouble(case) {
+    match group_problem(case) {
         Some((reason, message)) => run::waiting(&reason, Some(message)),
         None => of_container(case, view, usual),
     }
 }
 
 /// The problem that keeps the whole group from starting: reason word and message.
-pub fn trouble(case: &StatusInput) -> Option<(String, String)> {
-    match case.seen {
+pub fn group_problem(case: &StatusInput) -> Option<(String, String)> {
+    match case.observation {
         GroupObservation::NotSubmitted | GroupObservation::Deleted(None) => None,
         GroupObservation::Refused(fields) => {
             let fields: Vec<_> = fields
@@ -47,7 +47,7 @@ pub fn trouble(case: &StatusInput) -> Option<(String, String)> {
             Some((CREATING.to_owned(), message.to_owned()))
         }
         GroupObservation::Group(group) | GroupObservation::Deleted(Some(group)) => {
-            let verdict = FailureVerdict::of_group(group)?;
+            let verdict = FailureVerdict::from_group(group)?;
             Some((verdict.reason.to_owned(), verdict.message))
         }
     }
@@ -71,7 +71,7 @@ fn of_container(
     }
     let restarts = view.and_then(|view| view.restart_count).unwrap_or_default();
     if let Some(event) = pulling {
-        let reason = if event.word().ends_with("BackOff") {
+        let reason = if event.reason().ends_with("BackOff") {
             "ImagePullBackOff"
         } else {
             "ErrImagePull"
@@ -87,7 +87,8 @@ fn of_container(
 /// The event that says that the container's image cannot be pulled, unless a newer event says that the pull
 /// succeeded.
 fn pulling(events: &[InstanceEvent]) -> Option<&InstanceEvent> {
-    let is_good = |event: &InstanceEvent| matches!(event.word(), "Pulled" | "Created" | "Started");
+    let is_good =
+        |event: &InstanceEvent| matches!(event.reason(), "Pulled" | "Created" | "Started");
     let told = events
         .iter()
         .filter(|event| is_good(event) || is_about_an_image(event));
@@ -102,5 +103,5 @@ fn newest<'a>(events: impl Iterator<Item = &'a InstanceEvent>) -> Option<&'a Ins
 /// Whether an event reports a problem. An example in ACI's documentation gives a failed mount the type `Normal`, so
 /// the name is checked as well.
 fn is_warning(event: &InstanceEvent) -> bool {
-    event.kind.as_deref() == Some("Warning") || event.word().starts_with("Failed")
+    event.kind.as_deref() == Some("Warning") || event.reason().starts_with("Failed")
 }

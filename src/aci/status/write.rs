@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::condition;
 
 /// The status fields that the node owns. Of `conditions`, it owns some elements.
-const OURS: [&str; 13] = [
+const OWNED_FIELDS: [&str; 13] = [
     "phase",
     "reason",
     "message",
@@ -36,9 +36,9 @@ const DROPPABLE: [&str; 3] = ["observedGeneration", "allocatedResources", "resou
 
 /// Whether two statuses are equal in the fields that the node owns. The order of conditions and containers,
 /// transition times, fractions of seconds, and different ways to write an empty value do not count.
-pub fn same(live: &PodStatus, wanted: &PodStatus) -> bool {
+pub fn is_same_status(live: &PodStatus, wanted: &PodStatus) -> bool {
     let (live, mut wanted) = (canonical(owned(live)), canonical(owned(wanted)));
-    drop_what_the_server_dropped(&live, &mut wanted);
+    drop_unsupported_fields(&live, &mut wanted);
     live == wanted
 }
 
@@ -68,10 +68,10 @@ pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
             continue;
         };
         if let (Some(live), Some(ours)) = (live.as_array(), ours.as_array_mut()) {
-            take_out(live, ours, key);
+            mark_removed_elements(live, ours, key);
         }
     }
-    take_away(&live, &mut ours);
+    mark_removed_fields(&live, &mut ours);
     json!({
         "metadata": {"uid": metadata.uid},
         "status": ours,
@@ -79,12 +79,12 @@ pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
 }
 
 /// Adds to a merged list what the patch must delete: whole elements, and fields of elements.
-fn take_out(live: &[Value], ours: &mut Vec<Value>, key: &str) {
+fn mark_removed_elements(live: &[Value], ours: &mut Vec<Value>, key: &str) {
     for was in live {
         match ours.iter_mut().find(|element| element[key] == was[key]) {
             Some(stays) => {
                 if let (Some(was), Some(stays)) = (was.as_object(), stays.as_object_mut()) {
-                    take_away(was, stays);
+                    mark_removed_fields(was, stays);
                 }
             }
             None => ours.push(json!({"$patch": "delete", key: was[key]})),
@@ -93,7 +93,7 @@ fn take_out(live: &[Value], ours: &mut Vec<Value>, key: &str) {
 }
 
 /// Adds `null` for every field that the patch must delete.
-fn take_away(live: &Map<String, Value>, ours: &mut Map<String, Value>) {
+fn mark_removed_fields(live: &Map<String, Value>, ours: &mut Map<String, Value>) {
     for field in live.keys().filter(|field| !live[*field].is_null()) {
         ours.entry(field).or_insert(Value::Null);
     }
@@ -107,7 +107,7 @@ fn owned(status: &PodStatus) -> Map<String, Value> {
     all["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
     let all = all.as_object_mut().map(std::mem::take).unwrap_or_default();
     all.into_iter()
-        .filter(|(field, _)| OURS.contains(&field.as_str()))
+        .filter(|(field, _)| OWNED_FIELDS.contains(&field.as_str()))
         .collect()
 }
 
@@ -163,20 +163,20 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Removes from `wanted` the fields of [`DROPPABLE`] that `live` does not have.
-fn drop_what_the_server_dropped(live: &Value, wanted: &mut Value) {
+fn drop_unsupported_fields(live: &Value, wanted: &mut Value) {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
             let dropped = |field: &str| DROPPABLE.contains(&field) && !live.contains_key(field);
             wanted.retain(|field, _| !dropped(field));
             for (field, wanted) in wanted {
                 if let Some(live) = live.get(field) {
-                    drop_what_the_server_dropped(live, wanted);
+                    drop_unsupported_fields(live, wanted);
                 }
             }
         }
         (Value::Array(live), Value::Array(wanted)) => {
             let pairs = live.iter().zip(wanted);
-            pairs.for_each(|(live, wanted)| drop_what_the_server_dropped(live, wanted));
+            pairs.for_each(|(live, wanted)| drop_unsupported_fields(live, wanted));
         }
         _ => {}
     }

@@ -44,9 +44,9 @@ const PEER_CCE_POLICY: &str = "virtual-kubelet.io/confidential-compute-cce-polic
 const PEER_SKU: &str = "virtual-kubelet.io/container-sku";
 
 /// The most tags that a resource may have (a limit of ARM).
-const MOST_TAGS: usize = 50;
+const MAX_TAGS: usize = 50;
 /// The longest name and the longest value of a tag (limits of ARM, in characters; the code counts bytes).
-const LONGEST_TAG: (usize, usize) = (512, 256);
+const MAX_TAG_LENGTHS: (usize, usize) = (512, 256);
 
 /// The field path of an annotation.
 pub(super) fn path(name: &str) -> String {
@@ -206,7 +206,7 @@ pub(super) fn tags(
             }
         }
         merge(&mut tags, &asked, &path(name), refusals);
-        let few = tags.len() <= MOST_TAGS;
+        let few = tags.len() <= MAX_TAGS;
         refusals.require(few, path(name), "a resource has at most 50 tags");
     }
     tags
@@ -221,7 +221,7 @@ fn merge(
 ) {
     for (name, value) in more {
         let taken = tags.keys().any(|known| known.eq_ignore_ascii_case(name));
-        let short = name.len() <= LONGEST_TAG.0 && value.len() <= LONGEST_TAG.1;
+        let short = name.len() <= MAX_TAG_LENGTHS.0 && value.len() <= MAX_TAG_LENGTHS.1;
         let plain = !name.contains(['<', '>', '%', '&', '\\', '?', '/'])
             && !name.contains(char::is_control);
         if taken {

@@ -33,14 +33,14 @@ impl RequestedResources {
 
     /// CPU and memory requests, in steps. A limit without a request counts as the request; `None` if there is
     /// neither.
-    pub(super) fn given(&self) -> (Option<u64>, Option<u64>) {
+    pub(super) fn explicit_request(&self) -> (Option<u64>, Option<u64>) {
         let cpu = self.cpu.or(self.cpu_limit).map(cpu_steps);
         (cpu, self.memory.or(self.memory_limit).map(memory_steps))
     }
 
     /// The requests, in steps; `otherwise` where there is none. A limit without a request counts as the request.
     pub(super) fn request(&self, otherwise: GroupSize) -> GroupSize {
-        let (cpu, memory) = self.given();
+        let (cpu, memory) = self.explicit_request();
         GroupSize {
             cpu: cpu.unwrap_or(otherwise.cpu),
             memory: memory.unwrap_or(otherwise.memory),
@@ -57,7 +57,7 @@ fn memory_steps(amount: NanoAmount) -> u64 {
 }
 
 /// The requests and limits of each of the containers; `at` is the field path of the list.
-pub(super) fn asked_by(
+pub(super) fn requested_by_containers(
     containers: &[Container],
     at: &str,
     refusals: &mut Refusals,
@@ -65,13 +65,13 @@ pub(super) fn asked_by(
     let all = containers.iter().enumerate();
     all.map(|(index, container)| {
         let at = format!("{at}[{index}].resources");
-        asked(container.resources.as_ref(), &at, refusals)
+        requested_resources(container.resources.as_ref(), &at, refusals)
     })
     .collect()
 }
 
 /// The requests and limits in `resources`; `at` is its field path.
-pub(super) fn asked(
+pub(super) fn requested_resources(
     resources: Option<&ResourceRequirements>,
     at: &str,
     refusals: &mut Refusals,
@@ -87,7 +87,7 @@ pub(super) fn asked(
     for (list, amounts) in lists {
         for (name, quantity) in amounts.iter().flatten() {
             let at = format!("{at}.{list}.{name}");
-            let Some(amount) = NanoAmount::of(quantity) else {
+            let Some(amount) = NanoAmount::from_quantity(quantity) else {
                 refusals.refuse(at, format!("'{}' is no amount", quantity.0));
                 continue;
             };

@@ -24,7 +24,7 @@ use super::shares::DRIVER;
 
 /// Volume attributes that ACI cannot honor: the name, the values that are harmless, and why ACI does not support
 /// others.
-const OTHERWISE: [(&str, &[&str], &str); 6] = [
+const UNSUPPORTED_ATTRIBUTES: [(&str, &[&str], &str); 6] = [
     ("protocol", &["smb"], "ACI mounts shares by SMB"),
     ("fsType", &["cifs", "smb"], "ACI mounts shares by SMB"),
     ("folderName", &[], "ACI mounts whole shares"),
@@ -64,7 +64,7 @@ pub enum ClaimBacking {
     /// An Azure Files share, which ACI can mount.
     Share(AzureFile),
     /// Any other volume: why ACI cannot mount it, and what to do.
-    Other(String),
+    Unsupported(String),
 }
 
 impl ClaimedShare {
@@ -151,7 +151,7 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
         "fsType" => some(csi.fs_type.as_deref()),
         _ => None,
     };
-    for (name, harmless, why) in OTHERWISE {
+    for (name, harmless, why) in UNSUPPORTED_ATTRIBUTES {
         let value = attribute(name).or_else(|| by_field(name));
         if let Some(value) = value.filter(|value| !is_any(value, harmless)) {
             return Err(format!(
@@ -271,7 +271,7 @@ pub(super) fn volume(
             read_only: share.read_only || read_only,
             ..share
         }),
-        Ok(ClaimBacking::Other(why)) | Err(why) => {
+        Ok(ClaimBacking::Unsupported(why)) | Err(why) => {
             refusals.refuse(format!("{at}.persistentVolumeClaim"), why);
             None
         }

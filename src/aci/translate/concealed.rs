@@ -18,7 +18,7 @@ impl SecretString {
     }
 
     /// Returns the secret text.
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -17,13 +17,13 @@ use super::security::security_context;
 use super::volumes::{VolumeNames, mounts};
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
-const MOST: usize = 60;
+const MAX_CONTAINERS: usize = 60;
 
 /// All containers of a group.
 #[derive(Debug, Default)]
 pub(super) struct GroupContainers {
     pub(super) init: Vec<body::Container>,
-    pub(super) proper: Vec<body::Container>,
+    pub(super) main: Vec<body::Container>,
     /// The ports of all containers.
     pub(super) ports: BTreeSet<Port>,
 }
@@ -50,7 +50,7 @@ pub(super) fn containers(
     let any = !context.spec.containers.is_empty();
     refusals.require(any, "spec.containers", "there are none");
     refusals.require(
-        count <= MOST,
+        count <= MAX_CONTAINERS,
         "spec.containers",
         "a group has 60 containers at most",
     );
@@ -70,7 +70,7 @@ pub(super) fn containers(
                 probe("readinessProbe", container.readiness_probe.as_ref());
         }
         let list = if index.is_some() {
-            &mut containers.proper
+            &mut containers.main
         } else {
             &mut containers.init
         };

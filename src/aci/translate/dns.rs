@@ -17,11 +17,11 @@ use super::pod::TranslationContext;
 use super::refusals::Refusals;
 
 /// Azure's resolver. It has this address in every virtual network.
-const AZURES: &str = "168.63.129.16";
+const AZURE_RESOLVER: &str = "168.63.129.16";
 /// The most name servers (the limit of the C library, and therefore of the kubelet).
-const MOST_SERVERS: usize = 3;
+const MAX_NAME_SERVERS: usize = 3;
 /// The most search domains, and the most characters in all of them (the kubelet's limits since Kubernetes 1.28).
-const MOST_SEARCHES: (usize, usize) = (32, 2048);
+const MAX_SEARCH_DOMAINS: (usize, usize) = (32, 2048);
 
 /// The group's DNS configuration; `None` to use Azure's resolver.
 pub(super) fn dns_config(
@@ -66,7 +66,7 @@ pub(super) fn dns_config(
         config.searches = searches.into();
         config.options = vec![("ndots".to_owned(), Some("5".to_owned()))];
     } else if policy != "None" {
-        config.servers = vec![AZURES.to_owned()];
+        config.servers = vec![AZURE_RESOLVER.to_owned()];
     }
     config.add(own);
     for server in &config.servers {
@@ -117,9 +117,9 @@ impl DnsLists {
     }
 
     fn into_body(mut self) -> DnsConfig {
-        self.servers.truncate(MOST_SERVERS);
-        self.searches.truncate(MOST_SEARCHES.0);
-        while self.searches.join(" ").len() > MOST_SEARCHES.1 {
+        self.servers.truncate(MAX_NAME_SERVERS);
+        self.searches.truncate(MAX_SEARCH_DOMAINS.0);
+        while self.searches.join(" ").len() > MAX_SEARCH_DOMAINS.1 {
             self.searches.pop();
         }
         let options = self

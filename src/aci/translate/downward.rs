@@ -154,7 +154,7 @@ pub(super) fn resource(
 }
 
 fn parsed(quantity: &Quantity) -> Result<NanoAmount, String> {
-    NanoAmount::of(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
+    NanoAmount::from_quantity(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) struct ContainerEnv {
     /// Variables whose optional Secret is missing, each with the text of a reference to it. A value that refers to
     /// one of them is treated as secret nevertheless, so that whether ACI can run the pod does not depend on the
     /// Secret's existence.
-    withheld: BTreeMap<String, String>,
+    missing_secrets: BTreeMap<String, String>,
 }
 
 /// The value of a variable.
@@ -72,7 +72,7 @@ impl ContainerEnv {
     /// Expands the references in `text`. The variables of `services` are looked up last.
     fn expand(&self, text: &str, services: &BTreeMap<String, String>) -> Expanded {
         expand(text, |name| {
-            let withheld = self.withheld.get(name);
+            let withheld = self.missing_secrets.get(name);
             let own = self.variables.get(name).map(|(_, value)| value);
             if let Some(value) = own {
                 return Some((&value.text, value.secret || withheld.is_some()));
@@ -155,12 +155,12 @@ pub(super) fn environment(
                 format!("'{}': {NO_NAME}", variable.name),
             );
         } else if let Some(value) = value {
-            environment.withheld.remove(&variable.name);
+            environment.missing_secrets.remove(&variable.name);
             environment.set(&variable.name, value);
         } else if is_secret(variable.value_from.as_ref()) {
             let reference = format!("$({})", variable.name);
             environment
-                .withheld
+                .missing_secrets
                 .insert(variable.name.clone(), reference);
         }
     }

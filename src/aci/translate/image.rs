@@ -58,7 +58,7 @@ fn normalised(registry: &str) -> String {
 /// How well the entry `key` of a pull secret matches `location`: `None` if it does not match, else the length of
 /// the path in the key. A key is a registry with an optional scheme, an optional prefix of the image's path, and
 /// `*` as a wildcard within parts of the host name (the kubelet's rules).
-pub(super) fn fit(key: &str, location: &ImageLocation) -> Option<usize> {
+pub(super) fn match_length(key: &str, location: &ImageLocation) -> Option<usize> {
     let key = key.trim();
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
@@ -174,7 +174,11 @@ mod tests {
             ("quay.io/other", "quay.io/team/web", None),
             ("", "nginx", None),
         ] {
-            assert_eq!(fit(key, &location(image)), fits, "{key} for {image}");
+            assert_eq!(
+                match_length(key, &location(image)),
+                fits,
+                "{key} for {image}"
+            );
         }
     }
 

@@ -46,7 +46,7 @@ impl ApiServer {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": KUBE_PROXY, "cluster": cluster}],
-            "users": [{"name": KUBE_PROXY, "user": {"token": token.reveal()}}],
+            "users": [{"name": KUBE_PROXY, "user": {"token": token.expose()}}],
             "contexts": [{"name": KUBE_PROXY, "context": {"cluster": KUBE_PROXY, "user": KUBE_PROXY}}],
             "current-context": KUBE_PROXY,
         });
@@ -98,7 +98,7 @@ mod tests {
     fn decoded(server: &ApiServer) -> Value {
         let config = server.kube_config(&SecretString::new("s3cret"));
         assert!(!format!("{config:?}").contains("s3cret"));
-        let config = STANDARD.decode(config.reveal()).expect("base64");
+        let config = STANDARD.decode(config.expose()).expect("base64");
         serde_json::from_slice(&config).expect("JSON")
     }
 

@@ -68,7 +68,7 @@ mod volumes;
 pub use body::Group;
 pub use decisions::table;
 pub use decode::decode;
-pub use needs::{PodReferences, needs};
+pub use needs::{PodReferences, pod_references};
 pub use placement::{IdentityNamespaces, NO_IDENTITIES, TranslationTarget};
 pub use pod::{eligible, translate};
 pub use refusals::Unsupported;

@@ -64,7 +64,7 @@ impl PodReferences {
 }
 
 /// The objects that `pod` refers to.
-pub fn needs(pod: &Pod) -> PodReferences {
+pub fn pod_references(pod: &Pod) -> PodReferences {
     let Some(spec) = &pod.spec else {
         return PodReferences::default();
     };
@@ -212,7 +212,7 @@ mod tests {
 
     fn of(spec: &serde_json::Value) -> PodReferences {
         let pod = json!({"metadata": {"name": "a"}, "spec": spec});
-        needs(&serde_json::from_value(pod).expect("a pod"))
+        pod_references(&serde_json::from_value(pod).expect("a pod"))
     }
 
     #[test]
@@ -282,6 +282,6 @@ mod tests {
     #[test]
     fn a_pod_without_references_needs_nothing() {
         assert!(of(&json!({"containers": [{"name": "a"}]})).is_empty());
-        assert!(needs(&Pod::default()).is_empty());
+        assert!(pod_references(&Pod::default()).is_empty());
     }
 }

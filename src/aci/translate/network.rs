@@ -22,7 +22,7 @@ use super::probes;
 use super::refusals::Refusals;
 
 /// The most ports of a public address (a hard limit; quotas page of 2025-11).
-const MOST_PORTS: usize = 5;
+const MAX_PORTS: usize = 5;
 
 /// Whether ACI reserves `port` (naming page of 2026-07).
 const fn is_reserved(port: u16) -> bool {
@@ -63,7 +63,7 @@ pub(super) fn ports(
         };
         if is_reserved(number) {
             refusals.require(
-                !probes::ask(container, number),
+                !probes::probe_uses_port(container, number),
                 format!("{at}.containerPort"),
                 format!("ACI keeps the port {number} for itself, and a probe asks it"),
             );
@@ -114,7 +114,7 @@ pub(super) fn address(
         return None;
     }
     refusals.require(
-        ports.len() <= MOST_PORTS,
+        ports.len() <= MAX_PORTS,
         "spec.containers[*].ports",
         "a public address has 5 ports at most",
     );

@@ -42,7 +42,14 @@ pub fn eligible(
         pool: String::new(),
         node: placement.node.to_owned(),
     };
-    build(pod, unknown_fields, ValueSource::Unread, &nobody, placement).map(drop)
+    build(
+        pod,
+        unknown_fields,
+        ValueSource::Placeholders,
+        &nobody,
+        placement,
+    )
+    .map(drop)
 }
 
 /// The container group of `pod`, or everything in it that ACI does not support.
@@ -56,7 +63,7 @@ pub fn translate(
     build(
         pod,
         unknown_fields,
-        ValueSource::Read(resolved),
+        ValueSource::Resolved(resolved),
         owner,
         placement,
     )
@@ -94,7 +101,7 @@ fn build(
         identity: annotations::identity(pod, pull_identity, placement, &mut refusals),
         properties: properties(&context, pull_identity, &mut refusals),
     };
-    refusals.or(group)
+    refusals.into_result(group)
 }
 
 fn properties(
@@ -127,7 +134,7 @@ fn properties(
             .chain(realtime::extension(&containers.ports, context))
             .collect(),
         volumes,
-        containers: containers.proper,
+        containers: containers.main,
         init_containers: containers.init,
     }
 }

@@ -107,7 +107,7 @@ fn http_get(
 }
 
 /// Whether an HTTP probe of `container` uses this port.
-pub(super) fn ask(container: &Container, number: u16) -> bool {
+pub(super) fn probe_uses_port(container: &Container, number: u16) -> bool {
     let ports = container.ports.as_deref().unwrap_or_default();
     let probes = [&container.liveness_probe, &container.readiness_probe];
     let asked = probes.into_iter().flatten();

@@ -26,7 +26,7 @@ impl NanoAmount {
     }
 
     /// Parses `quantity`; `None` if it is invalid, negative, or more than Kubernetes can store (2^63 - 1).
-    pub fn of(quantity: &Quantity) -> Option<Self> {
+    pub fn from_quantity(quantity: &Quantity) -> Option<Self> {
         let amount = parse(quantity.0.trim())?;
         (0..=i128::from(i64::MAX) * ONE)
             .contains(&amount)
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn amount(text: &str) -> Option<NanoAmount> {
-        NanoAmount::of(&Quantity(text.to_owned()))
+        NanoAmount::from_quantity(&Quantity(text.to_owned()))
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Refusals {
     }
 
     /// Returns `value` if nothing was refused, else the refusals.
-    pub(super) fn or<T>(self, value: T) -> Result<T, Vec<Unsupported>> {
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, Vec<Unsupported>> {
         if self.0.is_empty() {
             Ok(value)
         } else {

@@ -109,8 +109,8 @@ fn best<'a>(
     location: &ImageLocation,
 ) -> Option<&'a CredentialCandidate> {
     let fits = candidates.iter().rev();
-    let fits =
-        fits.filter_map(|candidate| Some((image::fit(&candidate.key, location)?, candidate)));
+    let fits = fits
+        .filter_map(|candidate| Some((image::match_length(&candidate.key, location)?, candidate)));
     fits.max_by_key(|(fit, _)| *fit)
         .map(|(_, candidate)| candidate)
 }
@@ -164,7 +164,7 @@ fn candidates(
     context: &TranslationContext<'_>,
     refusals: &mut Refusals,
 ) -> Vec<CredentialCandidate> {
-    let ValueSource::Read(resolved) = context.values else {
+    let ValueSource::Resolved(resolved) = context.values else {
         return Vec::new();
     };
     let mut candidates = Vec::new();

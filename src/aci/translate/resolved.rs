@@ -125,9 +125,9 @@ pub(super) enum ReferenceKind {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ValueSource<'a> {
     /// The objects have been read.
-    Read(&'a ResolvedReferences),
+    Resolved(&'a ResolvedReferences),
     /// The objects have not been read; placeholders are used.
-    Unread,
+    Placeholders,
 }
 
 /// The placeholder for a value.
@@ -144,7 +144,7 @@ impl<'a> ValueSource<'a> {
         name: &str,
         optional: Option<bool>,
     ) -> Lookup<Cow<'a, ObjectContent>> {
-        let Self::Read(resolved) = self else {
+        let Self::Resolved(resolved) = self else {
             return Ok(Some(Cow::Owned(ObjectContent::default())));
         };
         let (objects, what) = match kind {
@@ -197,7 +197,7 @@ impl<'a> ValueSource<'a> {
             return Ok(None);
         };
         match (self, content.file(key)) {
-            (Self::Unread, _) => Ok(Some(PLACEHOLDER.to_vec())),
+            (Self::Placeholders, _) => Ok(Some(PLACEHOLDER.to_vec())),
             (_, Some(value)) => Ok(Some(value.to_vec())),
             (_, None) if optional.unwrap_or(false) => Ok(None),
             (_, None) => Err(format!("'{name}' has no key '{key}'")),
@@ -206,17 +206,17 @@ impl<'a> ValueSource<'a> {
 
     /// The token of the pod's service account that `need` describes.
     pub(super) fn token(self, need: &TokenNeed) -> Result<Vec<u8>, String> {
-        let Self::Read(resolved) = self else {
+        let Self::Resolved(resolved) = self else {
             return Ok(PLACEHOLDER.to_vec());
         };
         let token = resolved.tokens.get(need);
-        let token = token.map(|token| token.reveal().as_bytes().to_vec());
+        let token = token.map(|token| token.expose().as_bytes().to_vec());
         token.ok_or_else(|| "the token has not been requested".to_owned())
     }
 
     /// The volume behind a claim.
     pub(super) fn claim(self, name: &str) -> Result<ClaimBacking, String> {
-        let Self::Read(resolved) = self else {
+        let Self::Resolved(resolved) = self else {
             return Ok(ClaimBacking::Share(AzureFile::default()));
         };
         let claim = resolved.claims.get(name).cloned();
@@ -225,7 +225,7 @@ impl<'a> ValueSource<'a> {
 
     /// The kubeconfig for ACI's kube-proxy.
     pub(super) fn kube_config(self) -> Result<SecretString, String> {
-        let Self::Read(resolved) = self else {
+        let Self::Resolved(resolved) = self else {
             return Ok(SecretString::default());
         };
         let kube_config = resolved.kube_config.clone();
@@ -235,8 +235,8 @@ impl<'a> ValueSource<'a> {
     /// The Services for which the pod gets variables.
     pub(super) fn services(self) -> &'a [ServiceAddress] {
         match self {
-            Self::Read(resolved) => &resolved.services,
-            Self::Unread => &[],
+            Self::Resolved(resolved) => &resolved.services,
+            Self::Placeholders => &[],
         }
     }
 }

@@ -20,21 +20,21 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::asked::{RequestedResources, asked, asked_by};
+use super::asked::{RequestedResources, requested_by_containers, requested_resources};
 use super::body::{Amounts, Resources};
 use super::placement::TranslationTarget;
 use super::quantity::NanoAmount;
 use super::refusals::Refusals;
 
 /// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
-const LEAST: GroupSize = GroupSize {
+const MIN_GROUP_SIZE: GroupSize = GroupSize {
     cpu: 100,
     memory: 10,
 };
 /// The size of a container without requests: the scheduler's non-zero defaults of 100m and 200Mi, rounded up.
 const DEFAULT: GroupSize = GroupSize { cpu: 10, memory: 3 };
 /// The smallest size of a container.
-const STEP: GroupSize = GroupSize { cpu: 1, memory: 1 };
+const MIN_CONTAINER_SIZE: GroupSize = GroupSize { cpu: 1, memory: 1 };
 /// The disk of a group: 50 GB (quotas page of 2025-11).
 pub(super) const DISK: NanoAmount = NanoAmount::whole(50_000_000_000);
 
@@ -122,29 +122,29 @@ pub(super) fn sizes(
 
 fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let init = asked_by(init, "spec.initContainers", refusals);
-    let proper = asked_by(&spec.containers, "spec.containers", refusals);
-    let pod = asked(spec.resources.as_ref(), "spec.resources", refusals);
+    let init = requested_by_containers(init, "spec.initContainers", refusals);
+    let proper = requested_by_containers(&spec.containers, "spec.containers", refusals);
+    let pod = requested_resources(spec.resources.as_ref(), "spec.resources", refusals);
     disk(&init, &proper, refusals);
 
     let default = default(&pod, &proper);
     let mut requests: Vec<GroupSize> = proper
         .iter()
         .map(|asked| {
-            let mut size = asked.request(default).max(STEP);
+            let mut size = asked.request(default).max(MIN_CONTAINER_SIZE);
             if pod.memory_limit.is_none() {
                 size.memory = size.memory.max(asked.limit(GroupSize::default()).memory);
             }
             size
         })
         .collect();
-    let mut wanted = LEAST.max(pod.request(GroupSize::default()));
+    let mut wanted = MIN_GROUP_SIZE.max(pod.request(GroupSize::default()));
     wanted.memory = wanted.memory.max(pod.limit(GroupSize::default()).memory);
     for asked in &init {
         wanted = wanted.max(asked.request(GroupSize::default()));
         wanted.memory = wanted.memory.max(asked.limit(GroupSize::default()).memory);
     }
-    fill_up(&mut requests, wanted);
+    raise_total_to(&mut requests, wanted);
     let total = requests
         .iter()
         .copied()
@@ -163,7 +163,7 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
 /// The size of a container without requests. With a pod-level request, it is at most an equal part of what the
 /// other containers leave.
 fn default(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize {
-    let (cpu, memory) = pod.given();
+    let (cpu, memory) = pod.explicit_request();
     let part = |whole: Option<u64>, of: fn(&RequestedResources) -> Option<u64>, usual: u64| {
         let Some(whole) = whole else { return usual };
         let asked: u64 = proper.iter().filter_map(of).fold(0, u64::saturating_add);
@@ -172,14 +172,14 @@ fn default(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize
         usual.min(whole.saturating_sub(asked) / silent)
     };
     GroupSize {
-        cpu: part(cpu, |asked| asked.given().0, DEFAULT.cpu),
-        memory: part(memory, |asked| asked.given().1, DEFAULT.memory),
+        cpu: part(cpu, |asked| asked.explicit_request().0, DEFAULT.cpu),
+        memory: part(memory, |asked| asked.explicit_request().1, DEFAULT.memory),
     }
 }
 
 /// Raises the total to `wanted` by adding the missing amount to the container with the largest request; of several,
 /// the first.
-fn fill_up(requests: &mut [GroupSize], wanted: GroupSize) {
+fn raise_total_to(requests: &mut [GroupSize], wanted: GroupSize) {
     let total = requests
         .iter()
         .copied()

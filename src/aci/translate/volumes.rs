@@ -17,7 +17,7 @@ use super::refusals::Refusals;
 use super::shares;
 
 /// The most volumes of a group (a hard limit; quotas page of 2025-11).
-const MOST: usize = 20;
+const MAX_VOLUMES: usize = 20;
 
 /// The name in the group for each of the pod's volumes.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ pub(super) fn volumes(
     let volumes = context.spec.volumes.as_deref().unwrap_or_default();
     let names = VolumeNames::of(volumes);
     refusals.require(
-        volumes.len() <= MOST,
+        volumes.len() <= MAX_VOLUMES,
         "spec.volumes",
         "a container group has 20 volumes at most",
     );

@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for ListElements {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Self, A::Error> {
         let mut at = 0;
         while let Some(element) = elements.next_element::<Value>()? {
-            match ContainerGroup::read(&element) {
+            match ContainerGroup::from_value(&element) {
                 Some(group) => self.0.push(group),
                 None => self.1.push(at),
             }

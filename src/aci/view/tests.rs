@@ -179,7 +179,7 @@ fn an_operation_that_failed_says_why() {
     let operation = AsyncOperation::parse(body.as_bytes()).expect("an operation");
     assert_eq!(operation.status, Some(OperationState::Failed));
     assert_eq!(
-        operation.properties.events[0].word(),
+        operation.properties.events[0].reason(),
         "InsufficientCapacity"
     );
 }
@@ -254,7 +254,7 @@ fn times_are_read_in_every_form_and_an_unset_one_is_none() {
 fn an_unknown_word_is_kept_and_case_does_not_matter() {
     let group = json!({"name": "a", "properties": {
         "provisioningState": "Hibernating", "instanceView": {"state": "RUNNING"}}});
-    let group = ContainerGroup::read(&group).expect("a group");
+    let group = ContainerGroup::from_value(&group).expect("a group");
     assert_eq!(
         group.provisioning(),
         Some(&Provisioning::Other("Hibernating".into()))
@@ -267,7 +267,7 @@ fn a_group_whose_provisioning_failed_is_not_at_its_end() {
     let group = |provisioning: &str, state: &str| {
         let body = json!({"name": "a", "properties": {
             "provisioningState": provisioning, "instanceView": {"state": state}}});
-        ContainerGroup::read(&body).expect("a group")
+        ContainerGroup::from_value(&body).expect("a group")
     };
     assert!(group("Succeeded", "Failed").is_terminal());
     assert!(group("Succeeded", "Stopped").is_terminal());
@@ -284,7 +284,7 @@ proptest! {
         rest in super::super::status::arbitrary::json(),
     ) {
         let body = json!({"name": name.clone(), "properties": rest.clone(), "tags": rest.clone()});
-        prop_assert_eq!(ContainerGroup::read(&body).and_then(|group| group.name), Some(name));
+        prop_assert_eq!(ContainerGroup::from_value(&body).and_then(|group| group.name), Some(name));
         let _ = ListPage::parse(json!({"value": rest.clone()}).to_string().as_bytes());
         let _ = AsyncOperation::parse(rest.to_string().as_bytes());
     }

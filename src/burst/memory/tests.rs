@@ -3,59 +3,59 @@
 use super::*;
 use crate::burst::fixtures::{at, pod, reservation};
 
-fn tried(answers: &[GrantAnswer]) -> LeaderState {
+fn tried(answers: &[PodWriteResult]) -> LeaderState {
     let mut memory = LeaderState::default();
     for answer in answers {
-        memory.sending(&pod("a").id);
-        memory.answered(&pod("a").id, answer.clone(), at(100));
+        memory.record_patch_sent(&pod("a").id);
+        memory.record_grant_answer(&pod("a").id, answer.clone(), at(100));
     }
     memory
 }
 
-fn attempt(answers: &[GrantAnswer]) -> PatchOutcome {
+fn attempt(answers: &[PodWriteResult]) -> PatchOutcome {
     tried(answers).attempt(&pod("a").id)
 }
 
-fn denied() -> GrantAnswer {
-    GrantAnswer::Denied("no".to_owned())
+fn denied() -> PodWriteResult {
+    PodWriteResult::Denied("no".to_owned())
 }
 
 #[test]
 fn only_what_cannot_be_carried_out_any_more_is_none() {
-    assert_eq!(attempt(&[]), PatchOutcome::None);
-    assert_eq!(attempt(&[GrantAnswer::Granted]), PatchOutcome::Awaited);
-    assert_eq!(attempt(&[GrantAnswer::Conflict]), PatchOutcome::Awaited);
-    assert_eq!(attempt(&[GrantAnswer::Lost]), PatchOutcome::Unknown);
-    assert_eq!(attempt(&[denied()]), PatchOutcome::None);
+    assert_eq!(attempt(&[]), PatchOutcome::NotApplied);
+    assert_eq!(attempt(&[PodWriteResult::Granted]), PatchOutcome::Pending);
+    assert_eq!(attempt(&[PodWriteResult::Conflict]), PatchOutcome::Pending);
+    assert_eq!(attempt(&[PodWriteResult::Lost]), PatchOutcome::Unknown);
+    assert_eq!(attempt(&[denied()]), PatchOutcome::NotApplied);
     assert_eq!(
-        attempt(&[GrantAnswer::Lost, denied()]),
+        attempt(&[PodWriteResult::Lost, denied()]),
         PatchOutcome::Unknown,
         "the lost one may come"
     );
     assert_eq!(
-        attempt(&[GrantAnswer::Lost, GrantAnswer::Conflict]),
-        PatchOutcome::Awaited
+        attempt(&[PodWriteResult::Lost, PodWriteResult::Conflict]),
+        PatchOutcome::Pending
     );
 }
 
 #[test]
 fn a_grant_on_its_way_counts_against_the_rate_also_when_its_pod_is_gone() {
     let mut memory = LeaderState::default();
-    memory.sending(&pod("a").id);
-    memory.keep(&BurstPlan::default(), &HashSet::new(), at(100));
+    memory.record_patch_sent(&pod("a").id);
+    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(100));
     let counts: Vec<_> = memory.grants(at(101)).collect();
     assert_eq!(counts, [("uid-a", at(101))]);
-    memory.answered(&pod("a").id, GrantAnswer::Granted, at(102));
+    memory.record_grant_answer(&pod("a").id, PodWriteResult::Granted, at(102));
     let counts: Vec<_> = memory.grants(at(103)).collect();
     assert_eq!(counts, [("uid-a", at(102))]);
 }
 
 #[test]
 fn a_pod_that_was_said_to_be_gone_and_is_not_is_granted_again() {
-    assert_eq!(attempt(&[GrantAnswer::Gone]), PatchOutcome::None);
-    assert_eq!(attempt(&[GrantAnswer::Unsent]), PatchOutcome::None);
+    assert_eq!(attempt(&[PodWriteResult::Gone]), PatchOutcome::NotApplied);
+    assert_eq!(attempt(&[PodWriteResult::Unsent]), PatchOutcome::NotApplied);
     assert_eq!(
-        attempt(&[GrantAnswer::Lost, GrantAnswer::Unsent]),
+        attempt(&[PodWriteResult::Lost, PodWriteResult::Unsent]),
         PatchOutcome::Unknown
     );
 }
@@ -64,14 +64,17 @@ fn a_pod_that_was_said_to_be_gone_and_is_not_is_granted_again() {
 fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
     let counts = |answer| tried(&[answer]).grants(at(100)).count();
     assert_eq!(
-        [counts(GrantAnswer::Granted), counts(GrantAnswer::Lost)],
+        [
+            counts(PodWriteResult::Granted),
+            counts(PodWriteResult::Lost)
+        ],
         [1, 1]
     );
     assert_eq!(
         [
-            counts(GrantAnswer::Conflict),
+            counts(PodWriteResult::Conflict),
             counts(denied()),
-            counts(GrantAnswer::Gone)
+            counts(PodWriteResult::Gone)
         ],
         [0; 3]
     );
@@ -82,13 +85,13 @@ fn a_later_version_that_is_not_granted_ends_all_doubt() {
     let mut later = pod("a").id;
     later.resource_version = "2".to_owned();
     for answers in [
-        vec![GrantAnswer::Lost],
-        vec![GrantAnswer::Conflict],
-        vec![GrantAnswer::Lost, denied()],
+        vec![PodWriteResult::Lost],
+        vec![PodWriteResult::Conflict],
+        vec![PodWriteResult::Lost, denied()],
     ] {
         assert_eq!(
             tried(&answers).attempt(&later),
-            PatchOutcome::None,
+            PatchOutcome::NotApplied,
             "{answers:?}"
         );
     }
@@ -109,18 +112,18 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
     let mut memory = LeaderState::default();
     for number in 0..50 {
         let pod = pod(&format!("pod-{number}"));
-        memory.backend(&format!("placement-{number}"));
-        memory.sending(&pod.id);
-        memory.answered(&pod.id, denied(), at(100));
-        memory.leaves_no_marks(&format!("workload-{number}"), "no".to_owned(), at(100));
-        for write in [PodWrite::Stamp, PodWrite::Release, PodWrite::Rescue] {
-            memory.wrote_to(&pod.id, write, &denied(), at(100));
+        memory.placement_health_mut(&format!("placement-{number}"));
+        memory.record_patch_sent(&pod.id);
+        memory.record_grant_answer(&pod.id, denied(), at(100));
+        memory.record_unmarkable(&format!("workload-{number}"), "no".to_owned(), at(100));
+        for write in [PodWrite::RefusedSince, PodWrite::Release, PodWrite::Delete] {
+            memory.record_write(&pod.id, write, &denied(), at(100));
         }
-        memory.answered(&pod.id, GrantAnswer::Unmarked("no".to_owned()), at(100));
-        memory.looked(&reservation(&pod, "me"), None);
+        memory.record_grant_answer(&pod.id, PodWriteResult::Unmarked("no".to_owned()), at(100));
+        memory.record_lookup(&reservation(&pod, "me"), None);
         memory.evicted_from(&format!("job-{number}"), at(100));
     }
-    memory.keep(
+    memory.record_plan(
         &BurstPlan {
             stuck: vec!["uid-a".to_owned()],
             expired: vec!["uid-b".to_owned()],
@@ -131,7 +134,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         at(100),
     );
     memory.retain_backends(|_| false);
-    memory.keep(&BurstPlan::default(), &HashSet::new(), at(100_000));
+    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(100_000));
     let LeaderState {
         refused,
         granted,
@@ -142,12 +145,12 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         unmarked,
         unmarkable,
         evicted,
-        backends,
+        placement_health: backends,
         rejected,
         stuck,
         expired,
         waiting,
-        busy: _,
+        last_peak: _,
         reserved: _,
     } = memory;
     assert!(refused.is_empty() && granted.is_empty() && sent.is_empty() && denied.is_empty());
@@ -159,7 +162,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
 #[test]
 fn what_is_settled_of_one_version_is_not_of_the_next() {
     let mut memory = LeaderState::default();
-    memory.looked(&reservation(&pod("a"), "me"), None);
+    memory.record_lookup(&reservation(&pod("a"), "me"), None);
     let later = reservation(&pod("a").at_version("2"), "me");
     assert!(!memory.is_settled(&later));
 }
@@ -169,7 +172,7 @@ fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home()
     let entry = reservation(&pod("a"), "me");
     let is_settled = |found: Option<PodFacts>| {
         let mut memory = LeaderState::default();
-        memory.looked(&entry, found.as_ref());
+        memory.record_lookup(&entry, found.as_ref());
         memory.is_settled(&entry)
     };
     assert!(is_settled(None));
@@ -190,7 +193,7 @@ fn refused(names: &[&str], action: crate::burst::rescue::RescueAction) -> BurstP
         action,
         owner: None,
         why: String::new(),
-        fault: Some(("web-1/".to_owned(), "no".to_owned())),
+        template_fault: Some(("web-1/".to_owned(), "no".to_owned())),
     });
     BurstPlan {
         faults: rescues.collect(),
@@ -203,7 +206,7 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
     let mut memory = LeaderState::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
     let plan = refused(&names, crate::burst::rescue::RescueAction::Delete);
-    memory.keep(&plan, &HashSet::new(), at(0));
+    memory.record_plan(&plan, &HashSet::new(), at(0));
     assert_eq!(
         memory.rejected(at(601)).count(),
         0,
@@ -214,12 +217,12 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
 #[test]
 fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
     let mut memory = LeaderState::default();
-    let one = refused(&["a"], crate::burst::rescue::RescueAction::Tell);
-    let two = refused(&["a", "b"], crate::burst::rescue::RescueAction::Tell);
+    let one = refused(&["a"], crate::burst::rescue::RescueAction::Report);
+    let two = refused(&["a", "b"], crate::burst::rescue::RescueAction::Report);
     let mut single = LeaderState::default();
     for second in 0..20_000 {
-        single.keep(&one, &HashSet::new(), at(second));
-        memory.keep(&two, &HashSet::new(), at(second));
+        single.record_plan(&one, &HashSet::new(), at(second));
+        memory.record_plan(&two, &HashSet::new(), at(second));
     }
     assert_eq!(single.rejected(at(20_000)).count(), 0, "one");
     assert_eq!(memory.rejected(at(20_000)).count(), 0, "two");
@@ -229,7 +232,7 @@ fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever
 fn an_eviction_counts_for_its_job_until_the_jobs_status_counts_it() {
     let mut memory = LeaderState::default();
     memory.evicted_from("j", at(100));
-    memory.keep(&BurstPlan::default(), &HashSet::new(), at(105));
+    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(105));
     for (job, now, is_counting) in [
         ("j", 100, true),
         ("j", 109, true),

@@ -16,7 +16,7 @@ fn millis(ms: i64) -> Timestamp {
 fn refused(name: &str, second: i64) -> PodFacts {
     let mut pod = pod(name);
     pod.created = at(second);
-    pod.stage = PodStage::Refused(Some(at(second)));
+    pod.stage = PodStage::Unschedulable(Some(at(second)));
     pod
 }
 
@@ -39,12 +39,12 @@ fn a_pod_is_reserved_a_second_before_its_hold_is_over_and_granted_then_without_a
     let early = scene.plan_at(millis(28_900));
     assert_eq!((reserved(&early), early.must_reserve), (vec![], false));
     let until = std::time::Duration::from_millis(100);
-    assert_eq!(early.look_again_in, Some(until));
+    assert_eq!(early.replan_after, Some(until));
 
     let plan = scene.plan(29);
     assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a"], true));
     assert_eq!((plan.grants().count(), plan.counts.holding), (0, 1));
-    scene.carry_out(&plan, 29);
+    scene.execute(&plan, 29);
     let meanwhile = scene.plan_at(millis(29_500));
     let is_quiet = !meanwhile.must_reserve && meanwhile.releases.is_empty();
     assert!(is_quiet && meanwhile.grants().count() == 0);
@@ -60,7 +60,7 @@ fn who_is_ready_has_the_slot_that_another_had_reserved_ahead() {
     let one = json!({"spill": {"maxReplicas": 1}});
     let mut scene = scene(&one, &[("a", 30)]);
     let plan = scene.plan(29);
-    scene.carry_out(&plan, 29);
+    scene.execute(&plan, 29);
     scene.waiting.push(refused("b", 14));
     let plan = scene.plan_at(millis(29_100));
     assert_eq!((granted(&plan), reserved(&plan)), (vec!["b"], vec!["b"]));
@@ -75,7 +75,7 @@ fn only_what_those_that_are_ready_leave_of_slots_rate_and_room_is_reserved_ahead
     let rate = json!({"spill": {"rate": {"pods": 2}}});
     assert_eq!(reserved(&scene(&rate, &pods).plan(29)), ["a", "b"]);
     let mut narrow = scene(&json!({}), &pods);
-    narrow.places[0].offers.cpu_milli = 2500;
+    narrow.placements[0].allocatable.cpu_milli = 2500;
     assert_eq!(reserved(&narrow.plan(29)), ["a", "b"]);
     assert!(matches!(narrow.outcome(29, "c"), PodOutcome::Hold { .. }));
     let shown = scene(&json!({"mode": "DryRun"}), &pods);
@@ -86,7 +86,7 @@ fn only_what_those_that_are_ready_leave_of_slots_rate_and_room_is_reserved_ahead
 fn a_dry_run_keeps_nothing_that_was_reserved_ahead() {
     let mut scene = scene(&json!({}), &[("a", 30)]);
     let plan = scene.plan(29);
-    scene.carry_out(&plan, 29);
+    scene.execute(&plan, 29);
     scene.pool.spec.mode = crate::api::Mode::DryRun;
     let plan = scene.plan(30);
     assert_eq!((reserved(&plan), plan.must_reserve), (vec![], true));
@@ -97,12 +97,12 @@ fn a_dry_run_keeps_nothing_that_was_reserved_ahead() {
 fn what_no_grant_waits_for_is_written_twice_a_second_at_most() {
     let mut scene = scene(&json!({}), &[("a", 30), ("b", 31)]);
     let plan = scene.plan(29);
-    scene.carry_out(&plan, 29);
+    scene.execute(&plan, 29);
     scene.waiting.push(refused("c", 15));
     let soon = scene.plan_at(millis(29_100));
     assert_eq!((reserved(&soon), soon.must_reserve), (vec!["a"], false));
     let left = std::time::Duration::from_millis(400);
-    assert_eq!(soon.look_again_in, Some(left));
+    assert_eq!(soon.replan_after, Some(left));
     let plan = scene.plan_at(millis(29_500));
     assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a", "c"], true));
 
@@ -116,10 +116,13 @@ fn what_no_grant_waits_for_is_written_twice_a_second_at_most() {
 fn a_pod_that_finds_room_at_home_meanwhile_is_not_looked_for() {
     let mut scene = scene(&json!({}), &[("a", 30)]);
     let plan = scene.plan(29);
-    scene.carry_out(&plan, 29);
+    scene.execute(&plan, 29);
     scene.waiting.clear();
     let plan = scene.plan_at(millis(29_500));
-    assert_eq!((plan.unseen.len(), plan.must_reserve), (0, true));
+    assert_eq!(
+        (plan.unwatched_reservations.len(), plan.must_reserve),
+        (0, true)
+    );
     assert_eq!(reserved(&plan), Vec::<&str>::new());
 }
 
@@ -130,8 +133,8 @@ fn a_new_leader_leaves_what_was_reserved_ahead_and_grants_it_when_it_is_due() {
         &[("a", 30), ("b", 30)],
     );
     let plan = scene.plan(29);
-    scene.carry_out(&plan, 29);
-    scene.led_by("another");
+    scene.execute(&plan, 29);
+    scene.change_leader("another");
     let plan = scene.plan_at(millis(29_500));
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
     assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a"], false));

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::aci::translate::Unsupported;
-use crate::burst::eligibility::ClaimKind;
+use crate::burst::eligibility::ClaimState;
 use crate::burst::fit::NodeConstraints;
-use crate::burst::fixtures::{PlanScene, place, pod};
+use crate::burst::fixtures::{PlanScene, placement_facts, pod};
 use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
 use crate::burst::pod::{BoundPod, PodStage};
 
@@ -15,7 +15,7 @@ fn refused(scene: &PlanScene, name: &str) -> String {
     outcome.to_string()
 }
 
-fn behind(scene: &mut PlanScene, behind: ClaimKind) {
+fn behind(scene: &mut PlanScene, behind: ClaimState) {
     let claims = [("data".to_owned(), behind)].into();
     scene.claims.insert("shop".to_owned(), claims);
 }
@@ -24,7 +24,7 @@ fn demanding(scene: &mut PlanScene, spec: serde_json::Value) {
     let mut spec = spec;
     spec["containers"] = json!([]);
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].demands = NodeConstraints::of(&spec);
+    scene.waiting[0].node_constraints = NodeConstraints::of(&spec);
 }
 
 #[test]
@@ -70,12 +70,15 @@ fn a_pod_waits_until_somebody_has_looked_behind_its_claims_and_is_refused_if_aci
 {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].claims = vec![(1, "data".to_owned())];
-    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
+    let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
     assert_eq!(scene.outcome(60, "a"), unjudged);
-    behind(&mut scene, ClaimKind::Other("it is a disk".to_owned()));
+    behind(
+        &mut scene,
+        ClaimState::Unsupported("it is a disk".to_owned()),
+    );
     let told = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
     assert_eq!(refused(&scene, "a"), told);
-    behind(&mut scene, ClaimKind::Share);
+    behind(&mut scene, ClaimState::Mountable);
     assert!(matches!(scene.outcome(60, "a"), PodOutcome::Grant { .. }));
 }
 
@@ -84,10 +87,10 @@ fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_po
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].claims = vec![(0, "data".to_owned())];
     let why = "PersistentVolumeClaim shop/data is not bound yet".to_owned();
-    behind(&mut scene, ClaimKind::Nothing(why.clone()));
+    behind(&mut scene, ClaimState::Pending(why.clone()));
     assert_eq!(
         scene.outcome(60, "a"),
-        PodOutcome::Wait(BlockedBy::Claim(why))
+        PodOutcome::Blocked(BlockedBy::ClaimNotBound(why))
     );
     let plan = scene.plan(60);
     assert_eq!((plan.counts.refused, plan.counts.holding), (0, 1));
@@ -108,9 +111,12 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
     scene.refused.insert("a".to_owned(), refusal);
     scene.waiting[0].scheduler = Some("volcano".to_owned());
     scene.waiting[0].claims = vec![(0, "data".to_owned())];
-    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
+    let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
     assert_eq!(scene.outcome(60, "a"), unjudged);
-    behind(&mut scene, ClaimKind::Other("it is a disk".to_owned()));
+    behind(
+        &mut scene,
+        ClaimState::Unsupported("it is a disk".to_owned()),
+    );
     let told = refused(&scene, "a");
     for field in [
         "spec.schedulerName",
@@ -119,7 +125,10 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
     ] {
         assert!(told.contains(field), "{told}");
     }
-    behind(&mut scene, ClaimKind::Nothing("it is not bound".to_owned()));
+    behind(
+        &mut scene,
+        ClaimState::Pending("it is not bound".to_owned()),
+    );
     assert!(!refused(&scene, "a").contains("not bound"));
 }
 
@@ -149,8 +158,8 @@ fn a_pod_goes_to_the_placement_that_can_run_it() {
     let placements =
         json!([{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]);
     let mut scene = PlanScene::new(&json!({"placements": placements}), &["a"]);
-    scene.places.push(place("neu", 10));
-    scene.places[1]
+    scene.placements.push(placement_facts("neu", 10));
+    scene.placements[1]
         .labels
         .insert("agentpool".to_owned(), "x".to_owned());
     demanding(&mut scene, json!({"nodeSelector": {"agentpool": "x"}}));
@@ -175,7 +184,7 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
         has_started: false,
         is_running: false,
         refused: Some("limit above request".to_owned()),
-        waits: None,
+        waiting_for_azure: None,
     });
     if let Some(owner) = &mut scene.waiting[1].owner {
         owner.template = "web-2/".to_owned();
@@ -196,10 +205,10 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
 #[test]
 fn a_version_that_translation_was_not_asked_about_waits_for_the_answer() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
-    scene.places.clear();
+    scene.placements.clear();
     assert_eq!(
         scene.outcome(60, "a"),
-        PodOutcome::Ignore(IgnoreReason::Unjudged)
+        PodOutcome::Ignore(IgnoreReason::NotEvaluated)
     );
     assert_eq!(pod("a").scheduler, None);
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, pool, reservation, scales, target};
 use crate::burst::memory::PodWrite;
 use crate::burst::observe::Leadership;
@@ -18,22 +18,25 @@ fn one() -> Value {
 fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     for (standing, first) in [
-        (Leadership::Unclaimed, Precondition::Claim),
-        (Leadership::Uncounted, Precondition::Count),
+        (Leadership::Unclaimed, Precondition::ClaimLeadership),
+        (Leadership::Uncounted, Precondition::CountPods),
     ] {
-        scene.standing = standing;
+        scene.leadership = standing;
         let plan = scene.plan(15);
         assert_eq!(
-            (plan.first, plan.grants().count(), plan.must_reserve),
+            (plan.precondition, plan.grants().count(), plan.must_reserve),
             (first, 0, false)
         );
-        assert_eq!(scene.outcome(15, "a"), PodOutcome::Wait(BlockedBy::Leader));
+        assert_eq!(
+            scene.outcome(15, "a"),
+            PodOutcome::Blocked(BlockedBy::NotLeading)
+        );
     }
-    scene.standing = Leadership::Leading;
+    scene.leadership = Leadership::Leading;
     let plan = scene.plan(15);
     assert_eq!(
-        (plan.first, granted(&plan)),
-        (Precondition::Nothing, vec!["a"])
+        (plan.precondition, granted(&plan)),
+        (Precondition::Met, vec!["a"])
     );
 }
 
@@ -43,10 +46,14 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
     let plan = scene.plan(15);
     assert!(plan.must_reserve);
     scene.reserve(&plan);
-    scene.memory.sending(&scene.waiting[0].id.clone());
     scene
-        .memory
-        .answered(&scene.waiting[0].id.clone(), GrantAnswer::Granted, at(15));
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
+    scene.leader_state.record_grant_answer(
+        &scene.waiting[0].id.clone(),
+        PodWriteResult::Granted,
+        at(15),
+    );
     let next = scene.plan(15);
     assert_eq!((next.grants().count(), next.must_reserve), (0, false));
     assert_eq!(scene.outcome(15, "a"), PodOutcome::InFlight);
@@ -64,12 +71,12 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let first = scene.waiting[0].id.clone();
-    scene.memory.sending(&first);
-    scene.places[0].shut = Some("it is full".to_owned());
+    scene.leader_state.record_patch_sent(&first);
+    scene.placements[0].unavailable = Some("it is full".to_owned());
     let plan = scene.plan(16);
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
     assert_eq!((plan.reservations.len(), plan.must_reserve), (1, false));
-    scene.places[0].shut = None;
+    scene.placements[0].unavailable = None;
     assert_eq!(scene.outcome(16, "a"), PodOutcome::InFlight);
 
     // The pod changes, and is granted again before the first grant is answered. The answer belongs to the
@@ -78,9 +85,13 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     let plan = scene.plan(17);
     assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], true));
     scene.reserve(&plan);
-    scene.memory.sending(&scene.waiting[0].id.clone());
-    let denied = GrantAnswer::Denied("no".to_owned());
-    scene.memory.answered(&first, denied, at(17));
+    scene
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
+    let denied = PodWriteResult::Denied("no".to_owned());
+    scene
+        .leader_state
+        .record_grant_answer(&first, denied, at(17));
     let plan = scene.plan(17);
     assert_eq!((plan.grants().count(), plan.must_reserve), (0, false));
     assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
@@ -91,7 +102,9 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.memory.sending(&scene.waiting[0].id.clone());
+    scene
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
     scene.waiting[0] = pod("a").granted("shop", "web", 15);
     assert_eq!(
         (
@@ -103,7 +116,10 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
     // The pod is bound: it has left the watch of pending pods, and the label's watch is late.
     scene.waiting.remove(0);
     let plan = scene.plan(17);
-    assert_eq!((plan.grants().count(), plan.unseen.len()), (0, 1));
+    assert_eq!(
+        (plan.grants().count(), plan.unwatched_reservations.len()),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -112,13 +128,15 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
-    scene.memory.answered(&a, GrantAnswer::Lost, at(15));
-    assert_eq!(granted(&scene.plan(16)), ["a"]);
-    scene.memory.sending(&a);
+    scene.leader_state.record_patch_sent(&a);
     scene
-        .memory
-        .answered(&a, GrantAnswer::Denied("no".to_owned()), at(16));
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Lost, at(15));
+    assert_eq!(granted(&scene.plan(16)), ["a"]);
+    scene.leader_state.record_patch_sent(&a);
+    scene
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Denied("no".to_owned()), at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.grants().count(), 0, "the first patch may come yet");
     assert_eq!(plan.releases, [a], "and does not when the pod is changed");
@@ -135,15 +153,23 @@ fn a_new_leader_finishes_the_reservations_that_it_finds() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("another");
+    scene.change_leader("another");
     let plan = scene.plan(16);
     assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], false));
     scene.waiting.remove(0);
     let plan = scene.plan(18);
-    assert_eq!((plan.grants().count(), plan.unseen.len()), (0, 1));
-    scene.memory.looked(&plan.unseen[0], None);
+    assert_eq!(
+        (plan.grants().count(), plan.unwatched_reservations.len()),
+        (0, 1)
+    );
+    scene
+        .leader_state
+        .record_lookup(&plan.unwatched_reservations[0], None);
     let plan = scene.plan(18);
-    assert_eq!((granted(&plan), plan.unseen.len()), (vec!["b"], 0));
+    assert_eq!(
+        (granted(&plan), plan.unwatched_reservations.len()),
+        (vec!["b"], 0)
+    );
 }
 
 #[test]
@@ -151,7 +177,7 @@ fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("another");
+    scene.change_leader("another");
     // A patch of a frozen leader is for version 1, and fails.
     scene.waiting[0] = pod("a").at_version("2");
     scene.waiting[0].is_deleting = true;
@@ -172,7 +198,7 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
     scene.reserve(&anew);
     assert!(!scene.plan(16).must_reserve);
     // Another instance leads, and its watch is behind: the pod may be granted already.
-    scene.led_by("another");
+    scene.change_leader("another");
     scene.waiting[0] = pod("a").at_version("1");
     let plan = scene.plan(17);
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
@@ -190,8 +216,8 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("another");
-    scene.places[0].shut = Some("it is full".to_owned());
+    scene.change_leader("another");
+    scene.placements[0].unavailable = Some("it is full".to_owned());
     let a = scene.waiting[0].id.clone();
     let plan = scene.plan(16);
     assert_eq!(
@@ -199,11 +225,11 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
         (&vec![a.clone()], 1)
     );
     scene
-        .memory
-        .wrote_to(&a, PodWrite::Release, &GrantAnswer::Lost, at(16));
+        .leader_state
+        .record_write(&a, PodWrite::Release, &PodWriteResult::Lost, at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.releases, [], "it is not asked for again at once");
-    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(9)));
+    assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(9)));
     assert_eq!(scene.plan(26).releases, [a]);
     scene.waiting[0] = pod("a").at_version("2");
     let plan = scene.plan(27);
@@ -215,10 +241,10 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("another");
+    scene.change_leader("another");
     let a = scene.waiting.remove(0).on("home-1");
     let entry = reservation(&pod("a"), "me");
-    scene.memory.looked(&entry, Some(&a));
+    scene.leader_state.record_lookup(&entry, Some(&a));
     let plan = scene.plan(18);
     assert_eq!(granted(&plan), ["b"]);
     assert_eq!(plan.reservations.len(), 1);
@@ -230,7 +256,7 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     scene.reserve(&plan);
-    scene.led_by("another");
+    scene.change_leader("another");
     assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(1);
     let plan = scene.plan(16);
@@ -238,7 +264,7 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
     assert_eq!(plan.releases, [scene.waiting[1].id.clone()]);
     assert_eq!(
         scene.outcome(16, "b"),
-        PodOutcome::Wait(BlockedBy::PoolLimit(1))
+        PodOutcome::Blocked(BlockedBy::PoolLimit(1))
     );
     assert_eq!(plan.reservations.len(), 2, "until they are changed");
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
@@ -253,7 +279,7 @@ fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet
     scene.scales = scales(&[("web", 2, 2), ("db", 18, 18)]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("another");
+    scene.change_leader("another");
     scene.scales = scales(&[("web", 2, 2)]);
     let plan = scene.plan(16);
     assert_eq!((granted(&plan), plan.releases.len()), (vec!["a", "b"], 0));
@@ -265,12 +291,14 @@ fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
-    scene.memory.answered(&a, GrantAnswer::Gone, at(15));
+    scene.leader_state.record_patch_sent(&a);
+    scene
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Gone, at(15));
     scene.remember(&plan, 15);
     let plan = scene.plan(16);
     assert_eq!(granted(&plan), ["a"]);
-    scene.memory.sending(&a);
+    scene.leader_state.record_patch_sent(&a);
     scene.remember(&plan, 16);
     let plan = scene.plan(16);
     assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
@@ -282,11 +310,11 @@ fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
     scene.pool.status.get_or_insert_default().leader = Some("another".to_owned());
     let plan = scene.plan(15);
     assert_eq!(
-        (plan.first, plan.grants().count()),
-        (Precondition::Claim, 0)
+        (plan.precondition, plan.grants().count()),
+        (Precondition::ClaimLeadership, 0)
     );
     scene.pool.status = None;
-    assert_eq!(scene.plan(15).first, Precondition::Claim);
+    assert_eq!(scene.plan(15).precondition, Precondition::ClaimLeadership);
 }
 
 #[test]
@@ -296,14 +324,14 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
     scene.reserve(&plan);
     // Another instance leads, adopts the reservation, and freezes with its patch in flight. Then the first
     // leads again.
-    scene.led_by("another");
+    scene.change_leader("another");
     assert_eq!(granted(&scene.plan(16)), ["a"]);
-    scene.led_by("me, again");
+    scene.change_leader("me, again");
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
+    scene.leader_state.record_patch_sent(&a);
     scene
-        .memory
-        .answered(&a, GrantAnswer::Denied("no".to_owned()), at(17));
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Denied("no".to_owned()), at(17));
     let plan = scene.plan(18);
     assert_eq!(
         plan.grants().count(),
@@ -315,8 +343,8 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
         (1, &vec![a.clone()])
     );
     scene
-        .memory
-        .wrote_to(&a, PodWrite::Release, &GrantAnswer::Granted, at(18));
+        .leader_state
+        .record_write(&a, PodWrite::Release, &PodWriteResult::Granted, at(18));
     scene.waiting[0] = pod("a").at_version("2");
     assert_eq!(granted(&scene.plan(19)), ["b"]);
 }
@@ -331,8 +359,10 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
     assert_eq!(granted(&plan), ["a"]);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
-    scene.memory.answered(&a, GrantAnswer::Lost, at(15));
+    scene.leader_state.record_patch_sent(&a);
+    scene
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Lost, at(15));
     assert_eq!(
         granted(&scene.plan(80)),
         ["a"],
@@ -358,10 +388,12 @@ fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
     assert!(!plan.workloads[0].message.contains("belongs"), "{plan:?}");
     scene.reserve(&plan);
     // A new leader knows of no patch: the reservation stays, whatever the label's watch shows.
-    scene.led_by("other");
+    scene.change_leader("other");
     let plan = scene.plan(15);
     assert_eq!((granted(&plan), plan.reservations.len()), (vec!["a"], 1));
-    scene.memory.sending(&scene.waiting[0].id.clone());
+    scene
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
     let again = pod("a").granted("shop", "web", 15).at_version("2");
     scene.waiting[0] = again.clone();
     let plan = scene.plan(16);
@@ -376,7 +408,7 @@ fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
     let mut scene = PlanScene::new(&one(), &["a"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    scene.led_by("other");
+    scene.change_leader("other");
     scene.others = vec![pool("old", &json!({"workloads": []}))];
     let theirs = pod("a").granted("old", "web", 15).at_version("2");
     scene.labelled = vec![theirs.clone()];
@@ -394,6 +426,6 @@ fn a_pod_that_another_pool_granted_and_that_came_to_this_ones_node_holds_a_slot_
     scene.bound = vec![pod("b").granted("old", "web", 1).on("burst-shop-weu")];
     assert_eq!(
         scene.outcome(15, "a"),
-        PodOutcome::Wait(BlockedBy::PoolLimit(1))
+        PodOutcome::Blocked(BlockedBy::PoolLimit(1))
     );
 }

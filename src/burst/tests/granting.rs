@@ -3,9 +3,9 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, pool};
-use crate::burst::hold::NOMINATION;
+use crate::burst::hold::NOMINATION_HOLD;
 use crate::burst::outcome::{HoldReason, IgnoreReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
 use crate::burst::pod::PodStage;
@@ -13,7 +13,7 @@ use crate::burst::pod::PodStage;
 fn held(second: i64) -> PodOutcome {
     PodOutcome::Hold {
         until: at(second),
-        why: HoldReason::Young,
+        why: HoldReason::TooEarly,
     }
 }
 
@@ -30,7 +30,7 @@ fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
     let scene = PlanScene::new(&json!({}), &["a", "b"]);
     let early = scene.plan(14);
     assert_eq!(scene.outcome(14, "a"), held(15));
-    assert_eq!(early.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(early.replan_after, Some(std::time::Duration::from_secs(1)));
     assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
 }
 
@@ -41,9 +41,9 @@ fn neither_a_hold_nor_the_rate_changes_when_the_api_servers_clock_is_set() {
     scene.waiting[1].is_first_generation = false;
     scene.ahead = SignedDuration::from_secs(90);
     let first = scene.plan(0);
-    scene.carry_out(&first, 0);
+    scene.execute(&first, 0);
     assert_eq!(
-        scene.waiting[1].stamped,
+        scene.waiting[1].refused_since,
         Some(at(90)),
         "the API server's time"
     );
@@ -104,8 +104,8 @@ fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_
     assert_eq!(scene.outcome(600, "a"), held(615));
     let plan = scene.plan(600);
     assert_eq!(plan.stamps.len(), 1);
-    scene.carry_out(&plan, 600);
-    scene.memory = crate::burst::LeaderState::default();
+    scene.execute(&plan, 600);
+    scene.leader_state = crate::burst::LeaderState::default();
     assert_eq!(scene.plan(610).stamps, []);
     assert_eq!(scene.outcome(610, "a"), held(615));
     assert!(is_granted(&scene, 615, "a"));
@@ -123,11 +123,11 @@ fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
 #[test]
 fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
     let mut scene = PlanScene::new(&json!({}), &["gated", "deleting"]);
-    scene.waiting[0].stage = PodStage::New;
+    scene.waiting[0].stage = PodStage::Undecided;
     scene.waiting[1].is_deleting = true;
     assert_eq!(
         scene.outcome(3600, "gated"),
-        ignored(IgnoreReason::NotRefused)
+        ignored(IgnoreReason::NotUnschedulable)
     );
     assert_eq!(
         scene.outcome(3600, "deleting"),
@@ -140,7 +140,7 @@ fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
 fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].is_nominated = true;
-    let span = i64::try_from(NOMINATION.as_secs()).expect("a small number");
+    let span = i64::try_from(NOMINATION_HOLD.as_secs()).expect("a small number");
     // The pod has waited long. Its nomination counts from when it was seen.
     let plan = scene.plan(2000);
     let why = HoldReason::Nominated;
@@ -167,7 +167,7 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].demands = crate::burst::fit::NodeConstraints::of(&spec);
+    scene.waiting[0].node_constraints = crate::burst::fit::NodeConstraints::of(&spec);
     assert_eq!(scene.outcome(60, "a"), ignored(IgnoreReason::UserPlaced));
     scene.bound = vec![pod("b").on("burst-shop-weu")];
     let plan = scene.plan(60);
@@ -189,10 +189,10 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
     assert_eq!(granted(&plan), ["a"]);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
-    scene.memory.answered(
+    scene.leader_state.record_patch_sent(&a);
+    scene.leader_state.record_grant_answer(
         &a,
-        GrantAnswer::Denied("Kyverno says no".to_owned()),
+        PodWriteResult::Denied("Kyverno says no".to_owned()),
         at(15),
     );
     let plan = scene.plan(16);
@@ -203,7 +203,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
     );
     let denied = &plan.decisions[0];
     assert!(denied.is_denied() && denied.outcome.to_string().contains("Kyverno says no"));
-    scene.carry_out(&plan, 16);
+    scene.execute(&plan, 16);
     assert!(!is_granted(&scene, 25, "a"), "it has lost its turn");
 }
 
@@ -213,8 +213,10 @@ fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
-    scene.memory.answered(&a, GrantAnswer::Conflict, at(15));
+    scene.leader_state.record_patch_sent(&a);
+    scene
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Conflict, at(15));
     assert_eq!(
         scene.outcome(15, "a"),
         PodOutcome::InFlight,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::fit::NodeConstraints;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, reservation, scale_of, scales, target};
 use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
@@ -25,16 +25,16 @@ fn max(limit: &Value) -> Value {
 #[test]
 fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
     let mut scene = PlanScene::new(&max(&json!(50)), &names(&many(500)));
-    scene.places[0].offers.pods = 1000;
-    scene.places[0].offers.cpu_milli = 1_000_000;
-    scene.places[0].offers.memory <<= 4;
+    scene.placements[0].allocatable.pods = 1000;
+    scene.placements[0].allocatable.cpu_milli = 1_000_000;
+    scene.placements[0].allocatable.memory <<= 4;
     let plan = scene.plan(15);
     assert_eq!((plan.grants().count(), plan.reservations.len()), (50, 50));
     assert_eq!(
         scene.outcome(15, "p0050"),
-        PodOutcome::Wait(BlockedBy::PoolLimit(50))
+        PodOutcome::Blocked(BlockedBy::PoolLimit(50))
     );
-    scene.carry_out(&plan, 15);
+    scene.execute(&plan, 15);
     assert_eq!(scene.plan(16).grants().count(), 0);
 }
 
@@ -88,7 +88,7 @@ fn a_limit_that_falls_takes_nothing_back_and_gives_nothing_more() {
     assert_eq!(
         (
             plan.grants().count(),
-            plan.rescues.len(),
+            plan.never_started.len(),
             plan.counts.spilled
         ),
         (0, 0, 9)
@@ -108,11 +108,11 @@ fn a_workloads_own_limit_holds_beside_the_pools() {
     assert_eq!(granted(&scene.plan(15)), ["a", "c", "d"]);
     assert_eq!(
         scene.outcome(15, "b"),
-        PodOutcome::Wait(BlockedBy::WorkloadLimit(1))
+        PodOutcome::Blocked(BlockedBy::WorkloadLimit(1))
     );
     assert_eq!(
         scene.outcome(15, "e"),
-        PodOutcome::Wait(BlockedBy::PoolLimit(3))
+        PodOutcome::Blocked(BlockedBy::PoolLimit(3))
     );
 }
 
@@ -179,7 +179,7 @@ fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
     let copy = &mut scene.waiting[1];
     let spec = json!({"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
         "value": "shop", "effect": "NoSchedule"}]});
-    copy.demands = NodeConstraints::of(&serde_json::from_value(spec).expect("a spec"));
+    copy.node_constraints = NodeConstraints::of(&serde_json::from_value(spec).expect("a spec"));
     copy.foreign_grant = Some("shop".to_owned());
     scene.labelled.push(copy.clone());
     let plan = scene.plan(15);
@@ -200,12 +200,12 @@ fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_gr
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
-    scene.memory.sending(&a);
+    scene.leader_state.record_patch_sent(&a);
     let why = || "a webhook removed the label".to_owned();
     scene
-        .memory
-        .answered(&a, GrantAnswer::Unmarked(why()), at(15));
-    scene.memory.leaves_no_marks("web", why(), at(15));
+        .leader_state
+        .record_grant_answer(&a, PodWriteResult::Unmarked(why()), at(15));
+    scene.leader_state.record_unmarkable("web", why(), at(15));
     scene.waiting[0] = pod("a").at_version("2");
     let plan = scene.plan(16);
     assert_eq!((granted(&plan), plan.counts.granted), (vec![], 1));
@@ -254,16 +254,16 @@ fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
         if count == 0 && second < 75 {
             let seconds = u64::try_from(75 - second).expect("later");
             assert_eq!(
-                plan.look_again_in,
+                plan.replan_after,
                 Some(std::time::Duration::from_secs(seconds))
             );
             assert_eq!(
                 plan.decisions[0].outcome,
-                PodOutcome::Wait(BlockedBy::Rate(Some(at(75))))
+                PodOutcome::Blocked(BlockedBy::RateLimit(Some(at(75))))
             );
         }
-        scene.carry_out(&plan, second);
-        scene.memory = crate::burst::LeaderState::default();
+        scene.execute(&plan, second);
+        scene.leader_state = crate::burst::LeaderState::default();
     }
 }
 
@@ -285,7 +285,7 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
     let of = |workload: &str| plan.grants().filter(|d| d.workload == workload).count();
     assert_eq!((of("web"), of("db")), (30, 10));
     let youngest = scene.outcome(15, "p0000");
-    assert_eq!(youngest, PodOutcome::Wait(BlockedBy::PoolLimit(40)));
+    assert_eq!(youngest, PodOutcome::Blocked(BlockedBy::PoolLimit(40)));
 }
 
 #[test]
@@ -298,18 +298,18 @@ fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
     let mut scene = PlanScene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
     scene.scales = scales(&[("web", 4, 4), ("job", 1, 1)]);
     scene.waiting[0].created = at(30);
-    scene.waiting[0].stage = PodStage::Refused(Some(at(30)));
+    scene.waiting[0].stage = PodStage::Unschedulable(Some(at(30)));
     let mut jobs = 0;
     while scene.waiting.iter().any(|pod| pod.id.name == "late") {
         jobs += 1;
         assert!(jobs < 10, "it waits for ever");
         let second = jobs * 60;
         let mut job = pod(&format!("job-{jobs}")).of_app("job");
-        (job.created, job.stage) = (at(second), PodStage::Refused(Some(at(second))));
+        (job.created, job.stage) = (at(second), PodStage::Unschedulable(Some(at(second))));
         scene.waiting.push(job);
         let plan = scene.plan(second);
         assert_eq!(plan.grants().count(), 1, "at {second}");
-        scene.carry_out(&plan, second);
+        scene.execute(&plan, second);
         for job in scene
             .labelled
             .iter_mut()
@@ -335,7 +335,7 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
     scene.scales = scales(&[("web", 2, 2), ("job", 5, 5)]);
     let refused = |name: &str, second| {
         let mut pod = pod(name).of_app("job");
-        (pod.created, pod.stage) = (at(second), PodStage::Refused(Some(at(second))));
+        (pod.created, pod.stage) = (at(second), PodStage::Unschedulable(Some(at(second))));
         pod
     };
     let first = (0..5).map(|job| refused(&format!("job-0-{job}"), 1));
@@ -347,7 +347,7 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
         let second = minute * 60;
         let plan = scene.plan(second);
         assert_eq!(plan.grants().count(), 1, "at {second}");
-        scene.carry_out(&plan, second);
+        scene.execute(&plan, second);
         let jobs = scene.labelled.iter_mut();
         for job in jobs.filter(|pod| pod.labels["app"] == "job") {
             job.stage = PodStage::Finished;
@@ -397,13 +397,20 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
     // Bound at 0. Its ConfigMap was created at 1000, and the first PUT got a 503.
     if let PodStage::Bound(bound) = &mut waits.stage {
         (bound.has_started, bound.is_running) = (false, false);
-        bound.waits = Some((FailureClass::Transient, "503".to_owned()));
+        bound.waiting_for_azure = Some((FailureClass::Transient, "503".to_owned()));
     }
     (scene.labelled, scene.bound) = (vec![waits.clone()], vec![waits]);
     for (second, rescued) in [(1001, 0), (1060, 0), (1061, 1)] {
         let plan = scene.plan(second);
-        assert_eq!(plan.rescues.len(), rescued, "{second}: {:?}", plan.rescues);
-        scene.memory.keep(&plan, &HashSet::new(), at(second));
+        assert_eq!(
+            plan.never_started.len(),
+            rescued,
+            "{second}: {:?}",
+            plan.never_started
+        );
+        scene
+            .leader_state
+            .record_plan(&plan, &HashSet::new(), at(second));
     }
 }
 
@@ -411,7 +418,7 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
 fn while_the_rate_is_used_up_a_pod_without_room_waits_for_room() {
     let rate = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
     let mut scene = PlanScene::new(&rate, &["a", "b", "large"]);
-    scene.waiting[2].asks.cpu_milli = 101_000;
+    scene.waiting[2].requests.cpu_milli = 101_000;
     let reasons = |scene: &PlanScene, second| {
         let plan = scene.plan(second);
         let decisions = plan.decisions.iter();
@@ -426,6 +433,6 @@ fn while_the_rate_is_used_up_a_pod_without_room_waits_for_room() {
     let (first, plan) = reasons(&scene, 15);
     let waiting = [("b", "RateLimited"), ("large", "NoRoom")];
     assert_eq!(first, of(&[("a", "Granted"), waiting[0], waiting[1]]));
-    scene.carry_out(&plan, 15);
+    scene.execute(&plan, 15);
     assert_eq!(reasons(&scene, 16).0, of(&waiting));
 }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::aci::failure::FailureClass;
-use crate::burst::fixtures::{PlanScene, at, granted, place, pod};
+use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
 use crate::burst::outcome::{BlockedBy, PodOutcome};
 use crate::burst::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodStage};
 use crate::burst::rescue::RescueAction;
-use crate::burst::{Admittance, BurstPlan};
+use crate::burst::{BurstPlan, PlacementAvailability};
 
 fn two() -> Value {
     json!({"placements": [{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]})
@@ -30,7 +30,7 @@ fn starting(name: &str, second: i64) -> PodFacts {
         has_started: false,
         is_running: false,
         refused: None,
-        waits: None,
+        waiting_for_azure: None,
     });
     pod
 }
@@ -38,19 +38,19 @@ fn starting(name: &str, second: i64) -> PodFacts {
 #[test]
 fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_way_included() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
-    scene.places = vec![place("weu", 5)];
+    scene.placements = vec![placement_facts("weu", 5)];
     scene.bound = vec![pod("guest").on("burst-shop-weu")];
     scene.labelled.push(pod("flying").granted("shop", "web", 3));
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     assert_eq!(
         scene.outcome(15, "c"),
-        PodOutcome::Wait(BlockedBy::Room("pods"))
+        PodOutcome::Blocked(BlockedBy::Capacity("pods"))
     );
-    scene.waiting[0].asks.cpu_milli = 9000;
+    scene.waiting[0].requests.cpu_milli = 9000;
     assert_eq!(
         scene.outcome(15, "a"),
-        PodOutcome::Wait(BlockedBy::Room("cpu"))
+        PodOutcome::Blocked(BlockedBy::Capacity("cpu"))
     );
     assert_eq!(granted(&scene.plan(15)), ["b", "c"], "smaller ones pass");
 }
@@ -58,8 +58,8 @@ fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_wa
 #[test]
 fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
     let mut scene = PlanScene::new(&json!({}), &["big", "small"]).spilled("web", &["g"]);
-    scene.places = vec![place("weu", 4)];
-    scene.waiting[0].asks.cpu_milli = 4000;
+    scene.placements = vec![placement_facts("weu", 4)];
+    scene.waiting[0].requests.cpu_milli = 4000;
     scene.waiting[0].created = at(-1);
     assert_eq!(granted(&scene.plan(314)), ["small"]);
     assert_eq!(granted(&scene.plan(315)), Vec::<&str>::new());
@@ -69,7 +69,7 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
         ["small"],
         "but not for ever: they take turns"
     );
-    scene.waiting[0].asks.cpu_milli = 5000;
+    scene.waiting[0].requests.cpu_milli = 5000;
     assert_eq!(
         granted(&scene.plan(315)),
         ["small"],
@@ -80,32 +80,33 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
 #[test]
 fn a_full_or_closed_placement_is_passed_over_for_the_next() {
     let mut scene = PlanScene::new(&two(), &["a", "b", "c"]);
-    scene.places = vec![place("weu", 1), place("neu", 1)];
+    scene.placements = vec![placement_facts("weu", 1), placement_facts("neu", 1)];
     assert_eq!(places(&scene.plan(15)), ["weu", "neu"]);
-    scene.places[0].shut = Some("its node is cordoned".to_owned());
+    scene.placements[0].unavailable = Some("its node is cordoned".to_owned());
     assert_eq!(places(&scene.plan(15)), ["neu"]);
-    scene.places[1].shut = Some("its node is not ready".to_owned());
+    scene.placements[1].unavailable = Some("its node is not ready".to_owned());
     let why = "weu: its node is cordoned".to_owned();
     assert_eq!(
         scene.outcome(15, "a"),
-        PodOutcome::Wait(BlockedBy::Closed(why))
+        PodOutcome::Blocked(BlockedBy::PlacementClosed(why))
     );
 }
 
 #[test]
 fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     let mut scene = PlanScene::new(&two(), &["a", "b", "c"]);
-    scene.places = vec![place("weu", 9), place("neu", 1)];
-    scene
-        .memory
-        .backend("weu")
-        .failed(FailureClass::Quota, "no cores left", at(20));
+    scene.placements = vec![placement_facts("weu", 9), placement_facts("neu", 1)];
+    scene.leader_state.placement_health_mut("weu").failed(
+        FailureClass::Quota,
+        "no cores left",
+        at(20),
+    );
     let plan = scene.plan(20);
     assert_eq!(places(&plan), ["neu"], "the other one is used");
     let why = "no cores left".to_owned();
     assert_eq!(
-        plan.doors["weu"],
-        Admittance::Closed {
+        plan.availability["weu"],
+        PlacementAvailability::Closed {
             until: Some(at(50)),
             why
         }
@@ -114,15 +115,15 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
         plan.limited.as_deref(),
         Some("pods of web wait: no placement that can run it has enough pods left")
     );
-    scene.places[1].shut = Some("it has no node".to_owned());
+    scene.placements[1].unavailable = Some("it has no node".to_owned());
     let plan = scene.plan(49);
-    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(1)));
     let plan = scene.plan(50);
     assert_eq!(
-        (places(&plan), plan.doors["weu"].clone()),
-        (vec!["weu"], Admittance::HalfOpen)
+        (places(&plan), plan.availability["weu"].clone()),
+        (vec!["weu"], PlacementAvailability::OneProbe)
     );
-    scene.carry_out(&plan, 50);
+    scene.execute(&plan, 50);
     assert_eq!(
         scene.plan(51).grants().count(),
         0,
@@ -130,7 +131,10 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     );
     scene.labelled[0] = starting("a", 51);
     assert_eq!(scene.plan(52).grants().count(), 0, "the probe is there");
-    scene.memory.backend("weu").succeeded(at(53));
+    scene
+        .leader_state
+        .placement_health_mut("weu")
+        .succeeded(at(53));
     assert_eq!(scene.plan(53).grants().count(), 2, "it works again");
 }
 
@@ -155,20 +159,21 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
     fine = fine.on("burst-shop-weu");
     scene.labelled = vec![starting("web", 10), job, other, leaving, fine];
     assert_eq!(
-        scene.plan(1000).rescues,
+        scene.plan(1000).never_started,
         [],
         "where creates do not fail, an image may take its time"
     );
-    scene
-        .memory
-        .backend("weu")
-        .failed(FailureClass::Capacity, "no room", at(20));
+    scene.leader_state.placement_health_mut("weu").failed(
+        FailureClass::Capacity,
+        "no room",
+        at(20),
+    );
     let plan = scene.plan(309);
     assert_eq!(
-        (plan.rescues.len(), plan.look_again_in),
+        (plan.never_started.len(), plan.replan_after),
         (0, Some(std::time::Duration::from_secs(1)))
     );
-    let rescues = scene.plan(310).rescues;
+    let rescues = scene.plan(310).never_started;
     let told: Vec<_> = rescues
         .iter()
         .map(|one| (one.pod.name.as_str(), one.action))
@@ -176,7 +181,7 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
     let all = [
         ("web", RescueAction::Delete),
         ("job", RescueAction::AskJob),
-        ("other", RescueAction::Tell),
+        ("other", RescueAction::Report),
     ];
     assert_eq!(told, all);
     let why =
@@ -193,7 +198,7 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
     for ahead in [-3600, -90, 90, 3600] {
         scene.ahead = jiff::SignedDuration::from_secs(ahead);
         scene.labelled = vec![starting("web", 10 + ahead)];
-        let rescued = [309, 310].map(|second| scene.plan(second).rescues.len());
+        let rescued = [309, 310].map(|second| scene.plan(second).never_started.len());
         assert_eq!(rescued, [0, 1], "{ahead}");
     }
 }
@@ -202,14 +207,14 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
 fn pods_that_request_little_are_granted_as_far_as_their_groups_find_cores() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
     for pod in scene.waiting.iter_mut().chain(&mut scene.labelled) {
-        pod.asks.cpu_milli = 250;
+        pod.requests.cpu_milli = 250;
     }
-    scene.places = vec![place("weu", 100)];
-    scene.places[0].capacity.cpu_milli = 3000;
+    scene.placements = vec![placement_facts("weu", 100)];
+    scene.placements[0].capacity.cpu_milli = 3000;
     assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
     assert_eq!(
         scene.outcome(15, "c"),
-        PodOutcome::Wait(BlockedBy::Room("cpu"))
+        PodOutcome::Blocked(BlockedBy::Capacity("cpu"))
     );
     scene.labelled.push(pod("flying").granted("shop", "web", 3));
     assert_eq!(granted(&scene.plan(15)), ["a"]);
@@ -219,7 +224,7 @@ fn pods_that_request_little_are_granted_as_far_as_their_groups_find_cores() {
 fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_there() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
     let failed = |scene: &mut PlanScene, second| {
-        let backend = scene.memory.backend("weu");
+        let backend = scene.leader_state.placement_health_mut("weu");
         backend.failed(FailureClass::Capacity, "no room", at(second));
     };
     // A user-placed pod that waits for a ConfigMap that is never created.
@@ -233,14 +238,11 @@ fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_th
     scene.labelled = vec![starting("mistyped", 10)];
     let plan = scene.plan(50);
     assert_eq!(plan.grants().count(), 0);
-    assert_eq!(
-        plan.look_again_in,
-        Some(std::time::Duration::from_secs(120))
-    );
+    assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(120)));
     assert_eq!(scene.plan(169).grants().count(), 0);
     let plan = scene.plan(170);
     assert_eq!(granted(&plan), ["a"]);
-    scene.carry_out(&plan, 170);
+    scene.execute(&plan, 170);
     assert_eq!(scene.plan(171).grants().count(), 0, "one at a time");
     scene.labelled[1] = starting("a", 170);
     assert_eq!(granted(&scene.plan(290)), ["b"], "nor does this one");
@@ -253,7 +255,7 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
     let waits = |name: &str, class: Option<FailureClass>, refused: Option<&str>| {
         let mut pod = starting(name, 10);
         if let PodStage::Bound(bound) = &mut pod.stage {
-            bound.waits = class.map(|class| (class, "please wait".to_owned()));
+            bound.waiting_for_azure = class.map(|class| (class, "please wait".to_owned()));
             bound.refused = refused.map(str::to_owned);
         }
         pod
@@ -268,14 +270,14 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
     let plan = scene.plan(10);
     scene.remember(&plan, 10);
     let rescued = |second| {
-        let rescues = scene.plan(second).rescues;
+        let rescues = scene.plan(second).never_started;
         let names = rescues.iter().map(|one| one.pod.name.clone());
         names.collect::<Vec<_>>()
     };
     assert!(rescued(69).is_empty());
     assert_eq!(rescued(70), ["refused"]);
     assert_eq!(rescued(310), ["throttled", "unknown", "refused"]);
-    let why = &scene.plan(310).rescues[0].why;
+    let why = &scene.plan(310).never_started[0].why;
     assert!(why.starts_with(
         "it has not started in 5 minutes, and waits for Azure (Throttled): please wait"
     ));
@@ -286,7 +288,7 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let mut unknown = starting("unknown", 0);
     if let PodStage::Bound(bound) = &mut unknown.stage {
-        bound.waits = Some((FailureClass::Unknown, "nobody knows this".to_owned()));
+        bound.waiting_for_azure = Some((FailureClass::Unknown, "nobody knows this".to_owned()));
     }
     scene.labelled = vec![unknown.clone()];
     let plan = scene.plan(0);
@@ -299,7 +301,7 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
         |scene: &PlanScene, second| matches!(scene.outcome(second, "a"), PodOutcome::Refuse(_));
     assert!(refused(&scene, 301) && refused(&scene, 899));
     let plan = scene.plan(899);
-    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(1)));
     assert_eq!(granted(&scene.plan(900)), ["a"], "it is tried again");
     // The next pod is refused too: the pause is longer.
     unknown.id.uid = "uid-next".to_owned();

@@ -21,10 +21,10 @@ fn some_pod() -> impl Strategy<Value = (usize, i64, i64, u8)> {
 fn built(number: usize, (app, age, cores, matter): (usize, i64, i64, u8)) -> PodFacts {
     let mut pod = pod(&format!("p{number:03}")).of_app(APPS[app]);
     pod.created = at(100 - age);
-    pod.asks.cpu_milli = cores * 1000;
-    pod.stage = PodStage::Refused(Some(at(100 - age)));
+    pod.requests.cpu_milli = cores * 1000;
+    pod.stage = PodStage::Unschedulable(Some(at(100 - age)));
     match matter {
-        0 => pod.stage = PodStage::New,
+        0 => pod.stage = PodStage::Undecided,
         1 => pod.is_deleting = true,
         2 => pod.is_first_generation = false,
         3 => pod.is_nominated = true,
@@ -67,7 +67,7 @@ prop_compose! {
             "spill": {"maxReplicas": max, "rate": {"pods": rate, "per": "1m"}}});
         let mut scene = PlanScene::new(&spec, &[]);
         scene.scales = scales(&[("web", desired.0, desired.0), ("db", desired.1, desired.1)]);
-        scene.places[0].offers.pods = capacity;
+        scene.placements[0].allocatable.pods = capacity;
         scene.waiting = waiting.into_iter().enumerate().map(|(n, one)| built(n, one)).collect();
         for (number, (app, matter)) in granted.into_iter().enumerate() {
             let pod = pod(&format!("g{number}")).of_app(APPS[app]).granted("shop", APPS[app], 5);
@@ -104,7 +104,7 @@ proptest! {
         let count = plan.grants().count() as u64;
         let rate = u64::from(scene.pool.spec.spill.rate.pods);
         let recent = scene.labelled.len() as u64;
-        scene.carry_out(&plan, 100);
+        scene.execute(&plan, 100);
         let after = held(&scene);
         let desired: u64 = APPS.iter().map(|app| {
             let key = ("shop".to_owned(), (*app).to_owned());
@@ -119,7 +119,7 @@ proptest! {
         // Earlier grants are of second 5: at second 100 they are older than a minute, and do not count against
         // the rate.
         prop_assert!(count <= rate, "{count} at once, {recent} before");
-        prop_assert!(count == 0 || after.0 <= scene.places[0].offers.pods.unsigned_abs());
+        prop_assert!(count == 0 || after.0 <= scene.placements[0].allocatable.pods.unsigned_abs());
     }
 
     #[test]
@@ -148,11 +148,11 @@ proptest! {
     #[test]
     fn a_plan_that_was_carried_out_is_not_planned_again(mut scene in scene()) {
         let plan = scene.plan(100);
-        scene.carry_out(&plan, 100);
+        scene.execute(&plan, 100);
         let next = scene.plan(100);
         prop_assert_eq!(next.grants().count(), 0);
         prop_assert_eq!(next.stamps.len(), 0);
-        scene.carry_out(&next, 100);
+        scene.execute(&next, 100);
         let last = scene.plan(100);
         prop_assert!(!last.must_reserve, "{:?}", last.reservations);
     }
@@ -176,7 +176,7 @@ proptest! {
             let pod = scene.waiting.iter().find(|pod| pod.id == decision.pod).expect("it waits");
             prop_assert!(pod.created <= at(85) && !pod.is_deleting && pod.is_first_generation);
             prop_assert!(pod.scheduler.is_none() && !scene.refused.contains_key(&pod.id.name));
-            prop_assert!(matches!(pod.stage, PodStage::Refused(_)));
+            prop_assert!(matches!(pod.stage, PodStage::Unschedulable(_)));
         }
     }
 }

@@ -17,7 +17,7 @@ fn selecting(app: &str) -> Value {
 fn every_pod_counts_once() {
     let mut scene = PlanScene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
     scene.scales = scales(&[("web", 9, 8)]);
-    scene.waiting[1].stage = crate::burst::pod::PodStage::Refused(Some(at(50)));
+    scene.waiting[1].stage = crate::burst::pod::PodStage::Unschedulable(Some(at(50)));
     scene.labelled.push(pod("flying").granted("shop", "web", 1));
     scene
         .labelled
@@ -124,19 +124,19 @@ fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
     let mut scene =
         PlanScene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
     let plan = scene.plan(100);
-    assert_eq!(plan.peak, PeakState::On);
+    assert_eq!(plan.peak, PeakState::Active);
     scene.remember(&plan, 100);
     scene.labelled.clear();
     let plan = scene.plan(399);
-    assert_eq!(plan.peak, PeakState::Fading);
-    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(plan.peak, PeakState::Cooldown);
+    assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(1)));
     scene.remember(&plan, 399);
     assert_eq!(scene.plan(400).peak, PeakState::None);
-    scene.memory = crate::burst::LeaderState::default();
-    scene.memory.found_a_peak(at(390));
+    scene.leader_state = crate::burst::LeaderState::default();
+    scene.leader_state.record_peak(at(390));
     assert_eq!(
         scene.plan(400).peak,
-        PeakState::Fading,
+        PeakState::Cooldown,
         "a new leader goes on with it"
     );
 }
@@ -175,9 +175,11 @@ fn a_pod_whose_grant_is_denied_again_and_again_makes_no_peak() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
     assert_eq!((granted(&plan), plan.peak), (vec!["a"], PeakState::None));
-    scene.memory.sending(&scene.waiting[0].id.clone());
+    scene
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
     assert_eq!(scene.plan(15).peak, PeakState::None);
     let a = scene.waiting.remove(0);
     scene.labelled.push(a.granted("shop", "web", 15));
-    assert_eq!(scene.plan(15).peak, PeakState::On);
+    assert_eq!(scene.plan(15).peak, PeakState::Active);
 }

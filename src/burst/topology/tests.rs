@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::burst::fixtures::{PlanScene, at, granted, place, pod};
+use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
 use crate::burst::outcome::PodOutcome;
 use crate::burst::pod::PodStage;
 
@@ -86,7 +86,7 @@ fn scene(others: &[PodFacts]) -> PlanScene {
             Some(("virtual-kubelet.io/provider", "shop")),
         ),
     ];
-    scene.places[0].labels.clone_from(&nodes[3].labels);
+    scene.placements[0].labels.clone_from(&nodes[3].labels);
     let mut pods: HashMap<String, ListResult<Vec<Arc<PodFacts>>>> = HashMap::new();
     for namespace in ["shop", "other"] {
         let of = others.iter().filter(|pod| pod.id.namespace == namespace);
@@ -101,7 +101,7 @@ fn scene(others: &[PodFacts]) -> PlanScene {
 }
 
 fn waits(mut pod: PodFacts) -> PodFacts {
-    pod.stage = PodStage::Refused(Some(at(0)));
+    pod.stage = PodStage::Unschedulable(Some(at(0)));
     pod
 }
 
@@ -128,7 +128,7 @@ fn a_pod_is_granted_where_the_scheduler_would_place_it_beside_those_that_run() {
             Some(field) => {
                 let told = outcome.to_string();
                 assert!(
-                    matches!(outcome, PodOutcome::Wait(_) | PodOutcome::Refuse(_)),
+                    matches!(outcome, PodOutcome::Blocked(_) | PodOutcome::Refuse(_)),
                     "{}: {told}",
                     case.name
                 );
@@ -215,7 +215,7 @@ fn pods_that_are_granted_together_count_for_each_other() {
         assert_eq!(granted(&plan).len(), most, "{spec}");
         assert_eq!(plan.reservations.len(), most, "{spec}");
         // The result is the same after they are granted and on their way.
-        scene.carry_out(&plan, 60);
+        scene.execute(&plan, 60);
         assert_eq!(granted(&scene.plan(61)).len(), 0, "{spec}");
         assert_eq!(
             scene.plan(61).counts.holding,
@@ -258,9 +258,9 @@ fn two_placements(others: &[PodFacts], room: i64) -> PlanScene {
     let mut spec = scene.pool.spec.placements[0].clone();
     spec.name = "neu".to_owned();
     scene.pool.spec.placements.push(spec);
-    let labels = scene.places[0].labels.clone();
-    scene.places = vec![place("weu", room), place("neu", room)];
-    for (at, zone) in scene.places.iter_mut().zip(["aci", "neu"]) {
+    let labels = scene.placements[0].labels.clone();
+    scene.placements = vec![placement_facts("weu", room), placement_facts("neu", room)];
+    for (at, zone) in scene.placements.iter_mut().zip(["aci", "neu"]) {
         at.labels.clone_from(&labels);
         at.labels.insert(ZONE.to_owned(), zone.to_owned());
     }
@@ -325,8 +325,8 @@ fn room_is_kept_for_a_large_pod_in_a_placement_that_its_constraints_permit() {
     let used = pod("used").of_app("used").granted("shop", "all", 0);
     scene.labelled = vec![used.on("burst-shop-neu")];
     let mut large = waits(of_app("large", "web", &near("podAntiAffinity", "web")));
-    large.asks.cpu_milli = 2000;
-    large.takes.cpu_milli = 2000;
+    large.requests.cpu_milli = 2000;
+    large.group_requests.cpu_milli = 2000;
     scene.waiting = vec![large];
     // `weu` has room and is not permitted, `neu` is permitted and has no room now.
     assert_eq!(scene.outcome(60, "large").reason(), "NoRoom");
@@ -339,6 +339,6 @@ fn room_is_kept_for_a_large_pod_in_a_placement_that_its_constraints_permit() {
     // After it has waited for long, the room in `neu` is kept for it, and that in `weu` is not.
     assert_eq!(granted(&scene.plan(500)), ["b", "c"]);
     // A placement that is closed is also named before the constraints of others.
-    scene.places[1].shut = Some("it is full".to_owned());
+    scene.placements[1].unavailable = Some("it is full".to_owned());
     assert_eq!(scene.outcome(60, "large").reason(), "PlacementClosed");
 }

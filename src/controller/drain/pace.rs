@@ -16,25 +16,25 @@ use tokio::time::Instant;
 use crate::k8s::backoff::doubled;
 
 /// The first pause.
-const FIRST: Duration = Duration::from_secs(1);
+const INITIAL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two evictions that the same budget blocks: the interval of `kubectl drain`.
-pub(in crate::controller) const LONGEST: Duration = Duration::from_secs(5);
+pub(in crate::controller) const MAX_BUDGET_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause after an eviction that fails for another reason.
-const LONGEST_AFTER_ERROR: Duration = Duration::from_secs(30);
+const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two counts of container groups.
-const LONGEST_COUNT: Duration = Duration::from_secs(15);
+const MAX_COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A pause that doubles from [`FIRST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) struct DoublingPause {
+pub(in crate::controller) struct ExponentialBackoff {
     times: u32,
     until: Option<Instant>,
 }
 
-impl DoublingPause {
+impl ExponentialBackoff {
     /// Starts the next pause, twice as long as the last, and returns its length.
-    pub fn grow(&mut self, longest: Duration, now: Instant) -> Duration {
-        let pause = doubled(FIRST, self.times, longest);
+    pub fn start_next(&mut self, longest: Duration, now: Instant) -> Duration {
+        let pause = doubled(INITIAL_PAUSE, self.times, longest);
         self.times += 1;
         self.until = Some(now + pause);
         pause
@@ -53,7 +53,7 @@ pub(in crate::controller) type DisruptionBudgetRef = (String, String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum EvictionRefusal {
     /// A budget blocks it.
-    Held(DisruptionBudgetRef),
+    DisruptionBudget(DisruptionBudgetRef),
     /// Any other reason.
     Failed,
 }
@@ -70,7 +70,7 @@ impl EvictionRefusal {
             budget.split_whitespace().next()
         });
         let name = name.next_back().unwrap_or_default();
-        Self::Held((namespace.to_owned(), name.to_owned()))
+        Self::DisruptionBudget((namespace.to_owned(), name.to_owned()))
     }
 }
 
@@ -78,9 +78,9 @@ impl EvictionRefusal {
 #[derive(Clone, Debug)]
 struct RefusedEviction {
     why: EvictionRefusal,
-    words: String,
+    message: String,
     at: Instant,
-    pause: DoublingPause,
+    pause: ExponentialBackoff,
 }
 
 /// The evictions of a placement's pods.
@@ -88,7 +88,7 @@ struct RefusedEviction {
 pub(in crate::controller) struct EvictionPacer {
     /// The refused pods, by UID.
     pods: HashMap<String, RefusedEviction>,
-    budgets: BTreeMap<DisruptionBudgetRef, DoublingPause>,
+    budgets: BTreeMap<DisruptionBudgetRef, ExponentialBackoff>,
 }
 
 impl EvictionPacer {
@@ -98,7 +98,7 @@ impl EvictionPacer {
         let pods = &self.pods;
         self.budgets.retain(|budget, _| {
             let mut all = pods.values();
-            all.any(|pod| pod.why == EvictionRefusal::Held(budget.clone()))
+            all.any(|pod| pod.why == EvictionRefusal::DisruptionBudget(budget.clone()))
         });
     }
 
@@ -109,7 +109,7 @@ impl EvictionPacer {
             None => true,
             Some(refused) => match &refused.why {
                 EvictionRefusal::Failed => refused.pause.is_over(now),
-                EvictionRefusal::Held(budget) => {
+                EvictionRefusal::DisruptionBudget(budget) => {
                     let pause = self.budgets.get(budget);
                     pause.is_none_or(|pause| pause.is_over(now))
                 }
@@ -122,7 +122,7 @@ impl EvictionPacer {
     /// Records that the eviction succeeded: the budget that had blocked the pod may now allow others.
     pub fn accepted(&mut self, uid: &str) {
         if let Some(refused) = self.pods.remove(uid)
-            && let EvictionRefusal::Held(budget) = refused.why
+            && let EvictionRefusal::DisruptionBudget(budget) = refused.why
         {
             self.budgets.remove(&budget);
         }
@@ -133,18 +133,18 @@ impl EvictionPacer {
         let before = self.pods.remove(uid);
         let mut pause = before.map(|before| before.pause).unwrap_or_default();
         match &why {
-            EvictionRefusal::Failed => drop(pause.grow(LONGEST_AFTER_ERROR, now)),
-            EvictionRefusal::Held(budget) => {
+            EvictionRefusal::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
+            EvictionRefusal::DisruptionBudget(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
                 // Several pods that were tried in one round count as one refusal of the budget.
                 if pause.is_over(now) {
-                    pause.grow(LONGEST, now);
+                    pause.start_next(MAX_BUDGET_PAUSE, now);
                 }
             }
         }
         let refused = RefusedEviction {
             why,
-            words,
+            message: words,
             at: now,
             pause,
         };
@@ -153,7 +153,7 @@ impl EvictionPacer {
 
     /// The last refusal of the pod's eviction, in the API server's words.
     pub fn why(&self, uid: &str) -> Option<&str> {
-        self.pods.get(uid).map(|refused| refused.words.as_str())
+        self.pods.get(uid).map(|refused| refused.message.as_str())
     }
 }
 
@@ -163,7 +163,7 @@ pub(in crate::controller) enum CountAction {
     /// List them in Azure.
     Count,
     /// Use this number; `None` if it is not known.
-    Say(Option<usize>),
+    Report(Option<usize>),
 }
 
 /// The counts of a placement's container groups. Each count is a LIST, and Azure limits their rate.
@@ -171,30 +171,30 @@ pub(in crate::controller) enum CountAction {
 pub(in crate::controller) struct GroupCountPacer {
     /// The number that was known without asking Azure at the last count.
     known: Option<usize>,
-    counted: Option<usize>,
-    pause: DoublingPause,
+    last_count: Option<usize>,
+    pause: ExponentialBackoff,
 }
 
 impl GroupCountPacer {
     /// How to find out the number of container groups; `known` is the number known without asking Azure, from
     /// the last listing and the pod workers. When that falls to 0, the groups are counted at once; otherwise at
     /// growing intervals.
-    pub fn look(&self, known: Option<usize>, now: Instant) -> CountAction {
+    pub fn next_action(&self, known: Option<usize>, now: Instant) -> CountAction {
         let is_new = known == Some(0) && self.known != Some(0);
         if is_new || self.pause.is_over(now) {
             return CountAction::Count;
         }
-        CountAction::Say(known.filter(|groups| *groups > 0).or(self.counted))
+        CountAction::Report(known.filter(|groups| *groups > 0).or(self.last_count))
     }
 
     /// Records a count; `None` if Azure did not answer.
-    pub fn counted(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
+    pub fn record_count(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
         if counted == Some(0) {
-            self.pause = DoublingPause::default();
+            self.pause = ExponentialBackoff::default();
         } else {
-            self.pause.grow(LONGEST_COUNT, now);
+            self.pause.start_next(MAX_COUNT_INTERVAL, now);
         }
-        (self.known, self.counted) = (known, counted);
+        (self.known, self.last_count) = (known, counted);
     }
 }
 
@@ -202,7 +202,7 @@ impl GroupCountPacer {
 #[derive(Debug, Default)]
 pub(in crate::controller) struct DrainDelay {
     left: Vec<String>,
-    pause: DoublingPause,
+    pause: ExponentialBackoff,
 }
 
 impl DrainDelay {
@@ -210,9 +210,9 @@ impl DrainDelay {
     pub fn after(&mut self, left: &[String], now: Instant) -> Duration {
         if self.left != left {
             self.left = left.to_vec();
-            self.pause = DoublingPause::default();
+            self.pause = ExponentialBackoff::default();
         }
-        self.pause.grow(LONGEST, now)
+        self.pause.start_next(MAX_BUDGET_PAUSE, now)
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn held(budget: &str) -> EvictionRefusal {
-        EvictionRefusal::Held(("default".to_owned(), budget.to_owned()))
+        EvictionRefusal::DisruptionBudget(("default".to_owned(), budget.to_owned()))
     }
 
     /// Tries every second for `seconds`. Returns how often each pod was tried.
@@ -282,7 +282,7 @@ mod tests {
             evictions.refused(uid, held(budget), "no".to_owned(), now);
         }
         assert_eq!(evictions.next(&PODS, now), None);
-        let later = now + LONGEST;
+        let later = now + MAX_BUDGET_PAUSE;
         assert_eq!(evictions.next(&PODS, later), Some("a"));
         evictions.accepted("a");
         let left: Vec<&str> = PODS.into_iter().skip(1).collect();
@@ -328,23 +328,26 @@ mod tests {
         let mut asked = 0;
         for second in 0..600 {
             let now = start + SECOND * second;
-            if counts.look(Some(3), now) == CountAction::Count {
+            if counts.next_action(Some(3), now) == CountAction::Count {
                 asked += 1;
-                counts.counted(Some(3), Some(3), now);
+                counts.record_count(Some(3), Some(3), now);
             }
         }
         assert!((40..=50).contains(&asked), "{asked}");
         let now = start + 594 * SECOND;
-        assert_eq!(counts.look(Some(2), now), CountAction::Say(Some(2)));
-        assert_eq!(counts.look(None, now), CountAction::Say(Some(3)));
         assert_eq!(
-            counts.look(Some(0), now),
+            counts.next_action(Some(2), now),
+            CountAction::Report(Some(2))
+        );
+        assert_eq!(counts.next_action(None, now), CountAction::Report(Some(3)));
+        assert_eq!(
+            counts.next_action(Some(0), now),
             CountAction::Count,
             "the last is gone"
         );
-        counts.counted(Some(0), Some(0), now);
+        counts.record_count(Some(0), Some(0), now);
         assert_eq!(
-            counts.look(Some(0), now),
+            counts.next_action(Some(0), now),
             CountAction::Count,
             "and again, to be sure"
         );

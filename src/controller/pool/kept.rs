@@ -83,8 +83,8 @@ impl PlacementSpec {
     /// The settings that the node records, for a placement that drains or whose pool cannot be read; `None` if
     /// it records none. The pool's tags and deletion cost are not recorded: existing container groups have
     /// their tags already, and the deletion cost is the default, because such a placement is not scaled in.
-    pub fn last(found: DiscoveredNode) -> Option<Self> {
-        let record = found.record?;
+    pub fn from_node(found: DiscoveredNode) -> Option<Self> {
+        let record = found.last_placement?;
         Some(Self {
             pool: found.pool,
             pool_uid: found.pool_uid.unwrap_or_default(),
@@ -98,7 +98,7 @@ impl PlacementSpec {
 
 /// The running tasks of a placement.
 pub(super) struct PlacementTask {
-    pub wanted: PlacementSpec,
+    pub spec: PlacementSpec,
     pub facts: watch::Sender<NodeConfig>,
     pub pods: Arc<pods::PodsContext>,
     pub registration: RegistrationTask,
@@ -124,14 +124,14 @@ impl PlacementTask {
     ) -> Self {
         let (facts, _) = watch::channel(facts(&wanted, left, context));
         let pods = Arc::new(pods::PodsContext::new(parts(&wanted, context).await));
-        let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
+        let (cancel, tasks) = (context.shutdown.child_token(), TaskTracker::new());
         pods.quota.join(&pods);
         let region = cancel.child_token();
         let registration = RegistrationTask::start(&context.client, &facts, &cancel);
-        tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
-        tasks.spawn(pods::keep(pods.clone(), cancel.clone()));
+        tasks.spawn(region::run(pods.clone(), facts.clone(), region.clone()));
+        tasks.spawn(pods::run(pods.clone(), cancel.clone()));
         Self {
-            wanted,
+            spec: wanted,
             facts,
             _served: context.nodes.serve(pods.clone()),
             pods,
@@ -148,12 +148,12 @@ impl PlacementTask {
     pub fn change(&mut self, wanted: PlacementSpec, context: &ControllerContext) {
         let record = wanted.record();
         self.facts.send_if_modified(|facts| {
-            let changed = facts.record != record;
-            facts.record = record;
+            let changed = facts.last_placement != record;
+            facts.last_placement = record;
             changed
         });
         self.pods.change(wanted.settings(context));
-        self.wanted = wanted;
+        self.spec = wanted;
     }
 
     /// Closes its node for good.
@@ -164,14 +164,14 @@ impl PlacementTask {
             message: "it is being drained".to_owned(),
         };
         self.facts.send_if_modified(|facts| {
-            let changed = facts.closed.as_ref() != Some(&closed);
-            facts.closed = Some(closed);
+            let changed = facts.region_unavailable.as_ref() != Some(&closed);
+            facts.region_unavailable = Some(closed);
             changed
         });
     }
 
     /// Whether the tasks ended by themselves, because the node belongs to another owner.
-    pub fn is_lost(&self) -> bool {
+    pub fn has_lost_node(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
@@ -204,7 +204,7 @@ pub(super) struct RegistrationTask {
 impl RegistrationTask {
     fn start(client: &Client, facts: &watch::Sender<NodeConfig>, over: &CancellationToken) -> Self {
         let (cancel, task) = (over.child_token(), TaskTracker::new());
-        let kept = register::keep(client.clone(), facts.subscribe(), cancel.clone());
+        let kept = register::run(client.clone(), facts.subscribe(), cancel.clone());
         let over = over.clone();
         task.spawn(async move {
             // The pods on another owner's node are not this operator's either.
@@ -218,7 +218,7 @@ impl RegistrationTask {
 
     /// Whether the registration task runs and is not cancelled.
     #[cfg(test)]
-    pub fn goes_on(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         !self.cancel.is_cancelled() && !self.task.is_empty()
     }
 
@@ -231,7 +231,7 @@ impl RegistrationTask {
 
 /// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses now.
 async fn pace(subscription: &str, context: &ControllerContext) -> Arc<RateLimiter> {
-    let mut paces = context.paces.lock().await;
+    let mut paces = context.rate_limiters.lock().await;
     paces.retain(|_, pace| Arc::strong_count(pace) > 1);
     paces.entry(subscription.to_owned()).or_default().clone()
 }
@@ -249,11 +249,11 @@ async fn parts(wanted: &PlacementSpec, context: &ControllerContext) -> PodsConfi
         },
         settings: wanted.settings(context),
         address: context.address.clone(),
-        pace: pace(&wanted.scope.subscription, context).await,
-        trouble: Arc::new(Notify::new()),
-        changed: context.stores.changed.clone(),
+        rate_limiter: pace(&wanted.scope.subscription, context).await,
+        azure_failed: Arc::new(Notify::new()),
+        pods_changed: context.stores.changed.clone(),
         quota: context.quotas.of(&wanted.scope, &placement.region),
-        sweep_every: context.sweep_every,
+        list_interval: context.sweep_every,
         orphan_grace: pods::ORPHAN_GRACE,
         identities: context.identities.clone(),
     }
@@ -267,13 +267,13 @@ pub(super) fn facts(
     left: Option<Advertised>,
     context: &ControllerContext,
 ) -> NodeConfig {
-    let asked = capacity::asked(&wanted.placement);
+    let asked = capacity::placement_capacity(&wanted.placement);
     let left = left.unwrap_or_else(|| Advertised {
         offer: NodeOffer {
             allocatable: asked,
             capacity: asked,
         },
-        closed: Some(Unavailable {
+        unavailable: Some(Unavailable {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
         }),
@@ -281,13 +281,13 @@ pub(super) fn facts(
     NodeConfig {
         pool: wanted.pool.clone(),
         pool_uid: wanted.pool_uid.clone(),
-        record: wanted.record(),
+        last_placement: wanted.record(),
         address: context.address.clone(),
         port: context.port,
         offer: left.offer,
-        notice: None,
-        closed: left.closed,
-        shut: None,
+        region_notice: None,
+        region_unavailable: left.unavailable,
+        creates_failing: None,
         kubernetes_minor: context.kubernetes_minor,
     }
 }

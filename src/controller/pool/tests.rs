@@ -94,7 +94,7 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     assert!(context.pools.try_lock().is_ok());
     changing.await.expect("it is kept");
     let pools = context.pools.lock().await;
-    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
+    assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
     let kept = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
-    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
+    assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
 
 #[tokio::test]
@@ -160,12 +160,12 @@ async fn an_edit_reaches_what_runs_and_restarts_only_what_becomes_another_node()
         let pools = context.pools.lock().await;
         let kept = &pools["shop"].placements["weu"];
         assert!(Arc::ptr_eq(&kept.pods, &before.0) && !kept.cancel.is_cancelled());
-        assert!(kept.registration.goes_on() && !kept.is_draining());
+        assert!(kept.registration.is_running() && !kept.is_draining());
         let settings = kept.pods.settings();
         assert_eq!(settings.placement, edited.spec.placements[0]);
         assert_eq!(settings.tags, edited.spec.azure.tags);
         assert_eq!(settings.deletion_cost, edited.spec.scale_in.deletion_cost);
-        let record = kept.facts.borrow().record.clone();
+        let record = kept.facts.borrow().last_placement.clone();
         assert_eq!(record.placement, edited.spec.placements[0]);
     }
     let other_nodes: [fn(&mut BurstPool); 2] = [
@@ -258,7 +258,7 @@ async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
 
     let pools = context.pools.lock().await;
     let kept = &pools["shop"].placements["weu"];
-    assert!(kept.registration.goes_on(), "the node is heard of");
+    assert!(kept.registration.is_running(), "the node is heard of");
     assert!(!kept.cancel.is_cancelled(), "its pods are finished");
     drop(pools);
     end("shop", &["weu".to_owned()], &context).await;
@@ -272,7 +272,7 @@ async fn a_placement_that_is_asked_for_again_is_not_removed() {
     unregister("shop", "weu", &context).await.expect("nothing");
     end("shop", &["weu".to_owned()], &context).await;
     let pools = context.pools.lock().await;
-    assert!(pools["shop"].placements["weu"].registration.goes_on());
+    assert!(pools["shop"].placements["weu"].registration.is_running());
 }
 
 #[tokio::test]
@@ -284,20 +284,20 @@ async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_grou
     drop(pools);
     facts.pool = "gone".to_owned();
     let node = object::node(&facts, Timestamp::now());
-    let found = record::found(&node).expect("it is ours");
+    let found = record::discover(&node).expect("it is ours");
     let silent = DiscoveredNode {
-        record: None,
+        last_placement: None,
         pool: "silent".to_owned(),
         ..found.clone()
     };
-    assert!(adopt(found, &context).await);
-    assert!(!adopt(silent, &context).await);
+    assert!(adopt_orphan(found, &context).await);
+    assert!(!adopt_orphan(silent, &context).await);
 
     let pools = context.pools.lock().await;
     let kept = &pools["gone"].placements["weu"];
-    assert_eq!(kept.wanted.scope.resource_group, "rg");
+    assert_eq!(kept.spec.scope.resource_group, "rg");
     assert_eq!(kept.pods.owner.node, "burst-gone-weu");
-    assert!(kept.is_draining() && kept.facts.borrow().why_closed().is_some());
+    assert!(kept.is_draining() && kept.facts.borrow().unavailable().is_some());
     assert!(!pools.contains_key("silent"));
 }
 
@@ -307,14 +307,14 @@ async fn what_is_asked_for_again_while_it_is_drained_is_drained_no_further() {
     let names = ["weu".to_owned()];
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     drain("shop", &names, &context).await;
-    assert!(!is_back("shop", "weu", &context).await);
+    assert!(!is_requested_again("shop", "weu", &context).await);
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
-    assert!(is_back("shop", "weu", &context).await);
+    assert!(is_requested_again("shop", "weu", &context).await);
     unregister("shop", "weu", &context).await.expect("it stays");
     end("shop", &names, &context).await;
     let pools = context.pools.lock().await;
     let kept = &pools["shop"].placements["weu"];
-    assert!(!kept.is_draining() && kept.registration.goes_on());
+    assert!(!kept.is_draining() && kept.registration.is_running());
 }
 
 #[tokio::test]
@@ -346,13 +346,13 @@ async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_th
     assert!(ensured.is_err(), "no node can be made of it");
     let pools = next.pools.lock().await;
     let kept = &pools["shop"].placements["weu"];
-    assert!(kept.registration.goes_on() && !kept.is_draining());
-    assert_eq!(kept.wanted.placement, pool("a").spec.placements[0]);
+    assert!(kept.registration.is_running() && !kept.is_draining());
+    assert_eq!(kept.spec.placement, pool("a").spec.placements[0]);
     drop(pools);
     // The spec is corrected: the same node continues with the spec's settings.
     ensure(&pool("b"), &[], &next).await.expect("it is kept");
     let pools = next.pools.lock().await;
-    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
+    assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
 
 /// The node of the placement of [`pool`], registered with its container groups in this resource group.
@@ -385,7 +385,7 @@ async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that
         );
         let pools = context.pools.lock().await;
         let kept = &pools["shop"].placements["weu"];
-        assert_eq!(kept.wanted.scope.resource_group, "earlier");
+        assert_eq!(kept.spec.scope.resource_group, "earlier");
         assert!(!kept.is_draining(), "it goes on as it was");
     }
     // The spec's original resource group.
@@ -407,7 +407,7 @@ async fn an_operator_that_is_started_without_what_a_pool_needs_keeps_what_runs()
     assert!(mistake.contains("--resource-group"), "{mistake}");
     let pools = context.pools.lock().await;
     assert_eq!(
-        pools["shop"].placements["weu"].wanted.scope.resource_group,
+        pools["shop"].placements["weu"].spec.scope.resource_group,
         "earlier"
     );
 }
@@ -435,7 +435,11 @@ async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
         .await
         .expect("nothing to do");
     let pools = context.pools.lock().await;
-    assert!(pools["shop"].placements["eu-west"].registration.goes_on());
+    assert!(
+        pools["shop"].placements["eu-west"]
+            .registration
+            .is_running()
+    );
 }
 
 #[tokio::test]
@@ -450,15 +454,15 @@ async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps
     };
     // A node that a user relabelled: its name is the same for the other pool.
     let node = object::node(&facts, Timestamp::now());
-    let mut found = record::known(&node, "shop-eu", "west");
-    found.record = Some(facts.record.clone());
-    resume(found.clone(), &context).await;
+    let mut found = record::discovered_node(&node, "shop-eu", "west");
+    found.last_placement = Some(facts.last_placement.clone());
+    resume_from_node(found.clone(), &context).await;
     assert!(placements("shop-eu", &context).await.is_empty());
 
     let names = ["eu-west".to_owned()];
     drain("shop", &names, &context).await;
     end("shop", &names, &context).await;
-    resume(found, &context).await;
+    resume_from_node(found, &context).await;
     assert_eq!(placements("shop-eu", &context).await, ["west"]);
 }
 
@@ -545,6 +549,6 @@ async fn only_the_answer_403_says_that_the_operator_may_not_list_groups() {
                 .await
                 .expect("an answer")
         );
-        assert_eq!(kept.may_not_list(), is_forbidden, "{status} {body}");
+        assert_eq!(kept.is_list_refused(), is_forbidden, "{status} {body}");
     }
 }

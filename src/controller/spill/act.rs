@@ -25,7 +25,7 @@ use crate::burst::expiry::GrantExpiry;
 use crate::burst::memory::PodWrite;
 use crate::burst::plan::{PodDecision, Precondition, RefusedSinceStamp, SlotState};
 use crate::burst::pod::provider_taint;
-use crate::burst::{BurstPlan, GrantAnswer, PodFacts, PodReference};
+use crate::burst::{BurstPlan, PodFacts, PodReference, PodWriteResult};
 use crate::controller::LEASE;
 use crate::k8s::backoff::doubled;
 use crate::k8s::refused::is_refused;
@@ -33,16 +33,16 @@ use crate::node::call;
 use crate::node::observed::WatchedPod;
 
 /// How many pods are read or patched at the same time.
-pub(super) const AT_ONCE: usize = 16;
+pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The timeout of a call.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause after the API server refused a write of the pool's status. The first pause is [`PAUSE`],
 /// and each further one is twice as long.
-const REFUSED: Duration = Duration::from_secs(10);
+const MAX_STATUS_BACKOFF: Duration = Duration::from_secs(10);
 
 /// The pause after a call that the API server did not answer, or rejected because of load.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is needed to execute the plan of one pool.
 pub(super) struct Executor {
@@ -50,15 +50,15 @@ pub(super) struct Executor {
     pub view: Arc<Snapshot>,
     pub pool: Arc<BurstPool>,
     pub name: String,
-    pub sending: GrantSender,
+    pub grant_sender: GrantSender,
 }
 
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteOutcome {
-    Yes,
+    Written,
     /// The pool has another version, or does not exist.
-    No,
+    Conflict,
     /// The API server refused it before it did anything, so it will never take effect.
     Refused,
     /// Unknown: it may have taken effect, or still may.
@@ -67,21 +67,21 @@ enum WriteOutcome {
 
 impl Executor {
     /// Executes `plan`. Returns `true` if another plan is needed at once.
-    pub async fn carry_out(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
-        match plan.first {
-            Precondition::Claim => {
-                state.is_claimed = self.leads().await && self.reserve(plan, state).await;
+    pub async fn execute(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
+        match plan.precondition {
+            Precondition::ClaimLeadership => {
+                state.is_claimed = self.holds_lease().await && self.reserve(plan, state).await;
                 return state.is_claimed;
             }
-            Precondition::Count => {
+            Precondition::CountPods => {
                 state.is_counted = self.count().await;
                 return state.is_counted;
             }
-            Precondition::Nothing => {}
+            Precondition::Met => {}
         }
-        state.granting.find(self);
+        state.in_flight.find(self);
         // An unconfirmed write may still take effect and remove a reservation.
-        let stands = !plan.is_dry_run && !state.doubt.is_open(&self.pool);
+        let stands = !plan.is_dry_run && !state.unconfirmed_write.is_open(&self.pool);
         let (reserved, wanted): (Vec<_>, Vec<_>) = plan
             .grants()
             .partition(|decision| stands && decision.slot == SlotState::Reserved);
@@ -94,33 +94,36 @@ impl Executor {
         if may_write {
             self.send(wanted, state);
         }
-        self.look(&plan.unseen, state).await;
+        self.look_up_reserved_pods(&plan.unwatched_reservations, state)
+            .await;
         if plan.is_dry_run {
             return false;
         }
         if !may_write {
-            self.resolve(state).await;
+            self.resolve_unconfirmed_write(state).await;
             return true;
         }
         let released = self.release(&plan.releases, state).await;
-        self.stamp(&plan.stamps, state).await;
-        self.rescue(&plan.rescues, state).await;
+        self.annotate_refused_since(&plan.stamps, state).await;
+        self.rescue(&plan.never_started, state).await;
         self.expire(&plan.expiries, state).await;
         released
     }
 
     fn send(&self, grants: Vec<&PodDecision>, state: &mut PoolLeaderState) {
         for decision in grants {
-            state.granting.send(decision, self, &mut state.memory);
+            state
+                .in_flight
+                .send(decision, self, &mut state.leader_state);
         }
     }
 
     /// Whether this instance holds the leader's Lease, read from the API server. An instance that was suspended
     /// and does not know yet that it has lost the Lease must not claim a pool that its successor leads.
-    async fn leads(&self) -> bool {
+    async fn holds_lease(&self) -> bool {
         let namespace = &self.context.lease_namespace;
-        let leases: Api<Lease> = Api::namespaced(self.context.impatient.clone(), namespace);
-        match tokio::time::timeout(PATIENCE, leases.get(LEASE)).await {
+        let leases: Api<Lease> = Api::namespaced(self.context.client_no_retry.clone(), namespace);
+        match tokio::time::timeout(CALL_TIMEOUT, leases.get(LEASE)).await {
             Ok(Ok(lease)) => {
                 let holder = lease.spec.and_then(|spec| spec.holder_identity);
                 holder.as_ref() == Some(&self.context.identity)
@@ -138,51 +141,53 @@ impl Executor {
     async fn reserve(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
         let mut pool = self.pool.clone();
         let mut written = self.write(&pool, plan, &state.identity).await;
-        if written == WriteOutcome::No
-            && let Some(told) = self.told_meanwhile().await
+        if written == WriteOutcome::Conflict
+            && let Some(told) = self.reread_if_same_inputs().await
         {
             pool = Arc::new(told);
             written = self.write(&pool, plan, &state.identity).await;
         }
         match written {
-            WriteOutcome::Yes => {
+            WriteOutcome::Written => {
                 state.refused = 0;
-                state.memory.wrote(self.context.stores.clock.steady());
+                state
+                    .leader_state
+                    .record_reservations_written(self.context.stores.clock.steady());
             }
-            WriteOutcome::No => {}
+            WriteOutcome::Conflict => {}
             WriteOutcome::Refused => {
                 // No grant is possible without this write: the pool waits, longer each time.
-                let pause = doubled(PAUSE, state.refused, REFUSED);
+                let pause = doubled(RETRY_INTERVAL, state.refused, MAX_STATUS_BACKOFF);
                 state.refused = state.refused.saturating_add(1);
                 tokio::time::sleep(pause).await;
             }
             WriteOutcome::Unknown => {
-                state.doubt.open(&pool);
-                tokio::time::sleep(PAUSE).await;
+                state.unconfirmed_write.open(&pool);
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         }
-        written == WriteOutcome::Yes
+        written == WriteOutcome::Written
     }
 
     /// Ends an unconfirmed write by reading the pool, when there is nothing to write that would end it.
-    async fn resolve(&self, state: &mut PoolLeaderState) {
-        tokio::time::sleep(PAUSE).await;
+    async fn resolve_unconfirmed_write(&self, state: &mut PoolLeaderState) {
+        tokio::time::sleep(RETRY_INTERVAL).await;
         if let Some(pool) = self.read().await {
-            state.doubt.read(&pool);
+            state.unconfirmed_write.read(&pool);
         }
     }
 
     /// The current pool, if it differs from the planned one only in parts of its status that do not affect the
     /// plan. Such updates are written about once a second while pods are granted. The plan is then still valid.
-    async fn told_meanwhile(&self) -> Option<BurstPool> {
+    async fn reread_if_same_inputs(&self) -> Option<BurstPool> {
         let pool = self.read().await?;
-        is_planned_alike(&self.pool, &pool).then_some(pool)
+        has_same_plan_inputs(&self.pool, &pool).then_some(pool)
     }
 
     /// Reads the pool from the API server, and updates the cache.
     async fn read(&self) -> Option<BurstPool> {
-        let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
-        let pool = match tokio::time::timeout(PATIENCE, pools.get(&self.name)).await {
+        let pools: Api<BurstPool> = Api::all(self.context.client_no_retry.clone());
+        let pool = match tokio::time::timeout(CALL_TIMEOUT, pools.get(&self.name)).await {
             Ok(Ok(pool)) => pool,
             Ok(Err(error)) => {
                 tracing::warn!(pool = self.name, %error, "reading the pool again");
@@ -190,12 +195,12 @@ impl Executor {
             }
             Err(_) => return None,
         };
-        self.context.stores.learn_pool(pool.clone());
+        self.context.stores.update_pool(pool.clone());
         Some(pool)
     }
 
     async fn write(&self, pool: &BurstPool, plan: &BurstPlan, identity: &str) -> WriteOutcome {
-        let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
+        let pools: Api<BurstPool> = Api::all(self.context.client_no_retry.clone());
         let patch = json!({
             "metadata": {
                 "resourceVersion": pool.metadata.resource_version,
@@ -205,19 +210,19 @@ impl Executor {
         let patch = Patch::Merge(&patch);
         let manager = as_leader();
         let written = pools.patch_status(&self.name, &manager, &patch);
-        match tokio::time::timeout(PATIENCE, written).await {
+        match tokio::time::timeout(CALL_TIMEOUT, written).await {
             Ok(Ok(pool)) => {
-                self.context.stores.learn_pool(pool);
-                WriteOutcome::Yes
+                self.context.stores.update_pool(pool);
+                WriteOutcome::Written
             }
             Ok(Err(kube::Error::Api(status)))
-                if status.is_conflict() || call::is_absent(&status) =>
+                if status.is_conflict() || call::is_object_not_found(&status) =>
             {
-                WriteOutcome::No
+                WriteOutcome::Conflict
             }
             Ok(Err(error)) => {
                 tracing::warn!(pool = self.name, %error, "reserving");
-                unwritten(&error)
+                failed_write_outcome(&error)
             }
             Err(_) => {
                 tracing::warn!(pool = self.name, "reserving: no answer");
@@ -229,12 +234,12 @@ impl Executor {
     /// Lists the pods with the pool's label in a consistent read from the API server, not from a cache.
     async fn count(&self) -> bool {
         // `Observed` accepts every pod: one unusual pod must not stop the pool.
-        let pods: Api<WatchedPod> = Api::all(self.context.impatient.clone());
+        let pods: Api<WatchedPod> = Api::all(self.context.client_no_retry.clone());
         let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name));
-        match tokio::time::timeout(PATIENCE.saturating_mul(4), pods.list(&ours)).await {
+        match tokio::time::timeout(CALL_TIMEOUT.saturating_mul(4), pods.list(&ours)).await {
             Ok(Ok(pods)) => {
                 for observed in pods.items {
-                    self.context.stores.learn_pod(observed.pod);
+                    self.context.stores.update_pod(observed.pod);
                 }
                 true
             }
@@ -247,19 +252,19 @@ impl Executor {
     }
 
     /// Reads, by name, reserved pods that no watch has delivered.
-    async fn look(&self, unseen: &[Reservation], state: &mut PoolLeaderState) {
+    async fn look_up_reserved_pods(&self, unseen: &[Reservation], state: &mut PoolLeaderState) {
         let found = futures::stream::iter(unseen).map(async |entry| {
-            let client = self.context.impatient.clone();
+            let client = self.context.client_no_retry.clone();
             let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
-            let found = call::find(PATIENCE, &pods, &entry.name).await;
+            let found = call::find(CALL_TIMEOUT, &pods, &entry.name).await;
             Some((entry, found.ok()?))
         });
-        let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+        let found: Vec<_> = found.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
         for (entry, found) in found.into_iter().flatten() {
             let facts = found.as_ref().and_then(PodFacts::of);
-            state.memory.looked(entry, facts.as_ref());
+            state.leader_state.record_lookup(entry, facts.as_ref());
             if let Some(pod) = found {
-                self.context.stores.learn_pod(pod);
+                self.context.stores.update_pod(pod);
             }
         }
     }
@@ -271,16 +276,16 @@ impl Executor {
         targets: &'t [T],
         id: fn(&T) -> &PodReference,
         patch: impl Fn(&Pod, &T) -> Patch<()> + Sync,
-    ) -> Vec<(&'t T, GrantAnswer)> {
+    ) -> Vec<(&'t T, PodWriteResult)> {
         let sent = futures::stream::iter(targets).map(async |target| {
             let id = id(target);
             let Some(pod) = self.view.waiting_pod(&id.uid) else {
-                return (target, GrantAnswer::Conflict);
+                return (target, PodWriteResult::Conflict);
             };
             let patch = patch(&pod, target);
             (target, patch_pod(&self.context, id, &patch).await)
         });
-        sent.buffer_unordered(AT_ONCE).collect().await
+        sent.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await
     }
 
     /// Invalidates grants in flight, so that their reservations can be removed. Returns `true` if there were
@@ -298,28 +303,32 @@ impl Executor {
                 "giving a reservation back"
             );
             state
-                .memory
-                .wrote_to(pod, PodWrite::Release, answer, clock.steady());
+                .leader_state
+                .record_write(pod, PodWrite::Release, answer, clock.steady());
         }
         !answers.is_empty()
     }
 
-    async fn stamp(&self, stamps: &[RefusedSinceStamp], state: &mut PoolLeaderState) {
+    async fn annotate_refused_since(
+        &self,
+        stamps: &[RefusedSinceStamp],
+        state: &mut PoolLeaderState,
+    ) {
         let clock = &self.context.stores.clock;
         let patch = |pod: &Pod, stamp: &RefusedSinceStamp| {
-            grant::stamp(pod, &stamp.pod.resource_version, stamp.since)
+            grant::refused_since_patch(pod, &stamp.pod.resource_version, stamp.since)
         };
         // The leader state keeps a time that was not written; only a restart before the next try loses it.
         for (RefusedSinceStamp { pod, .. }, answer) in
             &self.patch_waiting(stamps, |stamp| &stamp.pod, patch).await
         {
-            if let GrantAnswer::Denied(why) = answer {
+            if let PodWriteResult::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
                 tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
             }
             state
-                .memory
-                .wrote_to(pod, PodWrite::Stamp, answer, clock.steady());
+                .leader_state
+                .record_write(pod, PodWrite::RefusedSince, answer, clock.steady());
         }
     }
 
@@ -335,12 +344,12 @@ impl Executor {
             let GrantExpiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
             tracing::warn!(pool = self.name, pod = %name, ?answer, %why, "its grant expires");
-            if *answer == GrantAnswer::Granted {
-                self.sending.granted.tell_expired(expiry);
+            if *answer == PodWriteResult::Granted {
+                self.grant_sender.granted.tell_expired(expiry);
             }
             state
-                .memory
-                .wrote_to(pod, PodWrite::Expire, answer, clock.steady());
+                .leader_state
+                .record_write(pod, PodWrite::Expire, answer, clock.steady());
         }
     }
 }
@@ -348,7 +357,7 @@ impl Executor {
 /// Whether a failed write may still take effect. Client errors are definite, 429 as well: the API server
 /// rejects a request for which it has no capacity before it processes it. Only 408 means that the request timed
 /// out during processing.
-fn unwritten(error: &kube::Error) -> WriteOutcome {
+fn failed_write_outcome(error: &kube::Error) -> WriteOutcome {
     match error {
         kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408 => {
             WriteOutcome::Refused
@@ -362,11 +371,11 @@ async fn patch_pod(
     context: &ControllerContext,
     id: &PodReference,
     patch: &Patch<()>,
-) -> GrantAnswer {
-    match patched(context, id, patch).await {
+) -> PodWriteResult {
+    match send_patch(context, id, patch).await {
         Ok(pod) => {
-            context.stores.learn_pod(pod);
-            GrantAnswer::Granted
+            context.stores.update_pod(pod);
+            PodWriteResult::Granted
         }
         Err(answer) => answer,
     }
@@ -379,53 +388,53 @@ pub(super) async fn grant_pod(
     id: &PodReference,
     patch: &Patch<()>,
     pool: &str,
-) -> GrantAnswer {
-    let pod = match patched(context, id, patch).await {
+) -> PodWriteResult {
+    let pod = match send_patch(context, id, patch).await {
         Ok(pod) => pod,
         Err(answer) => return answer,
     };
     let facts = PodFacts::of(&pod);
-    context.stores.learn_pod(pod);
+    context.stores.update_pod(pod);
     match facts {
-        Some(facts) if !facts.is_granted_by(pool) => incomplete(&facts, pool),
-        _ => GrantAnswer::Granted,
+        Some(facts) if !facts.is_granted_by(pool) => incomplete_grant(&facts, pool),
+        _ => PodWriteResult::Granted,
     }
 }
 
 /// The result of a grant that the API server applied only in part.
-fn incomplete(facts: &PodFacts, pool: &str) -> GrantAnswer {
+fn incomplete_grant(facts: &PodFacts, pool: &str) -> PodWriteResult {
     let removed = |what: &str| {
         format!(
             "a mutating admission policy or webhook removed {what} from the grant: exempt from it what \
              burstpool's service account writes"
         )
     };
-    if facts.demands.tolerates(&provider_taint(pool)) {
+    if facts.node_constraints.tolerates(&provider_taint(pool)) {
         let marks = format!("the label {POOL_LABEL} or the annotation {GRANTED_UID_ANNOTATION}");
-        GrantAnswer::Unmarked(removed(&marks))
+        PodWriteResult::Unmarked(removed(&marks))
     } else {
-        GrantAnswer::Denied(removed("the toleration"))
+        PodWriteResult::Denied(removed("the toleration"))
     }
 }
 
-async fn patched(
+async fn send_patch(
     context: &ControllerContext,
     id: &PodReference,
     patch: &Patch<()>,
-) -> Result<Pod, GrantAnswer> {
-    let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &id.namespace);
+) -> Result<Pod, PodWriteResult> {
+    let pods: Api<Pod> = Api::namespaced(context.client_no_retry.clone(), &id.namespace);
     let manager = as_leader();
     let sent = pods.patch(&id.name, &manager, patch);
-    match tokio::time::timeout(PATIENCE, sent).await {
+    match tokio::time::timeout(CALL_TIMEOUT, sent).await {
         Ok(Ok(pod)) => Ok(pod),
         Ok(Err(kube::Error::Api(status))) => Err(refusal(*status)),
-        Ok(Err(_)) | Err(_) => Err(GrantAnswer::Lost),
+        Ok(Err(_)) | Err(_) => Err(PodWriteResult::Lost),
     }
 }
 
 /// Whether two versions of a pool lead to the same plan: the same spec, the same leader and the same
 /// reservations.
-fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
+fn has_same_plan_inputs(one: &BurstPool, other: &BurstPool) -> bool {
     fn of(pool: &BurstPool) -> impl PartialEq + '_ {
         let (meta, status) = (&pool.metadata, pool.status.as_ref());
         let wish = (&meta.uid, meta.generation, &meta.deletion_timestamp);
@@ -443,13 +452,13 @@ fn as_leader() -> PatchParams {
 }
 
 /// Converts the error of a patch. A 404 from a proxy says nothing about the pod.
-pub(super) fn refusal(status: Status) -> GrantAnswer {
+pub(super) fn refusal(status: Status) -> PodWriteResult {
     match status.code {
-        404 if call::is_absent(&status) => GrantAnswer::Gone,
-        404 => GrantAnswer::Lost,
-        409 => GrantAnswer::Conflict,
-        _ if is_refused(&status) => GrantAnswer::Denied(status.message),
-        _ => GrantAnswer::Lost,
+        404 if call::is_object_not_found(&status) => PodWriteResult::Gone,
+        404 => PodWriteResult::Lost,
+        409 => PodWriteResult::Conflict,
+        _ if is_refused(&status) => PodWriteResult::Denied(status.message),
+        _ => PodWriteResult::Lost,
     }
 }
 

@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stores::Snapshot;
-use crate::burst::{ClaimBackings, ClaimKind};
+use crate::burst::{ClaimState, ClaimStates};
 use crate::node::environment::{self, MissingObject, MissingReason};
 
 /// How soon a claim without a volume is read again: a claim that was created together with its pod is bound a
 /// moment later. The pause doubles each time up to a limit, so that a thousand claims that are never bound do
 /// not cause a thousand reads every 3 s.
-const AGAIN: Duration = Duration::from_secs(3);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(48);
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(48);
 /// How soon a claim with a volume is read again: the claim may be replaced by another of the same name.
-const LATER: Duration = Duration::from_mins(5);
+const RECHECK_INTERVAL: Duration = Duration::from_mins(5);
 /// How many claims are read at the same time.
-pub(super) const AT_ONCE: usize = 8;
+pub(super) const MAX_CONCURRENT_READS: usize = 8;
 
 /// Namespace and name of a claim.
 type ClaimKey = (String, String);
@@ -37,21 +37,21 @@ pub struct ClaimCache {
     client: Client,
     cancel: CancellationToken,
     changed: Arc<Notify>,
-    turns: Arc<Semaphore>,
-    known: Arc<Mutex<CachedClaim>>,
+    read_permits: Arc<Semaphore>,
+    known: Arc<Mutex<ClaimCacheContent>>,
 }
 
 #[derive(Default)]
-struct CachedClaim {
-    claims: ClaimBackings,
-    looks: HashMap<ClaimKey, ClaimReader>,
+struct ClaimCacheContent {
+    claims: ClaimStates,
+    looks: HashMap<ClaimKey, ClaimReadSchedule>,
 }
 
 /// The reads of one claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct ClaimReader {
+struct ClaimReadSchedule {
     /// When to read it again; `None` while a read is in flight.
-    again: Option<Instant>,
+    next_read: Option<Instant>,
     /// The last pause, if the claim has no volume.
     pause: Option<Duration>,
 }
@@ -63,18 +63,18 @@ impl ClaimCache {
             client,
             cancel,
             changed,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            read_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)),
             known: Arc::default(),
         }
     }
 
     /// The current content of the cache.
-    pub fn claims(&self) -> ClaimBackings {
+    pub fn claims(&self) -> ClaimStates {
         lock(&self.known).claims.clone()
     }
 
     /// Forgets claims that no waiting pod names, and reads those again that are due.
-    pub fn follow(&self, view: &Snapshot, tasks: &TaskTracker) {
+    pub fn refresh(&self, view: &Snapshot, tasks: &TaskTracker) {
         let named = view.waiting.values().flat_map(|one| {
             let names = one.facts.claims.iter();
             names.map(|(_, name)| (one.facts.id.namespace.as_str(), name.as_str()))
@@ -82,37 +82,38 @@ impl ClaimCache {
         let named: HashSet<(&str, &str)> = named.collect();
         let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
         let mut known = lock(&self.known);
-        known
-            .looks
-            .retain(|(namespace, name), look| look.again.is_none() || is_named(namespace, name));
+        known.looks.retain(|(namespace, name), look| {
+            look.next_read.is_none() || is_named(namespace, name)
+        });
         for (namespace, claims) in &mut known.claims {
             claims.retain(|name, _| is_named(namespace, name));
         }
         known.claims.retain(|_, claims| !claims.is_empty());
         let all: Vec<ClaimKey> = known.looks.keys().cloned().collect();
         drop(known);
-        self.look(all, tasks);
+        self.read_due(all, tasks);
     }
 
     /// Reads those of `wanted` that are due.
-    pub fn look(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
+    pub fn read_due(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
         let now = Instant::now();
         for key in wanted {
             let mut known = lock(&self.known);
-            let is_due = |look: &ClaimReader| look.again.is_some_and(|again| again <= now);
+            let is_due =
+                |look: &ClaimReadSchedule| look.next_read.is_some_and(|again| again <= now);
             if known.looks.get(&key).is_some_and(|look| !is_due(look)) {
                 continue;
             }
-            known.looks.entry(key.clone()).or_default().again = None;
+            known.looks.entry(key.clone()).or_default().next_read = None;
             drop(known);
-            let (client, turns) = (self.client.clone(), self.turns.clone());
+            let (client, turns) = (self.client.clone(), self.read_permits.clone());
             let (known, changed) = (self.known.clone(), self.changed.clone());
             let read = async move {
                 // The semaphore is never closed.
                 let turn = turns.acquire().await;
                 let read = environment::mountable(&client, &key.0, &key.1).await;
                 drop(turn);
-                let pause = lock(&known).put(key, read);
+                let pause = lock(&known).record_read(key, read);
                 changed.notify_one();
                 if let Some(pause) = pause {
                     tokio::time::sleep(pause).await;
@@ -125,20 +126,20 @@ impl ClaimCache {
     }
 }
 
-impl CachedClaim {
+impl ClaimCacheContent {
     /// Records the result of a read. Returns the pause until the next read, if the claim has no volume.
-    fn put(
+    fn record_read(
         &mut self,
         key: ClaimKey,
         read: Result<Result<(), String>, MissingObject>,
     ) -> Option<Duration> {
         let look = self.looks.entry(key.clone()).or_default();
-        let longer = |pause: Duration| AGAIN_AT_MOST.min(pause * 2);
+        let longer = |pause: Duration| MAX_RETRY_INTERVAL.min(pause * 2);
         let is_missing = read.is_err();
-        look.pause = is_missing.then(|| look.pause.map_or(AGAIN, longer));
-        look.again = Some(Instant::now() + look.pause.unwrap_or(LATER));
+        look.pause = is_missing.then(|| look.pause.map_or(RETRY_INTERVAL, longer));
+        look.next_read = Some(Instant::now() + look.pause.unwrap_or(RECHECK_INTERVAL));
         let pause = look.pause;
-        if let Some(behind) = behind(read) {
+        if let Some(behind) = claim_state(read) {
             self.claims.entry(key.0).or_default().insert(key.1, behind);
         }
         pause
@@ -146,21 +147,21 @@ impl CachedClaim {
 }
 
 /// Converts the result of reading a claim; `None` if the read failed: the cache then keeps its last answer.
-pub(super) fn behind(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimKind> {
+pub(super) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimState> {
     match read {
-        Ok(Ok(())) => Some(ClaimKind::Share),
-        Ok(Err(why)) => Some(ClaimKind::Other(why)),
+        Ok(Ok(())) => Some(ClaimState::Mountable),
+        Ok(Err(why)) => Some(ClaimState::Unsupported(why)),
         Err(missing) => match missing.reason {
             MissingReason::Unreadable => None,
             // The cluster may bind it at any time, without a change of the pod.
-            MissingReason::Missing => Some(ClaimKind::Nothing(missing.to_string())),
+            MissingReason::Missing => Some(ClaimState::Pending(missing.to_string())),
             // This stays so until an administrator grants the permission that the message names.
-            MissingReason::Forbidden => Some(ClaimKind::Other(missing.to_string())),
+            MissingReason::Forbidden => Some(ClaimState::Unsupported(missing.to_string())),
         },
     }
 }
 
-fn lock(known: &Mutex<CachedClaim>) -> MutexGuard<'_, CachedClaim> {
+fn lock(known: &Mutex<ClaimCacheContent>) -> MutexGuard<'_, ClaimCacheContent> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -180,25 +181,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_is_read_again_soon_then_seldom_and_no_answer_changes_nothing() {
         let key = || ("shop".to_owned(), "data".to_owned());
-        let mut known = CachedClaim::default();
-        known.put(key(), Err(missing(MissingReason::Unreadable)));
+        let mut known = ClaimCacheContent::default();
+        known.record_read(key(), Err(missing(MissingReason::Unreadable)));
         assert!(known.claims.is_empty());
-        let why = ClaimKind::Nothing("PersistentVolumeClaim shop/data does not exist".to_owned());
-        let refused = ClaimKind::Other("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let why = ClaimState::Pending("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let refused =
+            ClaimState::Unsupported("PersistentVolumeClaim shop/data does not exist".to_owned());
         for (read, behind, wait) in [
-            (Err(missing(MissingReason::Missing)), &why, AGAIN * 2),
-            (Err(missing(MissingReason::Unreadable)), &why, AGAIN * 4),
-            (Ok(Ok(())), &ClaimKind::Share, LATER),
-            (Err(missing(MissingReason::Missing)), &why, AGAIN),
-            (Err(missing(MissingReason::Forbidden)), &refused, AGAIN * 2),
+            (
+                Err(missing(MissingReason::Missing)),
+                &why,
+                RETRY_INTERVAL * 2,
+            ),
+            (
+                Err(missing(MissingReason::Unreadable)),
+                &why,
+                RETRY_INTERVAL * 4,
+            ),
+            (Ok(Ok(())), &ClaimState::Mountable, RECHECK_INTERVAL),
+            (Err(missing(MissingReason::Missing)), &why, RETRY_INTERVAL),
+            (
+                Err(missing(MissingReason::Forbidden)),
+                &refused,
+                RETRY_INTERVAL * 2,
+            ),
         ] {
-            known.put(key(), read);
+            known.record_read(key(), read);
             assert_eq!(&known.claims["shop"]["data"], behind);
-            assert_eq!(known.looks[&key()].again, Some(Instant::now() + wait));
+            assert_eq!(known.looks[&key()].next_read, Some(Instant::now() + wait));
         }
         for _ in 0..9 {
-            known.put(key(), Err(missing(MissingReason::Missing)));
+            known.record_read(key(), Err(missing(MissingReason::Missing)));
         }
-        assert_eq!(known.looks[&key()].pause, Some(AGAIN_AT_MOST));
+        assert_eq!(known.looks[&key()].pause, Some(MAX_RETRY_INTERVAL));
     }
 }

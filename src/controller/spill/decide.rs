@@ -14,7 +14,7 @@ use crate::aci::translate::{self, IdentityNamespaces};
 use crate::api::BurstPool;
 use crate::burst::pod::PodStage;
 use crate::burst::{
-    self, BurstPlan, ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership,
+    self, BurstPlan, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership,
     Neighbors, ObservedPool, PlacementFacts, PodFacts, TargetScales,
 };
 use crate::node::{object, record};
@@ -23,7 +23,7 @@ use crate::node::{object, record};
 pub(super) struct PlanInputs {
     pub view: Arc<Snapshot>,
     pub scales: TargetScales,
-    pub claims: ClaimBackings,
+    pub claims: ClaimStates,
     /// The nodes and pods that affect where waiting pods may run (affinity and topology spread).
     pub neighbors: Neighbors,
     /// By pool, the pods on its nodes.
@@ -32,11 +32,11 @@ pub(super) struct PlanInputs {
 
 /// The inputs of one pool.
 pub(super) struct PlannedPool<'a> {
-    pub places: &'a [PlacementFacts],
+    pub placements: &'a [PlacementFacts],
     /// The pods on the pool's nodes.
     pub bound: Vec<&'a PodFacts>,
-    pub standing: Leadership,
-    pub memory: &'a LeaderState,
+    pub leadership: Leadership,
+    pub leader_state: &'a LeaderState,
     pub is_triggered: bool,
     pub identity: &'a str,
     /// How far the API server's clock is ahead of the plan's clock.
@@ -75,7 +75,7 @@ pub(super) fn plan(
     };
     let unjudged = {
         let seen = observe(pool, &world, own, verdicts);
-        let unjudged = unjudged(&seen);
+        let unjudged = pods_to_evaluate(&seen);
         if unjudged.is_empty() {
             return burst::plan(pool, &seen, now);
         }
@@ -83,8 +83,8 @@ pub(super) fn plan(
     };
     for waits in unjudged.iter().filter_map(|uid| view.waiting.get(uid)) {
         let Some(pod) = waits.pod() else { continue };
-        for placement in asked(pool, own.places, node) {
-            verdicts.judge(&pod, &waits.unknown, &placement);
+        for placement in translation_targets(pool, own.placements, node) {
+            verdicts.evaluate(&pod, &waits.unknown, &placement);
         }
     }
     burst::plan(pool, &observe(pool, &world, own, verdicts), now)
@@ -100,7 +100,7 @@ pub(super) struct HostSettings<'a> {
 }
 
 /// The pool's placements, as inputs of the translation.
-pub(super) fn asked<'a>(
+pub(super) fn translation_targets<'a>(
     pool: &'a BurstPool,
     places: &'a [PlacementFacts],
     node: &HostSettings<'a>,
@@ -120,7 +120,7 @@ pub(super) fn asked<'a>(
 }
 
 /// The state of the pool's placements; `closed` holds why some take no pods.
-pub(super) fn places(
+pub(super) fn placement_facts(
     view: &Snapshot,
     pool: &BurstPool,
     closed: &BTreeMap<String, String>,
@@ -142,12 +142,12 @@ fn observe<'a>(
     verdicts: &'a EligibilityCache,
 ) -> ObservedPool<'a> {
     let own = burst::PoolInputs {
-        places: own.places,
+        placements: own.placements,
         bound: &own.bound,
         verdicts,
-        memory: own.memory,
+        leader_state: own.leader_state,
         is_triggered: own.is_triggered,
-        standing: own.standing,
+        leadership: own.leadership,
         identity: own.identity,
         ahead: own.ahead,
     };
@@ -155,10 +155,10 @@ fn observe<'a>(
 }
 
 /// The UIDs of refused pods for which the translation has not been called for some placement.
-fn unjudged(seen: &ObservedPool<'_>) -> Vec<String> {
+fn pods_to_evaluate(seen: &ObservedPool<'_>) -> Vec<String> {
     let candidates = seen.candidates.iter();
     let missing = candidates.filter(|candidate| {
-        matches!(candidate.pod.stage, PodStage::Refused(_))
+        matches!(candidate.pod.stage, PodStage::Unschedulable(_))
             && candidate.refusals.iter().any(Option::is_none)
     });
     missing

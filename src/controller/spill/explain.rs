@@ -23,14 +23,14 @@ use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::PodStage;
 use crate::burst::{
-    self, ClaimBackings, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
+    self, ClaimStates, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
     PodFacts, ReasonCounts,
 };
 use crate::node::observed::WatchedPod;
-use does::does;
+use does::describe_state;
 
 /// How many failed reads the answer names.
-const UNREAD: usize = 5;
+const MAX_UNREAD_SHOWN: usize = 5;
 
 /// What to explain.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result
     };
     let seen = PlanInputs {
         scales: read::scales(client, &view, &pool).await,
-        claims: ClaimBackings::new(),
+        claims: ClaimStates::new(),
         neighbors: Neighbors::default(),
         // Only the counts of a status need it.
         placed: BTreeMap::new(),
@@ -75,7 +75,7 @@ pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result
     let pods = pods.context("listing pods")?.items;
     let mut explained = ExplainInputs {
         pods: known(&pods, &seen, &pool),
-        places: decide::places(&seen.view, &pool, &closed(&pool)),
+        placements: decide::placement_facts(&seen.view, &pool, &closed(&pool)),
         pool: &pool,
         identities: &question.identities,
         seen,
@@ -138,7 +138,7 @@ struct ExplainInputs<'a> {
     seen: PlanInputs,
     pool: &'a BurstPool,
     pods: Vec<ExplainedPod<'a>>,
-    places: Vec<PlacementFacts>,
+    placements: Vec<PlacementFacts>,
     identities: &'a IdentityNamespaces,
     /// What could not be read, and is missing from the answer.
     unread: Vec<String>,
@@ -183,10 +183,10 @@ impl ExplainInputs<'_> {
         let words = match &facts.stage {
             PodStage::Finished => "it has finished".to_owned(),
             PodStage::Bound(bound) => self.bound(found, &bound.node),
-            PodStage::New | PodStage::Refused(_) if workload.is_err() => {
+            PodStage::Undecided | PodStage::Unschedulable(_) if workload.is_err() => {
                 format!("pool {pool} does not decide about it")
             }
-            PodStage::New | PodStage::Refused(_) => self.decision(facts),
+            PodStage::Undecided | PodStage::Unschedulable(_) => self.decision(facts),
         };
         let _ = writeln!(said, "{words}");
         let scales = workload.is_err().then(|| self.unread_scales());
@@ -209,10 +209,10 @@ impl ExplainInputs<'_> {
     }
 
     fn bound(&self, pod: &ExplainedPod<'_>, node: &str) -> String {
-        let place = self.places.iter().find(|place| place.node == node);
+        let place = self.placements.iter().find(|place| place.node == node);
         let name = self.pool.name_any();
         let grant = pod.facts.grant.as_ref().filter(|grant| grant.pool == name);
-        let does = does(&pod.observed.pod);
+        let does = describe_state(&pod.observed.pod);
         match (place, grant) {
             (Some(place), Some(grant)) => {
                 let at = grant
@@ -239,7 +239,7 @@ impl ExplainInputs<'_> {
     fn decision(&self, facts: &PodFacts) -> String {
         let is_here = |facts: &&PodFacts| {
             let node = facts.bound().map(|bound| &bound.node);
-            node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
+            node.is_some_and(|node| self.placements.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
         let (leader, memory) = (leader.unwrap_or_default(), LeaderState::default());
@@ -247,10 +247,10 @@ impl ExplainInputs<'_> {
         let pods = self.pods.iter().map(|pod| &pod.facts);
         let own = PlannedPool {
             is_triggered: triggers.any(|trigger| trigger.active),
-            places: &self.places,
+            placements: &self.placements,
             bound: pods.filter(is_here).collect(),
-            standing: Leadership::Leading,
-            memory: &memory,
+            leadership: Leadership::Leading,
+            leader_state: &memory,
             identity: &leader,
             ahead: SignedDuration::ZERO,
         };
@@ -308,13 +308,13 @@ impl ExplainInputs<'_> {
     /// What keeps a pod off every placement; empty if a placement could take it.
     fn refused(&self, pod: &ExplainedPod<'_>) -> Vec<String> {
         let (mut all, mut is_possible) = (BTreeSet::new(), false);
-        let (observed, demands) = (pod.observed, &pod.facts.demands);
+        let (observed, demands) = (pod.observed, &pod.facts.node_constraints);
         let unbound = unbound(&observed.pod);
         let words = |one: Unsupported| one.to_string();
         let node = self.node();
-        let asked = decide::asked(self.pool, &self.places, &node);
-        for (placement, place) in asked.zip(&self.places) {
-            let refused = translate::eligible(&unbound, &observed.unknown, &placement).err();
+        let asked = decide::translation_targets(self.pool, &self.placements, &node);
+        for (placement, place) in asked.zip(&self.placements) {
+            let refused = translate::eligible(&unbound, &observed.unknown_fields, &placement).err();
             let refused = refused.unwrap_or_default();
             let ruled = demands.refusal(&place.node, &place.labels, &place.taints);
             is_possible |= refused.is_empty() && ruled.is_none();
@@ -349,10 +349,10 @@ fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
     };
     match refused.pods() {
         0 => format!("can run on ACI ({looked_at})"),
-        all if all == count => format!("cannot run on ACI: {} ({looked_at})", refused.words()),
+        all if all == count => format!("cannot run on ACI: {} ({looked_at})", refused.summary()),
         some => format!(
             "{some} of {count} pods cannot run on ACI: {}",
-            refused.words()
+            refused.summary()
         ),
     }
 }
@@ -360,10 +360,10 @@ fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
 /// A line for each failed read.
 fn unread<'a>(all: impl Iterator<Item = &'a String>) -> String {
     let (all, mut lines): (Vec<&String>, _) = (all.collect(), String::new());
-    for one in all.iter().take(UNREAD) {
+    for one in all.iter().take(MAX_UNREAD_SHOWN) {
         let _ = writeln!(lines, "not known: {one}");
     }
-    if let more @ 1.. = all.len().saturating_sub(UNREAD) {
+    if let more @ 1.. = all.len().saturating_sub(MAX_UNREAD_SHOWN) {
         let _ = writeln!(lines, "not known: {more} more");
     }
     lines

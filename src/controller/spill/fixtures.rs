@@ -26,7 +26,7 @@ use crate::burst::{PodOutcome, PodReference};
 use crate::controller::fixtures;
 
 /// Shorter than the timeout of any caller, and longer than any pause between two calls.
-const SOON: Duration = Duration::from_secs(4);
+const NEXT_CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A call that waits for its answer. If this value is dropped, the answer is lost.
 pub struct PendingCall {
@@ -45,7 +45,7 @@ impl PendingCall {
 
     /// Answers a patch of this pod with the patched pod.
     pub fn granted(self, name: &str) {
-        let pod = patched(name, &self.body);
+        let pod = apply_patch(name, &self.body);
         self.done(&pod);
     }
 
@@ -65,8 +65,8 @@ impl PendingCall {
 
 /// An API server whose answers and their order the test chooses.
 pub struct ScriptedServer {
-    asked: mpsc::UnboundedReceiver<PendingCall>,
-    told: Arc<Mutex<Vec<String>>>,
+    calls: mpsc::UnboundedReceiver<PendingCall>,
+    events: Arc<Mutex<Vec<String>>>,
 }
 
 impl ScriptedServer {
@@ -96,25 +96,31 @@ impl ScriptedServer {
                 Ok::<_, Box<dyn std::error::Error + Send + Sync>>(answer?)
             }
         });
-        (Self { asked, told }, Client::new(service, "default"))
+        (
+            Self {
+                calls: asked,
+                events: told,
+            },
+            Client::new(service, "default"),
+        )
     }
 
     /// The next call; it must come within [`SOON`].
-    pub async fn asked(&mut self) -> PendingCall {
-        let asked = tokio::time::timeout(SOON, self.asked.recv()).await;
+    pub async fn next_call(&mut self) -> PendingCall {
+        let asked = tokio::time::timeout(NEXT_CALL_TIMEOUT, self.calls.recv()).await;
         asked.expect("something is asked").expect("somebody asks")
     }
 
     /// The next call, which must be `what`.
     pub async fn expect(&mut self, what: &str) -> PendingCall {
-        let asked = self.asked().await;
+        let asked = self.next_call().await;
         assert_eq!(asked.what, what, "{}", asked.body);
         asked
     }
 
     /// The next two calls, in any order; sorted by method and path.
     pub async fn both(&mut self) -> [PendingCall; 2] {
-        let mut both = [self.asked().await, self.asked().await];
+        let mut both = [self.next_call().await, self.next_call().await];
         both.sort_by(|one, other| one.what.cmp(&other.what));
         both
     }
@@ -124,16 +130,16 @@ impl ScriptedServer {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        let asked = self.asked.try_recv().map(|asked| asked.what);
+        let asked = self.calls.try_recv().map(|asked| asked.what);
         assert_eq!(asked.ok(), None);
     }
 
     /// The Events so far, such as `Granted web-1`.
-    pub async fn told(&self) -> Vec<String> {
+    pub async fn events(&self) -> Vec<String> {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        self.told.lock().expect("it is written").clone()
+        self.events.lock().expect("it is written").clone()
     }
 }
 
@@ -166,7 +172,7 @@ pub fn pod(name: &str) -> Pod {
 }
 
 /// The pod after the patch.
-pub fn patched(name: &str, patch: &Value) -> Pod {
+pub fn apply_patch(name: &str, patch: &Value) -> Pod {
     let mut pod = serde_json::to_value(pod(name)).expect("JSON");
     let operations: json_patch::Patch =
         serde_json::from_value(patch.clone()).expect("it is a JSON Patch");
@@ -203,7 +209,7 @@ pub fn reservation(name: &str) -> Reservation {
 pub fn terms() -> TermCounter {
     TermCounter {
         instance: "us".to_owned(),
-        begun: 0,
+        terms_begun: 0,
         clock: Arc::default(),
     }
 }
@@ -211,7 +217,7 @@ pub fn terms() -> TermCounter {
 /// What executes plans of `pool`, whose pods `waiting` have no node.
 pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor {
     let mut context = fixtures::context("http://127.0.0.1:1");
-    context.impatient = client.clone();
+    context.client_no_retry = client.clone();
     let waiting = waiting.iter().map(|name| pod(name)).collect();
     context.stores = Arc::new(ClusterCache::listed(pool.clone(), waiting));
     let (teller, telling) = EventPublisher::new(client.clone(), "us");
@@ -221,7 +227,7 @@ pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor {
         context: Arc::new(context),
         pool: Arc::new(pool.clone()),
         name: "shop".to_owned(),
-        sending: GrantSender {
+        grant_sender: GrantSender {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             granted: teller.granted(),

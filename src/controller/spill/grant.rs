@@ -34,8 +34,8 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
     let has_annotations = pod.metadata.annotations.is_some();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut operations = vec![is_still(version), tolerate];
-    operations.extend(put(has_labels, "labels", &[(POOL_LABEL, pool)]));
-    operations.extend(put(
+    operations.extend(add_entries(has_labels, "labels", &[(POOL_LABEL, pool)]));
+    operations.extend(add_entries(
         has_annotations,
         "annotations",
         &[
@@ -48,7 +48,7 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
 }
 
 /// Records on the pod since when it is refused.
-pub fn stamp(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
+pub fn refused_since_patch(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
     note(pod, version, REFUSED_SINCE_ANNOTATION, since)
 }
 
@@ -66,7 +66,7 @@ fn note(pod: &Pod, version: &str, annotation: &str, time: Timestamp) -> Patch<()
     let has_annotations = pod.metadata.annotations.is_some();
     let entries = [(annotation, &*time.to_string())];
     let mut operations = vec![is_still(version)];
-    operations.extend(put(has_annotations, "annotations", &entries));
+    operations.extend(add_entries(has_annotations, "annotations", &entries));
     patch(&operations)
 }
 
@@ -75,7 +75,7 @@ fn is_still(version: &str) -> Value {
 }
 
 /// Adds entries to a map of the metadata; creates the map if it does not exist.
-fn put(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
+fn add_entries(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
     if !exists {
         let all: Map<String, Value> = entries
             .iter()
@@ -148,7 +148,10 @@ mod tests {
         let before = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
         let bare = pod(before.clone());
         for (patch, annotation) in [
-            (stamp(&bare, "7", time), REFUSED_SINCE_ANNOTATION),
+            (
+                refused_since_patch(&bare, "7", time),
+                REFUSED_SINCE_ANNOTATION,
+            ),
             (release(&bare, "7", time), RELEASED_AT_ANNOTATION),
         ] {
             assert_eq!(

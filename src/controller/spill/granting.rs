@@ -15,21 +15,21 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::act::{AT_ONCE, Executor, PAUSE, grant_pod};
+use super::act::{Executor, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
 use super::stores::WaitingPod;
 use super::tell::GrantedNotifier;
 use super::term::leader;
 use super::{ControllerContext, grant};
 use crate::api::{BurstPool, Mode};
-use crate::burst::{GrantAnswer, LeaderState, PodDecision};
+use crate::burst::{LeaderState, PodDecision, PodWriteResult};
 use crate::telemetry::ServerClock;
 
 /// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
-const MOST: usize = 1000;
+const MAX_IN_FLIGHT: usize = 1000;
 
 /// How long a grant without an answer may still turn out to have taken effect. API servers give up on a request
 /// after one minute, and a watch may be late.
-const LOST: SignedDuration = SignedDuration::from_secs(120);
+const LOST_GRANT_TTL: SignedDuration = SignedDuration::from_secs(120);
 
 /// The result of a grant.
 struct GrantResult {
@@ -37,19 +37,19 @@ struct GrantResult {
     /// The grant time that the patch writes to the pod. No other grant has the same time, so it identifies this
     /// one.
     sent: Option<Timestamp>,
-    answer: GrantAnswer,
+    answer: PodWriteResult,
     /// When the answer came, by the operator's monotonic clock.
     at: Timestamp,
 }
 
 /// The grants of a pool that are in flight.
 pub(super) struct InFlightGrants {
-    answer: mpsc::Sender<GrantResult>,
+    result_sender: mpsc::Sender<GrantResult>,
     answers: mpsc::Receiver<GrantResult>,
-    turns: Arc<Semaphore>,
-    on_their_way: usize,
+    send_permits: Arc<Semaphore>,
+    count: usize,
     /// The grants without an answer, and the grant time that each would have written.
-    lost: Vec<(PodDecision, Timestamp)>,
+    unanswered: Vec<(PodDecision, Timestamp)>,
 }
 
 /// The tasks that send grants, and the token that stops them.
@@ -62,13 +62,13 @@ pub(super) struct GrantSender {
 
 impl Default for InFlightGrants {
     fn default() -> Self {
-        let (answer, answers) = mpsc::channel(MOST);
+        let (answer, answers) = mpsc::channel(MAX_IN_FLIGHT);
         Self {
-            answer,
+            result_sender: answer,
             answers,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
-            on_their_way: 0,
-            lost: Vec::new(),
+            send_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
+            count: 0,
+            unanswered: Vec::new(),
         }
     }
 }
@@ -84,77 +84,77 @@ impl InFlightGrants {
     ) {
         // Each grant reserves a place in the channel for its answer before it is sent, so that no answer is
         // lost or blocked.
-        let Ok(place) = self.answer.clone().try_reserve_owned() else {
+        let Ok(place) = self.result_sender.clone().try_reserve_owned() else {
             return;
         };
-        memory.sending(&decision.pod);
-        self.on_their_way += 1;
+        memory.record_patch_sent(&decision.pod);
+        self.count += 1;
         let grant = GrantRequest {
             context: act.context.clone(),
             pool: act.pool.clone(),
             pod: act.view.waiting.get(&decision.pod.uid).cloned(),
             decision: decision.clone(),
-            granted: act.sending.granted.clone(),
+            granted: act.grant_sender.granted.clone(),
         };
         let answering = AnswerGuard {
-            answer: Some(place),
+            permit: Some(place),
             changed: act.context.stores.changed.clone(),
             clock: act.context.stores.clock.clone(),
             decision: decision.clone(),
             sent: None,
-            came: GrantAnswer::Lost,
+            answer: PodWriteResult::Lost,
         };
-        let turns = self.turns.clone();
-        let GrantSender { tasks, cancel, .. } = act.sending.clone();
+        let turns = self.send_permits.clone();
+        let GrantSender { tasks, cancel, .. } = act.grant_sender.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // The semaphore is never closed.
             let turn = turns.acquire().await;
             let sent = grant.context.stores.clock.now();
-            let came = grant.carry_out(sent).await;
-            if came == GrantAnswer::Lost {
-                tokio::time::sleep(PAUSE).await;
+            let came = grant.execute(sent).await;
+            if came == PodWriteResult::Lost {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             drop(turn);
-            if came == GrantAnswer::Gone {
+            if came == PodWriteResult::Gone {
                 // The cache still has the pod for a moment, and the loop would send the grant again at once.
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            answering.tell(came, sent);
+            answering.complete(came, sent);
         }));
     }
 
     /// Records in `memory` the answers that came since the last call.
-    pub(super) fn hear(&mut self, memory: &mut LeaderState) {
+    pub(super) fn drain_results(&mut self, memory: &mut LeaderState) {
         while let Ok(came) = self.answers.try_recv() {
-            self.on_their_way -= 1;
-            if let Some(sent) = came.sent.filter(|_| came.answer == GrantAnswer::Lost) {
-                self.lost.push((came.decision.clone(), sent));
+            self.count -= 1;
+            if let Some(sent) = came.sent.filter(|_| came.answer == PodWriteResult::Lost) {
+                self.unanswered.push((came.decision.clone(), sent));
             }
-            if let GrantAnswer::Unmarked(why) = &came.answer {
-                memory.leaves_no_marks(&came.decision.workload, why.clone(), came.at);
+            if let PodWriteResult::Unmarked(why) = &came.answer {
+                memory.record_unmarkable(&came.decision.workload, why.clone(), came.at);
             }
-            memory.answered(&came.decision.pod, came.answer, came.at);
+            memory.record_grant_answer(&came.decision.pod, came.answer, came.at);
         }
     }
 
     /// Writes the Events of grants whose answers were lost, if the cache shows that they took effect.
     pub(super) fn find(&mut self, act: &Executor) {
         let now = act.context.stores.clock.now();
-        self.lost.retain(|(decision, sent)| {
+        self.unanswered.retain(|(decision, sent)| {
             let seen = act.view.labelled.get(&decision.pod.uid);
             let at = seen.and_then(|pod| pod.grant.as_ref()?.at);
             let is_done = at == Some(*sent);
             if is_done {
-                act.sending.granted.tell(decision);
+                act.grant_sender.granted.notify(decision);
             }
             // A grant with another time may be an older one.
-            !is_done && now.duration_since(*sent) < LOST
+            !is_done && now.duration_since(*sent) < LOST_GRANT_TTL
         });
     }
 
     /// Whether no grant is in flight, by the answers received so far.
     pub(super) fn is_done(&self) -> bool {
-        self.on_their_way == 0
+        self.count == 0
     }
 }
 
@@ -162,17 +162,17 @@ impl InFlightGrants {
 /// for good.
 struct AnswerGuard {
     /// The reserved place in the channel, until the answer is sent.
-    answer: Option<mpsc::OwnedPermit<GrantResult>>,
+    permit: Option<mpsc::OwnedPermit<GrantResult>>,
     changed: Arc<Notify>,
     clock: Arc<ServerClock>,
     decision: PodDecision,
     sent: Option<Timestamp>,
-    came: GrantAnswer,
+    answer: PodWriteResult,
 }
 
 impl AnswerGuard {
-    fn tell(mut self, came: GrantAnswer, sent: Timestamp) {
-        self.came = came;
+    fn complete(mut self, came: PodWriteResult, sent: Timestamp) {
+        self.answer = came;
         self.sent = Some(sent);
     }
 }
@@ -182,10 +182,10 @@ impl Drop for AnswerGuard {
         let came = GrantResult {
             decision: self.decision.clone(),
             sent: self.sent,
-            answer: self.came.clone(),
+            answer: self.answer.clone(),
             at: self.clock.steady(),
         };
-        if let Some(answer) = self.answer.take() {
+        if let Some(answer) = self.permit.take() {
             // If the pool's state has been dropped, there is no receiver.
             drop(answer.send(came));
         }
@@ -203,16 +203,16 @@ struct GrantRequest {
 }
 
 impl GrantRequest {
-    async fn carry_out(&self, now: Timestamp) -> GrantAnswer {
+    async fn execute(&self, now: Timestamp) -> PodWriteResult {
         let (id, name) = (&self.decision.pod, self.pool.name_any());
         let answer = match self.pod.as_ref().and_then(WaitingPod::pod) {
-            Some(_) if !self.is_still_wanted(&name) => GrantAnswer::Unsent,
+            Some(_) if !self.is_still_wanted(&name) => PodWriteResult::Unsent,
             Some(pod) => {
                 let (version, workload) = (&id.resource_version, &self.decision.workload);
                 let patch = grant::grant(&pod, version, &name, workload, now);
                 grant_pod(&self.context, id, &patch, &name).await
             }
-            None => GrantAnswer::Conflict,
+            None => PodWriteResult::Conflict,
         };
         tracing::info!(
             pool = name,
@@ -222,8 +222,8 @@ impl GrantRequest {
         );
         self.context.metrics.grant(&name, outcome(&answer));
         match &answer {
-            GrantAnswer::Granted => self.granted.tell(&self.decision),
-            GrantAnswer::Unmarked(why) => self.granted.tell_incomplete(&self.decision, why),
+            PodWriteResult::Granted => self.granted.notify(&self.decision),
+            PodWriteResult::Unmarked(why) => self.granted.tell_incomplete(&self.decision, why),
             _ => {}
         }
         answer
@@ -242,21 +242,21 @@ impl GrantRequest {
 }
 
 /// The value of the metric's label for an answer.
-fn outcome(answer: &GrantAnswer) -> &'static str {
+fn outcome(answer: &PodWriteResult) -> &'static str {
     match answer {
-        GrantAnswer::Granted => "granted",
-        GrantAnswer::Conflict => "conflict",
-        GrantAnswer::Gone => "gone",
-        GrantAnswer::Denied(_) => "denied",
-        GrantAnswer::Unmarked(_) => "unmarked",
-        GrantAnswer::Lost => "lost",
-        GrantAnswer::Unsent => "unsent",
+        PodWriteResult::Granted => "granted",
+        PodWriteResult::Conflict => "conflict",
+        PodWriteResult::Gone => "gone",
+        PodWriteResult::Denied(_) => "denied",
+        PodWriteResult::Unmarked(_) => "unmarked",
+        PodWriteResult::Lost => "lost",
+        PodWriteResult::Unsent => "unsent",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{ScriptedServer, act, decision, patched, pool, terms};
+    use super::super::fixtures::{ScriptedServer, act, apply_patch, decision, pool, terms};
     use super::super::term::PoolLeaderState;
     use super::*;
     use crate::api::names::GRANTED_AT_ANNOTATION;
@@ -271,14 +271,22 @@ mod tests {
         // The pod has changed and does not wait now.
         let act = act(&ours, &[], &ScriptedServer::new().1);
         let decision = decision("web-1", SlotState::Reserved);
-        state.granting.send(&decision, &act, &mut state.memory);
-        assert_eq!(state.memory.attempt(&decision.pod), PatchOutcome::Awaited);
-        assert!(state.hear(&ours), "others may be granted meanwhile");
-        assert!(!state.hear(&theirs));
+        state
+            .in_flight
+            .send(&decision, &act, &mut state.leader_state);
+        assert_eq!(
+            state.leader_state.attempt(&decision.pod),
+            PatchOutcome::Pending
+        );
+        assert!(
+            state.drain_results(&ours),
+            "others may be granted meanwhile"
+        );
+        assert!(!state.drain_results(&theirs));
 
         act.context.stores.changed.notified().await;
-        assert!(state.hear(&theirs));
-        assert!(state.granting.is_done());
+        assert!(state.drain_results(&theirs));
+        assert!(state.in_flight.is_done());
     }
 
     #[tokio::test]
@@ -286,19 +294,24 @@ mod tests {
         let ours = pool("1", "us-1");
         let mut state = PoolLeaderState::of(&ours, &mut terms());
         let act = act(&ours, &["web-1"], &ScriptedServer::new().1);
-        act.sending.cancel.cancel();
+        act.grant_sender.cancel.cancel();
         let decision = decision("web-1", SlotState::Reserved);
-        state.granting.send(&decision, &act, &mut state.memory);
+        state
+            .in_flight
+            .send(&decision, &act, &mut state.leader_state);
         act.context.stores.changed.notified().await;
-        assert!(state.hear(&ours) && state.granting.is_done());
-        assert_eq!(state.memory.attempt(&decision.pod), PatchOutcome::Unknown);
+        assert!(state.drain_results(&ours) && state.in_flight.is_done());
+        assert_eq!(
+            state.leader_state.attempt(&decision.pod),
+            PatchOutcome::Unknown
+        );
 
         let grant = |pool: BurstPool| GrantRequest {
             context: act.context.clone(),
             pool: Arc::new(pool),
             pod: None,
             decision: decision.clone(),
-            granted: act.sending.granted.clone(),
+            granted: act.grant_sender.granted.clone(),
         };
         assert!(grant(ours).is_still_wanted("shop"));
         assert!(!grant(pool("1", "them-1")).is_still_wanted("shop"));
@@ -314,30 +327,32 @@ mod tests {
         let mut labelled = std::collections::HashMap::new();
         for name in ["done", "undone", "again"] {
             let decision = decision(name, SlotState::Reserved);
-            state.granting.send(&decision, &act, &mut state.memory);
+            state
+                .in_flight
+                .send(&decision, &act, &mut state.leader_state);
             let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
             if name == "again" {
                 // The pod gets the grant of another writer.
                 let notes = &mut asked.body[3]["value"];
                 notes[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
             }
-            let pod = patched(name, &asked.body);
+            let pod = apply_patch(name, &asked.body);
             if name != "undone" {
                 let facts = PodFacts::of(&pod).expect("a pod");
                 labelled.insert(name.to_owned(), Arc::new(facts));
             }
             drop(asked);
             act.context.stores.changed.notified().await;
-            assert!(state.hear(&ours));
+            assert!(state.drain_results(&ours));
         }
-        act.carry_out(&BurstPlan::default(), &mut state).await;
-        assert_eq!(server.told().await, Vec::<String>::new());
+        act.execute(&BurstPlan::default(), &mut state).await;
+        assert_eq!(server.events().await, Vec::<String>::new());
         let mut view = (*act.view).clone();
         view.labelled = labelled;
         act.view = Arc::new(view);
         for _ in 0..2 {
-            act.carry_out(&BurstPlan::default(), &mut state).await;
-            assert_eq!(server.told().await, ["Granted done"]);
+            act.execute(&BurstPlan::default(), &mut state).await;
+            assert_eq!(server.events().await, ["Granted done"]);
         }
     }
 }

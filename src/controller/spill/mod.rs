@@ -46,7 +46,7 @@ use super::{ControllerContext, pool};
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
 use crate::burst::outcome::{IgnoreReason, PodOutcome};
 use crate::burst::plan::PeakState;
-use crate::burst::{Admittance, BurstPlan, EligibilityCache, Leadership};
+use crate::burst::{BurstPlan, EligibilityCache, Leadership, PlacementAvailability};
 use crate::node::object::Unavailable;
 use act::Executor;
 use claims::ClaimCache;
@@ -62,9 +62,9 @@ use term::{PoolLeaderState, TermCounter};
 
 /// The shortest interval between two rounds of plans. Changes come in bursts, and a plan of thousands of pods
 /// takes some milliseconds.
-const PAUSE: Duration = Duration::from_millis(50);
+const MIN_PLAN_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest interval between two plans of a pool if nothing changes.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a pool's status reports of its last plan.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,7 +93,7 @@ struct ExecutionResult {
     plan: BurstPlan,
     view: Arc<Snapshot>,
     /// Whether the loop must plan again at once.
-    again: bool,
+    must_replan: bool,
 }
 
 /// Plans and executes until `cancel`.
@@ -118,12 +118,12 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     );
     let terms = TermCounter {
         instance: context.identity.clone(),
-        begun: 0,
+        terms_begun: 0,
         clock: stores.clock.clone(),
     };
     let mut spill = GrantLoop {
         context,
-        sending: GrantSender {
+        grant_sender: GrantSender {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
             granted: teller.granted(),
@@ -131,17 +131,17 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
         scales,
         claims,
         neighbors,
-        teller,
+        event_publisher: teller,
         verdicts: EligibilityCache::default(),
         pools: HashMap::new(),
-        acting: FuturesUnordered::new(),
-        busy: HashMap::new(),
+        executions: FuturesUnordered::new(),
+        executing: HashMap::new(),
         terms,
         summaries: PlanSummaries::new(),
     };
     let work = async {
         stores.wait_until_ready().await;
-        spill.work().await;
+        spill.run_loop().await;
     };
     tokio::select! {
         () = work => {}
@@ -155,28 +155,28 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
 
 struct GrantLoop {
     context: Arc<ControllerContext>,
-    sending: GrantSender,
+    grant_sender: GrantSender,
     scales: ScaleCache,
     claims: ClaimCache,
     neighbors: Watched,
-    teller: EventPublisher,
+    event_publisher: EventPublisher,
     verdicts: EligibilityCache,
     pools: HashMap<String, PoolLeaderState>,
-    acting: FuturesUnordered<LocalBoxFuture<'static, ExecutionResult>>,
+    executions: FuturesUnordered<LocalBoxFuture<'static, ExecutionResult>>,
     /// Pools whose plan is being executed, and whether anything changed since it was made.
-    busy: HashMap<String, bool>,
+    executing: HashMap<String, bool>,
     terms: TermCounter,
     summaries: PlanSummaries,
 }
 
 impl GrantLoop {
-    async fn work(&mut self) {
+    async fn run_loop(&mut self) {
         let changed = self.context.stores.changed.clone();
         loop {
             let began = Instant::now();
-            let again = self.turn().await;
+            let again = self.plan_pools().await;
             let next = async {
-                tokio::time::sleep_until(began + PAUSE).await;
+                tokio::time::sleep_until(began + MIN_PLAN_INTERVAL).await;
                 tokio::select! {
                     () = changed.notified() => {}
                     () = tokio::time::sleep_until(again) => {}
@@ -186,7 +186,7 @@ impl GrantLoop {
             loop {
                 tokio::select! {
                     () = &mut next => break,
-                    Some(acted) = self.acting.next() => self.finish(acted),
+                    Some(acted) = self.executions.next() => self.finish_execution(acted),
                 }
             }
         }
@@ -194,11 +194,11 @@ impl GrantLoop {
 
     /// Plans for every pool that has no plan in execution, and starts executing. Returns when to plan again if
     /// nothing changes.
-    async fn turn(&mut self) -> Instant {
+    async fn plan_pools(&mut self) -> Instant {
         let view = Arc::new(self.context.stores.view());
-        self.scales.follow(&view, &self.sending.tasks);
-        self.claims.follow(&view, &self.sending.tasks);
-        self.neighbors.follow(&view, &self.sending.tasks);
+        self.scales.update_watches(&view, &self.grant_sender.tasks);
+        self.claims.refresh(&view, &self.grant_sender.tasks);
+        self.neighbors.follow(&view, &self.grant_sender.tasks);
         let seen = PlanInputs {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
@@ -209,12 +209,12 @@ impl GrantLoop {
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         self.verdicts.retain(&waiting);
         self.pools.retain(|name, state| {
-            state.granting.hear(&mut state.memory);
-            view.pools.contains_key(name) || !state.granting.is_done()
+            state.in_flight.drain_results(&mut state.leader_state);
+            view.pools.contains_key(name) || !state.in_flight.is_done()
         });
-        self.teller
+        self.event_publisher
             .retain_pools(|name| view.pools.contains_key(name));
-        self.teller
+        self.event_publisher
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
         // Skip pools that cannot be read: only their last readable version is known, and nothing more is
         // granted by that.
@@ -222,12 +222,12 @@ impl GrantLoop {
             pool.metadata.deletion_timestamp.is_none()
                 && !view.unreadable.contains(&pool.name_any())
         };
-        let mut again = Instant::now() + LOOK_AGAIN;
+        let mut again = Instant::now() + RESYNC_INTERVAL;
         for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
-            if let Some(changed) = self.busy.get_mut(name) {
+            if let Some(changed) = self.executing.get_mut(name) {
                 *changed = true;
             } else {
-                again = again.min(self.one(&seen, pool).await);
+                again = again.min(self.plan_pool(&seen, pool).await);
             }
         }
         self.summaries
@@ -241,20 +241,20 @@ impl GrantLoop {
     }
 
     /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
-    async fn one(&mut self, seen: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
+    async fn plan_pool(&mut self, seen: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
         let mut known = self.pools.remove(&name);
-        if let Some(waits) = known.take_if(|known| !known.hear(pool)) {
+        if let Some(waits) = known.take_if(|known| !known.drain_results(pool)) {
             self.pools.insert(name, waits);
-            return Instant::now() + LOOK_AGAIN;
+            return Instant::now() + RESYNC_INTERVAL;
         }
         let known = known.filter(|known| known.uid == pool.uid());
         let mut state = known.unwrap_or_else(|| PoolLeaderState::of(pool, &mut self.terms));
         let leader = term::leader(pool);
-        let standing = state.led_by(leader, &name, &mut self.terms);
+        let standing = state.update_leadership(leader, &name, &mut self.terms);
         let clock = self.context.stores.clock.clone();
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
-            let backend = state.memory.backend(&placement);
+            let backend = state.leader_state.placement_health_mut(&placement);
             let at = clock.of_machine(ended.at);
             match ended.class {
                 None => backend.succeeded(at),
@@ -263,16 +263,16 @@ impl GrantLoop {
         }
         let placements = &pool.spec.placements;
         let has = |name: &str| placements.iter().any(|placement| placement.name == name);
-        state.memory.retain_backends(has);
+        state.leader_state.retain_backends(has);
         let regions = pool::closed_regions(pool, &self.context).await;
-        let places = decide::places(&seen.view, pool, &regions);
+        let places = decide::placement_facts(&seen.view, pool, &regions);
         let bound = seen.placed.get(&name).into_iter().flatten();
         let time = clock.steady();
         let own = PlannedPool {
-            places: &places,
+            placements: &places,
             bound: bound.map(Arc::as_ref).collect(),
-            standing,
-            memory: &state.memory,
+            leadership: standing,
+            leader_state: &state.leader_state,
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
             ahead: clock.ahead(),
@@ -284,11 +284,15 @@ impl GrantLoop {
         let verdicts = &mut self.verdicts;
         let now = Instant::now();
         let plan = decide::plan(verdicts, seen, pool, &own, &node, time);
-        let again = now + plan.look_again_in.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        let again = now
+            + plan
+                .replan_after
+                .unwrap_or(RESYNC_INTERVAL)
+                .min(RESYNC_INTERVAL);
         self.claims
-            .look(unlooked(&plan, &seen.view), &self.sending.tasks);
-        for (placement, door) in &plan.doors {
-            pool::shut(&name, placement, closed(door), &self.context).await;
+            .read_due(unread_claims(&plan, &seen.view), &self.grant_sender.tasks);
+        for (placement, door) in &plan.availability {
+            pool::set_creates_failing(&name, placement, closed(door), &self.context).await;
         }
         if standing == Leadership::Leading {
             self.summaries.insert(name.clone(), summary(&plan));
@@ -298,40 +302,40 @@ impl GrantLoop {
             view: seen.view.clone(),
             pool: pool.clone(),
             name: name.clone(),
-            sending: self.sending.clone(),
+            grant_sender: self.grant_sender.clone(),
         };
-        self.busy.insert(name, false);
-        self.acting.push(Box::pin(async move {
-            let again = act.carry_out(&plan, &mut state).await;
+        self.executing.insert(name, false);
+        self.executions.push(Box::pin(async move {
+            let again = act.execute(&plan, &mut state).await;
             let Executor { name, view, .. } = act;
             ExecutionResult {
                 name,
                 state,
                 plan,
                 view,
-                again,
+                must_replan: again,
             }
         }));
         again
     }
 
     /// Records the result of executing a pool's plan.
-    fn finish(&mut self, acted: ExecutionResult) {
+    fn finish_execution(&mut self, acted: ExecutionResult) {
         let ExecutionResult {
             name,
             mut state,
             plan,
             view,
-            again,
+            must_replan: again,
         } = acted;
-        self.teller.tell(&plan);
+        self.event_publisher.publish_plan(&plan);
         if let Some(pool) = view.pools.get(&name) {
-            self.teller.tell_of(pool, &plan);
+            self.event_publisher.publish_pool_changes(pool, &plan);
         }
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         let now = self.context.stores.clock.steady();
-        state.memory.keep(&plan, &waiting, now);
-        let changed = self.busy.remove(&name);
+        state.leader_state.record_plan(&plan, &waiting, now);
+        let changed = self.executing.remove(&name);
         self.pools.insert(name, state);
         if again || changed == Some(true) {
             self.context.stores.changed.notify_one();
@@ -341,8 +345,8 @@ impl GrantLoop {
 
 /// The claims (namespace, name) of waiting pods that the plan has not evaluated yet; their volumes may have to
 /// be read.
-fn unlooked(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
-    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
+fn unread_claims(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
+    let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
     let decisions = plan.decisions.iter();
     let pods = decisions.filter(|decision| decision.outcome == unjudged);
     let pods = pods.filter_map(|decision| view.waiting.get(&decision.pod.uid));
@@ -369,11 +373,13 @@ fn summary(plan: &BurstPlan) -> PlanSummary {
 }
 
 /// Why failing creates close a placement; `None` if they do not.
-fn closed(door: &Admittance) -> Option<Unavailable> {
+fn closed(door: &PlacementAvailability) -> Option<Unavailable> {
     match door {
         // The node or the region reports these causes; a cordon is the administrator's decision.
-        Admittance::Open | Admittance::HalfOpen | Admittance::Closed { until: None, .. } => None,
-        Admittance::Closed { why, .. } => Some(Unavailable {
+        PlacementAvailability::Open
+        | PlacementAvailability::OneProbe
+        | PlacementAvailability::Closed { until: None, .. } => None,
+        PlacementAvailability::Closed { why, .. } => Some(Unavailable {
             reason: "CreatesFail".to_owned(),
             message: why.clone(),
         }),

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::stores::Snapshot;
 use crate::burst::topology::{ListResult, NeighborNode};
 use crate::burst::{Neighbors, PodFacts};
-use crate::node::watched::{readable, reported};
+use crate::node::watched::{report_errors, skip_unreadable};
 
 /// How long a pod waits for the first list. After that it is evaluated without the list.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ impl Watched {
             match part {
                 WatchScope::Nodes => {
                     let nodes: Api<DeserializeGuard<Node>> = Api::all(client);
-                    let events = readable(watcher(nodes, watcher::Config::default()));
+                    let events = skip_unreadable(watcher(nodes, watcher::Config::default()));
                     follows.follow("nodes of the cluster", events).await;
                 }
                 WatchScope::Pods(namespace) => {
@@ -136,7 +136,7 @@ impl Watched {
                     // As the scheduler does, ignore pods that have ended.
                     let bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
                     let config = watcher::Config::default().fields(bound);
-                    let events = readable(watcher(pods, config));
+                    let events = skip_unreadable(watcher(pods, config));
                     follows.follow("pods beside those that wait", events).await;
                 }
             }
@@ -191,7 +191,7 @@ impl Follows {
         what: &'static str,
         events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     ) {
-        let events = reported(what, events.default_backoff());
+        let events = report_errors(what, events.default_backoff());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             if lock(&self.known).take(event) {

@@ -8,9 +8,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use super::act::{Executor, PATIENCE, refusal};
+use super::act::{CALL_TIMEOUT, Executor, refusal};
 use super::term::PoolLeaderState;
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::jobs::{self, EvictionCost};
 use crate::burst::memory::PodWrite;
 use crate::burst::pod::PodOwner;
@@ -35,26 +35,31 @@ impl Executor {
                 (RescueAction::Delete, _) => self.delete(rescue).await,
                 // A later plan tries it again.
                 (RescueAction::AskJob, Some(job))
-                    if state.memory.is_counting(&job.uid, self.steady()) =>
+                    if state.leader_state.is_counting(&job.uid, self.steady()) =>
                 {
-                    GrantAnswer::Unsent
+                    PodWriteResult::Unsent
                 }
                 (RescueAction::AskJob, Some(job)) => {
-                    let is_first = !state.memory.was_denied(PodWrite::Rescue, &rescue.pod.uid);
+                    let is_first = !state
+                        .leader_state
+                        .was_denied(PodWrite::Delete, &rescue.pod.uid);
                     let (answer, cost) = self.ask(rescue, job, is_first).await;
                     // An eviction without an answer may have taken effect.
-                    let is_evicted = matches!(answer, GrantAnswer::Granted | GrantAnswer::Lost);
+                    let is_evicted =
+                        matches!(answer, PodWriteResult::Granted | PodWriteResult::Lost);
                     if is_evicted && cost == Some(EvictionCost::Failure) {
-                        state.memory.evicted_from(&job.uid, self.steady());
+                        state.leader_state.evicted_from(&job.uid, self.steady());
                     }
                     answer
                 }
-                (RescueAction::Tell | RescueAction::AskJob, _) => continue,
+                (RescueAction::Report | RescueAction::AskJob, _) => continue,
             };
             let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
             tracing::info!(pool = self.name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
-            state.memory.wrote_to(id, PodWrite::Rescue, &answer, now);
+            state
+                .leader_state
+                .record_write(id, PodWrite::Delete, &answer, now);
         }
     }
 
@@ -62,12 +67,12 @@ impl Executor {
         self.context.stores.clock.steady()
     }
 
-    async fn delete(&self, rescue: &NeverStarted) -> GrantAnswer {
-        match call::delete(PATIENCE, &self.pods(rescue), &unchanged(rescue), None).await {
-            Ok(DeletionOutcome::Begun) => GrantAnswer::Granted,
-            Ok(DeletionOutcome::NotThere) => GrantAnswer::Conflict,
+    async fn delete(&self, rescue: &NeverStarted) -> PodWriteResult {
+        match call::delete(CALL_TIMEOUT, &self.pods(rescue), &unchanged(rescue), None).await {
+            Ok(DeletionOutcome::Begun) => PodWriteResult::Granted,
+            Ok(DeletionOutcome::NotFound) => PodWriteResult::Conflict,
             Err(kube::Error::Api(status)) => refusal(*status),
-            Err(_) => GrantAnswer::Lost,
+            Err(_) => PodWriteResult::Lost,
         }
     }
 
@@ -78,29 +83,33 @@ impl Executor {
         rescue: &NeverStarted,
         job: &PodOwner,
         is_first: bool,
-    ) -> (GrantAnswer, Option<EvictionCost>) {
+    ) -> (PodWriteResult, Option<EvictionCost>) {
         let cost = match self.asked(rescue, job).await {
             JobAnswer::Replaces(cost) => cost,
             JobAnswer::Keeps(why) => {
                 if is_first {
                     self.tell_stays(rescue, &why);
                 }
-                return (GrantAnswer::Denied(why), None);
+                return (PodWriteResult::Denied(why), None);
             }
-            JobAnswer::Unknown => return (GrantAnswer::Lost, None),
+            JobAnswer::Unknown => return (PodWriteResult::Lost, None),
         };
-        let answer = match call::evict(PATIENCE, &self.pods(rescue), &unchanged(rescue)).await {
-            Ok(()) => GrantAnswer::Granted,
-            Err(kube::Error::Api(status)) if call::is_absent(&status) => GrantAnswer::Conflict,
+        let answer = match call::evict(CALL_TIMEOUT, &self.pods(rescue), &unchanged(rescue)).await {
+            Ok(()) => PodWriteResult::Granted,
+            Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
+                PodWriteResult::Conflict
+            }
             Err(kube::Error::Api(status)) => refusal(*status),
-            Err(_) => GrantAnswer::Lost,
+            Err(_) => PodWriteResult::Lost,
         };
         match &answer {
-            GrantAnswer::Granted => {
+            PodWriteResult::Granted => {
                 let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
-                self.sending.granted.tell_never_started(&rescue.pod, &note);
+                self.grant_sender
+                    .granted
+                    .tell_never_started(&rescue.pod, &note);
             }
-            GrantAnswer::Denied(why) if is_first => {
+            PodWriteResult::Denied(why) if is_first => {
                 let why = format!("the API server refuses its eviction: {why}");
                 self.tell_stays(rescue, &why);
             }
@@ -111,13 +120,15 @@ impl Executor {
 
     fn tell_stays(&self, rescue: &NeverStarted, why: &str) {
         let note = format!("{}; it stays: {why}", rescue.why);
-        self.sending.granted.tell_never_started(&rescue.pod, &note);
+        self.grant_sender
+            .granted
+            .tell_never_started(&rescue.pod, &note);
     }
 
     async fn asked(&self, rescue: &NeverStarted, owner: &PodOwner) -> JobAnswer {
-        let client = self.context.impatient.clone();
+        let client = self.context.client_no_retry.clone();
         let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
-        match call::find(PATIENCE, &jobs, &owner.name).await {
+        match call::find(CALL_TIMEOUT, &jobs, &owner.name).await {
             Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
                 jobs::replaces(&job).map_or_else(JobAnswer::Keeps, JobAnswer::Replaces)
             }
@@ -134,7 +145,7 @@ impl Executor {
     }
 
     fn pods(&self, rescue: &NeverStarted) -> Api<Pod> {
-        Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace)
+        Api::namespaced(self.context.client_no_retry.clone(), &rescue.pod.namespace)
     }
 }
 
@@ -172,7 +183,7 @@ mod tests {
                 template: "j/".to_owned(),
             }),
             why: "no room".to_owned(),
-            fault: None,
+            template_fault: None,
         }
     }
 
@@ -196,9 +207,19 @@ mod tests {
             server.expect_nothing().await;
         };
         tokio::join!(act.rescue(&rescues, &mut state), answers);
-        assert!(state.memory.pause(PodWrite::Rescue, "uid-a").is_none());
-        assert!(state.memory.pause(PodWrite::Rescue, "uid-b").is_some());
-        assert_eq!(server.told().await, ["NeverStarted a"]);
+        assert!(
+            state
+                .leader_state
+                .pause(PodWrite::Delete, "uid-a")
+                .is_none()
+        );
+        assert!(
+            state
+                .leader_state
+                .pause(PodWrite::Delete, "uid-b")
+                .is_some()
+        );
+        assert_eq!(server.events().await, ["NeverStarted a"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -229,7 +250,10 @@ mod tests {
             let later = [of_a_job("b")];
             tokio::join!(act.rescue(&later, &mut state), answers);
             assert!(
-                state.memory.pause(PodWrite::Rescue, "uid-b").is_some(),
+                state
+                    .leader_state
+                    .pause(PodWrite::Delete, "uid-b")
+                    .is_some(),
                 "{code}"
             );
         }
@@ -258,7 +282,7 @@ mod tests {
             };
             tokio::join!(act.rescue(&rescues, &mut state), answers);
         }
-        assert_eq!(server.told().await, ["NeverStarted a"]);
+        assert_eq!(server.events().await, ["NeverStarted a"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,8 +310,13 @@ mod tests {
                 };
                 tokio::join!(act.rescue(&rescues, &mut state), answers);
             }
-            assert!(state.memory.pause(PodWrite::Rescue, "uid-a").is_some());
-            assert_eq!(server.told().await, ["NeverStarted a"], "{code} {answer}");
+            assert!(
+                state
+                    .leader_state
+                    .pause(PodWrite::Delete, "uid-a")
+                    .is_some()
+            );
+            assert_eq!(server.events().await, ["NeverStarted a"], "{code} {answer}");
         }
     }
 }

@@ -18,17 +18,17 @@ use super::stores::Snapshot;
 use crate::api::Target;
 use crate::burst::{TargetScale, TargetScales, labels};
 use crate::node::call;
-use crate::node::watched::reported;
+use crate::node::watched::report_errors;
 
 /// How soon a scale is read again if a read failed or the watch may have missed a change.
-const AGAIN: Duration = Duration::from_secs(15);
+const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// Debounce of changes: a rollout changes its Deployment several times a second.
-const SETTLE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The timeout of a call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The metadata of an object of any kind: enough to see that the object changed.
-pub(in crate::controller) type AnyObject = PartialObjectMeta<DynamicObject>;
+pub(in crate::controller) type ObjectMetadata = PartialObjectMeta<DynamicObject>;
 /// Pool name and workload name.
 type ScaleKey = (String, String);
 
@@ -59,7 +59,7 @@ impl ScaleCache {
     }
 
     /// Watches the targets that the pools have now, and stops watching others.
-    pub fn follow(&mut self, view: &Snapshot, tasks: &tokio_util::task::TaskTracker) {
+    pub fn update_watches(&mut self, view: &Snapshot, tasks: &tokio_util::task::TaskTracker) {
         let wanted: HashMap<ScaleKey, &Target> = view
             .pools
             .iter()
@@ -95,7 +95,7 @@ impl ScaleCache {
             let until = cancel.clone();
             tasks.spawn(async move {
                 tokio::select! {
-                    () = one.follow() => {}
+                    () = one.run() => {}
                     () = until.cancelled() => {}
                 }
             });
@@ -118,41 +118,41 @@ struct ScaleWatcher {
 }
 
 impl ScaleWatcher {
-    async fn follow(&self) {
+    async fn run(&self) {
         loop {
             match api(&self.client, &self.target).await {
-                Ok(api) => self.follow_in(&api).await,
+                Ok(api) => self.watch_target(&api).await,
                 Err(why) => {
-                    self.put(Err(why));
-                    tokio::time::sleep(AGAIN).await;
+                    self.store(Err(why));
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }
         }
     }
 
     /// Reads the scale whenever the target changes. Returns when the kind's API has to be discovered again.
-    async fn follow_in(&self, api: &Api<AnyObject>) {
+    async fn watch_target(&self, api: &Api<ObjectMetadata>) {
         let by_name = format!("metadata.name={}", self.target.name);
         let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
-        let changes = reported("workloads' targets", changes.default_backoff());
+        let changes = report_errors("workloads' targets", changes.default_backoff());
         let mut changes = std::pin::pin!(changes);
         loop {
             let read = self.read(api).await;
             let failed = read.is_err();
-            self.put(read);
+            self.store(read);
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(Ok(_)) => tokio::time::sleep(SETTLE).await,
+                    Some(Ok(_)) => tokio::time::sleep(DEBOUNCE).await,
                     // A kind that cannot be watched is read at this interval.
-                    Some(Err(_)) => tokio::time::sleep(AGAIN).await,
+                    Some(Err(_)) => tokio::time::sleep(RETRY_INTERVAL).await,
                     None => return,
                 },
-                () = tokio::time::sleep(AGAIN) => if failed { return },
+                () = tokio::time::sleep(RETRY_INTERVAL) => if failed { return },
             }
         }
     }
 
-    async fn read(&self, api: &Api<AnyObject>) -> Result<TargetScale, String> {
+    async fn read(&self, api: &Api<ObjectMetadata>) -> Result<TargetScale, String> {
         let scale = get(api, &self.target).await?;
         let status = scale.status.unwrap_or_default();
         let replicas = scale
@@ -166,7 +166,7 @@ impl ScaleWatcher {
         })
     }
 
-    fn put(&self, read: Result<TargetScale, String>) {
+    fn store(&self, read: Result<TargetScale, String>) {
         let mut scales = lock(&self.scales);
         if scales.get(&self.key) != Some(&read) {
             scales.insert(self.key.clone(), read);
@@ -180,7 +180,7 @@ impl ScaleWatcher {
 pub(in crate::controller) async fn api(
     client: &Client,
     target: &Target,
-) -> Result<Api<AnyObject>, String> {
+) -> Result<Api<ObjectMetadata>, String> {
     let Target {
         api_version, kind, ..
     } = target;
@@ -191,7 +191,7 @@ pub(in crate::controller) async fn api(
     let wanted = GroupVersionKind::try_from(&meta)
         .map_err(|error| format!("target.apiVersion '{api_version}': {error}"))?;
     let found = oneshot::pinned_kind(client, &wanted);
-    let (resource, _) = tokio::time::timeout(PATIENCE, found)
+    let (resource, _) = tokio::time::timeout(CALL_TIMEOUT, found)
         .await
         .map_err(|_| "the API server does not answer".to_owned())?
         .map_err(|error| {
@@ -203,7 +203,7 @@ pub(in crate::controller) async fn api(
 
 /// Reads a target's scale.
 pub(in crate::controller) async fn get(
-    api: &Api<AnyObject>,
+    api: &Api<ObjectMetadata>,
     target: &Target,
 ) -> Result<k8s_openapi::api::autoscaling::v1::Scale, String> {
     let Target {
@@ -212,9 +212,9 @@ pub(in crate::controller) async fn get(
         name,
         ..
     } = target;
-    match tokio::time::timeout(PATIENCE, api.get_scale(name)).await {
+    match tokio::time::timeout(CALL_TIMEOUT, api.get_scale(name)).await {
         Ok(Ok(scale)) => Ok(scale),
-        Ok(Err(kube::Error::Api(status))) if call::is_absent(&status) => Err(format!(
+        Ok(Err(kube::Error::Api(status))) if call::is_object_not_found(&status) => Err(format!(
             "{kind} {namespace}/{name} does not exist, or has no scale"
         )),
         Ok(Err(kube::Error::Api(status))) => Err(status.message),

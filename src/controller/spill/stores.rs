@@ -25,7 +25,7 @@ use crate::api::{self, BurstPool};
 use crate::burst::pod::{self, PodStage};
 use crate::burst::{NamespaceLabels, PodFacts, hold};
 use crate::node::observed::WatchedPod;
-use crate::node::watched::{readable, reported};
+use crate::node::watched::{report_errors, skip_unreadable};
 use crate::telemetry::ServerClock;
 use listing::CachePart;
 pub use listing::{FailureKind, SyncFailure, SyncState};
@@ -60,7 +60,7 @@ impl WaitingPod {
             refusal: None,
             facts: Arc::new(facts),
             json: serde_json::to_vec(&observed.pod).ok()?.into(),
-            unknown: observed.unknown.into(),
+            unknown: observed.unknown_fields.into(),
         })
     }
 
@@ -101,13 +101,13 @@ impl Snapshot {
 
 /// The shortest time for which the cache remembers the UID of a deleted pod: longer than any call whose late
 /// answer could still contain the pod.
-const GONE: Duration = Duration::from_secs(60);
+const DELETED_TTL: Duration = Duration::from_secs(60);
 
 /// The content of the cache.
 #[derive(Debug, Default)]
 struct CacheContent {
     view: Snapshot,
-    gone: DeletedPods,
+    deleted: DeletedPods,
 }
 
 /// The UIDs of deleted labelled pods. The answer to a call in flight must not put such a pod back into the
@@ -121,7 +121,7 @@ struct DeletedPods {
 
 impl DeletedPods {
     fn add(&mut self, uid: &str) {
-        if self.since.is_none_or(|since| since.elapsed() > GONE) {
+        if self.since.is_none_or(|since| since.elapsed() > DELETED_TTL) {
             self.before = std::mem::take(&mut self.now);
             self.since = Some(Instant::now());
         }
@@ -191,12 +191,12 @@ impl ClusterCache {
 
     /// Updates the cache with a pod from the answer to a patch or a read, which may be newer than what the
     /// watches have delivered.
-    pub fn learn_pod(&self, pod: Pod) {
+    pub fn update_pod(&self, pod: Pod) {
         let Some(facts) = PodFacts::of(&pod) else {
             return;
         };
         let mut known = self.lock();
-        if facts.grant.is_some() && !known.gone.has(&facts.id.uid) {
+        if facts.grant.is_some() && !known.deleted.has(&facts.id.uid) {
             insert_newer(&mut known.view.labelled, facts);
         }
         let view = &mut known.view;
@@ -204,8 +204,8 @@ impl ClusterCache {
         if let Some(unknown) = waits.map(|waits| waits.unknown.to_vec()) {
             let observed = WatchedPod {
                 pod,
-                unknown,
-                unreadable: None,
+                unknown_fields: unknown,
+                decode_error: None,
             };
             insert_waiting(view, observed, &self.clock);
         }
@@ -213,7 +213,7 @@ impl ClusterCache {
 
     /// Updates the cache with a pool from the answer to a call, which may be newer than what the watch has
     /// delivered. Ignores a pool that has been deleted, or replaced by another of the same name.
-    pub fn learn_pool(&self, pool: BurstPool) {
+    pub fn update_pool(&self, pool: BurstPool) {
         let view = &mut self.lock().view;
         let known = view.pools.get(&pool.name_any());
         if known.is_some_and(|known| known.uid() == pool.uid()) {
@@ -242,7 +242,7 @@ impl ClusterCache {
     /// Runs one watch: `put` adds an object, `remove` deletes one. At the end of a list, objects that it did
     /// not contain are removed. Objects that the cache learned after the list began stay: they may be younger
     /// than the list, and the watch that follows will correct that.
-    async fn follow<K>(
+    async fn run_watch<K>(
         &self,
         part: CachePart,
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>>,
@@ -251,7 +251,7 @@ impl ClusterCache {
         keys: impl Fn(&Snapshot) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
-        let mut events = std::pin::pin!(reported(part.name(), events.default_backoff()));
+        let mut events = std::pin::pin!(report_errors(part.name(), events.default_backoff()));
         let (mut listed, mut before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
@@ -294,7 +294,7 @@ impl ClusterCache {
             Item = watcher::Result<watcher::Event<DeserializeGuard<BurstPool>>>,
         >,
     ) {
-        self.follow(
+        self.run_watch(
             CachePart::Pools,
             events,
             |known, pool| put_pool(&mut known.view, pool),
@@ -312,7 +312,7 @@ impl ClusterCache {
         let pods: Api<WatchedPod> = Api::all(client.clone());
         // Only pods in phase Pending: a pod that failed before it had a node does not wait.
         let waiting = "spec.nodeName=,status.phase=Pending";
-        self.follow(
+        self.run_watch(
             CachePart::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
             |known, pod| insert_waiting(&mut known.view, pod, &self.clock),
@@ -327,7 +327,7 @@ impl ClusterCache {
         &self,
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<WatchedPod>>>,
     ) {
-        self.follow(
+        self.run_watch(
             CachePart::Labelled,
             events,
             |known, pod| {
@@ -337,7 +337,7 @@ impl ClusterCache {
             },
             |known, uid| {
                 known.view.labelled.remove(uid);
-                known.gone.add(uid);
+                known.deleted.add(uid);
             },
             |view| view.labelled.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
@@ -348,9 +348,9 @@ impl ClusterCache {
     async fn nodes(&self, client: &Client) {
         let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
         let ours = watcher::Config::default().labels(POOL_LABEL);
-        self.follow(
+        self.run_watch(
             CachePart::Nodes,
-            readable(watcher(nodes, ours)),
+            skip_unreadable(watcher(nodes, ours)),
             |known, node| {
                 known.view.nodes.insert(node.name_any(), Arc::new(node));
             },
@@ -363,7 +363,7 @@ impl ClusterCache {
 
     async fn namespaces(&self, client: &Client) {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-        self.follow(
+        self.run_watch(
             CachePart::Namespaces,
             watcher(namespaces, watcher::Config::default()),
             |known, namespace: PartialObjectMeta<Namespace>| {
@@ -397,7 +397,7 @@ fn insert_waiting(view: &mut Snapshot, observed: WatchedPod, clock: &ServerClock
             let before = known.map_or_else(unseen, before);
             let at = hold::refused_at(told, before, clock.steady());
             waiting.refusal = Some(LastRefusal { told, at });
-            Arc::make_mut(&mut waiting.facts).stage = PodStage::Refused(Some(at));
+            Arc::make_mut(&mut waiting.facts).stage = PodStage::Unschedulable(Some(at));
         }
         view.waiting.insert(uid, waiting);
     }
@@ -413,7 +413,7 @@ fn before(known: &WaitingPod) -> hold::PriorRefusal {
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
     match facts.stage {
-        PodStage::Refused(at) => at,
+        PodStage::Unschedulable(at) => at,
         _ => None,
     }
 }

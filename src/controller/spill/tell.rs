@@ -29,14 +29,14 @@ use crate::node::call;
 const REPORTER: &str = "burstpool";
 /// How many Events may wait to be written. Further ones are dropped; those about a plan's decisions are
 /// published again with a later plan.
-const BACKLOG: usize = 10_000;
+const QUEUE_CAPACITY: usize = 10_000;
 
 /// The note for a pod that the scheduler placed on ACI after its grant had expired.
 const LATE: &str = "the scheduler has placed the pod on a virtual node after its grant had expired: the pod \
                     holds a slot again, and the pool may have more pods on ACI than its maximum until some end";
 
 /// The timeout of writing one Event.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pauses before each retry of an Event that the API server did not accept.
 const PAUSES: [Duration; 3] = [
@@ -79,7 +79,7 @@ impl PublishedState {
 
 /// Publishes Events about decisions.
 pub(super) struct EventPublisher {
-    said: Arc<Mutex<PublishedEvents>>,
+    published: Arc<Mutex<PublishedEvents>>,
     /// By pool name, the state that was last reported.
     pools: HashMap<String, PublishedState>,
     queue: mpsc::Sender<QueuedEvent>,
@@ -88,7 +88,7 @@ pub(super) struct EventPublisher {
 impl EventPublisher {
     /// A publisher, and the future that writes its Events for as long as it is polled.
     pub fn new(client: Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
-        let (queue, mut told) = mpsc::channel::<QueuedEvent>(BACKLOG);
+        let (queue, mut told) = mpsc::channel::<QueuedEvent>(QUEUE_CAPACITY);
         let reporter = Reporter {
             controller: REPORTER.to_owned(),
             instance: Some(instance.to_owned()),
@@ -105,7 +105,7 @@ impl EventPublisher {
             }
         };
         let teller = Self {
-            said,
+            published: said,
             pools: HashMap::new(),
             queue,
         };
@@ -113,13 +113,13 @@ impl EventPublisher {
     }
 
     /// Publishes what is new in `plan`.
-    pub fn tell(&mut self, plan: &BurstPlan) {
+    pub fn publish_plan(&mut self, plan: &BurstPlan) {
         for decision in &plan.decisions {
-            if let Some((kind, reason, message)) = words(decision, plan.is_dry_run) {
-                self.say(&decision.pod, kind, reason, &message, plan.is_dry_run);
+            if let Some((kind, reason, message)) = event_for(decision, plan.is_dry_run) {
+                self.publish_once(&decision.pod, kind, reason, &message, plan.is_dry_run);
             }
         }
-        for rescue in &plan.rescues {
+        for rescue in &plan.never_started {
             // The Event about a Job's pod is published after the Job has been read.
             if rescue.action != RescueAction::AskJob || plan.is_dry_run {
                 self.say_never_started(rescue, plan.is_dry_run);
@@ -127,7 +127,7 @@ impl EventPublisher {
         }
         for late in &plan.late {
             let (kind, reason) = (EventType::Warning, "PlacedAfterExpiry");
-            self.say(late, kind, reason, LATE, plan.is_dry_run);
+            self.publish_once(late, kind, reason, LATE, plan.is_dry_run);
         }
     }
 
@@ -137,9 +137,9 @@ impl EventPublisher {
     }
 
     /// Publishes that a peak of the pool begins or ends, and that a limit is reached.
-    pub fn tell_of(&mut self, pool: &BurstPool, plan: &BurstPlan) {
+    pub fn publish_pool_changes(&mut self, pool: &BurstPool, plan: &BurstPlan) {
         // An instance that does not lead the pool yet knows neither.
-        if plan.first != Precondition::Nothing {
+        if plan.precondition != Precondition::Met {
             return;
         }
         let now = PublishedState {
@@ -149,7 +149,7 @@ impl EventPublisher {
         let before = self.pools.insert(pool.name_any(), now);
         let before = before.unwrap_or_else(|| PublishedState::of(pool));
         let limited = plan.limited.clone().unwrap_or_default();
-        let limited = marked(plan.is_dry_run, &limited);
+        let limited = with_dry_run_prefix(plan.is_dry_run, &limited);
         let news = [
             (
                 now.is_peak && !before.is_peak,
@@ -191,10 +191,10 @@ impl EventPublisher {
 
     /// Forgets all pods for which `stays` is false.
     pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
-        lock(&self.said).retain(|uid, _| stays(uid));
+        lock(&self.published).retain(|uid, _| stays(uid));
     }
 
-    fn say(
+    fn publish_once(
         &mut self,
         pod: &PodReference,
         type_: EventType,
@@ -202,17 +202,22 @@ impl EventPublisher {
         message: &str,
         is_dry_run: bool,
     ) {
-        let note = marked(is_dry_run, message);
-        self.say_if_new(about(pod, type_, reason, &note), pod, reason, note);
+        let note = with_dry_run_prefix(is_dry_run, message);
+        self.say_if_new(pod_event(pod, type_, reason, &note), pod, reason, note);
     }
 
     /// Publishes that a pod never started: once for each action, however often its deletion is tried and
     /// however Azure's message changes.
     fn say_never_started(&mut self, rescue: &NeverStarted, is_dry_run: bool) {
-        let note = marked(is_dry_run, &rescue.why);
-        let told = about(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
+        let note = with_dry_run_prefix(is_dry_run, &rescue.why);
+        let told = pod_event(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
         let what = format!("{:?}", rescue.action);
-        self.say_if_new(told, &rescue.pod, NEVER_STARTED, marked(is_dry_run, &what));
+        self.say_if_new(
+            told,
+            &rescue.pod,
+            NEVER_STARTED,
+            with_dry_run_prefix(is_dry_run, &what),
+        );
     }
 
     /// Queues an Event, unless the last one about the pod with this reason had the same content.
@@ -224,7 +229,7 @@ impl EventPublisher {
         what: String,
     ) {
         // Hold the lock until the Event is queued: the writer may finish, or fail, before it is recorded here.
-        let mut all = lock(&self.said);
+        let mut all = lock(&self.published);
         let before = all.get(&pod.uid).into_iter().flatten();
         let mut before = before.filter(|(of, _)| *of == reason);
         if before.any(|(_, before)| *before == what) {
@@ -245,13 +250,13 @@ async fn publish(client: &Client, reporter: &Reporter, told: &QueuedEvent) -> bo
     let mut pauses = PAUSES.iter();
     loop {
         let written = events::publish(client, reporter, &told.event, &told.about);
-        let error = match call::in_time(PATIENCE, written).await {
+        let error = match call::with_timeout(CALL_TIMEOUT, written).await {
             Ok(()) => return true,
             Err(error) => error,
         };
         tracing::debug!(%error, "writing an Event");
         if let kube::Error::Api(status) = &error
-            && (is_refused(status) || call::is_absent(status))
+            && (is_refused(status) || call::is_object_not_found(status))
         {
             return true;
         }
@@ -280,12 +285,12 @@ pub(super) struct GrantedNotifier(mpsc::Sender<QueuedEvent>);
 
 impl GrantedNotifier {
     /// Publishes that the pod was granted.
-    pub(super) fn tell(&self, decision: &PodDecision) {
+    pub(super) fn notify(&self, decision: &PodDecision) {
         let (reason, note) = (decision.outcome.reason(), decision.outcome.to_string());
         // Dropped only if thousands wait already.
         let _ = self
             .0
-            .try_send(about(&decision.pod, EventType::Normal, reason, &note));
+            .try_send(pod_event(&decision.pod, EventType::Normal, reason, &note));
     }
 }
 
@@ -295,7 +300,7 @@ impl GrantedNotifier {
         // Dropped only if thousands wait already.
         let _ = self
             .0
-            .try_send(about(pod, EventType::Warning, NEVER_STARTED, note));
+            .try_send(pod_event(pod, EventType::Warning, NEVER_STARTED, note));
     }
 
     /// Publishes that a grant has expired and that the pod is marked so.
@@ -305,20 +310,20 @@ impl GrantedNotifier {
              waits, it holds no slot of the pool, and no other pod of its template is granted",
             expiry.why
         );
-        let event = about(&expiry.pod, EventType::Warning, "GrantExpired", &note);
+        let event = pod_event(&expiry.pod, EventType::Warning, "GrantExpired", &note);
         // Dropped only if thousands wait already.
         let _ = self.0.try_send(event);
     }
 
     /// Publishes that a grant took effect only in part, and why.
     pub(super) fn tell_incomplete(&self, decision: &PodDecision, why: &str) {
-        let event = about(&decision.pod, EventType::Warning, "GrantIncomplete", why);
+        let event = pod_event(&decision.pod, EventType::Warning, "GrantIncomplete", why);
         // Dropped only if thousands wait already.
         let _ = self.0.try_send(event);
     }
 }
 
-fn marked(is_dry_run: bool, note: &str) -> String {
+fn with_dry_run_prefix(is_dry_run: bool, note: &str) -> String {
     let mark = if is_dry_run {
         "dry run, nothing is written: "
     } else {
@@ -327,7 +332,7 @@ fn marked(is_dry_run: bool, note: &str) -> String {
     format!("{mark}{note}")
 }
 
-fn about(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> QueuedEvent {
+fn pod_event(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> QueuedEvent {
     let about = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -353,18 +358,21 @@ fn about(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> Queu
 /// The Event for a decision, if it deserves one. The pool's status shows held pods and those that wait for the
 /// rate limit, so they get no Event, except after a denied grant. A grant gets its Event when it has taken
 /// effect; in dry-run mode, when it is planned.
-fn words(decision: &PodDecision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
+fn event_for(
+    decision: &PodDecision,
+    is_dry_run: bool,
+) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
         PodOutcome::Grant { .. } if !is_dry_run => return None,
         PodOutcome::Refuse(_) | PodOutcome::Ignore(IgnoreReason::ForeignGrant) => {
             EventType::Warning
         }
         PodOutcome::Hold { .. } if decision.is_denied() => EventType::Warning,
-        PodOutcome::Wait(BlockedBy::Leader | BlockedBy::Rate(_))
+        PodOutcome::Blocked(BlockedBy::NotLeading | BlockedBy::RateLimit(_))
         | PodOutcome::Hold { .. }
         | PodOutcome::InFlight
         | PodOutcome::Ignore(_) => return None,
-        PodOutcome::Grant { .. } | PodOutcome::Wait(_) => EventType::Normal,
+        PodOutcome::Grant { .. } | PodOutcome::Blocked(_) => EventType::Normal,
     };
     let outcome = &decision.outcome;
     // A time in the message would make every Event new.
@@ -415,14 +423,14 @@ mod tests {
 
     /// The Events of these plans, in order.
     fn told(plans: &[BurstPlan]) -> Vec<String> {
-        let (queue, mut waiting) = mpsc::channel(BACKLOG);
+        let (queue, mut waiting) = mpsc::channel(QUEUE_CAPACITY);
         let mut teller = EventPublisher {
-            said: Arc::default(),
+            published: Arc::default(),
             pools: HashMap::new(),
             queue,
         };
         for plan in plans {
-            teller.tell(plan);
+            teller.publish_plan(plan);
         }
         std::iter::from_fn(|| waiting.try_recv().ok())
             .map(|told| told.event)
@@ -437,13 +445,13 @@ mod tests {
             let until = jiff::Timestamp::UNIX_EPOCH;
             plan(PodOutcome::Hold { until, why }, false)
         };
-        let lacks = |lack| plan(PodOutcome::Wait(lack), false);
+        let lacks = |lack| plan(PodOutcome::Blocked(lack), false);
         let rounds = [
             denied(),
             plan(grant(), false),
             denied(),
             lacks(BlockedBy::PoolLimit(1)),
-            lacks(BlockedBy::Room("cpu")),
+            lacks(BlockedBy::Capacity("cpu")),
             lacks(BlockedBy::PoolLimit(1)),
             lacks(BlockedBy::PoolLimit(2)),
         ];
@@ -458,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_dry_run_is_marked_and_what_follows_it_is_told_anew() {
-        let lack = || PodOutcome::Wait(BlockedBy::PoolLimit(1));
+        let lack = || PodOutcome::Blocked(BlockedBy::PoolLimit(1));
         let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
         let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
         assert_eq!(is_marked, [true, true, false], "{told:?}");
@@ -467,12 +475,12 @@ mod tests {
     fn never_started(why: &str) -> BurstPlan {
         let plan = plan(grant(), false);
         BurstPlan {
-            rescues: vec![NeverStarted {
+            never_started: vec![NeverStarted {
                 pod: plan.decisions[0].pod.clone(),
                 action: RescueAction::Delete,
                 owner: None,
                 why: why.to_owned(),
-                fault: None,
+                template_fault: None,
             }],
             ..plan
         }
@@ -500,10 +508,10 @@ mod tests {
         });
         let (mut teller, telling) = EventPublisher::new(Client::new(service, "default"), "us");
         let telling = tokio::spawn(telling);
-        let lack = plan(PodOutcome::Wait(BlockedBy::PoolLimit(1)), false);
+        let lack = plan(PodOutcome::Blocked(BlockedBy::PoolLimit(1)), false);
         let mut sent_after = async |code_now: u16| {
             code.store(code_now, Ordering::Relaxed);
-            teller.tell(&lack);
+            teller.publish_plan(&lack);
             tokio::time::sleep(Duration::from_secs(60)).await;
             sent.swap(0, Ordering::Relaxed)
         };
@@ -523,8 +531,8 @@ mod tests {
         assert_eq!(told(std::slice::from_ref(&planned)), Vec::<String>::new());
         let client = fixtures::context("http://127.0.0.1:1").client.clone();
         let (teller, _telling) = EventPublisher::new(client, "us");
-        assert_eq!(teller.queue.capacity(), BACKLOG);
-        teller.granted().tell(&planned.decisions[0]);
-        assert_eq!(teller.queue.capacity(), BACKLOG - 1);
+        assert_eq!(teller.queue.capacity(), QUEUE_CAPACITY);
+        teller.granted().notify(&planned.decisions[0]);
+        assert_eq!(teller.queue.capacity(), QUEUE_CAPACITY - 1);
     }
 }

@@ -17,7 +17,7 @@ use crate::burst::{LeaderState, Leadership};
 use crate::telemetry::ServerClock;
 
 /// How long a write without an answer may still take effect: API servers give up on a request after one minute.
-pub(super) const DOUBT: Duration = Duration::from_secs(60);
+pub(super) const UNCONFIRMED_WRITE_TTL: Duration = Duration::from_secs(60);
 
 /// The leader that the pool's status names.
 pub(super) fn leader(pool: &BurstPool) -> Option<&str> {
@@ -31,13 +31,13 @@ pub(super) struct PoolLeaderState {
     pub(super) uid: Option<String>,
     /// The identity of this instance in this term.
     pub(super) identity: String,
-    pub(super) memory: LeaderState,
-    pub(super) granting: InFlightGrants,
+    pub(super) leader_state: LeaderState,
+    pub(super) in_flight: InFlightGrants,
     /// Whether the pool's status names this identity as the leader.
     pub(super) is_claimed: bool,
     /// Whether the pool's pods have been listed since the claim.
     pub(super) is_counted: bool,
-    pub(super) doubt: UnconfirmedWrite,
+    pub(super) unconfirmed_write: UnconfirmedWrite,
     /// How many writes of its status the API server has refused in a row.
     pub(super) refused: u32,
 }
@@ -65,36 +65,36 @@ impl UnconfirmedWrite {
     pub(super) fn read(&mut self, pool: &BurstPool) {
         let is_open = self.is_open(pool);
         self.0
-            .take_if(|(_, since)| is_open && since.elapsed() >= DOUBT);
+            .take_if(|(_, since)| is_open && since.elapsed() >= UNCONFIRMED_WRITE_TTL);
     }
 }
 
 impl PoolLeaderState {
     pub(super) fn of(pool: &BurstPool, terms: &mut TermCounter) -> Self {
-        let mut memory = LeaderState::default();
+        let mut leader_state = LeaderState::default();
         if condition::is_true(pool, SPILLING) {
-            memory.found_a_peak(terms.clock.steady());
+            leader_state.record_peak(terms.clock.steady());
         }
         Self {
             uid: pool.uid(),
             identity: terms.begin(),
-            memory,
+            leader_state,
             ..Self::default()
         }
     }
 
     /// Records the answers of grants. Returns whether the pool may be planned: not while grants are in flight
     /// that were reserved for another pool of the same name, or in a term that has ended.
-    pub(super) fn hear(&mut self, pool: &BurstPool) -> bool {
-        self.granting.hear(&mut self.memory);
+    pub(super) fn drain_results(&mut self, pool: &BurstPool) -> bool {
+        self.in_flight.drain_results(&mut self.leader_state);
         let is_same = self.uid == pool.uid() && leader(pool) == Some(self.identity.as_str());
-        is_same || self.granting.is_done()
+        is_same || self.in_flight.is_done()
     }
 
     /// Compares the leader in the pool's status with this term. If another instance has claimed the pool, a new
     /// term begins; if this instance still holds the Lease, it claims and counts the pool again. The other
     /// instance did not know that it had lost the Lease.
-    pub(super) fn led_by(
+    pub(super) fn update_leadership(
         &mut self,
         leader: Option<&str>,
         name: &str,
@@ -119,14 +119,14 @@ impl PoolLeaderState {
 /// reservation of an earlier one.
 pub(super) struct TermCounter {
     pub(super) instance: String,
-    pub(super) begun: u64,
+    pub(super) terms_begun: u64,
     pub(super) clock: Arc<ServerClock>,
 }
 
 impl TermCounter {
     pub(super) fn begin(&mut self) -> String {
-        self.begun += 1;
-        format!("{}-{}", self.instance, self.begun)
+        self.terms_begun += 1;
+        format!("{}-{}", self.instance, self.terms_begun)
     }
 }
 
@@ -150,12 +150,12 @@ mod tests {
     fn a_pool_that_was_taken_from_us_is_claimed_and_counted_anew_in_another_term() {
         let mut terms = TermCounter {
             instance: "us".to_owned(),
-            begun: 0,
+            terms_begun: 0,
             clock: Arc::default(),
         };
         let mut state = PoolLeaderState::of(&pool("1"), &mut terms);
         let mut says = |state: &mut PoolLeaderState, leader: Option<&str>| {
-            state.led_by(leader, "shop", &mut terms)
+            state.update_leadership(leader, "shop", &mut terms)
         };
         assert_eq!(says(&mut state, None), Leadership::Unclaimed);
         assert_eq!(says(&mut state, Some("us-1")), Leadership::Uncounted);
@@ -170,17 +170,22 @@ mod tests {
     fn who_begins_to_lead_in_a_peak_goes_on_with_it() {
         let mut terms = TermCounter {
             instance: "us".to_owned(),
-            begun: 0,
+            terms_begun: 0,
             clock: Arc::default(),
         };
         let mut shop = pool("1");
-        assert_eq!(PoolLeaderState::of(&shop, &mut terms).memory.busy(), None);
+        assert_eq!(
+            PoolLeaderState::of(&shop, &mut terms)
+                .leader_state
+                .last_peak(),
+            None
+        );
         let peak = condition::condition(SPILLING, true, "Fading", "", None, Timestamp::now());
         shop.status.get_or_insert_default().conditions.push(peak);
         assert!(
             PoolLeaderState::of(&shop, &mut terms)
-                .memory
-                .busy()
+                .leader_state
+                .last_peak()
                 .is_some()
         );
     }
@@ -193,7 +198,7 @@ mod tests {
         doubt.open(&pool("1"));
         assert!(doubt.is_open(&pool("1")) && !doubt.is_open(&pool("2")));
         doubt.read(&pool("1"));
-        tokio::time::advance(DOUBT).await;
+        tokio::time::advance(UNCONFIRMED_WRITE_TTL).await;
         assert!(doubt.is_open(&pool("1")), "a watch may be late");
         doubt.read(&pool("2"));
         assert!(doubt.is_open(&pool("1")));

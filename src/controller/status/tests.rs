@@ -175,7 +175,7 @@ fn peak(limited: Option<&str>, is_dry_run: bool) -> ConditionState {
     };
     let summary = PlanSummary {
         counts,
-        peak: PeakState::On,
+        peak: PeakState::Active,
         limited: limited.map(str::to_owned),
         is_dry_run,
         ..PlanSummary::default()

@@ -37,16 +37,16 @@ use crate::api::{BurstPool, FiringAlert};
 use crate::trigger::alert::{self, ActiveAlerts, AlertNotice};
 
 /// The largest request body that is read, in bytes: enough for hundreds of alerts.
-const LONGEST: usize = 1 << 20;
+const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// The timeout for receiving a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take when the receiver ends. It is shorter than the time after which
 /// another replica may lead.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// The most connections at the same time; further ones wait to be accepted.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// How soon listening is tried again after it failed.
-const AGAIN: Duration = Duration::from_secs(5);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The settings of the receiver.
 #[derive(Clone, Debug)]
@@ -65,12 +65,12 @@ type AlertKey = (String, String);
 pub(super) struct FiringAlerts {
     firing: Mutex<BTreeMap<AlertKey, ActiveAlerts>>,
     /// Why no alerts can arrive; `None` if they can. Also notified when alerts have arrived.
-    deaf: watch::Sender<Option<String>>,
+    receiver_error: watch::Sender<Option<String>>,
 }
 
 impl FiringAlerts {
     /// Adds a trigger with the alerts that its status has. Changes nothing if the trigger is known already.
-    pub fn know(&self, key: &AlertKey, kept: &[FiringAlert]) {
+    pub fn register(&self, key: &AlertKey, kept: &[FiringAlert]) {
         let mut firing = self.lock();
         firing
             .entry(key.clone())
@@ -88,18 +88,18 @@ impl FiringAlerts {
     }
 
     /// Records whether alerts can arrive: `None` if they can, or else why not.
-    pub fn hears(&self, why_not: Option<String>) {
-        self.deaf.send_replace(why_not);
+    pub fn set_receiver_error(&self, why_not: Option<String>) {
+        self.receiver_error.send_replace(why_not);
     }
 
     /// Why no alerts can arrive; `None` if they can.
-    pub fn deaf(&self) -> Option<String> {
-        self.deaf.borrow().clone()
+    pub fn receiver_error(&self) -> Option<String> {
+        self.receiver_error.borrow().clone()
     }
 
     /// Changes whenever alerts have arrived, or whether they can arrive has changed.
     pub fn changed(&self) -> watch::Receiver<Option<String>> {
-        self.deaf.subscribe()
+        self.receiver_error.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AlertKey, ActiveAlerts>> {
@@ -135,7 +135,7 @@ impl AlertRefusal {
         }
     }
 
-    fn words(&self) -> String {
+    fn message(&self) -> String {
         match self {
             Self::Unauthenticated => {
                 "a bearer token is needed: that of --alerts-token-file".to_owned()
@@ -144,8 +144,8 @@ impl AlertRefusal {
                 "the pools' triggers are not all known yet, or this replica ends: send again"
                     .to_owned()
             }
-            Self::TooLarge => format!("more than {LONGEST} bytes"),
-            Self::TooSlow => format!("the body did not come within {PATIENCE:?}"),
+            Self::TooLarge => format!("more than {MAX_REQUEST_BYTES} bytes"),
+            Self::TooSlow => format!("the body did not come within {READ_TIMEOUT:?}"),
             Self::Malformed(why) => why.clone(),
             Self::WrongPath => "alerts are sent to /alerts".to_owned(),
             Self::WrongMethod => "alerts are sent by POST".to_owned(),
@@ -170,25 +170,28 @@ pub(super) async fn serve(
     loop {
         match TcpListener::bind(settings.listen).await {
             Ok(listener) => {
-                shared.alerts.hears(None);
+                shared.alerts.set_receiver_error(None);
                 return accept(&listener, &router, cancel).await;
             }
             Err(error) => {
                 let address = settings.listen;
                 tracing::error!(%address, %error, "listening for alerts");
                 let why = format!("the operator cannot listen for alerts at {address}: {error}");
-                shared.alerts.hears(Some(why));
+                shared.alerts.set_receiver_error(Some(why));
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(BIND_RETRY_INTERVAL) => {}
             () = cancel.cancelled() => return,
         }
     }
 }
 
 async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationToken) {
-    let (tasks, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
+    let (tasks, room) = (
+        TaskTracker::new(),
+        Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+    );
     tracing::info!(address = ?listener.local_addr(), "taking in alerts");
     loop {
         let next = async {
@@ -211,7 +214,7 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
             server
                 .http1()
                 .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE);
+                .header_read_timeout(READ_TIMEOUT);
             let connection = server.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             tokio::select! {
@@ -242,20 +245,20 @@ fn router(receiver: Receiver) -> Router {
     let refuse = |refusal: AlertRefusal| {
         move |State(receiver): State<Receiver>| async move { receiver.refuse(&refusal) }
     };
-    let alerts = post(take).fallback(refuse(AlertRefusal::WrongMethod));
+    let alerts = post(receive_alerts).fallback(refuse(AlertRefusal::WrongMethod));
     Router::new()
         .route("/alerts", alerts)
         .fallback(refuse(AlertRefusal::WrongPath))
         .with_state(receiver)
 }
 
-async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn receive_alerts(State(receiver): State<Receiver>, request: Request) -> Response {
     match receiver.read(request).await {
         Ok(notices) => {
             // Once the receiver ends, a pool's status may not get the alerts: the sender must retry at the next
             // leader.
             let is_ending = receiver.cancel.is_cancelled();
-            if !is_ending && receiver.shared.take(&notices, Timestamp::now()) {
+            if !is_ending && receiver.shared.apply_notices(&notices, Timestamp::now()) {
                 StatusCode::OK.into_response()
             } else {
                 // The retry delivers the same alerts again, which changes nothing.
@@ -270,17 +273,17 @@ impl Receiver {
     /// Authenticates the sender before it reads any of the body.
     async fn read(&self, request: Request) -> Result<Vec<AlertNotice>, AlertRefusal> {
         let (head, body) = request.into_parts();
-        self.admit(&head.headers).await?;
+        self.authenticate(&head.headers).await?;
         let announced = head.headers.get(http::header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > LONGEST) {
+        if announced.is_some_and(|length| length > MAX_REQUEST_BYTES) {
             return Err(AlertRefusal::TooLarge);
         }
         let body = read_all(body).await?;
         alert::read(&body).map_err(AlertRefusal::Malformed)
     }
 
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), AlertRefusal> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<(), AlertRefusal> {
         let token = tokio::fs::read_to_string(&self.token_file).await;
         let token = token.map_err(|error| AlertRefusal::NoToken(error.to_string()))?;
         if token.trim().is_empty() {
@@ -308,12 +311,12 @@ impl Receiver {
         } else {
             tracing::debug!(reason, "refusing alerts");
         }
-        (status, format!("{}\n", refusal.words())).into_response()
+        (status, format!("{}\n", refusal.message())).into_response()
     }
 }
 
 async fn read_all(body: Body) -> Result<bytes::Bytes, AlertRefusal> {
-    match tokio::time::timeout(PATIENCE, to_bytes(body, LONGEST)).await {
+    match tokio::time::timeout(READ_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             let error = error.into_inner();
@@ -333,13 +336,13 @@ impl TriggerContext {
     /// Records the alerts of a request for every trigger that they match. Returns `false` if one of these
     /// triggers has not started or the pools have not been listed yet: the sender must then retry, or that
     /// trigger would miss the alerts.
-    fn take(&self, notices: &[AlertNotice], now: Timestamp) -> bool {
+    fn apply_notices(&self, notices: &[AlertNotice], now: Timestamp) -> bool {
         // Checked first: otherwise a pool that is listed in between would be missed.
         let are_listed = self.stores.missing().is_empty();
         let pools = self.stores.all_pools();
-        let (any, missed) = give(&pools, &mut self.alerts.lock(), notices, now);
+        let (any, missed) = dispatch_notices(&pools, &mut self.alerts.lock(), notices, now);
         if any {
-            self.alerts.deaf.send_modify(|_| {});
+            self.alerts.receiver_error.send_modify(|_| {});
         }
         if let Some((pool, trigger)) = &missed {
             tracing::warn!(
@@ -354,7 +357,7 @@ impl TriggerContext {
 
 /// Records the alerts for every trigger that they match. Returns whether any trigger changed, and a matching
 /// trigger that has not started. A trigger that cannot start must not keep the alerts from the others.
-fn give(
+fn dispatch_notices(
     pools: &[Arc<BurstPool>],
     firing: &mut BTreeMap<AlertKey, ActiveAlerts>,
     notices: &[AlertNotice],
@@ -367,7 +370,7 @@ fn give(
             let Some(spec) = &trigger.alert else { continue };
             let key = (name.clone(), trigger.name.clone());
             if let Some(firing) = firing.get_mut(&key) {
-                any |= firing.take(spec, notices, now);
+                any |= firing.apply(spec, notices, now);
             } else if pool.metadata.deletion_timestamp.is_none()
                 && notices.iter().any(|notice| alert::matches(spec, notice))
             {

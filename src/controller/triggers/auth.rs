@@ -20,7 +20,7 @@ pub(super) struct PrometheusAuth {
     /// The Secret's resource version.
     pub version: Option<String>,
     /// Values that no message may contain.
-    pub hidden: Vec<String>,
+    pub secrets: Vec<String>,
 }
 
 /// Keys that are valid only together.
@@ -107,7 +107,7 @@ impl PrometheusAuth {
             identity,
             ca: pem("ca.crt"),
             version,
-            hidden,
+            secrets: hidden,
         };
         if auth.header.is_none() && auth.identity.is_none() && auth.ca.is_none() {
             return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());

@@ -38,16 +38,16 @@ use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerStatus};
 use crate::telemetry::Metrics;
 use crate::trigger::{TriggerState, decide};
 use alerts::FiringAlerts;
-pub(super) use scaling::Scaling;
+pub(super) use scaling::ScalingState;
 pub(super) use status::{ConditionUpdate, TriggerStatusView, conditions};
 
 /// The longest wait between two evaluations of a schedule: the machine's clock may be set in between.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The states of the triggers, by pool and trigger name.
 pub type TriggerStates = BTreeMap<String, BTreeMap<String, TriggerState>>;
 /// The results of scaling, by pool and workload.
-type ScalingStates = BTreeMap<String, BTreeMap<String, Scaling>>;
+type ScalingStates = BTreeMap<String, BTreeMap<String, ScalingState>>;
 
 /// The triggers of all pools.
 pub struct TriggerTasks {
@@ -66,12 +66,12 @@ struct TriggerContext {
     /// The hosts of Azure Monitor.
     monitor_hosts: Vec<String>,
     /// Cancelled when this instance stops leading or shuts down: no task may then call or write.
-    over: CancellationToken,
+    shutdown: CancellationToken,
     readings: watch::Sender<TriggerStates>,
     scalings: watch::Sender<ScalingStates>,
     /// Notified of changes that a status should report at once. Changed values alone wait for the next status
     /// update.
-    notable: watch::Sender<()>,
+    status_changed: watch::Sender<()>,
 }
 
 /// The tasks of a pool.
@@ -113,10 +113,10 @@ impl TriggerTasks {
             metrics: parts.metrics,
             alerts: FiringAlerts::default(),
             monitor_hosts: parts.monitor_hosts,
-            over: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
             readings: watch::Sender::default(),
             scalings: watch::Sender::default(),
-            notable: watch::Sender::default(),
+            status_changed: watch::Sender::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -132,8 +132,8 @@ impl TriggerTasks {
     }
 
     /// Changes whenever a status should be written.
-    pub(super) fn notable(&self) -> watch::Receiver<()> {
-        self.shared.notable.subscribe()
+    pub(super) fn subscribe_status_changes(&self) -> watch::Receiver<()> {
+        self.shared.status_changed.subscribe()
     }
 
     /// Starts the tasks that the spec asks for, and ends those that it does not ask for.
@@ -150,7 +150,7 @@ impl TriggerTasks {
                 cancel.cancel();
                 let mut others = pool.spec.triggers.iter();
                 let other = others.find(|other| other.name == *trigger);
-                if other.is_none_or(|other| !goes_on(spec, other)) {
+                if other.is_none_or(|other| !keeps_state(spec, other)) {
                     self.shared.forget(&name, trigger);
                 }
             }
@@ -170,7 +170,7 @@ impl TriggerTasks {
     }
 
     /// What a pool's status reports about triggers and scaling.
-    pub(super) fn told(&self, pool: &BurstPool) -> TriggerStatusView {
+    pub(super) fn status_view(&self, pool: &BurstPool) -> TriggerStatusView {
         let name = pool.name_any();
         let readings = self.shared.readings.borrow();
         let standings = readings.get(&name);
@@ -206,16 +206,16 @@ impl TriggerTasks {
 
     /// Ends all tasks, and prevents new ones.
     pub(super) async fn stop(&self) {
-        self.shared.over.cancel();
+        self.shared.shutdown.cancel();
         for (_, running) in self.pools.lock().await.drain() {
             running.stop().await;
         }
     }
 
     /// Records that no alerts can arrive, because no listen address is configured.
-    pub(super) fn receive_nothing(&self) {
+    pub(super) fn disable_receiver(&self) {
         let why = "the operator runs without --alerts-listen: no alert reaches it";
-        self.shared.alerts.hears(Some(why.to_owned()));
+        self.shared.alerts.set_receiver_error(Some(why.to_owned()));
     }
 
     /// Receives alerts until `cancel`.
@@ -249,7 +249,7 @@ impl TriggerContext {
         kept: Option<TriggerStatus>,
         tasks: &TaskTracker,
     ) -> CancellationToken {
-        let cancel = self.over.child_token();
+        let cancel = self.shutdown.child_token();
         let one = TriggerTask {
             shared: self.clone(),
             pool: pool.to_owned(),
@@ -270,11 +270,11 @@ impl TriggerContext {
         });
         let (until, trigger) = (cancel.clone(), trigger.clone());
         if trigger.alert.is_some() {
-            self.alerts.know(&one.key(), &one.standing().alerts);
+            self.alerts.register(&one.key(), &one.state().alerts);
         }
         tasks.spawn(async move {
             tokio::select! {
-                () = one.follow(&trigger) => {}
+                () = one.run(&trigger) => {}
                 () = until.cancelled() => {}
             }
         });
@@ -308,10 +308,10 @@ impl TriggerTask {
         (self.pool.clone(), self.trigger.clone())
     }
 
-    async fn follow(&self, trigger: &Trigger) {
+    async fn run(&self, trigger: &Trigger) {
         if let Some(spec) = &trigger.prometheus {
             let on_error = trigger.on_error.clone().unwrap_or_default();
-            prometheus::follow(self, spec, &on_error).await;
+            prometheus::run(self, spec, &on_error).await;
         } else if let Some(spec) = &trigger.schedule {
             self.schedule(spec).await;
         } else if let Some(spec) = &trigger.alert {
@@ -322,7 +322,7 @@ impl TriggerTask {
     async fn schedule(&self, spec: &Schedule) {
         loop {
             let now = Timestamp::now();
-            let (standing, next) = decide::schedule(spec, &self.standing(), now);
+            let (standing, next) = decide::schedule(spec, &self.state(), now);
             self.publish(&standing);
             sleep_until(next, now).await;
         }
@@ -333,10 +333,10 @@ impl TriggerTask {
         loop {
             let now = Timestamp::now();
             let firing = self.shared.alerts.of(&self.key());
-            let before = self.standing();
+            let before = self.state();
             let mut standing = decide::alert(spec, &firing, &before, now);
-            if let Some(why) = self.shared.alerts.deaf() {
-                standing = standing.unheard(why, before.unknown_since.unwrap_or(now));
+            if let Some(why) = self.shared.alerts.receiver_error() {
+                standing = standing.unreachable(why, before.unknown_since.unwrap_or(now));
             }
             self.publish(&standing);
             tokio::select! {
@@ -348,7 +348,7 @@ impl TriggerTask {
     }
 
     /// The current state.
-    fn standing(&self) -> TriggerState {
+    fn state(&self) -> TriggerState {
         let readings = self.shared.readings.borrow();
         let standing = readings
             .get(&self.pool)
@@ -360,7 +360,7 @@ impl TriggerTask {
     /// for good.
     fn publish(&self, standing: &TriggerState) {
         let (active, value) = (standing.active, standing.value);
-        let before = self.standing();
+        let before = self.state();
         let turned = before.active != active;
         let notable = turned
             || before.since != standing.since
@@ -389,13 +389,13 @@ impl TriggerTask {
             self.shared.stores.changed.notify_one();
         }
         if notable {
-            self.shared.notable.send_replace(());
+            self.shared.status_changed.send_replace(());
         }
     }
 }
 
 /// Whether a changed trigger keeps its state: it has the same kind and, for alerts, the same labels.
-fn goes_on(before: &Trigger, now: &Trigger) -> bool {
+fn keeps_state(before: &Trigger, now: &Trigger) -> bool {
     let of_alerts = |one: &Trigger| one.alert.as_ref().map(|alert| alert.match_labels.clone());
     let kind = |one: &Trigger| (one.prometheus.is_some(), one.schedule.is_some());
     kind(before) == kind(now) && of_alerts(before) == of_alerts(now)
@@ -406,7 +406,7 @@ async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
     let left = then.and_then(|then| Duration::try_from(then.duration_since(now)).ok());
     // Timers count whole milliseconds: without the extra one, the sleep could end too early.
     let left = left.map(|left| left + Duration::from_millis(1));
-    tokio::time::sleep(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)).await;
+    tokio::time::sleep(left.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL)).await;
 }
 
 #[cfg(test)]

@@ -28,16 +28,16 @@ use crate::trigger::answer::{self, MetricValue};
 use crate::trigger::{QueryError, decide};
 
 /// The timeout of a call to the API server, and of a request for an Azure token.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes: one value and its labels need far less.
-const LONGEST: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 /// The longest excerpt of a connection's error that a status shows, in characters.
-const MOST: usize = 300;
+const MAX_ERROR_CHARS: usize = 300;
 
 /// Queries at the trigger's interval, at least 1 s.
-pub(super) async fn follow(one: &TriggerTask, spec: &Prometheus, on_error: &OnError) {
+pub(super) async fn run(one: &TriggerTask, spec: &Prometheus, on_error: &OnError) {
     let mut asker = PrometheusQuerier {
-        one,
+        task: one,
         spec,
         ready: None,
     };
@@ -50,24 +50,18 @@ pub(super) async fn follow(one: &TriggerTask, spec: &Prometheus, on_error: &OnEr
         let read = asker.ask().await;
         let (pool, trigger) = (&one.pool, &one.trigger);
         let metrics = &one.shared.metrics;
-        metrics.asked(pool, trigger, began.elapsed(), read.is_ok());
+        metrics.record_query(pool, trigger, began.elapsed(), read.is_ok());
         if let Err(why) = &read {
             tracing::debug!(pool, trigger, ?why, "asking Prometheus");
         }
         let now = Timestamp::now();
-        one.publish(&decide::prometheus(
-            spec,
-            on_error,
-            &one.standing(),
-            read,
-            now,
-        ));
+        one.publish(&decide::prometheus(spec, on_error, &one.state(), read, now));
     }
 }
 
 /// The connection of one trigger to Prometheus.
 struct PrometheusQuerier<'a> {
-    one: &'a TriggerTask,
+    task: &'a TriggerTask,
     spec: &'a Prometheus,
     /// An HTTP client, and the version of the Secret with which it was built.
     ready: Option<(Option<String>, reqwest::Client)>,
@@ -79,13 +73,13 @@ impl PrometheusQuerier<'_> {
         let mut auth = self.auth(&server).await?;
         let client = self.client(&auth)?;
         if self.spec.azure_credential {
-            let hosts = &self.one.shared.monitor_hosts;
+            let hosts = &self.task.shared.monitor_hosts;
             server
                 .check_azure_monitor(hosts)
                 .map_err(QueryError::Mistake)?;
             let token = self.token().await?;
             let words = token.to_str().unwrap_or_default().split(' ');
-            auth.hidden.extend(words.skip(1).map(str::to_owned));
+            auth.secrets.extend(words.skip(1).map(str::to_owned));
             auth.header = Some((AUTHORIZATION, token));
         }
         let patience = Duration::from(self.spec.timeout);
@@ -112,14 +106,14 @@ impl PrometheusQuerier<'_> {
                 "authSecretRef: serverAddress begins with http://, so that everyone on the way could read the \
                  credentials: use https://, or accept that by credentialsOverHTTP: true beside authSecretRef, \
                  in the prometheus block of trigger {}",
-                self.one.trigger
+                self.task.trigger
             )));
         }
-        let secrets: Api<Secret> = Api::namespaced(self.one.shared.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.task.shared.client.clone(), namespace);
         let what = format!("authSecretRef: Secret {namespace}/{name}");
-        let secret = match tokio::time::timeout(PATIENCE, secrets.get(name)).await {
+        let secret = match tokio::time::timeout(CALL_TIMEOUT, secrets.get(name)).await {
             Ok(Ok(secret)) => secret,
-            Ok(Err(kube::Error::Api(status))) if call::is_absent(&status) => {
+            Ok(Err(kube::Error::Api(status))) if call::is_object_not_found(&status) => {
                 return Err(format!("{what} does not exist").into());
             }
             Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
@@ -152,7 +146,7 @@ impl PrometheusQuerier<'_> {
     /// `azureCredential`.
     fn client(&mut self, auth: &PrometheusAuth) -> Result<reqwest::Client, String> {
         if self.spec.azure_credential {
-            return Ok(self.one.shared.azure.http());
+            return Ok(self.task.shared.azure.http());
         }
         if let Some((version, client)) = &self.ready
             && *version == auth.version
@@ -195,7 +189,8 @@ impl PrometheusQuerier<'_> {
 
     /// An `Authorization` header with a token of the operator's own identity, for Azure Monitor.
     async fn token(&self) -> Result<HeaderValue, String> {
-        let token = tokio::time::timeout(PATIENCE, self.one.shared.azure.monitor_token()).await;
+        let token =
+            tokio::time::timeout(CALL_TIMEOUT, self.task.shared.azure.monitor_token()).await;
         let token =
             token.map_err(|_| "azureCredential: Azure gives no token in time".to_owned())?;
         token.map_err(|error| format!("azureCredential: no token: {error}"))
@@ -225,7 +220,7 @@ async fn query(
     }
     let failed = |error: reqwest::Error| {
         // The error can quote the server, such as the names in its certificate.
-        let why = answer::quote(&chain(&error.without_url()), MOST, &auth.hidden);
+        let why = answer::quote(&chain(&error.without_url()), MAX_ERROR_CHARS, &auth.secrets);
         format!("Prometheus cannot be asked: {why}")
     };
     let response = request.send().await.map_err(failed)?;
@@ -233,14 +228,14 @@ async fn query(
     let (mut body, mut parts) = (BytesMut::new(), response.bytes_stream());
     while let Some(part) = parts.next().await {
         body.extend_from_slice(&part.map_err(failed)?);
-        if body.len() > LONGEST {
+        if body.len() > MAX_RESPONSE_BYTES {
             return Err(
                 "Prometheus' answer is longer than 1 MiB: aggregate the query to one value"
                     .to_owned(),
             );
         }
     }
-    answer::read(status, &body, &auth.hidden)
+    answer::read(status, &body, &auth.secrets)
 }
 
 /// Whether this is a valid name of an object or a namespace in Kubernetes: it becomes part of a path, and of

@@ -18,16 +18,16 @@ use crate::burst::assign::by_age;
 use crate::node::call;
 
 /// The timeout of a call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether another autoscaler sets a target's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) enum OtherAutoscaler {
     /// No other one does.
     #[default]
-    Nobody,
+    NoneFound,
     /// This one does, as text.
-    Somebody(String),
+    Found(String),
     /// Unknown, for this reason.
     Unknown(String),
 }
@@ -45,12 +45,15 @@ pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<Stri
     ] {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &target.namespace, &resource);
-        let listed = call::in_time(PATIENCE, objects.list(&all)).await;
+        let listed = call::with_timeout(CALL_TIMEOUT, objects.list(&all)).await;
         if is_not_served(client, &resource.group, &listed).await {
             continue;
         }
-        let listed = said(&format!("{kind}s"), &target.namespace, listed)?;
-        if let Some(object) = listed.iter().find(|object| aims_at(target, object, usual)) {
+        let listed = listed_items(&format!("{kind}s"), &target.namespace, listed)?;
+        if let Some(object) = listed
+            .iter()
+            .find(|object| scales_target(target, object, usual))
+        {
             return Ok(Some(format!(
                 "{kind} {}/{} has the same target: remove it, or the workload's scale",
                 target.namespace,
@@ -62,7 +65,7 @@ pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<Stri
 }
 
 /// Whether the object scales the target; `usual` are the default API version and kind of its `scaleTargetRef`.
-fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
+fn scales_target(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
     let aim = &object.data["spec"]["scaleTargetRef"];
     let text = |field: &str, usual: &str| {
         let text = aim.get(field).and_then(Value::as_str);
@@ -81,9 +84,9 @@ async fn is_not_served<K: Clone>(
     listed: &ListedAutoscalers<K>,
 ) -> bool {
     match listed {
-        Err(kube::Error::Api(status)) if call::is_absent(status) => true,
+        Err(kube::Error::Api(status)) if call::is_object_not_found(status) => true,
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            let served = call::in_time(PATIENCE, client.list_api_groups()).await;
+            let served = call::with_timeout(CALL_TIMEOUT, client.list_api_groups()).await;
             served.is_ok_and(|served| served.groups.iter().all(|one| one.name != group))
         }
         _ => false,
@@ -93,7 +96,7 @@ async fn is_not_served<K: Clone>(
 type ListedAutoscalers<K> = kube::Result<ObjectList<K>>;
 
 /// The objects of a list.
-fn said<K: Clone>(
+fn listed_items<K: Clone>(
     kind: &str,
     namespace: &str,
     listed: ListedAutoscalers<K>,
@@ -260,7 +263,7 @@ mod tests {
             let object = json!({"metadata": {"name": "a"}, "spec": {
                 "scaleTargetRef": aim, "minReplicas": "a novelty"}});
             let object: DynamicObject = serde_json::from_value(object).expect("an object");
-            aims_at(&target, &object, usual)
+            scales_target(&target, &object, usual)
         };
         let (autoscaler, scaled_object) = (("", ""), ("apps/v1", "Deployment"));
         let whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});

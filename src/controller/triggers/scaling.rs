@@ -26,13 +26,13 @@ use crate::scale::{self, DesiredReplicas, ReplicaStep, ScalingHistory, TriggerRe
 use crate::trigger::ReplicaProposal;
 
 /// How often a workload is evaluated if nothing changes: the interval of the `HorizontalPodAutoscaler`.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(15);
 /// Debounce of changed trigger states.
-const SETTLE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How soon a workload is evaluated again after its write conflicted with another.
-const SOON: Duration = Duration::from_secs(1);
+const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The timeout of a call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a pool's spec asks for a workload.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +47,11 @@ pub(super) struct ScalingRequest {
 
 /// The result of evaluating a workload's scaling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) struct Scaling {
+pub(in crate::controller) struct ScalingState {
     /// The workload's part of the status.
     pub status: ScaleStatus,
     /// Another autoscaler that sets the replicas.
-    pub rival: OtherAutoscaler,
+    pub other_autoscaler: OtherAutoscaler,
     /// An error in the spec, as text.
     pub mistake: Option<String>,
 }
@@ -102,7 +102,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
         let is_new = !running.scalings.contains_key(&workload.name);
         if let Some(asked) = asked(&workload.name).filter(|_| is_new) {
             let (sender, receiver) = watch::channel(asked);
-            let cancel = shared.over.child_token();
+            let cancel = shared.shutdown.child_token();
             let one = WorkloadScaler {
                 until: cancel.clone(),
                 shared: shared.clone(),
@@ -114,7 +114,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
             let until = cancel.clone();
             running.tasks.spawn(async move {
                 tokio::select! {
-                    () = one.follow(receiver) => {}
+                    () = one.run(receiver) => {}
                     () = until.cancelled() => {}
                 }
             });
@@ -137,31 +137,35 @@ struct WorkloadScaler {
 }
 
 impl WorkloadScaler {
-    async fn follow(mut self, mut asked: watch::Receiver<ScalingRequest>) {
+    async fn run(mut self, mut asked: watch::Receiver<ScalingRequest>) {
         let mut readings = self.shared.readings.subscribe();
         loop {
             readings.borrow_and_update();
             let wanted = asked.borrow_and_update().clone();
-            let known = self.wishes(&wanted);
-            let scaling = self.once(&wanted).await;
-            let again = if scaling.is_some() { LOOK_AGAIN } else { SOON };
+            let known = self.proposals(&wanted);
+            let scaling = self.reconcile_once(&wanted).await;
+            let again = if scaling.is_some() {
+                RESYNC_INTERVAL
+            } else {
+                CONFLICT_RETRY_INTERVAL
+            };
             if let Some(scaling) = scaling {
-                self.tell(&scaling);
+                self.publish(&scaling);
             }
             // Wake up only for the triggers that this workload names: `readings` has those of all pools. The
             // senders outlive this task.
             let others = async {
-                while readings.changed().await.is_ok() && self.wishes(&wanted) == known {}
+                while readings.changed().await.is_ok() && self.proposals(&wanted) == known {}
             };
             tokio::select! {
-                () = others => tokio::time::sleep(SETTLE).await,
+                () = others => tokio::time::sleep(DEBOUNCE).await,
                 _ = asked.changed() => {}
                 () = tokio::time::sleep(again) => {}
             }
         }
     }
 
-    fn tell(&self, scaling: &Scaling) {
+    fn publish(&self, scaling: &ScalingState) {
         let changed = self.shared.scalings.send_if_modified(|all| {
             // As with a trigger: a late result must not bring a removed workload back.
             if self.until.is_cancelled() {
@@ -174,52 +178,52 @@ impl WorkloadScaler {
         if changed {
             let (pool, workload) = (&self.pool, &self.workload);
             tracing::debug!(pool, workload, ?scaling, "scaling");
-            self.shared.notable.send_replace(());
+            self.shared.status_changed.send_replace(());
         }
     }
 
     /// Evaluates once, and writes if the replicas must change. Returns `None` if another evaluation is needed
     /// soon.
-    async fn once(&mut self, asked: &ScalingRequest) -> Option<Scaling> {
-        let rival = self.rival(&asked.target).await;
+    async fn reconcile_once(&mut self, asked: &ScalingRequest) -> Option<ScalingState> {
+        let rival = self.find_other_autoscaler(&asked.target).await;
         let mut named = asked.scale.triggers.iter();
         if let Some(unknown) = named.find(|name| !asked.triggers.contains(name)) {
             let mistake = format!(
                 "workload {}: scale.triggers names '{unknown}', which spec.triggers does not have: nothing is written",
                 self.workload
             );
-            return Some(Scaling {
-                status: says(&mistake),
+            return Some(ScalingState {
+                status: status_with_message(&mistake),
                 mistake: Some(mistake),
-                rival,
+                other_autoscaler: rival,
             });
         }
-        if let OtherAutoscaler::Somebody(why) | OtherAutoscaler::Unknown(why) = &rival {
-            if matches!(rival, OtherAutoscaler::Somebody(_)) {
+        if let OtherAutoscaler::Found(why) | OtherAutoscaler::Unknown(why) = &rival {
+            if matches!(rival, OtherAutoscaler::Found(_)) {
                 // The other autoscaler has its own history.
                 self.history = ScalingHistory::default();
             }
-            return Some(Scaling {
-                status: says(why),
-                rival,
+            return Some(ScalingState {
+                status: status_with_message(why),
+                other_autoscaler: rival,
                 mistake: None,
             });
         }
         match self.set(asked).await {
             Ok(status) => status.map(self::status),
-            Err(why) => Some(status(says(&why))),
+            Err(why) => Some(status(status_with_message(&why))),
         }
     }
 
-    async fn rival(&self, target: &Target) -> OtherAutoscaler {
+    async fn find_other_autoscaler(&self, target: &Target) -> OtherAutoscaler {
         let pools = self.shared.stores.all_pools();
         let pools = pools.iter().map(Arc::as_ref);
         if let Some(rival) = rivals::among_pools(pools, &self.pool, &self.workload, target) {
-            return OtherAutoscaler::Somebody(rival);
+            return OtherAutoscaler::Found(rival);
         }
         match rivals::find(&self.shared.client, target).await {
-            Ok(Some(rival)) => OtherAutoscaler::Somebody(rival),
-            Ok(None) => OtherAutoscaler::Nobody,
+            Ok(Some(rival)) => OtherAutoscaler::Found(rival),
+            Ok(None) => OtherAutoscaler::NoneFound,
             Err(why) => OtherAutoscaler::Unknown(why),
         }
     }
@@ -228,10 +232,10 @@ impl WorkloadScaler {
     async fn set(&mut self, asked: &ScalingRequest) -> Result<Option<ScaleStatus>, String> {
         let api = scales::api(&self.shared.client, &asked.target).await?;
         let scale = scales::get(&api, &asked.target).await?;
-        let (wishes, now) = (self.wishes(asked), Timestamp::now());
+        let (wishes, now) = (self.proposals(asked), Timestamp::now());
         let ScalingDecision {
             current,
-            wanted,
+            desired: wanted,
             step,
         } = decide(&asked.scale, &wishes, &scale, &mut self.history, now);
         let bounded = wanted
@@ -240,7 +244,7 @@ impl WorkloadScaler {
         let mut told = ScaleStatus {
             wanted: Some(i64::from(bounded)),
             trigger: wanted.trigger.clone(),
-            message: words(&wanted, &step),
+            message: decision_message(&wanted, &step),
         };
         if step.replicas == current {
             return Ok(Some(told));
@@ -264,26 +268,27 @@ impl WorkloadScaler {
             trigger = wanted.trigger,
             "scaled"
         );
-        self.announce(asked, &scale, current, &wanted, &step).await;
+        self.publish_event(asked, &scale, current, &wanted, &step)
+            .await;
         Ok(Some(told))
     }
 
     /// The proposals of the triggers that the workload names. A trigger without a state yet counts as unknown.
-    fn wishes(&self, asked: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
+    fn proposals(&self, asked: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
         let readings = self.shared.readings.borrow();
         let standings = readings.get(&self.pool);
         let wish = |name: &String| {
             let standing = standings.and_then(|standings| standings.get(name));
             (
                 name.clone(),
-                standing.map_or(ReplicaProposal::Keep, |standing| standing.wish),
+                standing.map_or(ReplicaProposal::Hold, |standing| standing.proposal),
             )
         };
         asked.scale.triggers.iter().map(wish).collect()
     }
 
     /// Publishes an Event on the target: the new replicas, and the trigger that asked for them.
-    async fn announce(
+    async fn publish_event(
         &self,
         asked: &ScalingRequest,
         scale: &Scale,
@@ -296,7 +301,7 @@ impl WorkloadScaler {
                 "trigger {trigger} of pool {} asks for {}",
                 self.pool, wanted.replicas
             ),
-            None if wanted.keeps.is_some() => "a trigger's value is not known".to_owned(),
+            None if wanted.held_by.is_some() => "a trigger's value is not known".to_owned(),
             None => format!("all triggers of pool {} are quiet", self.pool),
         };
         let why = step
@@ -324,7 +329,7 @@ impl WorkloadScaler {
         };
         let shared = &self.shared;
         let told = events::publish(&shared.client, &shared.reporter, &event, &about);
-        match tokio::time::timeout(PATIENCE, told).await {
+        match tokio::time::timeout(CALL_TIMEOUT, told).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
             Err(_) => tracing::warn!("writing an Event: the API server does not answer"),
@@ -337,7 +342,7 @@ struct ScalingDecision {
     /// The current `spec.replicas`.
     current: i32,
     /// What the triggers ask for.
-    wanted: DesiredReplicas,
+    desired: DesiredReplicas,
     /// The replicas to be set now.
     step: ReplicaStep,
 }
@@ -356,41 +361,41 @@ fn decide(
     let current = current.unwrap_or(0);
     let asks = wishes.iter().map(|(trigger, wish)| TriggerRequest {
         trigger,
-        wish: *wish,
+        proposal: *wish,
     });
     let asks: Vec<TriggerRequest<'_>> = asks.collect();
-    let wanted = scale::wanted(spec, &asks, current);
+    let wanted = scale::desired_replicas(spec, &asks, current);
     let step = scale::step(spec, history, current, wanted.replicas, now);
     ScalingDecision {
         current,
-        wanted,
+        desired: wanted,
         step,
     }
 }
 
-fn says(message: &str) -> ScaleStatus {
+fn status_with_message(message: &str) -> ScaleStatus {
     ScaleStatus {
         message: message.to_owned(),
         ..ScaleStatus::default()
     }
 }
 
-fn status(status: ScaleStatus) -> Scaling {
-    Scaling {
+fn status(status: ScaleStatus) -> ScalingState {
+    ScalingState {
         status,
-        ..Scaling::default()
+        ..ScalingState::default()
     }
 }
 
 /// The status message about a decision.
-fn words(wanted: &DesiredReplicas, step: &ReplicaStep) -> String {
+fn decision_message(wanted: &DesiredReplicas, step: &ReplicaStep) -> String {
     let mut parts: Vec<String> = Vec::new();
-    if let Some(trigger) = &wanted.keeps {
+    if let Some(trigger) = &wanted.held_by {
         parts.push(format!(
             "the value of trigger {trigger} is not known: nothing is taken away"
         ));
     }
-    if let Some(trigger) = &wanted.unsaid {
+    if let Some(trigger) = &wanted.without_replicas {
         parts.push(format!(
             "trigger {trigger} is active and says nothing of replicas: set its threshold or replicas"
         ));

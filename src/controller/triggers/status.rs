@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Scaling;
+use super::ScalingState;
 use super::rivals::OtherAutoscaler;
 use crate::api::condition::{CONFLICT, ConditionStatus, STALLED, TRIGGERS_HEALTHY};
 use crate::api::{BurstPool, ScaleStatus, TriggerStatus, WorkloadStatus};
@@ -18,18 +18,18 @@ pub(in crate::controller) struct TriggerStatusView {
     /// The triggers by name, in the pool's order, with their current state or that restored from the status.
     pub triggers: Vec<(String, TriggerState)>,
     /// The scaled workloads that have been evaluated, by name.
-    pub scalings: BTreeMap<String, Scaling>,
+    pub scalings: BTreeMap<String, ScalingState>,
 }
 
 /// The update of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum ConditionUpdate {
     /// Set it: status, reason and message.
-    This(ConditionStatus, &'static str, String),
+    Set(ConditionStatus, &'static str, String),
     /// Remove it.
-    Nothing,
+    Remove,
     /// Leave it as it is: this leader has not evaluated it yet.
-    AsBefore,
+    Keep,
 }
 
 impl TriggerStatusView {
@@ -75,16 +75,16 @@ pub(in crate::controller) fn conditions(
     told: &TriggerStatusView,
 ) -> [(&'static str, ConditionUpdate); 3] {
     if !is_followed(pool) {
-        return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, ConditionUpdate::Nothing));
+        return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, ConditionUpdate::Remove));
     }
     let unknown = told.triggers.iter().filter(|(_, one)| !one.is_known());
     let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.status(name).message));
     let healthy = match joined(unknown) {
-        _ if pool.spec.triggers.is_empty() => ConditionUpdate::Nothing,
-        Some(why) => ConditionUpdate::This(ConditionStatus::False, "ValueUnknown", why),
+        _ if pool.spec.triggers.is_empty() => ConditionUpdate::Remove,
+        Some(why) => ConditionUpdate::Set(ConditionStatus::False, "ValueUnknown", why),
         None => {
             let words = "every trigger's value is known".to_owned();
-            ConditionUpdate::This(ConditionStatus::True, "Known", words)
+            ConditionUpdate::Set(ConditionStatus::True, "Known", words)
         }
     };
     let wrong = told.triggers.iter().filter_map(|(name, standing)| {
@@ -94,9 +94,9 @@ pub(in crate::controller) fn conditions(
     let wrong = wrong.chain(told.scalings.values().filter_map(|one| one.mistake.clone()));
     let is_looked_at = scaled(pool).all(|one| told.scalings.contains_key(one));
     let stalled = match joined(wrong) {
-        Some(why) => ConditionUpdate::This(ConditionStatus::True, "InvalidSpec", why),
-        None if !is_looked_at => ConditionUpdate::AsBefore,
-        None => ConditionUpdate::Nothing,
+        Some(why) => ConditionUpdate::Set(ConditionStatus::True, "InvalidSpec", why),
+        None if !is_looked_at => ConditionUpdate::Keep,
+        None => ConditionUpdate::Remove,
     };
     [
         (TRIGGERS_HEALTHY, healthy),
@@ -108,16 +108,16 @@ pub(in crate::controller) fn conditions(
 /// The `Conflict` condition: known other autoscalers take precedence over unknown ones.
 fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
     if scaled(pool).next().is_none() {
-        return ConditionUpdate::Nothing;
+        return ConditionUpdate::Remove;
     }
     let said = |of: fn(&OtherAutoscaler) -> Option<&String>| {
         joined(told.scalings.iter().filter_map(|(name, scaling)| {
-            let words = of(&scaling.rival)?;
+            let words = of(&scaling.other_autoscaler)?;
             Some(format!("workload {name}: {words}"))
         }))
     };
     let somebody = said(|rival| match rival {
-        OtherAutoscaler::Somebody(who) => Some(who),
+        OtherAutoscaler::Found(who) => Some(who),
         _ => None,
     });
     let unknown = said(|rival| match rival {
@@ -127,13 +127,13 @@ fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
     let is_looked_at = scaled(pool).all(|name| told.scalings.contains_key(name));
     match (somebody, unknown) {
         (Some(who), _) => {
-            ConditionUpdate::This(ConditionStatus::True, "TargetHasAnotherScaler", who)
+            ConditionUpdate::Set(ConditionStatus::True, "TargetHasAnotherScaler", who)
         }
-        (None, Some(why)) => ConditionUpdate::This(ConditionStatus::Unknown, "ScalersUnknown", why),
-        (None, None) if !is_looked_at => ConditionUpdate::AsBefore,
+        (None, Some(why)) => ConditionUpdate::Set(ConditionStatus::Unknown, "ScalersUnknown", why),
+        (None, None) if !is_looked_at => ConditionUpdate::Keep,
         (None, None) => {
             let words = "nobody else sets the replicas of a target".to_owned();
-            ConditionUpdate::This(ConditionStatus::False, "NoOtherScaler", words)
+            ConditionUpdate::Set(ConditionStatus::False, "NoOtherScaler", words)
         }
     }
 }
@@ -165,8 +165,8 @@ mod tests {
     ) -> Vec<(&'static str, ConditionStatus, String)> {
         let all = conditions(pool, told).into_iter();
         all.filter_map(|(kind, says)| match says {
-            ConditionUpdate::This(is, _, message) => Some((kind, is, message)),
-            ConditionUpdate::Nothing | ConditionUpdate::AsBefore => None,
+            ConditionUpdate::Set(is, _, message) => Some((kind, is, message)),
+            ConditionUpdate::Remove | ConditionUpdate::Keep => None,
         })
         .collect()
     }
@@ -185,14 +185,14 @@ mod tests {
                 "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
         }));
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let wrong = TriggerState::mistaken(
+        let wrong = TriggerState::invalid(
             "schedule.start: x".to_owned(),
             &TriggerState::default(),
             now,
         );
-        let rival = Scaling {
-            rival: OtherAutoscaler::Somebody("an autoscaler has it".to_owned()),
-            ..Scaling::default()
+        let rival = ScalingState {
+            other_autoscaler: OtherAutoscaler::Found("an autoscaler has it".to_owned()),
+            ..ScalingState::default()
         };
         let told = TriggerStatusView {
             triggers: vec![("hours".to_owned(), wrong)],
@@ -227,14 +227,14 @@ mod tests {
             triggers: vec![("hours".to_owned(), TriggerState::default())],
             scalings: [(
                 "web".to_owned(),
-                Scaling {
-                    rival,
-                    ..Scaling::default()
+                ScalingState {
+                    other_autoscaler: rival,
+                    ..ScalingState::default()
                 },
             )]
             .into(),
         };
-        let all = said(&pool, &seen(OtherAutoscaler::Nobody));
+        let all = said(&pool, &seen(OtherAutoscaler::NoneFound));
         assert_eq!(
             (all.len(), all[0].1, all[1].1),
             (2, ConditionStatus::True, ConditionStatus::False)
@@ -260,7 +260,7 @@ mod tests {
         let [_, conflict, stalled] = conditions(&pool, &told).map(|(_, says)| says);
         assert_eq!(
             (conflict, stalled),
-            (ConditionUpdate::AsBefore, ConditionUpdate::AsBefore)
+            (ConditionUpdate::Keep, ConditionUpdate::Keep)
         );
         let scale = |pool: &BurstPool| {
             let mut workloads = pool.status.clone().unwrap_or_default().workloads;
@@ -272,7 +272,7 @@ mod tests {
         pool.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let ends = conditions(&pool, &told).map(|(_, says)| says);
         assert!(
-            ends.iter().all(|says| *says == ConditionUpdate::Nothing),
+            ends.iter().all(|says| *says == ConditionUpdate::Remove),
             "{ends:?}"
         );
         assert_eq!(scale(&pool), None);

@@ -35,12 +35,12 @@ async fn a_trigger_of_other_alerts_than_before_begins_anew() {
     let key = ("shop".to_owned(), "pager".to_owned());
     let fires = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
     let fires = serde_json::from_value(fires).expect("an alert");
-    triggers.shared.alerts.know(&key, &[fires]);
+    triggers.shared.alerts.register(&key, &[fires]);
     triggers.ensure(&pager("Noisy")).await;
     until(&triggers, |standing| standing.active).await;
 
     let mut other = pager("Saturated");
-    let told = triggers.told(&other).triggers();
+    let told = triggers.status_view(&other).triggers();
     other.status = Some(crate::api::BurstPoolStatus {
         triggers: told,
         ..Default::default()
@@ -54,13 +54,13 @@ async fn a_trigger_of_other_alerts_than_before_begins_anew() {
 #[tokio::test]
 async fn a_trigger_that_no_alert_can_reach_says_so() {
     let triggers = triggers();
-    triggers.receive_nothing();
+    triggers.disable_receiver();
     triggers.ensure(&pager("Noisy")).await;
     until(&triggers, |standing| !standing.is_known()).await;
-    let told = triggers.told(&pager("Noisy")).triggers();
+    let told = triggers.status_view(&pager("Noisy")).triggers();
     let why = &told[0].message;
     assert!(why.contains("--alerts-listen"), "{why}");
-    triggers.shared.alerts.hears(None);
+    triggers.shared.alerts.set_receiver_error(None);
     until(&triggers, TriggerState::is_known).await;
     triggers.stop().await;
 }

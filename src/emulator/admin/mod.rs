@@ -85,7 +85,7 @@ async fn metrics(State(shared): AdminState) -> String {
 async fn timeline(State(shared): AdminState) -> Json<Value> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
-    store.settle_all(now);
+    store.advance_all(now);
     let entries = store.timeline.entries().map(|entry| entry.shown(&face));
     Json(json!({"groups": entries.collect::<Vec<_>>()}))
 }

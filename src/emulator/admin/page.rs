@@ -21,7 +21,7 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3em .8e
 pub async fn page(State(shared): State<Arc<EmulatorState>>) -> Html<String> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
-    store.settle_all(now);
+    store.advance_all(now);
     let mut page = String::from(HEAD);
     let engine = if shared.engine.is_some() {
         "real containers"

@@ -63,7 +63,7 @@ fn begin_delete(
     let store = &mut *store;
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     let key = id.key();
-    if store.lags(&key, now) {
+    if store.is_lagging(&key, now) {
         return Ok((ArmResponse::empty(StatusCode::NO_CONTENT), false));
     }
     let Some(place) = store.group(&key, now).map(|group| group.region.clone()) else {

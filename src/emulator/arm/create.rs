@@ -59,7 +59,7 @@ fn decide(
     let place = region(body.location.as_deref().unwrap_or_default());
     rights::require_join(store, body.properties.as_ref())?;
     require_network(store, &body)?;
-    store.settle_all(now);
+    store.advance_all(now);
     let old = store.groups.get(&id.key());
     if let Some(old) = old {
         store.timeline.note(&id.key(), |entry| entry.puts += 1);

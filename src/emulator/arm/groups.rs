@@ -55,7 +55,7 @@ pub fn list(
     if let Some(name) = resource_group {
         require_resource_group(&store, subscription, name)?;
     }
-    store.settle_all(now);
+    store.advance_all(now);
     let from = call
         .query
         .get("$skiptoken")
@@ -72,7 +72,7 @@ pub fn list(
                 .as_ref()
                 .is_none_or(|group| *group == key.resource_group)
             && position(key) >= from
-            && !store.lags(key, now)
+            && !store.is_lagging(key, now)
     });
     let page: Vec<Value> = wanted
         .by_ref()
@@ -114,7 +114,7 @@ pub fn operation(
     };
     let uuid: Uuid = id.parse().map_err(|_| missing())?;
     let key = store.operations.get(&uuid).ok_or_else(missing)?.group.key();
-    store.settle(&key, now);
+    store.advance(&key, now);
     let operation = store.operations.get(&uuid).ok_or_else(missing)?;
     if result {
         let done = operation.ended.is_some();
@@ -181,7 +181,7 @@ pub fn existing<'a>(
     let resource = format!("Microsoft.ContainerInstance/containerGroups/{}", id.name);
     let missing = ArmFailure::resource_not_found(&resource, &id.resource_group);
     let key = id.key();
-    if store.lags(&key, now) {
+    if store.is_lagging(&key, now) {
         return Err(missing);
     }
     store.group(&key, now).ok_or(missing)

@@ -74,7 +74,7 @@ pub fn operations() -> ArmResponse {
 fn usages(shared: &EmulatorState, subscription: &str, region: &str) -> Value {
     let now = shared.clock.now();
     let mut store = shared.store();
-    store.settle_all(now);
+    store.advance_all(now);
     let used = store.usages(subscription, region);
     let one = |name: &&str| {
         json!({

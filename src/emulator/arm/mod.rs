@@ -42,7 +42,7 @@ use super::server::DropConnection;
 use super::shared::EmulatorState;
 
 /// The largest request body that ARM accepts: 4 MiB.
-const LARGEST_BODY: usize = 4 << 20;
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// A request as the operations see it.
 pub struct ArmCall {
@@ -63,7 +63,7 @@ pub async fn handle(State(shared): State<Arc<EmulatorState>>, request: Request<B
     let routed = ArmRoute::parse(request.method(), request.uri().path());
     let operation = routed.as_ref().map_or("unknown", ArmRoute::name);
     let mut response = match routed {
-        Ok(route) => fated(&shared, route, request).await,
+        Ok(route) => handle_with_faults(&shared, route, request).await,
         Err(why) => Err(no_route(why, &request)),
     }
     .unwrap_or_else(IntoResponse::into_response);
@@ -80,7 +80,7 @@ pub async fn handle(State(shared): State<Arc<EmulatorState>>, request: Request<B
 }
 
 /// Applies the injected faults to the request, then handles it.
-async fn fated(
+async fn handle_with_faults(
     shared: &Arc<EmulatorState>,
     route: ArmRoute,
     request: Request<Body>,
@@ -112,7 +112,7 @@ async fn fated(
         let until = until.unwrap_or(Timestamp::MAX);
         shared.store().lagging.insert(key.clone(), until);
     }
-    let outcome = checked(shared, route, request).await;
+    let outcome = handle_checked(shared, route, request).await;
     if let (Some(key), Err(_)) = (&lagging, &outcome) {
         shared.store().lagging.remove(key);
     }
@@ -123,7 +123,7 @@ async fn fated(
     }
 }
 
-async fn checked(
+async fn handle_checked(
     shared: &Arc<EmulatorState>,
     route: ArmRoute,
     request: Request<Body>,
@@ -139,7 +139,7 @@ async fn checked(
         any_version(version.as_deref())?
     };
     let budget = spend(shared, &route, &parts.method)?;
-    let body = axum::body::to_bytes(body, LARGEST_BODY)
+    let body = axum::body::to_bytes(body, MAX_BODY_BYTES)
         .await
         .map_err(|_| {
             let message = "The request content size exceeds the maximum size of 4 MB.";

@@ -22,16 +22,16 @@ use super::error::EngineError;
 use super::listing::{self, InspectedContainer, ListedContainer};
 
 /// How many calls may run at the same time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_CALLS: usize = 8;
 /// How many images may be pulled at the same time. Separate from calls, because a pull may take long.
-const PULLS_AT_ONCE: usize = 3;
+const MAX_CONCURRENT_PULLS: usize = 3;
 /// How long the engine may take to answer its first call.
-const GREETING: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a call. Starting a container on a busy machine takes seconds.
-const CALL: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout of waiting for a container's end; then the emulator asks again. Docker and podman send the
 /// response head at once and the body at the container's end.
-const WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A connection to an engine. Cheap to clone.
 #[derive(Clone)]
@@ -50,16 +50,16 @@ impl EngineClient {
         let what = "connecting";
         let docker = Docker::connect_with_unix(
             &socket.to_string_lossy(),
-            CALL.as_secs(),
+            CALL_TIMEOUT.as_secs(),
             API_DEFAULT_VERSION,
         )
         .map_err(|source| refused(what, source))?;
-        let version = within(GREETING, what, docker.version()).await?;
+        let version = within(CONNECT_TIMEOUT, what, docker.version()).await?;
         Ok(Self {
-            waiting: docker.clone().with_timeout(WAIT),
+            waiting: docker.clone().with_timeout(WAIT_TIMEOUT),
             docker,
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
-            pulls: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
+            pulls: Arc::new(Semaphore::new(MAX_CONCURRENT_PULLS)),
             socket: socket.to_owned(),
             architecture: version.arch.unwrap_or_default(),
         })
@@ -279,7 +279,7 @@ impl EngineClient {
         call: impl Future<Output = Result<T, Cause>>,
     ) -> Result<T, EngineError> {
         let _permit = self.permits.acquire().await;
-        within(CALL, what, call).await
+        within(CALL_TIMEOUT, what, call).await
     }
 }
 

@@ -92,7 +92,7 @@ impl Deployment {
         match self.steps().await {
             Ok(()) | Err(DeploymentHalt::Over) => {}
             Err(DeploymentHalt::Failed(error)) => {
-                let error = error.in_full();
+                let error = error.error_chain();
                 tracing::warn!(group = self.key.name, error, "deploying a group");
                 self.fail(&error);
             }
@@ -125,7 +125,7 @@ impl Deployment {
     async fn capacity(&self) -> Result<(), DeploymentHalt> {
         loop {
             let now = self.shared.clock.now();
-            self.shared.store().settle(&self.key, now);
+            self.shared.store().advance(&self.key, now);
             match self.report(|group, _, _| (group.lacks_capacity, group.next_at()))? {
                 (true, Some(next)) => self.sleep_until(next).await?,
                 _ => return Ok(()),
@@ -229,7 +229,7 @@ impl Deployment {
                 DeploymentTarget::Proper(index) => &mut group.containers[index],
             };
             run.start(at);
-            let error = started.err()?.in_full();
+            let error = started.err()?.error_chain();
             note(
                 &mut run.events,
                 at,

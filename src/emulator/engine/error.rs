@@ -71,7 +71,7 @@ impl EngineError {
     }
 
     /// The error with its cause in one line.
-    pub(super) fn in_full(&self) -> String {
+    pub(super) fn error_chain(&self) -> String {
         match self {
             Self::Files { source, .. } => format!("{self}: {source}"),
             _ => self.to_string(),

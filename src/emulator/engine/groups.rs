@@ -67,7 +67,7 @@ impl Engine {
         let instance = EmulatorInstance::new()?;
         if let Err(error) = sweep::remove_orphans(&client).await {
             tracing::warn!(
-                error = error.in_full(),
+                error = error.error_chain(),
                 "removing what ended emulators have left"
             );
         }
@@ -161,7 +161,10 @@ impl Engine {
             Err(error) => Err(error),
         };
         if let Err(error) = swept {
-            tracing::warn!(error = error.in_full(), "removing containers at the end");
+            tracing::warn!(
+                error = error.error_chain(),
+                "removing containers at the end"
+            );
         }
         super::instance::remove_directory(self.parts.instance.directory());
     }
@@ -248,7 +251,9 @@ impl GroupWorker {
             TeardownScope::All
         };
         let kept = match wish {
-            GroupCommand::Stop => teardown::last_words(&self.parts, &self.shared, &self.key).await,
+            GroupCommand::Stop => {
+                teardown::stop_and_collect(&self.parts, &self.shared, &self.key).await
+            }
             _ => HashMap::new(),
         };
         teardown::containers(&self.parts, &self.key, scope, TeardownManner::Gracefully).await;

@@ -15,9 +15,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::error::EngineError;
 
 /// How long the engine may take to start the command.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many bytes of the response head, or of an error message, are read at most.
-const LONGEST: usize = 16 << 10;
+const MAX_HEAD_BYTES: usize = 16 << 10;
 
 /// The command's output from its first byte on.
 pub type HijackedOutput = Chain<Cursor<Vec<u8>>, OwnedReadHalf>;
@@ -29,7 +29,7 @@ pub async fn start(
     size: (u16, u16),
 ) -> Result<(HijackedOutput, OwnedWriteHalf), EngineError> {
     let late = |_| EngineError::Terminal("the container engine did not answer in time".to_owned());
-    let started = tokio::time::timeout(PATIENCE, request(socket, id, size))
+    let started = tokio::time::timeout(START_TIMEOUT, request(socket, id, size))
         .await
         .map_err(late)?;
     started.map_err(|error| EngineError::Terminal(error.to_string()))?
@@ -50,7 +50,7 @@ async fn request(
     );
     stream.write_all(head.as_bytes()).await?;
     let (mut received, mut end) = (Vec::new(), None);
-    while end.is_none() && received.len() < LONGEST {
+    while end.is_none() && received.len() < MAX_HEAD_BYTES {
         if stream.read_buf(&mut received).await? == 0 {
             break;
         }

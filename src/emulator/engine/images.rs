@@ -15,9 +15,9 @@ use crate::emulator::group::model::{Properties, RegistryCredential};
 
 /// How long a PUT waits for an image. If the registry has sent anything by then, the image counts as
 /// accessible; the deployment pulls the rest.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ACCESS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a deployment waits for an image: the service's default provisioning timeout, 30 minutes.
-const PULL: Duration = Duration::from_secs(1800);
+const PULL_TIMEOUT: Duration = Duration::from_secs(1800);
 /// The registry of images whose name has no registry.
 const HUB: &str = "docker.io";
 
@@ -38,10 +38,14 @@ pub async fn accessible(
         let fetched = fetch(client, properties, image, || {
             moved.store(true, Ordering::Relaxed);
         });
-        let had = match tokio::time::timeout(PATIENCE, fetched).await {
+        let had = match tokio::time::timeout(ACCESS_TIMEOUT, fetched).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::info!(image, error = error.in_full(), "an image is not accessible");
+                tracing::info!(
+                    image,
+                    error = error.error_chain(),
+                    "an image is not accessible"
+                );
                 false
             }
             Err(_) => moved.load(Ordering::Relaxed),
@@ -62,7 +66,9 @@ pub async fn pull(client: &EngineClient, properties: &Properties) -> Result<(), 
         let late = |_| EngineError::TimedOut {
             what: format!("pulling image {image}"),
         };
-        tokio::time::timeout(PULL, fetched).await.map_err(late)??;
+        tokio::time::timeout(PULL_TIMEOUT, fetched)
+            .await
+            .map_err(late)??;
     }
     Ok(())
 }

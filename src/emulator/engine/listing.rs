@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 /// The largest response that is read, in bytes: enough for some thousand containers.
-const LARGEST: usize = 64 << 20;
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
 /// A container in a list.
 #[derive(Clone, Debug, Deserialize)]
@@ -104,7 +104,7 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cause>
     let answered = async {
         let answer = sender.send_request(request).await?;
         let status = answer.status();
-        let read = axum::body::to_bytes(Body::new(answer.into_body()), LARGEST).await;
+        let read = axum::body::to_bytes(Body::new(answer.into_body()), MAX_RESPONSE_BYTES).await;
         read.map(|body| (status, body))
             .map_err(|error| Cause::from(std::io::Error::other(error)))
     };

@@ -11,7 +11,7 @@ use super::client::EngineClient;
 use crate::emulator::group::log::{ContainerLog, RUNNING_LIMIT, STOPPED_LINES};
 
 /// Timeout for reading a log.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The last `tail` lines (all if `None`) of standard output and standard error, at least the last
 /// [`RUNNING_LIMIT`] bytes of them. If the engine fails, the text is incomplete or empty.
@@ -45,7 +45,7 @@ pub async fn text(
             }
         }
     };
-    if tokio::time::timeout(PATIENCE, reading).await.is_err() {
+    if tokio::time::timeout(READ_TIMEOUT, reading).await.is_err() {
         tracing::warn!(name, "reading a log takes too long");
     }
     String::from_utf8_lossy(&written).into_owned()
@@ -54,7 +54,7 @@ pub async fn text(
 /// The part of a stopped container's log that the service keeps. A line whose time cannot be parsed
 /// gets the time `now`. The lines are read without times, because an engine also puts times inside long
 /// lines.
-pub async fn kept(client: &EngineClient, name: &str, now: Timestamp) -> ContainerLog {
+pub async fn stopped_log(client: &EngineClient, name: &str, now: Timestamp) -> ContainerLog {
     let lines = text(client, name, Some(STOPPED_LINES), false).await;
     let times = text(client, name, Some(STOPPED_LINES), true).await;
     let mut times = times.lines().map(timed);

@@ -17,11 +17,11 @@ use crate::emulator::clock::later;
 use crate::emulator::group::model::Probe;
 
 /// The shortest interval between two probes (host time).
-const SHORTEST: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// How many bytes of a failed command's output an event contains.
-const SHOWN: usize = 1024;
+const MAX_MESSAGE_BYTES: usize = 1024;
 /// How many bytes of a command's output are read; the rest is discarded.
-const READ: usize = 64 << 10;
+const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
 /// Probes a container and returns when it must be killed. Never returns without a liveness probe.
 pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
@@ -87,7 +87,7 @@ impl ProbeLoop<'_> {
             if self.kind == ProbeKind::Liveness && failures >= threshold {
                 return;
             }
-            tokio::join!(clock.sleep_until(next), tokio::time::sleep(SHORTEST));
+            tokio::join!(clock.sleep_until(next), tokio::time::sleep(MIN_INTERVAL));
         }
     }
 
@@ -118,20 +118,20 @@ impl ProbeLoop<'_> {
             ..ExecConfig::default()
         };
         let name = self.deployment.name(DeploymentTarget::Proper(self.index));
-        let failed = |error: super::error::EngineError| error.in_full();
+        let failed = |error: super::error::EngineError| error.error_chain();
         let id = client.create_exec(&name, wanted).await.map_err(failed)?;
         let mut output = Vec::new();
         let run = async {
             let mut parts = client.run_exec(&id).await.map_err(failed)?;
             while let Some(Ok(part)) = parts.next().await {
-                let room = READ.saturating_sub(output.len());
+                let room = MAX_OUTPUT_BYTES.saturating_sub(output.len());
                 output.extend(part.as_ref().iter().take(room));
             }
             client.inspect_exec(&id).await.map_err(failed)
         };
         let Ok(seen) = tokio::time::timeout(timeout, run).await else {
             if let Err(error) = terminal::hang_up(client, &id, None).await {
-                tracing::debug!(error = error.in_full(), "ending a probe");
+                tracing::debug!(error = error.error_chain(), "ending a probe");
             }
             return Err(format!("command timed out after {} s", timeout.as_secs()));
         };
@@ -139,7 +139,7 @@ impl ProbeLoop<'_> {
             Some(0) => Ok(()),
             code => {
                 let code = code.unwrap_or(-1);
-                let shown = String::from_utf8_lossy(&output[..output.len().min(SHOWN)])
+                let shown = String::from_utf8_lossy(&output[..output.len().min(MAX_MESSAGE_BYTES)])
                     .trim()
                     .to_owned();
                 Err(if shown.is_empty() {

@@ -23,7 +23,7 @@ pub async fn connect(socket: &EngineSocket) -> Result<EngineClient, EngineError>
         }
         match EngineClient::connect(path).await {
             Ok(client) => return Ok(client),
-            Err(error) => tried.push(format!("{}: {}", path.display(), error.in_full())),
+            Err(error) => tried.push(format!("{}: {}", path.display(), error.error_chain())),
         }
     }
     Err(EngineError::NoEngine {

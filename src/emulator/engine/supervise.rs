@@ -9,9 +9,9 @@ use super::probe;
 use crate::emulator::group::run::{DueChange, note};
 
 /// How long to wait before asking the engine again after an error.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The exit code of a container that was killed, or whose exit code is unknown (128 + SIGKILL).
-const KILLED: i32 = 137;
+const KILLED_EXIT_CODE: i32 = 137;
 
 impl Deployment {
     /// Supervises all containers until each has ended for good. `refused` has the exit codes of those
@@ -20,18 +20,22 @@ impl Deployment {
         let lives = refused
             .into_iter()
             .enumerate()
-            .map(|(index, code)| self.life(index, code));
+            .map(|(index, code)| self.supervise_container(index, code));
         // Wait for all, even if one fails: a call that creates something must not be cancelled.
         join_all(lives).await.into_iter().collect()
     }
 
-    async fn life(&self, index: usize, mut refused: Option<i32>) -> Result<(), DeploymentHalt> {
+    async fn supervise_container(
+        &self,
+        index: usize,
+        mut refused: Option<i32>,
+    ) -> Result<(), DeploymentHalt> {
         loop {
             let code = match refused {
                 Some(code) => code,
                 // Boxed, because the future with its probes is large.
                 None => {
-                    self.unless_interrupted(Box::pin(self.run_of(index)))
+                    self.unless_interrupted(Box::pin(self.run_once(index)))
                         .await?
                 }
             };
@@ -54,7 +58,7 @@ impl Deployment {
             return self.start(DeploymentTarget::Proper(index)).await;
         };
         self.report(|group, at, _| {
-            let (run, words) = (&mut group.containers[index], error.in_full());
+            let (run, words) = (&mut group.containers[index], error.error_chain());
             run.start(at);
             note(
                 &mut run.events,
@@ -63,13 +67,13 @@ impl Deployment {
                 &format!("Error: {words}"),
                 true,
             );
-            Some(KILLED)
+            Some(KILLED_EXIT_CODE)
         })
     }
 
     /// Waits until the current run ends by itself, or kills it when it is unhealthy. Returns the exit
     /// code.
-    async fn run_of(&self, index: usize) -> i32 {
+    async fn run_once(&self, index: usize) -> i32 {
         let place = DeploymentTarget::Proper(index);
         let mut ended = std::pin::pin!(self.ended(place));
         tokio::select! {
@@ -77,7 +81,10 @@ impl Deployment {
             () = probe::until_unhealthy(self, index) => {}
         }
         if let Err(error) = self.parts.client.kill(&self.name(place)).await {
-            tracing::warn!(error = error.in_full(), "killing an unhealthy container");
+            tracing::warn!(
+                error = error.error_chain(),
+                "killing an unhealthy container"
+            );
         }
         ended.await
     }
@@ -87,16 +94,18 @@ impl Deployment {
         let (client, name) = (&self.parts.client, self.name(place));
         loop {
             match client.wait(&name).await {
-                Ok(code) => return i32::try_from(code).unwrap_or(KILLED),
-                Err(error) => tracing::debug!(error = error.in_full(), "waiting for a container"),
+                Ok(code) => return i32::try_from(code).unwrap_or(KILLED_EXIT_CODE),
+                Err(error) => {
+                    tracing::debug!(error = error.error_chain(), "waiting for a container")
+                }
             }
             // The engine may be down for a while, or another client has removed the container.
             match client.inspect(&name).await {
-                Ok(None) => return KILLED,
+                Ok(None) => return KILLED_EXIT_CODE,
                 Ok(Some(seen)) if !seen.state.running => return seen.state.exit_code,
                 Ok(Some(_)) | Err(_) => {}
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 }

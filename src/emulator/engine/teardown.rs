@@ -25,7 +25,7 @@ const GRACE: i32 = 2;
 /// How often removing a group is tried. What is left after that is removed when the emulator stops.
 const ATTEMPTS: usize = 3;
 /// How long to wait between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to end a group's processes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) enum TeardownScope {
 }
 
 /// A container's last exit code and log.
-pub(super) struct LastWords {
+pub(super) struct StoppedContainer {
     code: Option<i32>,
     log: ContainerLog,
 }
@@ -63,7 +63,7 @@ pub(super) async fn containers(
             Ok(0) => break,
             Ok(left) => tracing::debug!(group = key.name, attempt, left, "containers are left"),
             Err(error) => {
-                let error = error.in_full();
+                let error = error.error_chain();
                 tracing::warn!(
                     group = key.name,
                     attempt,
@@ -73,7 +73,7 @@ pub(super) async fn containers(
             }
         }
         if attempt < ATTEMPTS && !parts.cancel.is_cancelled() {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
     if scope == TeardownScope::All {
@@ -107,17 +107,17 @@ async fn remove(
 }
 
 /// Stops a group's containers and returns each one's exit code and log.
-pub(super) async fn last_words(
+pub(super) async fn stop_and_collect(
     parts: &EngineParts,
     shared: &EmulatorState,
     key: &GroupKey,
-) -> HashMap<String, LastWords> {
+) -> HashMap<String, StoppedContainer> {
     let found = match of_group(parts, key).await {
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(
                 group = key.name,
-                error = error.in_full(),
+                error = error.error_chain(),
                 "stopping a group"
             );
             return HashMap::new();
@@ -132,8 +132,8 @@ pub(super) async fn last_words(
             let full = parts.instance.container_name(key, name(container));
             let seen = parts.client.inspect(&full).await.ok().flatten();
             let code = seen.map(|seen| seen.state.exit_code);
-            let log = logs::kept(&parts.client, &full, now).await;
-            (name(container).to_owned(), LastWords { code, log })
+            let log = logs::stopped_log(&parts.client, &full, now).await;
+            (name(container).to_owned(), StoppedContainer { code, log })
         });
     futures::future::join_all(words).await.into_iter().collect()
 }
@@ -145,7 +145,7 @@ async fn stop(parts: &EngineParts, containers: &[ListedContainer]) {
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
             if let Err(error) = parts.client.stop(&container.id, GRACE).await {
-                tracing::debug!(error = error.in_full(), "stopping a container");
+                tracing::debug!(error = error.error_chain(), "stopping a container");
             }
         });
     futures::future::join_all(stops).await;
@@ -170,7 +170,7 @@ fn name(container: &ListedContainer) -> &str {
 pub(super) fn report_stopped(
     shared: &EmulatorState,
     key: &GroupKey,
-    mut words: HashMap<String, LastWords>,
+    mut words: HashMap<String, StoppedContainer>,
 ) {
     let now = shared.clock.now();
     let mut store = shared.store();
@@ -182,7 +182,7 @@ pub(super) fn report_stopped(
         return;
     };
     for run in group.init.iter_mut().chain(&mut group.containers) {
-        if let Some(LastWords { code, log }) = words.remove(&run.name) {
+        if let Some(StoppedContainer { code, log }) = words.remove(&run.name) {
             if let Some(code) = code {
                 run.exit(now, code, GroupRestartPolicy::Never);
             }

@@ -30,12 +30,12 @@ use super::hijack;
 /// How many bytes of input are buffered for a command that does not read.
 const INPUT: usize = 64 << 10;
 /// How often to try to resize the terminal while the engine starts the command, and the interval.
-const SIZINGS: (usize, Duration) = (3, Duration::from_millis(10));
+const RESIZE_ATTEMPTS: (usize, Duration) = (3, Duration::from_millis(10));
 /// How often to check between SIGHUP and SIGKILL whether the command has ended, and the interval: 1 s
 /// in all.
-const LAST_CHANCE: (usize, Duration) = (10, Duration::from_millis(100));
+const KILL_GRACE: (usize, Duration) = (10, Duration::from_millis(100));
 /// Ctrl-C and Ctrl-D.
-const TYPED: &[u8] = b"\x03\x04";
+const INTERRUPT_KEYS: &[u8] = b"\x03\x04";
 
 /// A connected terminal. Drop disconnects it.
 pub struct Terminal {
@@ -67,13 +67,13 @@ pub(super) async fn exec(
     let (input, typed) = tokio::io::duplex(INPUT);
     parts
         .tasks
-        .spawn(stay(parts.clone(), id.clone(), typed, write));
-    for _ in 0..SIZINGS.0 {
+        .spawn(forward_input(parts.clone(), id.clone(), typed, write));
+    for _ in 0..RESIZE_ATTEMPTS.0 {
         // The command may have ended already; then its terminal cannot be resized.
         if client.resize_exec(&id, size).await.is_ok() {
             break;
         }
-        tokio::time::sleep(SIZINGS.1).await;
+        tokio::time::sleep(RESIZE_ATTEMPTS.1).await;
     }
     let output = ReaderStream::new(output)
         .take_while(|part| std::future::ready(part.is_ok()))
@@ -99,7 +99,7 @@ pub(super) async fn attach(client: &EngineClient, name: &str) -> Result<Terminal
 }
 
 /// Copies input to the command, and ends the command when the client has disconnected.
-async fn stay(
+async fn forward_input(
     parts: Arc<EngineParts>,
     id: String,
     mut typed: DuplexStream,
@@ -117,7 +117,7 @@ async fn stay(
         () = parts.cancel.cancelled() => return,
     }
     if let Err(error) = hang_up(&parts.client, &id, Some(&mut write)).await {
-        tracing::debug!(error = error.in_full(), "ending a command");
+        tracing::debug!(error = error.error_chain(), "ending a command");
     }
 }
 
@@ -135,13 +135,13 @@ pub(super) async fn hang_up(
         if !is_in_container(process, seen.container_id.as_deref()) {
             if let Some(input) = input.take() {
                 // Ignore the error: the command may have ended meanwhile.
-                let _ = input.write_all(TYPED).await;
+                let _ = input.write_all(INTERRUPT_KEYS).await;
             }
             return Ok(());
         }
         send(signal, process).await;
-        for _ in 0..LAST_CHANCE.0 {
-            tokio::time::sleep(LAST_CHANCE.1).await;
+        for _ in 0..KILL_GRACE.0 {
+            tokio::time::sleep(KILL_GRACE.1).await;
             if running(&client.inspect_exec(id).await?).is_none() {
                 return Ok(());
             }

@@ -25,7 +25,7 @@ const CAPACITY_FAILS_AFTER: Duration = Duration::from_secs(25);
 /// How often a group without capacity is retried. The service retries until it is stopped or deleted.
 const CAPACITY_RETRY: Duration = Duration::from_secs(60);
 /// How long a simulated stop takes, and a delete of a group that is deploying or stopping.
-const WIND_DOWN: Duration = Duration::from_secs(5);
+const STOP_DURATION: Duration = Duration::from_secs(5);
 /// How long a simulated init container runs if its script does not say.
 const INIT_RUNS: Duration = Duration::from_secs(1);
 /// The service's default for `provisioningTimeoutInSeconds`.
@@ -314,7 +314,7 @@ impl EmulatedGroup {
     pub fn stop(&mut self, at: Timestamp) {
         if self.ended().is_none() && self.stage != GroupStage::Stopped {
             self.stage = GroupStage::Stopping {
-                until: self.simulated(at, WIND_DOWN),
+                until: self.simulated(at, STOP_DURATION),
             };
         }
     }
@@ -348,7 +348,7 @@ impl EmulatedGroup {
         self.reporting = false;
         if slowly || self.is_in_motion() {
             self.stage = GroupStage::Deleting {
-                until: self.simulated(at, WIND_DOWN),
+                until: self.simulated(at, STOP_DURATION),
             };
             return false;
         }

@@ -24,7 +24,7 @@ const BACKOFF_RESET: Duration = Duration::from_secs(600);
 const EVENTS_KEPT: usize = 50;
 /// How many lines of a scripted log are written at most after the clock has jumped; earlier ones are
 /// skipped.
-const CATCH_UP: u64 = 5000;
+const MAX_CATCH_UP_LINES: u64 = 5000;
 
 /// Which exits cause a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +294,7 @@ impl EmulatedRun {
             / i128::try_from(every.as_nanos()).unwrap_or(i128::MAX);
         let skipped = u64::try_from(missing)
             .unwrap_or_default()
-            .saturating_sub(CATCH_UP);
+            .saturating_sub(MAX_CATCH_UP_LINES);
         at = later(
             at,
             every.saturating_mul(u32::try_from(skipped).unwrap_or(u32::MAX)),

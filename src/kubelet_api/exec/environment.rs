@@ -17,7 +17,7 @@ type Variables = BTreeMap<String, String>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShellEnvironment {
     /// What the service gave the first shell.
-    given: Variables,
+    service: Variables,
     /// What the container's first process was given; empty if the operator may not read it.
     container: Variables,
     /// What a command of the second shell gets; empty if not known, or if the image has no `env`.
@@ -28,7 +28,7 @@ impl ShellEnvironment {
     /// Reads three environments in the format of `/proc`: variables that each end with a NUL.
     pub fn read(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
         Self {
-            given: variables(given),
+            service: variables(given),
             container: variables(container),
             shell: variables(shell),
         }
@@ -36,11 +36,11 @@ impl ShellEnvironment {
 
     /// The words to put in front of a command, the first of which is `env`; empty if the command gets the right
     /// environment without them. `None` if that is not known.
-    pub fn words(&self, has_terminal: bool) -> Option<Vec<String>> {
-        if self.given.is_empty() || self.shell.is_empty() {
+    pub fn env_command(&self, has_terminal: bool) -> Option<Vec<String>> {
+        if self.service.is_empty() || self.shell.is_empty() {
             return None;
         }
-        let mut wanted = self.given.clone();
+        let mut wanted = self.service.clone();
         let named = wanted.get("TERM").map(String::as_str);
         if has_terminal {
             // As a container runtime does.
@@ -89,7 +89,7 @@ mod tests {
             b"A=1\0PWD=/\0SHLVL=5\0_=/bin/env\0OLDPWD=/\0",
         );
         assert_eq!(
-            environment.words(false).expect("it is known"),
+            environment.env_command(false).expect("it is known"),
             [
                 "env",
                 "-u",
@@ -107,7 +107,9 @@ mod tests {
     fn a_command_has_a_terminals_name_if_it_has_a_terminal_or_the_container_has_one() {
         let words = |given: &[u8], container: &[u8], shell: &[u8], has_terminal| {
             let environment = ShellEnvironment::read(given, container, shell);
-            environment.words(has_terminal).map(|words| words.join(" "))
+            environment
+                .env_command(has_terminal)
+                .map(|words| words.join(" "))
         };
         let (with, without) = (&b"A=1\0TERM=xterm\0"[..], &b"A=1\0"[..]);
         for (given, container, has_terminal, said) in [

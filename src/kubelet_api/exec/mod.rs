@@ -25,9 +25,9 @@ pub use shell::ShellTarget;
 use shell::{RemoteShell, ShellProbe};
 
 /// The most input that is sent to the script in one part, in bytes.
-const PART: usize = 256 << 10;
+const MAX_INPUT_PART_BYTES: usize = 256 << 10;
 /// How long to wait for the rest of stderr after the command has ended.
-const LAST: Duration = Duration::from_secs(5);
+const STDERR_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a command until it ends or its client disconnects, which also ends the command.
 pub async fn run(
@@ -35,12 +35,12 @@ pub async fn run(
     wanted: &CommandRequest,
     streams: CommandStreams,
 ) -> CommandOutcome {
-    let gone = streams.gone.clone();
+    let gone = streams.client_gone.clone();
     let ran = async {
         if wanted.tty {
             terminal::run(place, wanted, streams).await
         } else {
-            apart(place, wanted, streams).await
+            run_without_tty(place, wanted, streams).await
         }
     };
     let ran = tokio::select! {
@@ -48,11 +48,11 @@ pub async fn run(
         // Dropping a terminal ends the program in it.
         () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),
     };
-    ran.unwrap_or_else(|error| CommandOutcome::Failed(error.story()))
+    ran.unwrap_or_else(|error| CommandOutcome::Failed(error.error_chain()))
 }
 
 /// Runs a command without a terminal for the client: stdout and stderr are separate.
-async fn apart(
+async fn run_without_tty(
     place: &ShellTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
@@ -74,19 +74,19 @@ async fn apart(
         Some(mut shell) => {
             shell.keyboard.send(script::errors(&mark).into()).await;
             // Without a named pipe there is nothing to read: stderr comes with stdout.
-            let said = shell.until(&mark).await;
+            let said = shell.read_until(&mark).await;
             said.is_some_and(|said| said == "1").then_some(shell)
         }
         None => None,
     };
     let taken = OutputMarker::new();
-    let script = script::apart(wanted, &main.environment, &mark, &taken);
+    let script = script::command_script(wanted, &main.environment, &mark, &taken);
     main.keyboard.send(script.into()).await;
     let CommandStreams { stdin, out, .. } = streams;
     let RemoteShell {
         mut keyboard,
         screen,
-        shown,
+        unread: shown,
         ..
     } = main;
     let (told, turns) = mpsc::channel(1);
@@ -94,7 +94,7 @@ async fn apart(
         strainer: MarkerFilter::new(taken.bytes()),
         told,
     });
-    let output = carry(
+    let output = copy_output(
         (screen, shown),
         OutputStream::Stdout,
         &out,
@@ -102,13 +102,18 @@ async fn apart(
         turns_told,
     );
     let failed = async {
-        if let Some(RemoteShell { screen, shown, .. }) = errors {
-            carry((screen, shown), OutputStream::Stderr, &out, &mark, None).await;
+        if let Some(RemoteShell {
+            screen,
+            unread: shown,
+            ..
+        }) = errors
+        {
+            copy_output((screen, shown), OutputStream::Stderr, &out, &mark, None).await;
         }
     };
     let typed = async {
         if wanted.stdin {
-            type_in(&mut keyboard, stdin, turns).await;
+            write_input(&mut keyboard, stdin, turns).await;
         }
         std::future::pending::<()>().await;
     };
@@ -122,7 +127,9 @@ async fn apart(
         }
     };
     while !has_failed {
-        has_failed = tokio::time::timeout(LAST, &mut failed).await.is_ok();
+        has_failed = tokio::time::timeout(STDERR_DRAIN_TIMEOUT, &mut failed)
+            .await
+            .is_ok();
         // A background process of the command may hold the pipe open for ever, so do not wait for it. But do wait
         // for a slow client: its channel is full.
         if out.capacity() > 0 {
@@ -150,7 +157,7 @@ struct InputAcknowledgements {
 
 impl InputAcknowledgements {
     fn strain(&mut self, bytes: &[u8]) -> Bytes {
-        let (through, times) = self.strainer.take(bytes);
+        let (through, times) = self.strainer.feed(bytes);
         if times > 0 {
             // After the last part, the receiver is gone.
             let _ = self.told.try_send(());
@@ -160,7 +167,7 @@ impl InputAcknowledgements {
 }
 
 /// Sends the terminal's output to the client up to the marker; returns the text after the marker.
-async fn carry(
+async fn copy_output(
     (mut screen, shown): (TerminalOutput, Bytes),
     to: OutputStream,
     out: &mpsc::Sender<(OutputStream, Bytes)>,
@@ -173,7 +180,7 @@ async fn carry(
         if let Some(taken) = &mut taken {
             bytes = taken.strain(&bytes);
         }
-        let (through, said) = sieve.take(&bytes);
+        let (through, said) = sieve.feed(&bytes);
         if !through.is_empty() && out.send((to, through)).await.is_err() {
             return None;
         }
@@ -194,21 +201,21 @@ async fn carry(
 
 /// Sends the client's input in parts, each with its length in front, and each after the previous part was
 /// acknowledged. A part of length 0 marks the end.
-async fn type_in(
+async fn write_input(
     keyboard: &mut TerminalInput,
     mut stdin: mpsc::Receiver<Bytes>,
     mut turns: mpsc::Receiver<()>,
 ) {
     while let Some(first) = stdin.recv().await {
         let mut part = BytesMut::from(first);
-        while part.len() < PART
+        while part.len() < MAX_INPUT_PART_BYTES
             && let Ok(more) = stdin.try_recv()
         {
             part.put(more);
         }
         // One message may be larger than a part.
         while !part.is_empty() {
-            let now = part.split_to(part.len().min(PART));
+            let now = part.split_to(part.len().min(MAX_INPUT_PART_BYTES));
             let mut typed = BytesMut::from(format!("{}\n", now.len()).as_bytes());
             typed.put(now);
             if !keyboard.send(typed.freeze()).await || turns.recv().await.is_none() {

@@ -63,7 +63,7 @@ pub async fn run(
                 return CommandOutcome::Failed("the client is gone".to_owned());
             }
         }
-        outcome(&place.found.now())
+        outcome(&place.found.presence())
     };
     tokio::select! {
         outcome = shown => Ok(outcome),
@@ -75,7 +75,7 @@ pub async fn run(
 /// when the operator has asked it to delete the group.
 fn outcome(now: &PodPresence) -> CommandOutcome {
     let is_cut = match now {
-        PodPresence::There(pod) => pod.is_group_deleted,
+        PodPresence::Present(pod) => pod.is_group_deleted,
         PodPresence::Gone => true,
         PodPresence::Unknown => false,
     };
@@ -103,13 +103,13 @@ mod tests {
         let there = pod("web");
         let mut deleted = there.clone();
         Arc::make_mut(&mut deleted).is_group_deleted = true;
-        let succeeded = [PodPresence::There(there), PodPresence::Unknown];
+        let succeeded = [PodPresence::Present(there), PodPresence::Unknown];
         assert!(
             succeeded
                 .iter()
                 .all(|now| outcome(now) == CommandOutcome::Exited(0))
         );
-        let cut = [PodPresence::There(deleted), PodPresence::Gone];
+        let cut = [PodPresence::Present(deleted), PodPresence::Gone];
         let failed = |now| matches!(outcome(now), CommandOutcome::Failed(_));
         assert!(cut.iter().all(failed));
     }

@@ -76,14 +76,14 @@ fn inner(mark: &OutputMarker) -> String {
 /// The script for a command without a terminal. It prints `taken` after each part of the input, and the next part
 /// must not be sent earlier: whatever carries the terminal may carry one direction at a time, and an unread part
 /// would block the output.
-pub fn apart(
+pub fn command_script(
     wanted: &CommandRequest,
     environment: &ShellEnvironment,
     mark: &OutputMarker,
     taken: &OutputMarker,
 ) -> String {
     let (halves, taken) = (mark.halves(), taken.halves());
-    let words = environment.words(false).unwrap_or_default();
+    let words = environment.env_command(false).unwrap_or_default();
     let mut script = format!(":;{}", arguments(&wanted.command, words, mark));
     let pipe = mark.variable('f');
     if wanted.stderr {
@@ -140,7 +140,7 @@ pub fn terminal(
     if let Some(TerminalSize { width, height }) = size {
         let _ = write!(script, "stty rows {height} cols {width} 2>/dev/null;");
     }
-    let words = environment.words(true);
+    let words = environment.env_command(true);
     if words.is_none() {
         script.push_str("export TERM=${TERM:-xterm};");
     }
@@ -222,7 +222,7 @@ mod tests {
     fn arguments_reach_the_command_as_they_are() {
         let mark = OutputMarker::new();
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
-        let script = apart(
+        let script = command_script(
             &wanted(&["printf", "%s|", hostile, "", "-x"]),
             &ShellEnvironment::default(),
             &mark,
@@ -236,7 +236,7 @@ mod tests {
     fn exit_codes_are_said_after_all_output() {
         let mark = OutputMarker::new();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
-            let script = apart(
+            let script = command_script(
                 &wanted(&["sh", "-c", command]),
                 &ShellEnvironment::default(),
                 &mark,
@@ -244,7 +244,7 @@ mod tests {
             );
             assert_eq!(run(&script, b""), format!("x\n{}{code};", mark.0));
         }
-        let script = apart(
+        let script = command_script(
             &wanted(&["no-such-program"]),
             &ShellEnvironment::default(),
             &mark,
@@ -252,7 +252,7 @@ mod tests {
         );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
         // The program called `exit`, not the shell's builtin.
-        let script = apart(
+        let script = command_script(
             &wanted(&["exit", "3"]),
             &ShellEnvironment::default(),
             &mark,
@@ -309,7 +309,7 @@ mod tests {
                     stdin,
                     ..wanted(&["env", "-0"])
                 };
-                let script = apart(&wanted, &environment, &mark, &OutputMarker::new());
+                let script = command_script(&wanted, &environment, &mark, &OutputMarker::new());
                 let said = waits(shell, &mark, &(script + input)).expect("it was there");
                 assert_eq!(sorted(&said[1][1..]), given, "{shell:?}");
                 assert_eq!(said[2], "0;", "{shell:?}");
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn input_comes_in_parts_and_ends() {
         let (mark, taken) = (OutputMarker::new(), OutputMarker::new());
-        let script = apart(
+        let script = command_script(
             &CommandRequest {
                 stdin: true,
                 ..wanted(&["cat"])

@@ -16,9 +16,9 @@ use crate::kubelet_api::nodes::FoundPod;
 use crate::kubelet_api::remote_command::TerminalSize;
 
 /// How long a shell may take to become ready.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SHELL_TIMEOUT: Duration = Duration::from_secs(20);
 /// The size of a terminal that no user sees: wide, so that it does not break long lines.
-const UNSEEN: TerminalSize = TerminalSize {
+const HIDDEN_TERMINAL_SIZE: TerminalSize = TerminalSize {
     width: 1000,
     height: 24,
 };
@@ -36,7 +36,7 @@ pub struct ShellTarget {
 pub struct RemoteShell {
     pub keyboard: TerminalInput,
     pub screen: TerminalOutput,
-    pub shown: Bytes,
+    pub unread: Bytes,
     /// The container's environment.
     pub environment: ShellEnvironment,
 }
@@ -57,7 +57,7 @@ impl ShellTarget {
         size: Option<TerminalSize>,
     ) -> Result<RemoteShell, Error> {
         let (node, pod) = (&self.found.node, &self.found.pod);
-        let TerminalSize { width, height } = size.unwrap_or(UNSEEN);
+        let TerminalSize { width, height } = size.unwrap_or(HIDDEN_TERMINAL_SIZE);
         let (group, size) = (pod.group.as_str(), (height, width));
         let session = node
             .azure
@@ -67,7 +67,7 @@ impl ShellTarget {
         Ok(RemoteShell {
             keyboard,
             screen,
-            shown: Bytes::new(),
+            unread: Bytes::new(),
             environment: ShellEnvironment::default(),
         })
     }
@@ -80,14 +80,16 @@ impl ShellTarget {
         let mut parts = ShellPrompt::new(&mark);
         let ready = async {
             while let Some(bytes) = shell.screen.next().await {
-                if let Some(rest) = parts.take(bytes) {
-                    shell.shown = rest;
+                if let Some(rest) = parts.feed(bytes) {
+                    shell.unread = rest;
                     return true;
                 }
             }
             false
         };
-        let is_ready = tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false);
+        let is_ready = tokio::time::timeout(SHELL_TIMEOUT, ready)
+            .await
+            .unwrap_or(false);
         let [before, given, container, after] = &parts.all;
         if is_ready {
             shell.environment = ShellEnvironment::read(given, container, after);
@@ -118,9 +120,9 @@ impl<'a> ShellPrompt<'a> {
     }
 
     /// Takes in output. Once the last part is complete, returns the output after it.
-    fn take(&mut self, mut shown: Bytes) -> Option<Bytes> {
+    fn feed(&mut self, mut shown: Bytes) -> Option<Bytes> {
         loop {
-            let (through, said) = self.sieve.take(&shown);
+            let (through, said) = self.sieve.feed(&shown);
             self.all[self.at].extend_from_slice(&through);
             said?;
             let next = MarkerScanner::new(self.mark.bytes());
@@ -136,19 +138,19 @@ impl<'a> ShellPrompt<'a> {
 impl RemoteShell {
     /// The next output; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
-        if self.shown.is_empty() {
+        if self.unread.is_empty() {
             return self.screen.next().await;
         }
-        Some(std::mem::take(&mut self.shown))
+        Some(std::mem::take(&mut self.unread))
     }
 
     /// Reads up to a marker, drops everything before it, and returns the text after it.
-    pub async fn until(&mut self, mark: &OutputMarker) -> Option<String> {
+    pub async fn read_until(&mut self, mark: &OutputMarker) -> Option<String> {
         let mut sieve = MarkerScanner::new(mark.bytes());
         loop {
             let bytes = self.next().await?;
-            if let (_, Some(said)) = sieve.take(&bytes) {
-                self.shown = sieve.rest();
+            if let (_, Some(said)) = sieve.feed(&bytes) {
+                self.unread = sieve.rest();
                 return Some(said);
             }
         }

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// The longest text after a marker, in bytes.
-const LONGEST: usize = 256;
+const MAX_PAYLOAD_BYTES: usize = 256;
 
 /// Looks for one marker.
 pub struct MarkerScanner {
@@ -27,19 +27,19 @@ impl MarkerScanner {
     }
 
     /// The bytes before the marker, and the text after it once that is complete. What follows stays in the sieve.
-    pub fn take(&mut self, bytes: &[u8]) -> (Bytes, Option<String>) {
+    pub fn feed(&mut self, bytes: &[u8]) -> (Bytes, Option<String>) {
         self.held.extend_from_slice(bytes);
         let mut before = Bytes::new();
         if !self.is_found {
             let found = find(&self.held, &self.mark);
-            let free = found.unwrap_or_else(|| self.held.len() - self.begun());
+            let free = found.unwrap_or_else(|| self.held.len() - self.partial_match_length());
             before = self.held.split_to(free).freeze();
             if found.is_some() {
                 drop(self.held.split_to(self.mark.len()));
                 self.is_found = true;
             }
         }
-        (before, self.said())
+        (before, self.payload())
     }
 
     /// The bytes that are held back: call this at the end of the output, or after a marker.
@@ -47,9 +47,9 @@ impl MarkerScanner {
         self.held.freeze()
     }
 
-    fn said(&mut self) -> Option<String> {
+    fn payload(&mut self) -> Option<String> {
         let end = self.held.iter().position(|byte| *byte == b';');
-        let end = end.or((self.held.len() > LONGEST).then_some(LONGEST));
+        let end = end.or((self.held.len() > MAX_PAYLOAD_BYTES).then_some(MAX_PAYLOAD_BYTES));
         let end = end.filter(|_| self.is_found)?;
         let said = self.held.split_to(end);
         // The `;`.
@@ -58,7 +58,7 @@ impl MarkerScanner {
     }
 
     /// How many bytes at the end may be the beginning of the marker.
-    fn begun(&self) -> usize {
+    fn partial_match_length(&self) -> usize {
         let longest = self.held.len().min(self.mark.len() - 1);
         let begins = |n: &usize| self.held.ends_with(&self.mark[..*n]);
         (1..=longest).rev().find(begins).unwrap_or_default()
@@ -81,14 +81,14 @@ impl MarkerFilter {
     }
 
     /// The other bytes, and how many markers were removed.
-    pub fn take(&mut self, bytes: &[u8]) -> (Bytes, usize) {
-        let (mut through, mut said) = self.sieve.take(bytes);
+    pub fn feed(&mut self, bytes: &[u8]) -> (Bytes, usize) {
+        let (mut through, mut said) = self.sieve.feed(bytes);
         let mut times = 0;
         while said.is_some() {
             times += 1;
             let fresh = MarkerScanner::new(&self.mark);
             let rest = std::mem::replace(&mut self.sieve, fresh).rest();
-            let (more, again) = self.sieve.take(&rest);
+            let (more, again) = self.sieve.feed(&rest);
             through = [through, more].concat().into();
             said = again;
         }
@@ -134,7 +134,7 @@ mod tests {
                 if said.is_some() {
                     break;
                 }
-                let (bytes, now) = sieve.take(part);
+                let (bytes, now) = sieve.feed(part);
                 through.extend_from_slice(&bytes);
                 said = now;
             }
@@ -156,7 +156,7 @@ mod tests {
             let mut strainer = MarkerFilter::new(b"abacabab0");
             let (mut through, mut times) = (Vec::new(), 0);
             for part in stream.chunks(size) {
-                let (bytes, more) = strainer.take(part);
+                let (bytes, more) = strainer.feed(part);
                 through.extend_from_slice(&bytes);
                 times += more;
             }
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn what_looks_like_a_mark_and_is_none_is_the_rest() {
         let mut sieve = MarkerScanner::new(b"mark");
-        assert_eq!(sieve.take(b"a ma"), (Bytes::from_static(b"a "), None));
+        assert_eq!(sieve.feed(b"a ma"), (Bytes::from_static(b"a "), None));
         assert_eq!(sieve.rest(), "ma");
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::script::{self, OutputMarker};
 use super::shell::{RemoteShell, ShellProbe, ShellTarget};
-use super::{carry, outcome, plain};
+use super::{copy_output, outcome, plain};
 use crate::aci::error::Error;
 use crate::kubelet_api::remote_command::{
     CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize,
@@ -18,9 +18,9 @@ use crate::kubelet_api::remote_command::{
 /// How long to wait for the size of the client's terminal, which usually arrives first.
 const FIRST_SIZE: Duration = Duration::from_millis(500);
 /// How long a size must stay the same before the terminal is resized: each resize costs a call.
-const SETTLED: Duration = Duration::from_millis(200);
+const RESIZE_DEBOUNCE: Duration = Duration::from_millis(200);
 /// Timeout of one resize.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESIZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn run(
     place: &ShellTarget,
@@ -36,7 +36,7 @@ pub async fn run(
     let mark = OutputMarker::new();
     let script = script::terminal(wanted, &shell.environment, &mark, size);
     shell.keyboard.send(script.into()).await;
-    let terminal = shell.until(&mark).await;
+    let terminal = shell.read_until(&mark).await;
     let CommandStreams {
         mut stdin,
         resize,
@@ -46,7 +46,7 @@ pub async fn run(
     let RemoteShell {
         mut keyboard,
         screen,
-        shown,
+        unread: shown,
         ..
     } = shell;
     let typed = async {
@@ -64,7 +64,7 @@ pub async fn run(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        said = carry((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(outcome(said)),
+        said = copy_output((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(outcome(said)),
         () = typed => Ok(outcome(None)),
         () = sized => Ok(outcome(None)),
     }
@@ -73,7 +73,7 @@ pub async fn run(
 /// Resizes a terminal with the client's, from a second session: ACI has no other way.
 async fn follow(place: &ShellTarget, terminal: &str, mut sizes: mpsc::Receiver<TerminalSize>) {
     while let Some(mut size) = sizes.recv().await {
-        while let Ok(Some(newer)) = tokio::time::timeout(SETTLED, sizes.recv()).await {
+        while let Ok(Some(newer)) = tokio::time::timeout(RESIZE_DEBOUNCE, sizes.recv()).await {
             size = newer;
         }
         let Some(script) = script::resize(terminal, size) else {
@@ -86,10 +86,10 @@ async fn follow(place: &ShellTarget, terminal: &str, mut sizes: mpsc::Receiver<T
                     while shell.next().await.is_some() {}
                 }
                 Ok(ShellProbe::None(_)) => {}
-                Err(error) => tracing::debug!(error = error.story(), "sizing a terminal"),
+                Err(error) => tracing::debug!(error = error.error_chain(), "sizing a terminal"),
             }
         };
-        if tokio::time::timeout(PATIENCE, sized).await.is_err() {
+        if tokio::time::timeout(RESIZE_TIMEOUT, sized).await.is_err() {
             tracing::debug!("sizing a terminal takes too long");
         }
     }

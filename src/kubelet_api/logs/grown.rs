@@ -4,9 +4,9 @@
 //! offsets, and drops the beginning of a long log, so a read may begin anywhere within the previous one.
 
 /// How many bytes of the end of a read are kept to find the position in the next one.
-const KEPT: usize = 64 << 10;
+const MAX_TAIL_BYTES: usize = 64 << 10;
 /// How many bytes of a log's beginning are searched for: enough to include the timestamp of a line.
-const HEAD: usize = 24;
+const HEAD_BYTES: usize = 24;
 
 /// The position up to which a log was read.
 #[derive(Debug, Default)]
@@ -21,25 +21,25 @@ pub struct LogCursor {
 #[derive(Debug, PartialEq, Eq)]
 pub enum LogDelta<'a> {
     /// This follows what was read before; it may be empty.
-    More(&'a str),
+    Appended(&'a str),
     /// Nothing of the previous read is left: the log is another run's, or grew by more than the service keeps.
-    Other(&'a str),
+    Replaced(&'a str),
 }
 
 impl LogCursor {
     /// The new part of `log`. An incomplete last line is left for the next read, unless the log has ended.
-    pub fn take<'a>(&mut self, log: &'a str, has_ended: bool) -> LogDelta<'a> {
+    pub fn advance<'a>(&mut self, log: &'a str, has_ended: bool) -> LogDelta<'a> {
         let whole = match log.rfind('\n') {
             _ if has_ended => log,
             Some(at) => &log[..=at],
             None => "",
         };
-        let new = match self.place(whole) {
-            Some(place) => LogDelta::More(&whole[place..]),
-            None => LogDelta::Other(whole),
+        let new = match self.resume_offset(whole) {
+            Some(place) => LogDelta::Appended(&whole[place..]),
+            None => LogDelta::Replaced(whole),
         };
         self.length = whole.len();
-        let mut from = whole.len().saturating_sub(KEPT);
+        let mut from = whole.len().saturating_sub(MAX_TAIL_BYTES);
         while !whole.is_char_boundary(from) {
             from += 1;
         }
@@ -48,12 +48,12 @@ impl LogCursor {
     }
 
     /// The position in `log` up to which it was read before; `None` if not found.
-    fn place(&self, log: &str) -> Option<usize> {
+    fn resume_offset(&self, log: &str) -> Option<usize> {
         let from = self.length - self.end.len();
         if log.get(from..self.length) == Some(&self.end) {
             return Some(self.length);
         }
-        let mut head = log.len().min(HEAD);
+        let mut head = log.len().min(HEAD_BYTES);
         while !log.is_char_boundary(head) {
             head -= 1;
         }
@@ -66,7 +66,7 @@ impl LogCursor {
         if let Some(known) = begins.into_iter().find(|known| log.starts_with(*known)) {
             return Some(known.len());
         }
-        let whole = self.end.len() > 2 * HEAD;
+        let whole = self.end.len() > 2 * HEAD_BYTES;
         whole
             .then(|| log.rfind(&self.end))
             .flatten()
@@ -87,18 +87,24 @@ mod tests {
     #[test]
     fn a_line_that_is_not_whole_waits_for_its_end() {
         let mut grown = LogCursor::default();
-        assert_eq!(grown.take("1 a\n2 b", false), LogDelta::More("1 a\n"));
-        assert_eq!(grown.take("1 a\n2 bc\n", false), LogDelta::More("2 bc\n"));
-        assert_eq!(grown.take("1 a\n2 bc\n3", true), LogDelta::More("3"));
+        assert_eq!(
+            grown.advance("1 a\n2 b", false),
+            LogDelta::Appended("1 a\n")
+        );
+        assert_eq!(
+            grown.advance("1 a\n2 bc\n", false),
+            LogDelta::Appended("2 bc\n")
+        );
+        assert_eq!(grown.advance("1 a\n2 bc\n3", true), LogDelta::Appended("3"));
     }
 
     #[test]
     fn another_runs_log_is_another() {
         let mut grown = LogCursor::default();
         let (old, new) = (line(1) + &line(2), line(7));
-        grown.take(&old, false);
-        assert_eq!(grown.take(&new, false), LogDelta::Other(&new));
-        assert_eq!(grown.take("", false), LogDelta::Other(""));
+        grown.advance(&old, false);
+        assert_eq!(grown.advance(&new, false), LogDelta::Replaced(&new));
+        assert_eq!(grown.advance("", false), LogDelta::Replaced(""));
     }
 
     /// However a log grows between two reads, and however much of its beginning is dropped: no line is lost or sent
@@ -114,9 +120,9 @@ mod tests {
             }
             // Part of the previous read stays.
             let cut = before.saturating_sub(40).min(*cut);
-            match grown.take(&log[cut..], false) {
-                LogDelta::More(new) => told.push_str(new),
-                LogDelta::Other(_) => unreachable!("the place was not found"),
+            match grown.advance(&log[cut..], false) {
+                LogDelta::Appended(new) => told.push_str(new),
+                LogDelta::Replaced(_) => unreachable!("the place was not found"),
             }
             log.drain(..cut);
         }

@@ -21,7 +21,7 @@ pub struct LineFormatter {
     options: LogOptions,
     /// How many more bytes may be sent.
     left: usize,
-    is_young: bool,
+    is_recent: bool,
 }
 
 impl LineFormatter {
@@ -29,7 +29,7 @@ impl LineFormatter {
     pub fn new(options: LogOptions) -> Self {
         Self {
             left: options.limit.unwrap_or(usize::MAX),
-            is_young: options.since.is_none(),
+            is_recent: options.since.is_none(),
             options,
         }
     }
@@ -40,18 +40,18 @@ impl LineFormatter {
     }
 
     /// The lines of `text` that are wanted, formatted.
-    pub fn shape(&mut self, text: &str) -> Vec<u8> {
+    pub fn format(&mut self, text: &str) -> Vec<u8> {
         let mut shaped = Vec::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
             if !self.options.needs_times() {
                 shaped.extend_from_slice(line.as_bytes());
                 continue;
             }
-            let (stamp, rest) = timed(line);
+            let (stamp, rest) = split_timestamp(line);
             if let (Some(stamp), Some(since)) = (&stamp, self.options.since) {
-                self.is_young = stamp.at >= since;
+                self.is_recent = stamp.at >= since;
             }
-            if !self.is_young {
+            if !self.is_recent {
                 continue;
             }
             let rest = match stamp {
@@ -60,7 +60,7 @@ impl LineFormatter {
                         shaped.extend_from_slice(stamp.text.as_bytes());
                         shaped.push(b' ');
                     }
-                    joined(&stamp, rest)
+                    join_parts(&stamp, rest)
                 }
                 None => Cow::Borrowed(rest),
             };
@@ -92,7 +92,7 @@ struct LogTimestamp<'a> {
 /// The buffer sizes of runtimes are multiples of this, in bytes.
 const BUFFER: usize = 4 << 10;
 /// The most time between two parts of one line, if nothing else shows that they belong together.
-const NEXT: Duration = Duration::from_secs(2);
+const MAX_PART_GAP: Duration = Duration::from_secs(2);
 
 impl<'a> LogTimestamp<'a> {
     fn of(text: &'a str) -> Option<Self> {
@@ -101,7 +101,7 @@ impl<'a> LogTimestamp<'a> {
     }
 
     /// Whether the timestamp has fractions of a second, and its offset.
-    fn shape(&self) -> (bool, &str) {
+    fn layout(&self) -> (bool, &str) {
         let offset = self.text.rfind(['Z', '+', '-']).unwrap_or_default();
         (self.text.contains('.'), &self.text[offset..])
     }
@@ -109,21 +109,21 @@ impl<'a> LogTimestamp<'a> {
     /// Whether `next`, found in a line after a part with this timestamp, begins the line's next part. `before` is
     /// the part between.
     fn is_before(&self, next: &Self, before: &str) -> bool {
-        if before.is_empty() || self.shape() != next.shape() || next.at < self.at {
+        if before.is_empty() || self.layout() != next.layout() || next.at < self.at {
             return false;
         }
         let is_full = before.len().is_multiple_of(BUFFER);
         // A program's own text has no timestamp directly after a letter or digit.
         let is_glued = before.ends_with(char::is_alphanumeric);
-        let is_next = next.shape().0
+        let is_next = next.layout().0
             && next.at > self.at
-            && next.at.duration_since(self.at) <= NEXT.try_into().unwrap_or_default();
+            && next.at.duration_since(self.at) <= MAX_PART_GAP.try_into().unwrap_or_default();
         is_full || is_glued || is_next
     }
 }
 
 /// A line's timestamp, and the rest of the line.
-fn timed(line: &str) -> (Option<LogTimestamp<'_>>, &str) {
+fn split_timestamp(line: &str) -> (Option<LogTimestamp<'_>>, &str) {
     let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
     match LogTimestamp::of(first) {
         Some(stamp) => (Some(stamp), rest),
@@ -132,7 +132,7 @@ fn timed(line: &str) -> (Option<LogTimestamp<'_>>, &str) {
 }
 
 /// A line without the timestamps in front of its later parts.
-fn joined<'a>(first: &LogTimestamp<'_>, line: &'a str) -> Cow<'a, str> {
+fn join_parts<'a>(first: &LogTimestamp<'_>, line: &'a str) -> Cow<'a, str> {
     const DATE: usize = "2026-11-24".len();
     let (mut whole, mut part, mut from) = (String::new(), 0, 0);
     let mut stamp = *first;
@@ -170,7 +170,7 @@ mod tests {
         "1970-01-01T00:00:01Z a\n1970-01-01T00:00:02Z b c\nno time\n1970-01-01T00:00:03.5Z \n";
 
     fn shaped(options: LogOptions) -> String {
-        String::from_utf8(LineFormatter::new(options).shape(LOG)).expect("text")
+        String::from_utf8(LineFormatter::new(options).format(LOG)).expect("text")
     }
 
     #[test]
@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(shaped(options), "b c\nno time\n\n");
         let limit = Some(3);
         let mut lines = LineFormatter::new(LogOptions { limit, ..options });
-        assert_eq!(lines.shape(LOG), b"b c");
-        assert!(lines.is_full() && lines.shape(LOG).is_empty());
+        assert_eq!(lines.format(LOG), b"b c");
+        assert!(lines.is_full() && lines.format(LOG).is_empty());
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
                 timestamps,
                 ..LogOptions::default()
             };
-            String::from_utf8(LineFormatter::new(options).shape(log)).expect("text")
+            String::from_utf8(LineFormatter::new(options).format(log)).expect("text")
         };
         let second = "2026-11-30T03:40:02Z";
         let later = "2026-11-30T03:40:02.5Z";

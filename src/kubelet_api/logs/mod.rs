@@ -31,16 +31,16 @@ pub use source::LogSource;
 
 /// The shortest and the longest pause between two reads of a log that is followed: after new output, and after a
 /// longer time without.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+const POLL_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// A log that is followed is read at most at this rate, in bytes per second, so that many clients that follow long
 /// logs do not fill the connection to Azure.
 const BYTES_PER_SECOND: usize = 1 << 20;
 
 /// Answers a request for a container's log.
 pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> ApiResult {
-    let options = options::parse(query, Timestamp::now()).map_err(HttpError::bad)?;
+    let options = options::parse(query, Timestamp::now()).map_err(HttpError::bad_request)?;
     if options.previous {
-        return Err(HttpError::bad(format!(
+        return Err(HttpError::bad_request(format!(
             "the log of the previous run of container {} is not to be had: Azure Container Instances keeps \
              the log of the last run only",
             source.container
@@ -52,8 +52,8 @@ pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> Ap
     let log = source.read(options.tail, options.needs_times()).await?;
     let mut lines = LineFormatter::new(options);
     let shaped = match options.tail {
-        Some(tail) => lines.shape(lines::tail(&log, tail)),
-        None => lines.shape(&log),
+        Some(tail) => lines.format(lines::tail(&log, tail)),
+        None => lines.format(&log),
     };
     let mut response = text(StatusCode::OK, String::new());
     *response.body_mut() = Body::from(shaped);
@@ -66,12 +66,12 @@ async fn follow(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -
     let (told, mut wanted) = mpsc::channel::<Bytes>(4);
     let follower = LogFollower {
         source,
-        grown: LogCursor::default(),
+        cursor: LogCursor::default(),
         times: options.needs_times(),
         lines: LineFormatter::new(options),
-        told,
+        sender: told,
     };
-    tasks.spawn(follower.follow(log, options.tail));
+    tasks.spawn(follower.run(log, options.tail));
     let (cancel, mut is_over) = (tasks.cancel.clone(), false);
     let body = futures::stream::poll_fn(move |context| {
         if is_over {
@@ -92,50 +92,54 @@ async fn follow(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -
 }
 
 /// Sends what a container writes from now on to `told`, until the container ends or the receiver is dropped.
-pub async fn output(source: LogSource, told: mpsc::Sender<Bytes>) -> Result<(), HttpError> {
+pub async fn stream_new_output(
+    source: LogSource,
+    told: mpsc::Sender<Bytes>,
+) -> Result<(), HttpError> {
     let options = LogOptions::default();
     let log = source.read(None, options.needs_times()).await?;
     let follower = LogFollower {
         source,
-        grown: LogCursor::default(),
+        cursor: LogCursor::default(),
         times: options.needs_times(),
         lines: LineFormatter::new(options),
-        told,
+        sender: told,
     };
-    follower.follow(log, Some(0)).await;
+    follower.run(log, Some(0)).await;
     Ok(())
 }
 
 struct LogFollower {
     source: LogSource,
-    grown: LogCursor,
+    cursor: LogCursor,
     /// Whether to request timestamps.
     times: bool,
     lines: LineFormatter,
-    told: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Bytes>,
 }
 
 impl LogFollower {
     /// Sends the log until the container ends or the receiver is dropped.
-    async fn follow(mut self, first: String, tail: Option<usize>) {
-        let told = self.told.clone();
+    async fn run(mut self, first: String, tail: Option<usize>) {
+        let told = self.sender.clone();
         tokio::select! {
-            () = self.tell(first, tail) => {}
+            () = self.poll_until_ended(first, tail) => {}
             () = told.closed() => {}
         }
     }
 
-    async fn tell(&mut self, first: String, tail: Option<usize>) {
+    async fn poll_until_ended(&mut self, first: String, tail: Option<usize>) {
         let run = self.source.run().await;
-        let (LogDelta::More(new) | LogDelta::Other(new)) = self.grown.take(&first, false);
+        let (LogDelta::Appended(new) | LogDelta::Replaced(new)) =
+            self.cursor.advance(&first, false);
         let new = tail.map_or(new, |tail| lines::tail(new, tail));
-        let shaped = self.lines.shape(new);
-        if !self.say(shaped).await {
+        let shaped = self.lines.format(new);
+        if !self.send(shaped).await {
             return;
         }
         let mut size = first.len();
         drop(first);
-        let mut pause = PAUSES.0;
+        let mut pause = POLL_INTERVALS.0;
         loop {
             let seconds = size / BYTES_PER_SECOND;
             let long = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
@@ -146,29 +150,29 @@ impl LogFollower {
                 if has_ended {
                     return;
                 }
-                pause = (pause * 2).min(PAUSES.1);
+                pause = (pause * 2).min(POLL_INTERVALS.1);
                 continue;
             };
             size = log.len();
-            let shaped = match self.grown.take(&log, has_ended) {
+            let shaped = match self.cursor.advance(&log, has_ended) {
                 // The run has ended, and this log is the next run's.
-                LogDelta::Other(_) if has_ended => return,
-                LogDelta::More(new) | LogDelta::Other(new) => self.lines.shape(new),
+                LogDelta::Replaced(_) if has_ended => return,
+                LogDelta::Appended(new) | LogDelta::Replaced(new) => self.lines.format(new),
             };
             pause = if shaped.is_empty() {
-                (pause * 2).min(PAUSES.1)
+                (pause * 2).min(POLL_INTERVALS.1)
             } else {
-                PAUSES.0
+                POLL_INTERVALS.0
             };
-            if !self.say(shaped).await || has_ended {
+            if !self.send(shaped).await || has_ended {
                 return;
             }
         }
     }
 
     /// Sends new output; returns whether to continue.
-    async fn say(&self, shaped: Vec<u8>) -> bool {
-        let heard = shaped.is_empty() || self.told.send(shaped.into()).await.is_ok();
+    async fn send(&self, shaped: Vec<u8>) -> bool {
+        let heard = shaped.is_empty() || self.sender.send(shaped.into()).await.is_ok();
         heard && !self.lines.is_full()
     }
 }

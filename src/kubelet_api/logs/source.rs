@@ -40,7 +40,7 @@ impl LogSource {
         let (node, pod) = (&self.found.node, &self.found.pod);
         // At least one line: Azure does not document whether 0 is accepted.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
-        node.pace.turn_ahead().await;
+        node.rate_limiter.acquire_priority().await;
         let read = node.azure.logs(
             &node.scope,
             pod.group.as_str(),
@@ -53,7 +53,7 @@ impl LogSource {
 
     /// The current run of the container; `None` if Azure does not report it.
     pub async fn run(&self) -> Option<ContainerRun> {
-        Some(self.look().await.ok()??.0)
+        Some(self.read_run().await.ok()??.0)
     }
 
     /// Whether that run has ended.
@@ -61,18 +61,18 @@ impl LogSource {
         if !self.found.is_there() {
             return true;
         }
-        match self.look().await {
+        match self.read_run().await {
             Ok(Some((now, has_ended))) => has_ended || run.is_some_and(|run| *run != now),
             Ok(None) => false,
             Err(error) => error.failure().is_some_and(|failure| failure.status == 404),
         }
     }
 
-    async fn look(&self) -> Result<Option<(ContainerRun, bool)>, Error> {
+    async fn read_run(&self) -> Result<Option<(ContainerRun, bool)>, Error> {
         let (node, pod) = (&self.found.node, &self.found.pod);
-        node.pace.turn_ahead().await;
+        node.rate_limiter.acquire_priority().await;
         let group = node.azure.get(&node.scope, pod.group.as_str()).await?;
-        Ok(ContainerGroup::read(&group).and_then(|group| {
+        Ok(ContainerGroup::from_value(&group).and_then(|group| {
             let container = group.container(&self.container);
             let container = container.or_else(|| group.init_container(&self.container));
             let view = container?.view()?;
@@ -90,18 +90,18 @@ impl LogSource {
         let (container, pod) = (&self.container, &self.found.pod.name);
         match error.failure() {
             Some(failure) if TOO_EARLY.contains(&failure.body.code.as_str()) => {
-                HttpError::bad(format!(
+                HttpError::bad_request(format!(
                     "container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"
                 ))
             }
-            Some(failure) if failure.status == 404 => HttpError::bad(format!(
+            Some(failure) if failure.status == 404 => HttpError::bad_request(format!(
                 "container \"{container}\" in pod \"{pod}\" has no container group in Azure (any more)"
             )),
             Some(failure) if failure.status == 429 => {
-                HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.story())
+                HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.error_chain())
             }
             // Not 503: kubectl does not show its message.
-            _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.story()),
+            _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.error_chain()),
         }
     }
 }

@@ -11,11 +11,12 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// Timeout of connecting.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to a port of a pod; the error is a message for the client.
 pub async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, String> {
-    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect((address, port))).await;
+    let connected =
+        tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await;
     let why = match connected {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => error.to_string(),
@@ -28,7 +29,7 @@ pub async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, String> {
 
 /// Copies bytes in both directions until the pod closes the connection or the client disconnects. `to_client`
 /// returns false once the client no longer reads.
-pub async fn carry<F: Future<Output = bool>>(
+pub async fn copy_bidirectional<F: Future<Output = bool>>(
     stream: TcpStream,
     mut from_client: mpsc::Receiver<Bytes>,
     to_client: impl Fn(Bytes) -> F,

@@ -21,7 +21,7 @@ use super::upgrade::{NegotiatedProtocol, StreamTransport, SupportedProtocols};
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// The supported subprotocols of port-forwards.
-pub const SPOKEN: SupportedProtocols = SupportedProtocols {
+pub const PROTOCOLS: SupportedProtocols = SupportedProtocols {
     spdy: &["portforward.k8s.io"],
     websocket: &[TUNNEL, "v4.channel.k8s.io"],
 };

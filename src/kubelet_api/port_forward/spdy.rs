@@ -14,19 +14,19 @@ use super::dial;
 use crate::kubelet_api::spdy::session::{SpdySession, SpdyStream, reset};
 
 /// How long a stream waits for the other one of its pair.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PAIR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Forwards until the client disconnects.
 pub async fn forward(mut session: SpdySession, address: IpAddr) {
     let mut halves: HashMap<String, (SpdyStream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
-    let mut looks = tokio::time::interval(PATIENCE);
+    let mut looks = tokio::time::interval(PAIR_TIMEOUT);
     loop {
         let stream = tokio::select! {
             stream = session.accept() => stream,
             Some(_) = pairs.join_next() => continue,
             _ = looks.tick() => {
-                let late = |_: &String, half: &mut (SpdyStream, Instant)| half.1.elapsed() > PATIENCE;
+                let late = |_: &String, half: &mut (SpdyStream, Instant)| half.1.elapsed() > PAIR_TIMEOUT;
                 for (_, (stream, _)) in halves.extract_if(late) {
                     stream.sender().reset(reset::REFUSED).await;
                 }
@@ -86,7 +86,7 @@ async fn pair(address: IpAddr, port: u16, data: SpdyStream, error: SpdyStream) {
     match dial::dial(address, port).await {
         Ok(stream) => {
             let sender = &to_client;
-            let carried = dial::carry(stream, from_client, |bytes| sender.send(bytes));
+            let carried = dial::copy_bidirectional(stream, from_client, |bytes| sender.send(bytes));
             tokio::select! {
                 () = carried => {}
                 // The client reset the data stream, and no longer reads it.

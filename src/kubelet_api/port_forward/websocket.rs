@@ -90,7 +90,7 @@ async fn connection(
     match dial::dial(address, port).await {
         Ok(stream) => {
             let send = async |bytes: Bytes| out.send(message(channel, &bytes)).await.is_ok();
-            dial::carry(stream, from_client, send).await;
+            dial::copy_bidirectional(stream, from_client, send).await;
         }
         // The client may have disconnected.
         Err(why) => drop(out.send(message(channel + 1, why.as_bytes())).await),

@@ -19,7 +19,7 @@ pub use outcome::CommandOutcome;
 pub use size::TerminalSize;
 
 /// The supported subprotocols of remote commands.
-pub const SPOKEN: SupportedProtocols = SupportedProtocols {
+pub const PROTOCOLS: SupportedProtocols = SupportedProtocols {
     spdy: &[
         "v5.channel.k8s.io",
         "v4.channel.k8s.io",
@@ -89,7 +89,7 @@ pub struct CommandStreams {
     /// Its output.
     pub out: mpsc::Sender<(OutputStream, Bytes)>,
     /// Cancelled when the client disconnects.
-    pub gone: CancellationToken,
+    pub client_gone: CancellationToken,
 }
 
 /// Connects a command with its client: `run` gets the streams, and its outcome is sent to the client.

@@ -15,7 +15,7 @@ pub enum CommandOutcome {
 
 impl CommandOutcome {
     /// The text for the error stream of this protocol version.
-    pub fn told(&self, protocol: &str) -> String {
+    pub fn error_stream_text(&self, protocol: &str) -> String {
         match protocol {
             "v4.channel.k8s.io" | "v5.channel.k8s.io" => self.status().to_string(),
             _ => self.message(),
@@ -55,14 +55,17 @@ mod tests {
 
     #[test]
     fn an_exit_code_is_told_as_a_cause_and_to_old_clients_in_words() {
-        let told = CommandOutcome::Exited(3).told("v4.channel.k8s.io");
+        let told = CommandOutcome::Exited(3).error_stream_text("v4.channel.k8s.io");
         let status: Value = serde_json::from_str(&told).expect("an object");
         assert_eq!(status["details"]["causes"][0]["message"], "3");
         assert!(
             CommandOutcome::Exited(3)
-                .told("v2.channel.k8s.io")
+                .error_stream_text("v2.channel.k8s.io")
                 .contains("exit status 3")
         );
-        assert_eq!(CommandOutcome::Exited(0).told("channel.k8s.io"), "");
+        assert_eq!(
+            CommandOutcome::Exited(0).error_stream_text("channel.k8s.io"),
+            ""
+        );
     }
 }

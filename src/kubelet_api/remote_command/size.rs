@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 /// An incomplete object longer than this is dropped, in bytes.
-const LONGEST: usize = 1024;
+const MAX_OBJECT_BYTES: usize = 1024;
 
 /// The size of a terminal.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct ResizeReader(Vec<u8>);
 
 impl ResizeReader {
     /// Adds a part; returns the last size that is complete now.
-    pub fn take(&mut self, part: &[u8]) -> Option<TerminalSize> {
+    pub fn feed(&mut self, part: &[u8]) -> Option<TerminalSize> {
         self.0.extend_from_slice(part);
         let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<TerminalSize>();
         let mut last = None;
@@ -34,7 +34,7 @@ impl ResizeReader {
         }
         let used = objects.byte_offset();
         self.0.drain(..used);
-        if self.0.len() > LONGEST {
+        if self.0.len() > MAX_OBJECT_BYTES {
             self.0.clear();
         }
         last
@@ -45,7 +45,7 @@ impl ResizeReader {
 pub async fn carry(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<TerminalSize>) {
     let mut collected = ResizeReader::default();
     while let Some(part) = parts.recv().await {
-        if let Some(size) = collected.take(&part)
+        if let Some(size) = collected.feed(&part)
             && sizes.send(size).await.is_err()
         {
             return;
@@ -62,19 +62,19 @@ mod tests {
         let mut sizes = ResizeReader::default();
         let (width, height) = (120, 40);
         assert_eq!(
-            sizes.take(br#"{"Width":1,"Height":2}{"Wid"#),
+            sizes.feed(br#"{"Width":1,"Height":2}{"Wid"#),
             Some(TerminalSize {
                 width: 1,
                 height: 2
             })
         );
         assert_eq!(
-            sizes.take(br#"th":120,"Height":40}"#),
+            sizes.feed(br#"th":120,"Height":40}"#),
             Some(TerminalSize { width, height })
         );
         for _ in 0..100 {
-            assert_eq!(sizes.take(&[b'x'; 100]), None);
+            assert_eq!(sizes.feed(&[b'x'; 100]), None);
         }
-        assert!(sizes.0.len() <= LONGEST);
+        assert!(sizes.0.len() <= MAX_OBJECT_BYTES);
     }
 }

@@ -15,7 +15,7 @@ use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, size};
 use crate::kubelet_api::spdy::session::{SpdySession, SpdyStream, StreamSender, reset};
 
 /// How long the client may take to open its streams.
-const PATIENCE: Duration = Duration::from_secs(30);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
@@ -25,7 +25,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
 ) {
     let mut session = SpdySession::new(io);
     let names = names(protocol, wanted);
-    let opened = tokio::time::timeout(PATIENCE, open(&mut session, &names)).await;
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, open(&mut session, &names)).await;
     let Ok(Some(mut opened)) = opened else {
         return session.close().await;
     };
@@ -41,7 +41,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         stdin,
         resize,
         out,
-        gone: gone.clone(),
+        client_gone: gone.clone(),
     };
     let worked = async {
         let told = pump(written, stdout.as_ref(), stderr.as_ref());
@@ -57,7 +57,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         stream.finish().await;
     }
     if let Some(error) = error {
-        let told = outcome.told(protocol);
+        let told = outcome.error_stream_text(protocol);
         if !told.is_empty() {
             error.send(told.into()).await;
         }

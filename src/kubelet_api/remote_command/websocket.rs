@@ -32,7 +32,7 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 /// How long to wait for the client's close message.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
@@ -49,7 +49,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         stdin,
         resize,
         out,
-        gone: gone.clone(),
+        client_gone: gone.clone(),
     };
     let reading = read(
         source,
@@ -81,7 +81,11 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     gone.cancel();
     let Some(outcome) = outcome else { return };
     let mut message = vec![ERROR];
-    message.extend_from_slice(outcome.told(protocol_of_errors(protocol)).as_bytes());
+    message.extend_from_slice(
+        outcome
+            .error_stream_text(protocol_of_errors(protocol))
+            .as_bytes(),
+    );
     // client-go treats any close code but this as an error, a missing one included.
     let close = CloseFrame {
         code: CloseCode::Normal,
@@ -93,7 +97,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     };
     if told.await.is_ok() {
         // Wait a moment for the client's close message.
-        let _ = tokio::time::timeout(PATIENCE, reading).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, reading).await;
     }
 }
 
@@ -131,7 +135,7 @@ async fn read(
                 }
             }
             [RESIZE, rest @ ..] => {
-                if let Some(size) = collected.take(rest) {
+                if let Some(size) = collected.feed(rest) {
                     // Drop a size that the command does not take, or not fast enough.
                     let _ = sizes.try_send(size);
                 }

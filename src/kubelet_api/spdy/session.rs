@@ -19,14 +19,14 @@ use super::frame::{FrameDecoder, FrameEncoder, SpdyFrame, SpdyHeaders};
 use crate::kubelet_api::upgrade::{PING, SILENCE};
 
 /// How many parts wait for a stream's reader before the connection is no longer read.
-const WAITING: usize = 4;
+const MAX_QUEUED_PARTS: usize = 4;
 /// The most open streams: a port-forward has two for each connection.
-const STREAMS: usize = 256;
+const MAX_STREAMS: usize = 256;
 /// How long to wait for a peer to close the connection.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connected peer may take to read the last frames, such as a command's exit code: a user may read the
 /// output page by page.
-const FAREWELL: Duration = Duration::from_secs(3600);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A connection.
 pub struct SpdySession {
@@ -110,10 +110,10 @@ impl SpdySession {
         tokio::pin!(said);
         tokio::select! {
             () = &mut said => {}
-            () = self.gone.cancelled() => drop(tokio::time::timeout(PATIENCE, said).await),
-            () = tokio::time::sleep(FAREWELL) => {}
+            () = self.gone.cancelled() => drop(tokio::time::timeout(CLOSE_TIMEOUT, said).await),
+            () = tokio::time::sleep(DRAIN_TIMEOUT) => {}
         }
-        let _ = tokio::time::timeout(PATIENCE, &mut self.reader).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut self.reader).await;
     }
 }
 
@@ -262,14 +262,14 @@ impl FrameReader {
                     return;
                 }
             };
-            if !self.take(frame).await {
+            if !self.handle_frame(frame).await {
                 return;
             }
         }
     }
 
     /// Handles a frame; returns whether to continue.
-    async fn take(&mut self, frame: SpdyFrame) -> bool {
+    async fn handle_frame(&mut self, frame: SpdyFrame) -> bool {
         match frame {
             SpdyFrame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
             SpdyFrame::Data { id, fin, part } => {
@@ -307,12 +307,12 @@ impl FrameReader {
         } else {
             self.last = id;
             self.streams.retain(|_, stream| stream.is_used());
-            (self.streams.len() >= STREAMS).then_some(reset::REFUSED)
+            (self.streams.len() >= MAX_STREAMS).then_some(reset::REFUSED)
         };
         if let Some(code) = refused {
             return self.out.send(SpdyFrame::Reset { id, code }).await.is_ok();
         }
-        let (read, parts) = mpsc::channel(WAITING);
+        let (read, parts) = mpsc::channel(MAX_QUEUED_PARTS);
         let (torn_down, reset) = oneshot::channel();
         let ours = StreamEntry {
             parts: (!fin).then_some(read),

@@ -106,7 +106,7 @@ async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
         }
         kept.len()
     });
-    let last = 2 * u32::try_from(STREAMS).expect("few") + 101;
+    let last = 2 * u32::try_from(MAX_STREAMS).expect("few") + 101;
     let mut refused = 0;
     for id in (1..=last).step_by(2) {
         peer.open(id).await;
@@ -121,7 +121,7 @@ async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
     }
     assert_eq!(refused, 51);
     peer.say(SpdyFrame::GoAway { last: 0, code: 0 }).await;
-    assert_eq!(soon(accepting).await.expect("it ends"), STREAMS);
+    assert_eq!(soon(accepting).await.expect("it ends"), MAX_STREAMS);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
     peer.open(1).await;
     let stream = soon(session.accept()).await.expect("a stream");
     let part = Bytes::from(vec![0; 32 << 10]);
-    let (mut said, most) = (0, 2 * WAITING + 8);
+    let (mut said, most) = (0, 2 * MAX_QUEUED_PARTS + 8);
     let saying = async {
         loop {
             let (id, fin, part) = (1, false, part.clone());
@@ -152,7 +152,10 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(1), saying).await;
-    assert!(waited.is_err() && said >= WAITING && said <= most, "{said}");
+    assert!(
+        waited.is_err() && said >= MAX_QUEUED_PARTS && said <= most,
+        "{said}"
+    );
     // Dropping the stream drops the data that follows.
     drop(stream);
     let (id, fin) = (1, true);

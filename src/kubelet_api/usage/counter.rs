@@ -28,7 +28,7 @@ pub struct CpuCounter {
 impl CpuCounter {
     /// The counter after more minutes of the run that began at `started`; the counter of an earlier run starts
     /// again. A missing minute counts like the minute after it.
-    pub fn grown(
+    pub fn after_minutes(
         before: Option<Self>,
         started: Timestamp,
         minutes: &[MinuteUsage],
@@ -58,7 +58,7 @@ impl CpuCounter {
     /// The counter after a reading of what the run that began at `started` has used by now; `last` is the previous
     /// reading. The counter may have begun with the other source: only the difference between two readings is added
     /// to it.
-    pub fn seen(
+    pub fn after_reading(
         before: Option<Self>,
         last: Option<ContainerUsage>,
         started: Timestamp,
@@ -106,7 +106,7 @@ impl CpuCounter {
     /// time since. A sum of the containers' counters would fall when a pod ends, and jump when a pod's use becomes
     /// known.
     #[must_use]
-    pub fn passed(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
+    pub fn node_total(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
         let millicores: f64 = known.iter().map(|counter| counter.millicores).sum();
         let (counted, since) =
             before.map_or((BEGINNING, now), |before| (before.cpu_seconds, before.at));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn grown(before: Option<CpuCounter>, started: i64, minutes: &[MinuteUsage]) -> (f64, i64) {
-        let counter = CpuCounter::grown(before, at(started), minutes).expect("a counter");
+        let counter = CpuCounter::after_minutes(before, at(started), minutes).expect("a counter");
         (
             (counter.cpu_seconds * 1000.0).round(),
             counter.at.as_second(),
@@ -148,7 +148,7 @@ mod tests {
     fn what_is_told_again_counts_once_and_a_gap_is_like_what_follows() {
         let first = [minute(60, 500.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 0, &first), (90_001.0, 180));
-        let counter = CpuCounter::grown(None, at(0), &first);
+        let counter = CpuCounter::after_minutes(None, at(0), &first);
         assert_eq!(grown(counter, 0, &first), (90_001.0, 180));
         let more = [minute(120, 1000.0), minute(300, 100.0)];
         assert_eq!(grown(counter, 0, &more), (108_001.0, 360));
@@ -158,9 +158,9 @@ mod tests {
     fn what_was_used_before_the_run_began_is_another_runs() {
         let minutes = [minute(0, 1000.0), minute(60, 1000.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 90, &minutes), (90_001.0, 180));
-        let before = CpuCounter::grown(None, at(0), &minutes[..1]);
+        let before = CpuCounter::after_minutes(None, at(0), &minutes[..1]);
         assert_eq!(grown(before, 90, &minutes), (90_001.0, 180));
-        assert_eq!(CpuCounter::grown(before, at(90), &[]), None);
+        assert_eq!(CpuCounter::after_minutes(before, at(90), &[]), None);
     }
 
     fn reading(second: i64, cpu_seconds: f64) -> ContainerUsage {
@@ -173,39 +173,48 @@ mod tests {
 
     #[test]
     fn looks_at_what_was_used_add_what_is_between_them() {
-        let first = CpuCounter::seen(None, None, at(0), reading(10, 5.0)).expect("a counter");
+        let first =
+            CpuCounter::after_reading(None, None, at(0), reading(10, 5.0)).expect("a counter");
         assert_eq!((first.cpu_seconds, first.millicores), (5.0, 500.0));
-        let second = CpuCounter::seen(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
+        let second =
+            CpuCounter::after_reading(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
         let second = second.expect("a counter");
         assert_eq!((second.cpu_seconds, second.millicores), (8.0, 300.0));
         // The same reading again, and a lower one.
         for now in [reading(20, 8.0), reading(30, 1.0)] {
-            let again = CpuCounter::seen(Some(second), Some(reading(20, 8.0)), at(0), now);
+            let again = CpuCounter::after_reading(Some(second), Some(reading(20, 8.0)), at(0), now);
             assert_eq!(again, Some(second));
         }
         // Another run.
-        let next = CpuCounter::seen(
+        let next = CpuCounter::after_reading(
             Some(second),
             Some(reading(20, 8.0)),
             at(25),
             reading(35, 1.0),
         );
         assert_eq!(next.map(|next| next.cpu_seconds), Some(1.0));
-        assert_eq!(CpuCounter::seen(None, None, at(40), reading(35, 1.0)), None);
+        assert_eq!(
+            CpuCounter::after_reading(None, None, at(40), reading(35, 1.0)),
+            None
+        );
     }
 
     #[test]
     fn a_counter_goes_on_when_its_source_changes() {
-        let monitor = CpuCounter::grown(None, at(0), &[minute(60, 500.0)]);
+        let monitor = CpuCounter::after_minutes(None, at(0), &[minute(60, 500.0)]);
         let before = monitor.expect("a counter").cpu_seconds;
         // The reading includes CPU time from before the minutes that Azure Monitor was asked for.
         let (one, other) = (reading(300, 4000.0), reading(310, 4010.0));
-        assert_eq!(CpuCounter::seen(monitor, None, at(0), one), monitor);
-        let realtime = CpuCounter::seen(monitor, Some(one), at(0), other).expect("a counter");
+        assert_eq!(
+            CpuCounter::after_reading(monitor, None, at(0), one),
+            monitor
+        );
+        let realtime =
+            CpuCounter::after_reading(monitor, Some(one), at(0), other).expect("a counter");
         assert!((realtime.cpu_seconds - before - 190.0).abs() < 1e-9);
         // And back: of the minutes, only the time after the counter counts.
         let minutes = [minute(120, 9000.0), minute(300, 1000.0)];
-        let back = CpuCounter::grown(Some(realtime), at(0), &minutes).expect("a counter");
+        let back = CpuCounter::after_minutes(Some(realtime), at(0), &minutes).expect("a counter");
         assert!((back.cpu_seconds - realtime.cpu_seconds - 50.0).abs() < 1e-9);
     }
 
@@ -217,20 +226,20 @@ mod tests {
             bytes: 1024.0,
             at: at(60),
         };
-        let first = CpuCounter::passed(None, &[pod(500.0, 500.0)], at(100));
+        let first = CpuCounter::node_total(None, &[pod(500.0, 500.0)], at(100));
         let both = [pod(510.0, 500.0), pod(9000.0, 1000.0)];
-        let second = CpuCounter::passed(Some(first), &both, at(120));
+        let second = CpuCounter::node_total(Some(first), &both, at(120));
         assert!((second.cpu_seconds - first.cpu_seconds - 30.0).abs() < 1e-9);
         assert!((second.bytes - 2048.0).abs() < 1e-9);
-        let last = CpuCounter::passed(Some(second), &[], at(180));
+        let last = CpuCounter::node_total(Some(second), &[], at(180));
         assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
         // The clock is set back.
-        assert_eq!(CpuCounter::passed(Some(last), &both, at(0)).at, at(180));
+        assert_eq!(CpuCounter::node_total(Some(last), &both, at(0)).at, at(180));
     }
 
     #[test]
     fn an_idle_container_has_used_something() {
-        let idle = CpuCounter::grown(None, at(0), &[minute(60, 0.0)]).expect("a counter");
+        let idle = CpuCounter::after_minutes(None, at(0), &[minute(60, 0.0)]).expect("a counter");
         assert!(idle.cpu_seconds * 1e9 >= 1.0);
     }
 }

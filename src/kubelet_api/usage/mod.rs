@@ -24,29 +24,29 @@ use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 pub use counter::CpuCounter;
 
 /// The shortest interval between two reads of a pod in Azure Monitor, which has new values each minute.
-const AGAIN: Duration = Duration::from_secs(20);
+const MONITOR_READ_INTERVAL: Duration = Duration::from_secs(20);
 /// The same for the realtime-metrics extension, which has new values on each read.
-const REALTIME_AGAIN: Duration = Duration::from_secs(5);
+const REALTIME_READ_INTERVAL: Duration = Duration::from_secs(5);
 /// For how long a group that did not answer is not asked again. It may be starting, so the first pause is short; it
 /// doubles up to the maximum, as the operator may have no route to the group's network.
-const DEAF_FOR: Duration = Duration::from_secs(15);
-const DEAF_AT_MOST: Duration = Duration::from_hours(1);
+const MIN_REALTIME_BACKOFF: Duration = Duration::from_secs(15);
+const MAX_REALTIME_BACKOFF: Duration = Duration::from_hours(1);
 /// The interval of Azure Monitor's averages: less than a minute after the last value there is no new one.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How far back the first read goes, as Azure Monitor's values come late.
-const FIRST_LOOK: SignedDuration = SignedDuration::from_hours(1);
+const INITIAL_LOOKBACK: SignedDuration = SignedDuration::from_hours(1);
 /// For how long values are reported after they last changed.
-const GOOD_FOR: Duration = Duration::from_secs(600);
+const USAGE_TTL: Duration = Duration::from_secs(600);
 /// How long a request waits for new values.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many pods are read at once, and how many per second from Azure Monitor: 4 per second is a sixth of what ARM
 /// allows, and takes four minutes for a thousand pods.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 const PER_SECOND: f64 = 4.0;
 const BURST: f64 = 64.0;
 
 /// For how long the counter of a node is kept without a request.
-const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
+const NODE_COUNTER_TTL: SignedDuration = SignedDuration::from_hours(1);
 
 /// The use of each running container of a pod, by name; `None` if it is not known for all of them.
 pub type PodUsage = Option<Vec<(String, CpuCounter)>>;
@@ -56,47 +56,50 @@ pub struct UsageCache {
     pods: Mutex<HashMap<String, CachedPodUsage>>,
     /// The last reported counter of each node, by name.
     nodes: Mutex<HashMap<String, CpuCounter>>,
-    pace: RateLimiter,
+    rate_limiter: RateLimiter,
 }
 
 /// What is known of a pod.
 struct CachedPodUsage {
-    asked: Instant,
+    requested_at: Instant,
     is_being_read: bool,
     /// When a value last changed.
-    heard: Instant,
+    changed_at: Instant,
     containers: BTreeMap<String, CpuCounter>,
     /// The last readings of the realtime-metrics extension, while it answers.
     readings: ContainerUsages,
     /// Until when its group is not asked, and how long that pause is.
-    deaf: Option<(Instant, Duration)>,
+    realtime_backoff: Option<(Instant, Duration)>,
 }
 
 impl CachedPodUsage {
     /// How soon there may be new values.
-    fn again(&self) -> Duration {
+    fn read_interval(&self) -> Duration {
         if self.readings.is_empty() {
-            AGAIN
+            MONITOR_READ_INTERVAL
         } else {
-            REALTIME_AGAIN
+            REALTIME_READ_INTERVAL
         }
     }
 
-    fn is_deaf(&self) -> bool {
-        self.deaf.is_some_and(|(until, _)| Instant::now() < until)
+    fn is_backing_off(&self) -> bool {
+        self.realtime_backoff
+            .is_some_and(|(until, _)| Instant::now() < until)
     }
 
     /// Records that the pod's group did not answer.
-    fn unheard(&mut self) {
-        let pause = self.deaf.map_or(DEAF_FOR, |(_, pause)| pause * 2);
-        let pause = pause.min(DEAF_AT_MOST);
-        self.deaf = Some((Instant::now() + pause, pause));
+    fn back_off(&mut self) {
+        let pause = self
+            .realtime_backoff
+            .map_or(MIN_REALTIME_BACKOFF, |(_, pause)| pause * 2);
+        let pause = pause.min(MAX_REALTIME_BACKOFF);
+        self.realtime_backoff = Some((Instant::now() + pause, pause));
     }
 
-    fn learn(&mut self, container: &str, counter: CpuCounter) {
+    fn update_counter(&mut self, container: &str, counter: CpuCounter) {
         let before = self.containers.insert(container.to_owned(), counter);
         if before != Some(counter) {
-            self.heard = Instant::now();
+            self.changed_at = Instant::now();
         }
     }
 }
@@ -106,7 +109,7 @@ impl Default for UsageCache {
         Self {
             pods: Mutex::default(),
             nodes: Mutex::default(),
-            pace: RateLimiter::new(PER_SECOND, BURST),
+            rate_limiter: RateLimiter::new(PER_SECOND, BURST),
         }
     }
 }
@@ -114,10 +117,10 @@ impl Default for UsageCache {
 impl UsageCache {
     /// The use of each running container of the pod; `None` unless it is known for all of them, since an autoscaler
     /// would take a partial sum for the whole.
-    pub fn of(&self, pod: &PodInfo) -> PodUsage {
+    pub fn pod_usage(&self, pod: &PodInfo) -> PodUsage {
         let pods = self.lock();
         let known = pods.get(&pod.uid)?;
-        if known.heard.elapsed() > GOOD_FOR {
+        if known.changed_at.elapsed() > USAGE_TTL {
             return None;
         }
         let running = pod
@@ -134,8 +137,8 @@ impl UsageCache {
 
     /// The use of each pod of a node.
     pub fn of_node(&self, node: &PodsContext) -> Vec<(PodUsage, Arc<PodInfo>)> {
-        let hosted = node.all_hosted().into_iter();
-        hosted.map(|pod| (self.of(&pod), pod)).collect()
+        let hosted = node.all_pods().into_iter();
+        hosted.map(|pod| (self.pod_usage(&pod), pod)).collect()
     }
 
     /// The use of each pod of these nodes, and the sum of the nodes' counters.
@@ -164,8 +167,8 @@ impl UsageCache {
         let known: Vec<CpuCounter> = used.flatten().map(|(_, counter)| *counter).collect();
         let now = Timestamp::now();
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|_, told| now.duration_since(told.at) < KEPT_FOR);
-        let counter = CpuCounter::passed(nodes.get(name).copied(), &known, now);
+        nodes.retain(|_, told| now.duration_since(told.at) < NODE_COUNTER_TTL);
+        let counter = CpuCounter::node_total(nodes.get(name).copied(), &known, now);
         nodes.insert(name.to_owned(), counter);
         Some(counter)
     }
@@ -180,39 +183,39 @@ impl UsageCache {
         let usage = self.clone();
         tasks.spawn(async move {
             let due = futures::stream::iter(due);
-            due.for_each_concurrent(AT_ONCE, |(node, pod)| usage.read(node, pod))
+            due.for_each_concurrent(MAX_CONCURRENT_READS, |(node, pod)| usage.read(node, pod))
                 .await;
             drop(done);
         });
         // Later results are for the next request.
-        let _ = tokio::time::timeout(PATIENCE, news).await;
+        let _ = tokio::time::timeout(REFRESH_TIMEOUT, news).await;
     }
 
     /// The pods to read now. Forgets pods that were not read for 10 minutes.
     fn due(&self, nodes: &[Arc<PodsContext>]) -> Vec<(Arc<PodsContext>, Arc<PodInfo>)> {
         let all = nodes.iter().flat_map(|node| {
-            let pods = node.all_hosted().into_iter();
+            let pods = node.all_pods().into_iter();
             pods.map(|pod| (node.clone(), pod))
         });
         let running: Vec<_> = all.filter(|(_, pod)| runs(pod)).collect();
         let mut pods = self.lock();
         let now = Instant::now();
-        pods.retain(|_, known| known.is_being_read || known.asked.elapsed() < GOOD_FOR);
+        pods.retain(|_, known| known.is_being_read || known.requested_at.elapsed() < USAGE_TTL);
         let mut due = Vec::new();
         for (node, pod) in running {
             if let Some(known) = pods.get_mut(&pod.uid) {
-                if known.is_being_read || known.asked.elapsed() < known.again() {
+                if known.is_being_read || known.requested_at.elapsed() < known.read_interval() {
                     continue;
                 }
-                (known.is_being_read, known.asked) = (true, now);
+                (known.is_being_read, known.requested_at) = (true, now);
             } else {
                 let known = CachedPodUsage {
-                    asked: now,
+                    requested_at: now,
                     is_being_read: true,
-                    heard: now,
+                    changed_at: now,
                     containers: BTreeMap::new(),
                     readings: ContainerUsages::new(),
-                    deaf: None,
+                    realtime_backoff: None,
                 };
                 pods.insert(pod.uid.clone(), known);
             }
@@ -226,14 +229,14 @@ impl UsageCache {
             Some(readings) => UsageUpdate::Readings(readings),
             None => UsageUpdate::Minutes(self.minutes(&node, &pod).await),
         };
-        self.learn(&pod, &news);
+        self.apply_update(&pod, &news);
     }
 
     /// Reads the group's realtime-metrics extension; `None` if there is none or it does not answer.
     async fn realtime(&self, node: &PodsContext, pod: &PodInfo) -> Option<ContainerUsages> {
         let is_in_subnet = node.settings().placement.subnet_id.is_some();
         let address = pod.address.filter(|_| is_in_subnet)?;
-        if self.lock().get(&pod.uid)?.is_deaf() {
+        if self.lock().get(&pod.uid)?.is_backing_off() {
             return None;
         }
         let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
@@ -241,34 +244,36 @@ impl UsageCache {
             readings.retain(|name, _| pod.container(name).is_some());
             let is_told = |container: &ContainerInfo| readings.contains_key(&container.name);
             let is_told = running.all(is_told);
-            is_told.then_some(readings).ok_or(realtime::Error::Silent)
+            is_told
+                .then_some(readings)
+                .ok_or(realtime::Error::Incomplete)
         });
         if let Err(error) = &read {
             tracing::debug!(pod = pod.name, ?error, "asking a group what it uses");
-            self.lock().get_mut(&pod.uid)?.unheard();
+            self.lock().get_mut(&pod.uid)?.back_off();
         }
         read.ok()
     }
 
     /// Reads Azure Monitor; empty if there is nothing new or the read fails.
     async fn minutes(&self, node: &PodsContext, pod: &PodInfo) -> MinuteUsages {
-        self.pace.turn().await;
-        node.pace.turn().await;
+        self.rate_limiter.acquire().await;
+        node.rate_limiter.acquire().await;
         let until = Timestamp::now();
-        let since = self.since(pod, until);
+        let since = self.unread_since(pod, until);
         if until.duration_since(since) < MINUTE {
             return MinuteUsages::new();
         }
         let (group, span) = (pod.group.as_str(), (since, until));
         let read = node.azure.usage(&node.scope, group, span).await;
         read.unwrap_or_else(|error| {
-            let (pod, error) = (&pod.name, error.story());
+            let (pod, error) = (&pod.name, error.error_chain());
             tracing::debug!(pod, error, "reading what a pod uses");
             MinuteUsages::new()
         })
     }
 
-    fn learn(&self, pod: &PodInfo, news: &UsageUpdate) {
+    fn apply_update(&self, pod: &PodInfo, news: &UsageUpdate) {
         let mut pods = self.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
@@ -277,7 +282,7 @@ impl UsageCache {
         let last = std::mem::take(&mut known.readings);
         if let UsageUpdate::Readings(readings) = news {
             known.readings.clone_from(readings);
-            known.deaf = None;
+            known.realtime_backoff = None;
         }
         for container in &pod.containers {
             let (name, Some(started)) = (&container.name, container.running_since) else {
@@ -286,22 +291,22 @@ impl UsageCache {
             let before = known.containers.get(name).copied();
             let counter = match news {
                 UsageUpdate::Readings(now) => now.get(name).and_then(|now| {
-                    CpuCounter::seen(before, last.get(name).copied(), started, *now)
+                    CpuCounter::after_reading(before, last.get(name).copied(), started, *now)
                 }),
                 UsageUpdate::Minutes(minutes) => minutes
                     .get(name)
-                    .and_then(|minutes| CpuCounter::grown(before, started, minutes)),
+                    .and_then(|minutes| CpuCounter::after_minutes(before, started, minutes)),
             };
             if let Some(counter) = counter {
-                known.learn(name, counter);
+                known.update_counter(name, counter);
             }
         }
     }
 
     /// From when to read Azure Monitor: the oldest last value of the pod's containers, or [`FIRST_LOOK`] ago if a
     /// container has none or it is older.
-    fn since(&self, pod: &PodInfo, now: Timestamp) -> Timestamp {
-        let first = now.saturating_sub(FIRST_LOOK).unwrap_or(now);
+    fn unread_since(&self, pod: &PodInfo, now: Timestamp) -> Timestamp {
+        let first = now.saturating_sub(INITIAL_LOOKBACK).unwrap_or(now);
         let pods = self.lock();
         let known = pods.get(&pod.uid).map(|known| &known.containers);
         let known = known.filter(|known| known.len() == pod.containers.len());

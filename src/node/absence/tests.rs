@@ -9,8 +9,8 @@ fn at(seconds: i64) -> Timestamp {
 /// A group that an answer showed at 100 s, and that GETs and LISTs sent at these times deny.
 fn denied(gets: &[i64], lists: &[i64]) -> AbsenceEvidence {
     let mut absence = AbsenceEvidence::default();
-    absence.shown(EvidenceSource::Get, at(100));
-    absence.shown(EvidenceSource::List, at(100));
+    absence.record_seen(EvidenceSource::Get, at(100));
+    absence.record_seen(EvidenceSource::List, at(100));
     for asked in gets {
         absence.denied(at(*asked));
     }
@@ -72,27 +72,27 @@ fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
     ] {
         assert!(!absence.is_proven(before), "{before:?}");
     }
-    assert_eq!(absence.ask_again(), Some(at(121)));
+    assert_eq!(absence.next_check_at(), Some(at(121)));
     absence.denied(at(120));
     assert!(absence.is_proven(PriorGroupState::NotCreated));
-    absence.shown(EvidenceSource::Get, at(131));
-    assert_eq!(absence.ask_again(), None);
+    absence.record_seen(EvidenceSource::Get, at(131));
+    assert_eq!(absence.next_check_at(), None);
     assert!(!absence.is_proven(PriorGroupState::NotCreated));
 }
 
 #[test]
 fn an_answer_that_was_asked_for_before_the_last_denial_does_not_clear_it() {
     let mut absence = denied(&[110], &[]);
-    absence.shown(EvidenceSource::Get, at(109));
+    absence.record_seen(EvidenceSource::Get, at(109));
     assert!(absence.is_suspected());
-    absence.shown(EvidenceSource::Get, at(111));
+    absence.record_seen(EvidenceSource::Get, at(111));
     assert!(!absence.is_suspected());
 }
 
 #[test]
 fn a_list_that_shows_the_group_does_not_end_the_lag_of_gets() {
     let mut absence = AbsenceEvidence::after_put(at(100));
-    absence.shown(EvidenceSource::List, at(101));
+    absence.record_seen(EvidenceSource::List, at(101));
     absence.denied(at(110));
     absence.not_listed(at(111));
     absence.denied(at(116));

@@ -3,7 +3,8 @@
 use super::*;
 use crate::api::ScaleIn;
 
-const DEFAULT: [(&str, Option<i64>); 2] = [(OUTAGE[0], Some(300)), (OUTAGE[1], Some(300))];
+const DEFAULT: [(&str, Option<i64>); 2] =
+    [(OUTAGE_TAINTS[0], Some(300)), (OUTAGE_TAINTS[1], Some(300))];
 
 fn tolerations(all: &[(&str, Option<i64>)]) -> Value {
     let one = |(key, seconds): &(&str, Option<i64>)| {
@@ -54,7 +55,10 @@ fn cost(pod: &Value) -> &Value {
 
 #[test]
 fn a_bound_pod_gets_a_cost_and_tolerations_that_last_a_day() {
-    let day = tolerations(&[(OUTAGE[0], Some(OUTLIVE)), (OUTAGE[1], Some(OUTLIVE))]);
+    let day = tolerations(&[
+        (OUTAGE_TAINTS[0], Some(OUTAGE_TOLERATION_SECONDS)),
+        (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS)),
+    ]);
     let got = settled(pod(&DEFAULT));
     assert_eq!(
         (cost(&got), &got["spec"]["tolerations"]),
@@ -72,8 +76,8 @@ fn a_bound_pod_gets_a_cost_and_tolerations_that_last_a_day() {
 fn what_the_user_set_stays() {
     let mut own = pod(&[
         ("theirs", Some(5)),
-        (OUTAGE[0], None),
-        (OUTAGE[1], Some(OUTLIVE + 1)),
+        (OUTAGE_TAINTS[0], None),
+        (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS + 1)),
     ]);
     own["metadata"]["annotations"] = json!({COST: "7", "theirs": "yes"});
     assert_eq!(patch(&read(&own), ScaleIn::default().deletion_cost), None);
@@ -82,18 +86,18 @@ fn what_the_user_set_stays() {
     let got = settled(own.clone());
     let annotations = json!({COST: "-1000", "theirs": "yes"});
     assert_eq!(got["metadata"]["annotations"], annotations);
-    own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(OUTLIVE);
+    own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(OUTAGE_TOLERATION_SECONDS);
     assert_eq!(got["spec"]["tolerations"], own["spec"]["tolerations"]);
 }
 
 #[test]
 fn a_toleration_of_every_taint_stays_as_it_is_and_ours_come_before_it() {
-    let got = settled(pod(&[("", Some(60)), (OUTAGE[0], Some(300))]));
+    let got = settled(pod(&[("", Some(60)), (OUTAGE_TAINTS[0], Some(300))]));
     let all = [
-        (OUTAGE[1], Some(OUTLIVE)),
-        (OUTAGE[0], Some(OUTLIVE)),
+        (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS)),
+        (OUTAGE_TAINTS[0], Some(OUTAGE_TOLERATION_SECONDS)),
         ("", Some(60)),
-        (OUTAGE[0], Some(300)),
+        (OUTAGE_TAINTS[0], Some(300)),
     ];
     assert_eq!(got["spec"]["tolerations"], tolerations(&all));
     let for_ever = pod(&[("", None)]);
@@ -119,7 +123,7 @@ fn only_what_matches_an_outage_counts_as_tolerating_it() {
         let all = got["spec"]["tolerations"].as_array().expect("a list");
         assert_eq!((all.len(), &all[2]), (4, &other["spec"]["tolerations"][0]));
     }
-    let mut equal = pod(&[(OUTAGE[0], None), (OUTAGE[1], None)]);
+    let mut equal = pod(&[(OUTAGE_TAINTS[0], None), (OUTAGE_TAINTS[1], None)]);
     equal["spec"]["tolerations"][0]["operator"] = json!("Equal");
     equal["spec"]["tolerations"][1]["effect"] = Value::Null;
     assert_eq!(settled(equal.clone())["spec"], equal["spec"]);
@@ -184,7 +188,10 @@ fn tolerations_that_were_lost_are_put_back_and_a_cost_that_was_taken_away_is_not
     lost["spec"]["tolerations"] = tolerations(&DEFAULT);
     let patch = restore(&read(&lost)).expect("they are lost");
     json_patch::patch(&mut lost, &patch).expect("it can be applied");
-    let day = tolerations(&[(OUTAGE[0], Some(OUTLIVE)), (OUTAGE[1], Some(OUTLIVE))]);
+    let day = tolerations(&[
+        (OUTAGE_TAINTS[0], Some(OUTAGE_TOLERATION_SECONDS)),
+        (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS)),
+    ]);
     assert_eq!(lost["spec"]["tolerations"], day);
     assert_eq!(cost(&lost), &Value::Null);
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 
-use super::lack::{MissingObject, MissingReason, in_namespace};
+use super::lack::{MissingObject, MissingReason, namespace_access_remedy};
 use super::read::{ReadFailure, by_name};
 use crate::aci::translate::claims::{ClaimBacking, ClaimedShare, provisions_shares};
 use crate::aci::translate::resolved::ObjectContent;
@@ -26,7 +26,7 @@ pub(super) async fn read(
     names: &BTreeSet<String>,
 ) -> BTreeMap<String, Result<ClaimBacking, MissingObject>> {
     let reads = names.iter().map(|name| async move {
-        let claim = one(client, namespace, name).await;
+        let claim = claim_backing(client, namespace, name).await;
         (name.clone(), claim)
     });
     join_all(reads).await.into_iter().collect()
@@ -63,7 +63,9 @@ async fn claim(
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let claim = by_name(&claims, name).await;
     let what = || format!("PersistentVolumeClaim {namespace}/{name}");
-    claim.map_err(|failure| MissingObject::of(what(), &failure, in_namespace(namespace)))
+    claim.map_err(|failure| {
+        MissingObject::not_read(what(), &failure, namespace_access_remedy(namespace))
+    })
 }
 
 /// The name of the volume that `claim` is bound to, and its share; the inner error says why ACI cannot mount it.
@@ -75,12 +77,12 @@ async fn share(
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let what = format!("PersistentVolumeClaim {namespace}/{name}");
-    let unbound = |why: String| MissingObject::because(what.clone(), why);
+    let unbound = |why: String| MissingObject::unusable(what.clone(), why);
     let name = bound(claim).map_err(unbound)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = by_name(&volumes, name).await;
     let missing = |failure: ReadFailure| {
-        MissingObject::of(
+        MissingObject::not_read(
             format!("PersistentVolume {name} of {what}"),
             &failure,
             VOLUMES,
@@ -91,22 +93,27 @@ async fn share(
     Ok(ClaimedShare::of(claim, &volume).map(|share| (name.to_owned(), share)))
 }
 
-async fn one(client: &Client, namespace: &str, name: &str) -> Result<ClaimBacking, MissingObject> {
+async fn claim_backing(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<ClaimBacking, MissingObject> {
     let claim = claim(client, namespace, name).await?;
     let (name, share) = match share(client, &claim).await? {
         Ok(share) => share,
-        Err(why) => return Ok(ClaimBacking::Other(why)),
+        Err(why) => return Ok(ClaimBacking::Unsupported(why)),
     };
     let (namespace, secret) = share.secret.clone();
     let what = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let secret = by_name(&secrets, &secret).await;
-    let secret = secret
-        .map_err(|failure| MissingObject::of(what.clone(), &failure, in_namespace(&namespace)))?;
+    let secret = secret.map_err(|failure| {
+        MissingObject::not_read(what.clone(), &failure, namespace_access_remedy(&namespace))
+    })?;
     let share = share.with_key(&ObjectContent::from(secret));
     share
         .map(ClaimBacking::Share)
-        .map_err(|key| MissingObject::because(what, format!("has no key '{key}'")))
+        .map_err(|key| MissingObject::unusable(what, format!("has no key '{key}'")))
 }
 
 /// The name of the volume that a claim is bound to; the error says what the claim waits for.
@@ -154,7 +161,7 @@ fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(
 
 impl MissingObject {
     /// An object that exists, but not in the state that the pod needs: the pod waits for it.
-    fn because(what: String, why: String) -> Self {
+    fn unusable(what: String, why: String) -> Self {
         Self {
             what,
             reason: MissingReason::Missing,

@@ -92,7 +92,7 @@ impl KubeProxy {
         match failure {
             ReadFailure::Absent => MissingObject {
                 remedy: Some(REMEDY.to_owned()),
-                ..MissingObject::of(what, failure, REMEDY)
+                ..MissingObject::not_read(what, failure, REMEDY)
             },
             _ => MissingObject::requested(format!("a token of {what}"), failure, REMEDY),
         }

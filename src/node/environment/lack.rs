@@ -56,7 +56,7 @@ impl fmt::Display for MissingObject {
 }
 
 /// How to let the operator read in `namespace`.
-pub(super) fn in_namespace(namespace: &str) -> String {
+pub(super) fn namespace_access_remedy(namespace: &str) -> String {
     format!(
         "to let burstpool read what pods of this namespace refer to: kubectl apply -k config/namespace -n {namespace}"
     )
@@ -64,16 +64,16 @@ pub(super) fn in_namespace(namespace: &str) -> String {
 
 impl MissingObject {
     /// An object that could not be read; `right` is the remedy if a permission is missing.
-    pub(super) fn of(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
-        Self::asked(what, failure, "read", right.into())
+    pub(super) fn not_read(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
+        Self::from_failure(what, failure, "read", right.into())
     }
 
     /// A token that could not be requested; `right` is the remedy if a permission is missing.
     pub(super) fn requested(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
-        Self::asked(what, failure, "requested", right.into())
+        Self::from_failure(what, failure, "requested", right.into())
     }
 
-    fn asked(what: String, failure: &ReadFailure, verb: &str, right: String) -> Self {
+    fn from_failure(what: String, failure: &ReadFailure, verb: &str, right: String) -> Self {
         let (reason, why) = match failure {
             ReadFailure::Absent => (MissingReason::Missing, "does not exist".to_owned()),
             ReadFailure::Forbidden => (MissingReason::Forbidden, format!("may not be {verb}")),
@@ -96,8 +96,8 @@ impl MissingObject {
 /// server says that it does not exist.
 pub(super) fn required(needs: &PodReferences, read: &ReadReferences) -> Vec<MissingObject> {
     let namespace = &read.namespace;
-    let mut missing = lacks("Secret", &needs.secrets, &read.secrets, namespace);
-    missing.extend(lacks(
+    let mut missing = missing_objects("Secret", &needs.secrets, &read.secrets, namespace);
+    missing.extend(missing_objects(
         "ConfigMap",
         &needs.config_maps,
         &read.config_maps,
@@ -111,17 +111,17 @@ pub(super) fn required(needs: &PodReferences, read: &ReadReferences) -> Vec<Miss
             && *failure != ReadFailure::Absent
             && !needs.secrets.contains_key(name)
         {
-            missing.push(MissingObject::of(
+            missing.push(MissingObject::not_read(
                 format!("Secret {namespace}/{name}"),
                 failure,
-                in_namespace(namespace),
+                namespace_access_remedy(namespace),
             ));
         }
     }
     if let Some(Err(one)) = &read.kube_config {
         missing.push(one.clone());
     }
-    say_once(&mut missing);
+    deduplicate_remedies(&mut missing);
     missing
 }
 
@@ -137,9 +137,9 @@ fn tokens<'a>(
         };
         let namespace = &read.namespace;
         let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
-        let right = in_namespace(namespace);
+        let right = namespace_access_remedy(namespace);
         if *failure == ReadFailure::Absent {
-            return Some(MissingObject::of(account, failure, right));
+            return Some(MissingObject::not_read(account, failure, right));
         }
         let what = format!("a token{audience} of the {account}");
         Some(MissingObject::requested(what, failure, right))
@@ -147,7 +147,7 @@ fn tokens<'a>(
 }
 
 /// Keeps each remedy only on the last object that needs it: an Event's message has at most 1,024 characters.
-fn say_once(missing: &mut [MissingObject]) {
+fn deduplicate_remedies(missing: &mut [MissingObject]) {
     let mut said = Vec::new();
     for one in missing.iter_mut().rev() {
         match &one.remedy {
@@ -159,19 +159,26 @@ fn say_once(missing: &mut [MissingObject]) {
 }
 
 /// Pull secrets that do not exist.
-pub(super) fn passed_over(needs: &PodReferences, read: &ReadReferences) -> Vec<MissingObject> {
+pub(super) fn missing_pull_secrets(
+    needs: &PodReferences,
+    read: &ReadReferences,
+) -> Vec<MissingObject> {
     let absent = |name: &&String| read.secrets.0.get(*name) == Some(&Err(ReadFailure::Absent));
     let absent = needs.pull_secrets.iter().filter(absent);
     let namespace = &read.namespace;
     absent
         .map(|name| {
             let what = format!("Secret {namespace}/{name} of imagePullSecrets");
-            MissingObject::of(what, &ReadFailure::Absent, in_namespace(namespace))
+            MissingObject::not_read(
+                what,
+                &ReadFailure::Absent,
+                namespace_access_remedy(namespace),
+            )
         })
         .collect()
 }
 
-fn lacks(
+fn missing_objects(
     kind: &str,
     needs: &BTreeMap<String, KeyedReference>,
     objects: &ReadObjects<ObjectContent>,
@@ -193,12 +200,16 @@ fn lacks(
             }
             Some(Err(ReadFailure::Absent)) if !need.required => {}
             Some(Err(failure)) => {
-                missing.push(MissingObject::of(what, failure, in_namespace(namespace)));
+                missing.push(MissingObject::not_read(
+                    what,
+                    failure,
+                    namespace_access_remedy(namespace),
+                ));
             }
-            None => missing.push(MissingObject::of(
+            None => missing.push(MissingObject::not_read(
                 what,
                 &ReadFailure::Absent,
-                in_namespace(namespace),
+                namespace_access_remedy(namespace),
             )),
         }
     }
@@ -212,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::aci::translate::concealed::SecretString;
-    use crate::aci::translate::needs::{TokenNeed, needs};
+    use crate::aci::translate::needs::{TokenNeed, pod_references};
 
     fn pod() -> Pod {
         let from = |name: &str, key: &str, optional: bool| json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": optional}}});
@@ -261,7 +272,7 @@ mod tests {
     }
 
     fn said(read: &ReadReferences) -> Vec<String> {
-        let missing = required(&needs(&pod()), read);
+        let missing = required(&pod_references(&pod()), read);
         missing.iter().map(ToString::to_string).collect()
     }
 
@@ -278,7 +289,7 @@ mod tests {
             Ok("hidden"),
         );
         assert_eq!(said(&all), Vec::<String>::new());
-        let warnings = passed_over(&needs(&pod()), &all);
+        let warnings = missing_pull_secrets(&pod_references(&pod()), &all);
         assert_eq!(
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["Secret shop/pull of imagePullSecrets does not exist"]
@@ -311,7 +322,7 @@ mod tests {
             &[("conf", Ok(&[]))],
             token,
         );
-        let missing = required(&needs(&pod()), &read);
+        let missing = required(&pod_references(&pod()), &read);
         let names: Vec<&str> = missing.iter().map(|one| one.what.as_str()).collect();
         assert_eq!(
             names,
@@ -340,8 +351,8 @@ mod tests {
         read.secrets
             .0
             .insert("maybe".into(), Err(ReadFailure::Absent));
-        let right = in_namespace("shop");
-        let claim = MissingObject::of(
+        let right = namespace_access_remedy("shop");
+        let claim = MissingObject::not_read(
             "PersistentVolumeClaim shop/data".into(),
             &ReadFailure::Forbidden,
             right,
@@ -349,7 +360,7 @@ mod tests {
         read.claims.insert("data".into(), Err(claim));
         let token = MissingObject::requested("a token".into(), &ReadFailure::Forbidden, "do this");
         read.kube_config = Some(Err(token));
-        let command = in_namespace("shop");
+        let command = namespace_access_remedy("shop");
         assert_eq!(
             said(&read),
             [

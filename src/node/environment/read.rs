@@ -21,7 +21,7 @@ use crate::aci::translate::claims::ClaimBacking;
 use crate::aci::translate::concealed::SecretString;
 use crate::aci::translate::needs::TokenNeed;
 use crate::aci::translate::resolved::ObjectContent;
-use crate::node::call::is_absent;
+use crate::node::call::is_object_not_found;
 
 /// Timeout of one call. A slow API server may need longer, but a pod that waits is tried again anyway.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -185,7 +185,7 @@ async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ReadF
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
-            404 if is_absent(&status) => ReadFailure::Absent,
+            404 if is_object_not_found(&status) => ReadFailure::Absent,
             401 | 403 => ReadFailure::Forbidden,
             _ => ReadFailure::Unreadable(format!("the API server answers: {}", status.message)),
         }),

@@ -13,9 +13,9 @@ use crate::node::absence::{AbsenceEvidence, EvidenceSource};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupReading {
     /// When the GET was sent.
-    pub asked: Timestamp,
+    pub sent_at: Timestamp,
     /// Whether Azure is deleting the group.
-    pub is_going: bool,
+    pub is_deleting: bool,
     /// Whether all of its containers have started.
     pub has_started: bool,
 }
@@ -25,10 +25,10 @@ impl PodState {
     pub fn put_accepted(&mut self, sent: Timestamp) {
         (self.is_failed, self.is_stale, self.is_unanswered) = (false, false, false);
         self.absence = AbsenceEvidence::after_put(sent);
-        self.group = GroupPresence::There {
+        self.group = GroupPresence::Exists {
             since: sent,
             read: None,
-            ran: false,
+            has_run: false,
         };
     }
 
@@ -55,37 +55,39 @@ impl PodState {
     /// Azure accepted a DELETE that was sent at `sent`.
     pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
         self.absence.deleted(sent);
-        self.group = GroupPresence::Going {
+        self.group = GroupPresence::Deleting {
             since: now,
             read: None,
         };
     }
 
     /// A GET shows the group.
-    pub fn read(&mut self, sight: GroupReading, now: Timestamp) {
-        self.absence.shown(EvidenceSource::Get, sight.asked);
+    pub fn group_seen(&mut self, sight: GroupReading, now: Timestamp) {
+        self.absence.record_seen(EvidenceSource::Get, sight.sent_at);
         (self.is_unanswered, self.is_stale) = (false, false);
-        let there = |since, ran| GroupPresence::There {
+        let there = |since, ran| GroupPresence::Exists {
             since,
             read: Some(now),
-            ran,
+            has_run: ran,
         };
-        let going = |since| GroupPresence::Going {
+        let going = |since| GroupPresence::Deleting {
             since,
             read: Some(now),
         };
         self.group = match self.group {
-            GroupPresence::There { since, ran, .. } if !sight.is_going => {
-                there(since, ran || sight.has_started)
-            }
-            GroupPresence::Going { since, .. } => going(since),
-            _ if sight.is_going => going(now),
+            GroupPresence::Exists {
+                since,
+                has_run: ran,
+                ..
+            } if !sight.is_deleting => there(since, ran || sight.has_started),
+            GroupPresence::Deleting { since, .. } => going(since),
+            _ if sight.is_deleting => going(now),
             _ => there(now, sight.has_started),
         };
     }
 
     /// A LIST that was sent at `asked` shows the group.
-    pub fn listed(&mut self, asked: Timestamp, now: Timestamp) {
+    pub fn group_listed(&mut self, asked: Timestamp, now: Timestamp) {
         match self.group {
             // Azure created a group after it had refused to, or deletes one late: forget every denial.
             GroupPresence::Absent { .. } => {
@@ -93,43 +95,43 @@ impl PodState {
                 self.absence = AbsenceEvidence::default();
             }
             GroupPresence::Unknown => {
-                self.absence.shown(EvidenceSource::List, asked);
-                self.group = GroupPresence::There {
+                self.absence.record_seen(EvidenceSource::List, asked);
+                self.group = GroupPresence::Exists {
                     since: now,
                     read: None,
-                    ran: false,
+                    has_run: false,
                 };
                 self.is_stale = true;
             }
-            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. }
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. }
                 if since < asked =>
             {
-                self.absence.shown(EvidenceSource::List, asked);
+                self.absence.record_seen(EvidenceSource::List, asked);
             }
-            GroupPresence::There { .. } | GroupPresence::Going { .. } => {}
+            GroupPresence::Exists { .. } | GroupPresence::Deleting { .. } => {}
         }
     }
 
     /// A LIST that was sent at `asked` does not contain the group. Returns `true` if that proves that the group is
     /// gone.
-    pub fn not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
+    pub fn group_not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
         self.absence.not_listed(asked);
-        let is_gone = self.conclude(pod);
+        let is_gone = self.check_absence(pod);
         let is_news = match self.group {
-            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. } => {
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. } => {
                 since < asked
             }
             GroupPresence::Unknown | GroupPresence::Absent { .. } => false,
         };
-        let is_open =
-            !self.absence.is_lag(EvidenceSource::List, asked) && self.absence.ask_again().is_none();
+        let is_open = !self.absence.is_lag(EvidenceSource::List, asked)
+            && self.absence.next_check_at().is_none();
         self.is_stale |= is_news && is_open;
         is_gone
     }
 
     /// A GET or a DELETE that was sent at `asked` denies the group, which the LIST that was sent at `listed` shows.
     /// Returns `true` if that proves that the group is gone.
-    pub fn denied(
+    pub fn group_denied(
         &mut self,
         pod: Option<&Pod>,
         listed: Option<Timestamp>,
@@ -137,18 +139,18 @@ impl PodState {
     ) -> bool {
         if let (
             Some(listed),
-            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. },
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. },
         ) = (listed, &self.group)
             && *since < listed
         {
-            self.absence.shown(EvidenceSource::List, listed);
+            self.absence.record_seen(EvidenceSource::List, listed);
         }
         self.is_stale = false;
         self.absence.denied(asked);
-        self.conclude(pod)
+        self.check_absence(pod)
     }
 
-    fn conclude(&mut self, pod: Option<&Pod>) -> bool {
+    fn check_absence(&mut self, pod: Option<&Pod>) -> bool {
         let is_new = !matches!(self.group, GroupPresence::Absent { .. }) && is_gone(pod, self);
         if is_new {
             let was_there = self.group != GroupPresence::Unknown;

@@ -171,10 +171,10 @@ impl SimulatedRun {
             (self.listed, self.list_wanted) = (now, false);
             if self.denies(LyingSource::List, script.lag.1) {
                 self.shown = None;
-                self.known.not_listed(Some(&self.pod), at(now));
+                self.known.group_not_listed(Some(&self.pod), at(now));
             } else {
                 self.shown = Some(now);
-                self.known.listed(at(now), at(now));
+                self.known.group_listed(at(now), at(now));
             }
         }
     }
@@ -182,7 +182,10 @@ impl SimulatedRun {
     fn get(&mut self) {
         if self.denies(LyingSource::Get, self.script.lag.0) {
             let shown = self.shown.map(at);
-            if !self.known.denied(Some(&self.pod), shown, at(self.now)) {
+            if !self
+                .known
+                .group_denied(Some(&self.pod), shown, at(self.now))
+            {
                 self.list_wanted |= self.known.absence.is_suspected();
             }
             return;
@@ -190,11 +193,11 @@ impl SimulatedRun {
         let real = self.real.expect("it is not denied");
         let has_started = self.now >= real.put + self.script.start;
         let sight = GroupReading {
-            asked: at(self.now),
-            is_going: real.delete.is_some(),
+            sent_at: at(self.now),
+            is_deleting: real.delete.is_some(),
             has_started,
         };
-        self.known.read(sight, at(self.now));
+        self.known.group_seen(sight, at(self.now));
         if has_started {
             self.set_phase("Running");
         }
@@ -217,7 +220,7 @@ impl SimulatedRun {
             PutOutcome::AnswerLost | PutOutcome::Lost => {
                 self.known.put_unanswered(sent);
                 let again = Some(at(self.now + 2));
-                self.known.pauses.set(PodAction::Create, again);
+                self.known.retry_times.set(PodAction::Create, again);
             }
         }
     }
@@ -235,12 +238,12 @@ impl SimulatedRun {
                     .is_lag(EvidenceSource::List, at(self.now));
                 if self.script.deletion == 0 {
                     // Azure answers with 200: the group is gone.
-                    self.known.denied(Some(&self.pod), None, at(self.now));
+                    self.known.group_denied(Some(&self.pod), None, at(self.now));
                     self.list_wanted = true;
                 }
             }
             _ => {
-                self.known.denied(Some(&self.pod), None, at(self.now));
+                self.known.group_denied(Some(&self.pod), None, at(self.now));
                 self.list_wanted |= self.known.absence.is_suspected();
             }
         }
@@ -252,22 +255,22 @@ impl SimulatedRun {
             self.world();
             for _ in 0..8 {
                 let starts = StartLatencies::default();
-                let decision = plan(Some(&self.pod), &self.known, &starts, at(self.now));
+                let decision = next_action(Some(&self.pod), &self.known, &starts, at(self.now));
                 let is_lost = matches!(self.known.group, GroupPresence::Absent { .. })
                     && has_run(&self.pod)
                     && !is_deleting(&self.pod);
                 if is_lost {
-                    return Some((PodAction::Rest, self.now));
+                    return Some((PodAction::Wait, self.now));
                 }
                 if decision.at > at(self.now) {
                     break;
                 }
                 match decision.action {
-                    PodAction::Look | PodAction::Read => self.get(),
+                    PodAction::Discover | PodAction::Refresh => self.get(),
                     PodAction::Create => self.put(),
                     PodAction::Delete => self.delete(),
                     PodAction::Remove => return Some((PodAction::Remove, self.now)),
-                    PodAction::Rest => break,
+                    PodAction::Wait => break,
                 }
             }
             self.now += 1;
@@ -326,6 +329,6 @@ proptest! {
         };
         let mut run = SimulatedRun::new(script);
         let end = run.until_the_end();
-        prop_assert!(matches!(end, Some((PodAction::Rest, 500..))), "{end:?}");
+        prop_assert!(matches!(end, Some((PodAction::Wait, 500..))), "{end:?}");
     }
 }

@@ -41,15 +41,15 @@ fn known(group: GroupPresence) -> PodState {
 }
 
 fn there(since: i64, read: Option<i64>, ran: bool) -> PodState {
-    known(GroupPresence::There {
+    known(GroupPresence::Exists {
         since: at(since),
         read: read.map(at),
-        ran,
+        has_run: ran,
     })
 }
 
 fn decided(pod: &Pod, known: &PodState, now: i64) -> (PodAction, i64) {
-    let decision = plan(Some(pod), known, &StartLatencies::default(), at(now));
+    let decision = next_action(Some(pod), known, &StartLatencies::default(), at(now));
     (decision.action, decision.at.as_second())
 }
 
@@ -60,7 +60,10 @@ fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
         leaving(pod("Running", true), 0, 30),
         pod("Failed", false),
     ] {
-        assert_eq!(decided(&pod, &PodState::default(), 5), (PodAction::Look, 5));
+        assert_eq!(
+            decided(&pod, &PodState::default(), 5),
+            (PodAction::Discover, 5)
+        );
     }
 }
 
@@ -71,7 +74,7 @@ fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
         decided(&pod("Pending", false), &known, 5),
         (PodAction::Create, 5)
     );
-    known.pauses.set(PodAction::Create, Some(at(60)));
+    known.retry_times.set(PodAction::Create, Some(at(60)));
     assert_eq!(
         decided(&pod("Pending", false), &known, 5),
         (PodAction::Create, 60)
@@ -79,14 +82,14 @@ fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
     known.is_refused = true;
     assert_eq!(
         decided(&pod("Pending", false), &known, 5).0,
-        PodAction::Rest
+        PodAction::Wait
     );
 }
 
 #[test]
 fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_goes_at_once() {
     let mut group = there(0, Some(90), true);
-    group.leaving = Some(at(100));
+    group.deletion_seen_at = Some(at(100));
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 30), &group, 101),
         (PodAction::Delete, 103)
@@ -108,11 +111,11 @@ fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_
 #[test]
 fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
     let pod = leaving(pod("Running", true), 100, 30);
-    let going = known(GroupPresence::Going {
+    let going = known(GroupPresence::Deleting {
         since: at(104),
         read: None,
     });
-    assert_eq!(decided(&pod, &going, 104).0, PodAction::Read);
+    assert_eq!(decided(&pod, &going, 104).0, PodAction::Refresh);
     let gone = known(GroupPresence::Absent { was_there: true });
     assert_eq!(decided(&pod, &gone, 105), (PodAction::Remove, 105));
 }
@@ -120,8 +123,8 @@ fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
 #[test]
 fn the_group_of_a_pod_that_was_deleted_by_force_goes_all_the_same() {
     let starts = StartLatencies::default();
-    let decide = |known: &PodState| plan(None, known, &starts, at(9)).action;
-    assert_eq!(decide(&PodState::default()), PodAction::Look);
+    let decide = |known: &PodState| next_action(None, known, &starts, at(9)).action;
+    assert_eq!(decide(&PodState::default()), PodAction::Discover);
     assert_eq!(decide(&there(0, None, false)), PodAction::Delete);
     assert_eq!(
         decide(&known(GroupPresence::Absent { was_there: true })),
@@ -139,7 +142,7 @@ fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_ag
     let gone = known(GroupPresence::Absent { was_there: true });
     assert_eq!(
         decided(&pod("Failed", false), &gone, 100).0,
-        PodAction::Rest
+        PodAction::Wait
     );
 }
 
@@ -170,12 +173,12 @@ fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_a
     let mut group = there(0, Some(90), true);
     assert_eq!(
         decided(&pod("Failed", false), &group, 100).0,
-        PodAction::Read
+        PodAction::Refresh
     );
-    group.group = GroupPresence::There {
+    group.group = GroupPresence::Exists {
         since: at(0),
         read: Some(at(399)),
-        ran: true,
+        has_run: true,
     };
     assert_eq!(
         decided(&pod("Failed", false), &group, 100),
@@ -192,10 +195,10 @@ fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_a
 fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
     let mut group = there(0, Some(90), false);
     group.is_failed = true;
-    group.pauses.set(PodAction::Create, Some(at(200)));
+    group.retry_times.set(PodAction::Create, Some(at(200)));
     let pending = pod("Pending", false);
     assert_eq!(decided(&pending, &group, 100), (PodAction::Delete, 100));
-    group.pauses.set(PodAction::Delete, Some(at(130)));
+    group.retry_times.set(PodAction::Delete, Some(at(130)));
     assert_eq!(
         decided(&pending, &group, 100),
         (PodAction::Delete, 130),
@@ -211,7 +214,7 @@ fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not(
     let never = known(GroupPresence::Absent { was_there: false });
     for known in [&gone, &never] {
         let (action, _) = decided(&pod("Running", true), known, 100);
-        assert_eq!(action, PodAction::Rest, "its owner makes another pod");
+        assert_eq!(action, PodAction::Wait, "its owner makes another pod");
     }
     assert_eq!(
         decided(&pod("Pending", false), &gone, 100),
@@ -224,13 +227,13 @@ fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
     let mut group = there(0, Some(1000), true);
     let (action, at) = decided(&pod("Running", true), &group, 1001);
     assert!(
-        action == PodAction::Read && (1067..1203).contains(&at),
+        action == PodAction::Refresh && (1067..1203).contains(&at),
         "{at}"
     );
     group.is_stale = true;
     assert_eq!(
         decided(&pod("Running", true), &group, 1001),
-        (PodAction::Read, 1001)
+        (PodAction::Refresh, 1001)
     );
 }
 
@@ -238,17 +241,17 @@ fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
 fn what_must_wait_holds_up_nothing_else() {
     let leaving = leaving(pod("Pending", false), 100, 30);
     let mut unmade = known(GroupPresence::Absent { was_there: false });
-    unmade.pauses.set(PodAction::Create, Some(at(3600)));
+    unmade.retry_times.set(PodAction::Create, Some(at(3600)));
     assert_eq!(decided(&leaving, &unmade, 100), (PodAction::Remove, 100));
     let mut unread = there(0, Some(90), true);
-    unread.pauses.set(PodAction::Read, Some(at(3600)));
+    unread.retry_times.set(PodAction::Refresh, Some(at(3600)));
     assert_eq!(decided(&leaving, &unread, 100), (PodAction::Delete, 100));
 }
 
 #[test]
 fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
     let mut group = there(0, Some(90), true);
-    group.leaving = Some(at(100));
+    group.deletion_seen_at = Some(at(100));
     for skew in [-3600, 3600] {
         let pod = leaving(pod("Running", true), 100 + skew, 30);
         assert_eq!(
@@ -276,13 +279,13 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
     let mut known = PodState::default();
     known.put_accepted(at(0));
     let sight = GroupReading {
-        asked: at(30),
-        is_going: false,
+        sent_at: at(30),
+        is_deleting: false,
         has_started: true,
     };
-    known.read(sight, at(30));
+    known.group_seen(sight, at(30));
     let pod = leaving(pod("Running", true), 100, 30);
-    known.leaving = Some(at(100));
+    known.deletion_seen_at = Some(at(100));
     let mut deletes = 0;
     for now in 100..7200 {
         let (action, due) = decided(&pod, &known, now);
@@ -292,11 +295,13 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
         match action {
             PodAction::Delete => {
                 deletes += 1;
-                known.denied(Some(&pod), None, at(now));
+                known.group_denied(Some(&pod), None, at(now));
             }
             // `not_done` in `act` sets this back-off.
-            PodAction::Read | PodAction::Look => {
-                known.pauses.set(PodAction::Read, Some(at(now + 15)));
+            PodAction::Refresh | PodAction::Discover => {
+                known
+                    .retry_times
+                    .set(PodAction::Refresh, Some(at(now + 15)));
             }
             PodAction::Remove => return,
             other => unreachable!("{other:?}"),
@@ -310,21 +315,21 @@ fn throttled_reads_do_not_hold_up_a_delete() {
     let mut known = PodState::default();
     known.put_accepted(at(0));
     // The first GET came too early; the following GETs are throttled.
-    known.denied(None, None, at(2));
-    known.pauses.set(PodAction::Read, Some(at(3600)));
+    known.group_denied(None, None, at(2));
+    known.retry_times.set(PodAction::Refresh, Some(at(3600)));
     let pod = leaving(pod("Pending", false), 10, 30);
-    known.leaving = Some(at(10));
+    known.deletion_seen_at = Some(at(10));
     let (action, due) = decided(&pod, &known, 60);
     assert!(
         action == PodAction::Delete && due <= 60,
         "{action:?} at {due}"
     );
     // The other way round, a GET tells whether the group is gone.
-    known.pauses.set(PodAction::Read, None);
-    known.pauses.set(PodAction::Delete, Some(at(3600)));
+    known.retry_times.set(PodAction::Refresh, None);
+    known.retry_times.set(PodAction::Delete, Some(at(3600)));
     let (action, due) = decided(&pod, &known, 60);
     assert!(
-        action == PodAction::Read && due <= 60,
+        action == PodAction::Refresh && due <= 60,
         "{action:?} at {due}"
     );
 }

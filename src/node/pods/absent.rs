@@ -14,42 +14,42 @@ impl PodWorker {
     pub fn denied(&mut self, asked: Timestamp) {
         // A LIST that shows the same as the one before does not wake the worker: read it here.
         let listed = match *self.shown_now() {
-            ListedState::There { asked, .. } => Some(asked),
-            ListedState::Nothing
+            ListedState::Exists { asked, .. } => Some(asked),
+            ListedState::NotListed
             | ListedState::Unlisted
             | ListedState::Absent { .. }
             | ListedState::Foreign => None,
         };
-        let before = self.known.group.clone();
+        let before = self.state.group.clone();
         let pod = self.exists.then_some(&self.pod);
-        if self.known.denied(pod, listed, asked) {
-            self.lost(&before);
-        } else if self.known.absence.is_suspected() {
+        if self.state.group_denied(pod, listed, asked) {
+            self.group_lost(&before);
+        } else if self.state.absence.is_suspected() {
             tracing::info!(pod = %self.pod_name(), group = %self.name, "Azure denies the container group: confirming");
-            self.context.line.want_list();
+            self.context.read_queue.request_list();
         }
     }
 
     /// Records that a LIST sent at `asked` does not contain the group.
     pub fn not_listed(&mut self, asked: Timestamp) {
-        let before = self.known.group.clone();
+        let before = self.state.group.clone();
         let pod = self.exists.then_some(&self.pod);
-        if self.known.not_listed(pod, asked) {
-            self.lost(&before);
+        if self.state.group_not_listed(pod, asked) {
+            self.group_lost(&before);
         }
     }
 
     /// Records that the group is gone.
-    fn lost(&mut self, before: &GroupPresence) {
-        self.context.learn(&self.name, false);
-        self.unanswered = None;
+    fn group_lost(&mut self, before: &GroupPresence) {
+        self.context.record_group_change(&self.name, false);
+        self.unanswered_put = None;
         let is_wanted = self.exists && !is_deleting(&self.pod);
-        if matches!(before, GroupPresence::There { .. }) && is_wanted {
+        if matches!(before, GroupPresence::Exists { .. }) && is_wanted {
             tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
-            if !self.known.is_failed {
-                self.trouble = CreateProblem::None;
+            if !self.state.is_failed {
+                self.problem = CreateProblem::None;
             }
-            (self.known.is_failed, self.view) = (false, None);
+            (self.state.is_failed, self.group_view) = (false, None);
         }
     }
 }

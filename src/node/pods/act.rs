@@ -20,27 +20,27 @@ use crate::node::plan::{GroupPresence, GroupReading, PodAction, is_deleting, nev
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a permission that is missing. A kubelet tries again about as
 /// often.
-const MISSING: Duration = Duration::from_secs(10);
+const REFERENCE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reason of the Event about a pod whose group may not be deleted: a kubelet's.
 const NOT_DELETED: &str = "FailedKillPod";
 
 impl PodWorker {
     /// Executes `action`; returns `true` when the pod and its group are gone.
-    pub async fn act(&mut self, action: PodAction) -> bool {
+    pub async fn execute(&mut self, action: PodAction) -> bool {
         // In boxes: nearly all workers wait, and a waiting worker must not be as large as one that acts.
         match action {
             PodAction::Create => Box::pin(self.create()).await,
             PodAction::Delete => Box::pin(self.delete()).await,
             PodAction::Remove => return Box::pin(self.remove()).await,
-            PodAction::Look | PodAction::Read | PodAction::Rest => {}
+            PodAction::Discover | PodAction::Refresh | PodAction::Wait => {}
         }
         false
     }
 
     /// The container group to create; `None` if it cannot be created now. The pod's status and an Event then say
     /// why.
-    async fn body(&mut self) -> Option<Box<Body>> {
+    async fn build_group(&mut self) -> Option<Box<Body>> {
         let context = self.context.clone();
         let services = context.services.state();
         let settings = context.settings();
@@ -54,16 +54,16 @@ impl PodWorker {
                 environment.resolved
             }
             Err(missing) => {
-                self.pause(PodAction::Create, MISSING);
+                self.pause(PodAction::Create, REFERENCE_RETRY_INTERVAL);
                 let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = told.join("; ");
-                self.wait_for("CreateContainerConfigError", &message);
+                self.set_waiting("CreateContainerConfigError", &message);
                 self.warn("FailedMount", &message);
                 return None;
             }
         };
-        let placement = context.place(&settings);
-        let (pod, unknown) = (&self.pod, &self.unknown);
+        let placement = context.translation_target(&settings);
+        let (pod, unknown) = (&self.pod, &self.unknown_fields);
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
             Err(refusals) => {
@@ -72,8 +72,8 @@ impl PodWorker {
                 if translate::eligible(pod, unknown, &placement).is_ok() {
                     // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
                     // correct it.
-                    self.pause(PodAction::Create, MISSING);
-                    self.wait_for("CreateContainerConfigError", &told);
+                    self.pause(PodAction::Create, REFERENCE_RETRY_INTERVAL);
+                    self.set_waiting("CreateContainerConfigError", &told);
                 } else {
                     self.refuse(refusals);
                 }
@@ -86,17 +86,17 @@ impl PodWorker {
     async fn create(&mut self) {
         // A PUT without an answer may have created the group. Another body has another token in it, and would start
         // the group a second time.
-        let group = match self.unanswered.take() {
+        let group = match self.unanswered_put.take() {
             Some(group) => group,
-            None => match Box::pin(self.body()).await {
+            None => match Box::pin(self.build_group()).await {
                 Some(group) => group,
                 None => return,
             },
         };
         let context = self.context.clone();
-        let _turn = context.turns.acquire().await;
+        let _turn = context.group_write_permits.acquire().await;
         // The pod may have been deleted while it waited for the semaphore.
-        self.hear();
+        self.drain_updates();
         if !self.exists || is_deleting(&self.pod) {
             return;
         }
@@ -109,11 +109,11 @@ impl PodWorker {
         {
             Ok(answer) => {
                 self.succeed(AttemptKind::Create);
-                self.trouble = CreateProblem::None;
-                context.learn(&self.name, true);
-                self.known.put_accepted(sent);
+                self.problem = CreateProblem::None;
+                context.record_group_change(&self.name, true);
+                self.state.put_accepted(sent);
                 self.mark_group_deleted(false);
-                self.view = View::read(&answer).map(View::without_tags);
+                self.group_view = View::from_value(&answer).map(View::without_tags);
             }
             Err(error) => self.create_failed(&error, (sent, group)),
         }
@@ -121,8 +121,8 @@ impl PodWorker {
 
     fn create_failed(&mut self, error: &Error, (sent, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
-        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
-        self.not_started(AttemptKind::Create, &verdict);
+        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "creating a container group");
+        self.start_failed(AttemptKind::Create, &verdict);
         let may_be_there = match error {
             Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
             // A 5xx or 408 from a gateway says nothing about the service behind it.
@@ -130,22 +130,23 @@ impl PodWorker {
             Error::Waiting { .. } | Error::Credential { .. } => false,
         };
         if may_be_there {
-            self.known.put_unanswered(sent);
+            self.state.put_unanswered(sent);
         } else if verdict.class == FailureClass::Transitioning {
-            self.known.put_too_early(sent);
+            self.state.put_too_early(sent);
         } else {
-            self.known.put_refused();
+            self.state.put_refused();
         }
-        self.unanswered = self.known.is_unanswered.then_some(group);
+        self.unanswered_put = self.state.is_unanswered.then_some(group);
         self.warn(verdict.reason, &verdict.message);
     }
 
     /// Azure did not create the group, or could not start it: the region is checked, and the placement's controller
     /// gets the result.
-    fn not_started(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
+    fn start_failed(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
         self.fail(attempt, verdict);
-        self.context.trouble.notify_one();
-        self.context.ended(Some(verdict.class), &verdict.message);
+        self.context.azure_failed.notify_one();
+        self.context
+            .record_create_result(Some(verdict.class), &verdict.message);
     }
 
     /// Reads the group, or finds out whether there is one.
@@ -154,28 +155,28 @@ impl PodWorker {
         let sent = Timestamp::now();
         let asked = context.azure.get(&context.scope, self.name.as_str());
         match Box::pin(asked).await {
-            Ok(answer) => self.found(&answer, sent),
+            Ok(answer) => self.group_found(&answer, sent),
             // A missing resource group counts only for a pod that is being deleted: its groups are gone with it, and the
             // pod must be able to end.
             Err(error) if is_gone(&error) || self.leaves() && error.means_nothing_to_delete() => {
-                self.tries.succeeded(AttemptKind::Read);
+                self.failures.succeeded(AttemptKind::Read);
                 self.denied(sent);
             }
             Err(error) => {
-                self.not_done(AttemptKind::Read, &error);
-                if action == PodAction::Look {
+                self.call_failed(AttemptKind::Read, &error);
+                if action == PodAction::Discover {
                     let verdict = error.verdict();
-                    self.wait_for(verdict.reason, &verdict.message);
+                    self.set_waiting(verdict.reason, &verdict.message);
                 }
             }
         }
     }
 
     /// A GET shows the group: keeps what it says, and learns from a start how long starts take.
-    pub fn found(&mut self, answer: &Value, asked: Timestamp) {
+    pub fn group_found(&mut self, answer: &Value, asked: Timestamp) {
         let now = Timestamp::now();
-        let Some(view) = View::read(answer) else {
-            return self.not_readable();
+        let Some(view) = View::from_value(answer) else {
+            return self.answer_unreadable();
         };
         if !self.context.owner.owns(&view.tags) {
             return self.belongs_to_another();
@@ -183,82 +184,84 @@ impl PodWorker {
         self.belongs_to_us();
         let going = view.is_being_deleted();
         let started = started(&view);
-        let before = self.known.group.clone();
-        let was_going = matches!(before, GroupPresence::Going { .. });
+        let before = self.state.group.clone();
+        let was_going = matches!(before, GroupPresence::Deleting { .. });
         if let (
-            GroupPresence::There {
-                since, ran: false, ..
+            GroupPresence::Exists {
+                since,
+                has_run: false,
+                ..
             },
             Some(started),
         ) = (&before, started)
             && !going
         {
-            self.learn(*since, started);
-            self.context.ended(None, "");
+            self.record_start_latency(*since, started);
+            self.context.record_create_result(None, "");
         }
-        self.unanswered = None;
+        self.unanswered_put = None;
         let sight = GroupReading {
-            asked,
-            is_going: going,
+            sent_at: asked,
+            is_deleting: going,
             has_started: started.is_some(),
         };
-        self.known.read(sight, now);
+        self.state.group_seen(sight, now);
         self.succeed(AttemptKind::Read);
         // While the group is being deleted so that another can replace it, the reason and the back-off for the next
         // create stay.
         if !was_going {
             self.succeed(AttemptKind::Create);
-            self.trouble = CreateProblem::None;
+            self.problem = CreateProblem::None;
         }
         if started.is_some() {
-            self.tries.succeeded(AttemptKind::Start);
+            self.failures.succeeded(AttemptKind::Start);
         }
         // Between two runs of a container the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
-        self.known.is_alive = runs_again || !view.is_terminal();
-        let failed = FailureVerdict::of_group(&view).filter(|_| started.is_none() && !was_going);
+        self.state.is_alive = runs_again || !view.is_terminal();
+        let failed = FailureVerdict::from_group(&view).filter(|_| started.is_none() && !was_going);
         self.note_events(&view);
         // A pod that waits for a replacement group shows the reason until it has one.
         let is_replaced = was_going && self.exists && !is_deleting(&self.pod);
-        if !is_replaced || self.trouble == CreateProblem::None {
-            self.view = Some(view.without_tags());
+        if !is_replaced || self.problem == CreateProblem::None {
+            self.group_view = Some(view.without_tags());
         }
         if before == GroupPresence::Unknown {
             // The pod's images may have changed while no operator ran.
-            self.note_images();
+            self.warn_outdated_images();
         }
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
-            self.not_started(AttemptKind::Start, &verdict);
-            self.known.is_failed = true;
+            self.start_failed(AttemptKind::Start, &verdict);
+            self.state.is_failed = true;
         }
     }
 
-    fn learn(&self, since: Timestamp, started: Timestamp) {
+    fn record_start_latency(&self, since: Timestamp, started: Timestamp) {
         // Azure's clock may be ahead: a start never counts as longer than until it was seen.
         let started = started.min(Timestamp::now());
         // The error case: a group that was adopted after a restart may have started before `since`.
         if let Ok(took) = Duration::try_from(started.duration_since(since)) {
-            self.context.starts().learn(took);
+            self.context.start_latencies().record(took);
         }
     }
 
     /// A read or a delete failed: the back-off changes, the pod's status does not.
-    pub fn not_done(&mut self, attempt: AttemptKind, error: &Error) {
+    pub fn call_failed(&mut self, attempt: AttemptKind, error: &Error) {
         let doing = match attempt {
             AttemptKind::Delete => "deleting a container group",
             _ => "reading a container group",
         };
-        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
-        self.context.trouble.notify_one();
+        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{doing}");
+        self.context.azure_failed.notify_one();
         if self.leaves() && error.failure().is_some_and(|failure| failure.status == 403) {
             self.stays_terminating(error);
         }
-        let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
+        let (trouble, refused) = (self.problem.clone(), self.state.is_refused);
         // Also on an error that would repeat: the operator must not forget a group.
-        self.pause(attempt.action(), MISSING);
+        self.pause(attempt.action(), REFERENCE_RETRY_INTERVAL);
         self.fail(attempt, &error.verdict());
-        (self.trouble, self.known.is_refused) = (trouble, refused);
+        (self.problem, self.state.is_refused) = (trouble, refused);
     }
 
     /// Writes an Event that says why the pod stays Terminating. Azure also answers 403 for a deleted resource group if
@@ -277,7 +280,7 @@ impl PodWorker {
         self.warn(NOT_DELETED, &message);
     }
 
-    fn not_readable(&mut self) {
+    fn answer_unreadable(&mut self) {
         let message = "Azure's answer cannot be read".to_owned();
         let verdict = FailureVerdict::new(FailureClass::Transient, None, message);
         self.fail(AttemptKind::Read, &verdict);
@@ -286,12 +289,12 @@ impl PodWorker {
     /// Records whether the group is being deleted: the kubelet API ends its sessions then.
     fn mark_group_deleted(&self, is_deleted: bool) {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        self.context.hosted.set_group_deleted(uid, is_deleted);
+        self.context.pod_index.set_group_deleted(uid, is_deleted);
     }
 
     async fn delete(&mut self) {
         let context = self.context.clone();
-        let _turn = context.turns.acquire().await;
+        let _turn = context.group_write_permits.acquire().await;
         let sent = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.name, "deleting a container group");
         self.mark_group_deleted(true);
@@ -302,34 +305,34 @@ impl PodWorker {
         {
             Ok(deletion) => {
                 self.succeed(AttemptKind::Delete);
-                self.known.is_stale = false;
-                if self.known.is_failed {
+                self.state.is_stale = false;
+                if self.state.is_failed {
                     // The worker creates a replacement when its back-off is over; until then the pod shows the
                     // reason.
-                    (self.known.is_failed, self.view) = (false, None);
+                    (self.state.is_failed, self.group_view) = (false, None);
                 } else {
-                    self.trouble = CreateProblem::None;
+                    self.problem = CreateProblem::None;
                 }
                 match deletion {
                     GroupDeletion::NotFound => self.denied(sent),
                     GroupDeletion::Done => {
-                        self.known.delete_accepted(sent, Timestamp::now());
+                        self.state.delete_accepted(sent, Timestamp::now());
                         self.denied(sent);
                     }
                     GroupDeletion::Begun => {
-                        self.known.delete_accepted(sent, Timestamp::now());
+                        self.state.delete_accepted(sent, Timestamp::now());
                         if self
-                            .known
+                            .state
                             .absence
                             .is_lag(EvidenceSource::List, Timestamp::now())
                         {
                             // During the deletion, a LIST can still show that Azure's lag is over.
-                            context.line.want_list();
+                            context.read_queue.request_list();
                         }
                     }
                 }
             }
-            Err(error) => self.not_done(AttemptKind::Delete, &error),
+            Err(error) => self.call_failed(AttemptKind::Delete, &error),
         }
     }
 

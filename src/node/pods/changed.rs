@@ -17,25 +17,25 @@ const UNREADABLE: &str = "PodNotReadable";
 
 impl PodWorker {
     /// Takes in the new state of the pod.
-    pub fn changed(&mut self, observed: WatchedPod) {
-        if let Some(why) = observed.unreadable {
+    pub fn apply_pod(&mut self, observed: WatchedPod) {
+        if let Some(why) = observed.decode_error {
             self.pod.metadata = observed.pod.metadata;
             return self.cannot_read(&why);
         }
         if !self.is_readable {
             self.is_readable = true;
-            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
+            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
         }
         let before = self.pod.metadata.generation;
-        (self.pod, self.unknown) = (observed.pod, observed.unknown);
+        (self.pod, self.unknown_fields) = (observed.pod, observed.unknown_fields);
         self.note_changes(before);
     }
 
     /// If the pod's generation differs from `before`, writes Events about the changes that the group does not get.
     pub fn note_changes(&mut self, before: Option<i64>) {
         if self.pod.metadata.generation != before {
-            self.note_images();
-            self.note_fields();
+            self.warn_outdated_images();
+            self.warn_unsupported_fields();
         }
     }
 
@@ -44,8 +44,8 @@ impl PodWorker {
     pub fn settings_changed(&mut self) {
         // A foreign group of the pod's name stays foreign, whatever is edited.
         let is_foreign = *self.shown_now() == ListedState::Foreign;
-        if self.is_readable && self.known.is_refused && !is_foreign {
-            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
+        if self.is_readable && self.state.is_refused && !is_foreign {
+            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
         }
     }
 
@@ -53,16 +53,18 @@ impl PodWorker {
     /// deleted.
     pub fn cannot_read(&mut self, why: &str) {
         self.is_readable = false;
-        self.known.is_refused = true;
-        self.trouble = CreateProblem::Refused(vec![("pod".to_owned(), why.to_owned())]);
+        self.state.is_refused = true;
+        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), why.to_owned())]);
         let message = format!("burstpool cannot read this pod, and does not run it: {why}");
         self.warn(UNREADABLE, &message);
     }
 
     /// Writes an Event for each image that the group does not get. A group that has not run yet is created again
     /// with the new images.
-    pub fn note_images(&mut self) {
-        let (Some(view), GroupPresence::There { ran, .. }) = (&self.view, &self.known.group) else {
+    pub fn warn_outdated_images(&mut self) {
+        let (Some(view), GroupPresence::Exists { has_run: ran, .. }) =
+            (&self.group_view, &self.state.group)
+        else {
             return;
         };
         let outdated = status::outdated_images(&self.pod, view);
@@ -70,13 +72,13 @@ impl PodWorker {
             return;
         }
         if !ran && !plan::has_run(&self.pod) {
-            self.known.is_failed = true;
+            self.state.is_failed = true;
             return;
         }
         for OutdatedContainer {
             container,
-            has,
-            wanted,
+            actual_image: has,
+            wanted_image: wanted,
         } in outdated
         {
             let message = format!(
@@ -88,14 +90,14 @@ impl PodWorker {
     }
 
     /// Writes an Event about fields of the changed spec that ACI does not support.
-    fn note_fields(&mut self) {
-        if !matches!(self.known.group, GroupPresence::There { .. }) {
+    fn warn_unsupported_fields(&mut self) {
+        if !matches!(self.state.group, GroupPresence::Exists { .. }) {
             return;
         }
         let context = self.context.clone();
         let settings = context.settings();
-        let placement = context.place(&settings);
-        if let Err(refusals) = translate::eligible(&self.pod, &self.unknown, &placement) {
+        let placement = context.translation_target(&settings);
+        if let Err(refusals) = translate::eligible(&self.pod, &self.unknown_fields, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             let message = format!("the running pod does not keep: {}", fields.join("; "));
             self.warn(status::UNSUPPORTED, &message);

@@ -45,7 +45,7 @@ impl DaemonSets {
 
 impl PodWorker {
     /// If a `DaemonSet` controls the pod, records its name and queues the Event.
-    pub fn heed_daemon_set(&mut self) {
+    pub fn update_daemon_set(&mut self) {
         if let Some(daemon_set) = daemon::daemon_set(&self.pod).filter(|_| self.exists) {
             self.context.daemon_sets.note(&self.pod, daemon_set);
             self.warn(daemon::REASON, daemon::MESSAGE);

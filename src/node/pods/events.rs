@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use crate::aci::events::PodEvent;
 
 /// How many of Azure's events are remembered: the newest of one GET.
-const MOST_OF_AZURE: usize = 128;
+const MAX_AZURE_EVENTS: usize = 128;
 /// How many of the worker's own Events are remembered. An Event that is forgotten and happens again is written
 /// again under the same name.
-const MOST_OF_OURS: usize = 32;
+const MAX_OWN_EVENTS: usize = 32;
 /// How many Events wait to be written while the API server does not answer. The oldest are dropped first.
-const MOST_WAITING: usize = 64;
+const MAX_PENDING_EVENTS: usize = 64;
 
 /// Events to write, and the names of those already taken in.
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ pub(super) struct PodEvents {
 
 impl PodEvents {
     /// Takes in the events that a GET shows, oldest first. Events that Azure no longer shows are forgotten.
-    pub fn azure(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
-        let older = shown.len().saturating_sub(MOST_OF_AZURE);
+    pub fn observe_azure_events(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
+        let older = shown.len().saturating_sub(MAX_AZURE_EVENTS);
         shown.drain(..older);
         let mut before = std::mem::take(&mut self.azure);
         for event in shown {
@@ -42,7 +42,7 @@ impl PodEvents {
                     .insert(name, told.map_or(count, |told| told.max(count)));
             }
             if is_news {
-                self.wait(event);
+                self.enqueue(event);
             }
         }
     }
@@ -52,17 +52,17 @@ impl PodEvents {
         if self.ours.contains(&event.name) {
             return;
         }
-        if self.ours.len() == MOST_OF_OURS {
+        if self.ours.len() == MAX_OWN_EVENTS {
             self.ours.pop_front();
         }
         self.ours.push_back(event.name.clone());
-        self.wait(event);
+        self.enqueue(event);
     }
 
-    fn wait(&mut self, event: PodEvent) {
+    fn enqueue(&mut self, event: PodEvent) {
         // An event with a higher count replaces the earlier one of the same name.
         self.waiting.retain(|waits| waits.name != event.name);
-        if self.waiting.len() == MOST_WAITING {
+        if self.waiting.len() == MAX_PENDING_EVENTS {
             self.waiting.pop_front();
         }
         self.waiting.push_back(event);
@@ -116,13 +116,13 @@ mod tests {
     #[test]
     fn each_event_is_written_once_and_again_when_it_happened_again() {
         let mut events = PodEvents::default();
-        events.azure(vec![event("a", 1), event("b", 1)], NOW);
-        events.azure(vec![event("a", 2), event("b", 1)], NOW);
+        events.observe_azure_events(vec![event("a", 1), event("b", 1)], NOW);
+        events.observe_azure_events(vec![event("a", 2), event("b", 1)], NOW);
         assert_eq!(
             written(&mut events),
             [("b".to_owned(), 1), ("a".to_owned(), 2)]
         );
-        events.azure(vec![event("a", 2), event("b", 1)], NOW);
+        events.observe_azure_events(vec![event("a", 2), event("b", 1)], NOW);
         events.add(event("ours", 1));
         events.add(event("ours", 1));
         assert_eq!(written(&mut events), [("ours".to_owned(), 1)]);
@@ -132,13 +132,13 @@ mod tests {
     fn a_container_that_crashes_for_weeks_costs_no_more_memory_than_one_that_does_for_an_hour() {
         let mut events = PodEvents::default();
         for n in 0..10_000 {
-            events.azure(vec![event("crash", n), event(&n.to_string(), 1)], NOW);
+            events.observe_azure_events(vec![event("crash", n), event(&n.to_string(), 1)], NOW);
             events.add(event(&format!("ours-{n}"), 1));
         }
-        assert!(events.azure.len() <= 2 && events.ours.len() <= MOST_OF_OURS);
-        assert!(events.len() <= MOST_WAITING, "{}", events.len());
+        assert!(events.azure.len() <= 2 && events.ours.len() <= MAX_OWN_EVENTS);
+        assert!(events.len() <= MAX_PENDING_EVENTS, "{}", events.len());
         let many = (0..10_000).map(|n| event(&n.to_string(), 1)).collect();
-        events.azure(many, NOW);
-        assert!(events.azure.len() <= MOST_OF_AZURE && events.len() <= MOST_WAITING);
+        events.observe_azure_events(many, NOW);
+        assert!(events.azure.len() <= MAX_AZURE_EVENTS && events.len() <= MAX_PENDING_EVENTS);
     }
 }

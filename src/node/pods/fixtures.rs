@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::Notify;
 
-use super::{ORPHAN_GRACE, PodSettings, PodsConfig, PodsContext, SWEEP_EVERY};
+use super::{LIST_INTERVAL, ORPHAN_GRACE, PodSettings, PodsConfig, PodsContext};
 use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
 use crate::aci::names::GroupOwner;
 use crate::aci::translate::IdentityNamespaces;
@@ -35,11 +35,11 @@ pub(crate) fn context(client: Client) -> PodsContext {
             deletion_cost: 0,
         },
         address: "10.0.0.1".to_owned(),
-        pace: Arc::default(),
-        trouble: Arc::new(Notify::new()),
+        rate_limiter: Arc::default(),
+        azure_failed: Arc::new(Notify::new()),
         quota: Arc::default(),
-        changed: Arc::new(Notify::new()),
-        sweep_every: SWEEP_EVERY,
+        pods_changed: Arc::new(Notify::new()),
+        list_interval: LIST_INTERVAL,
         orphan_grace: ORPHAN_GRACE,
         identities: IdentityNamespaces::default(),
     })

@@ -20,11 +20,11 @@ const REASON: &str = "ContainerGroupNotOwned";
 impl PodWorker {
     /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
     pub fn belongs_to_another(&mut self) {
-        if self.known.group == GroupPresence::Unknown {
-            self.known.group = GroupPresence::Absent { was_there: false };
+        if self.state.group == GroupPresence::Unknown {
+            self.state.group = GroupPresence::Absent { was_there: false };
         }
         self.is_foreign = true;
-        self.pause(PodAction::Read, AGAIN);
+        self.pause(PodAction::Refresh, AGAIN);
         let message = self.foreign("burstpool does not touch it");
         self.warn(REASON, &message);
         self.fail(
@@ -36,17 +36,17 @@ impl PodWorker {
     /// Records that the group has the right tags again, or is gone.
     pub fn belongs_to_us(&mut self) {
         if self.is_out_of_reach() {
-            self.known.group = GroupPresence::Unknown;
-            self.known.absence = AbsenceEvidence::default();
+            self.state.group = GroupPresence::Unknown;
+            self.state.absence = AbsenceEvidence::default();
         }
         if std::mem::take(&mut self.is_foreign) && self.is_readable {
-            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
+            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
         }
     }
 
     /// Whether the pod's group exists, as far as is known, and this process has not created it.
     pub fn is_out_of_reach(&self) -> bool {
-        self.is_foreign && self.known.group == GroupPresence::Absent { was_there: false }
+        self.is_foreign && self.state.group == GroupPresence::Absent { was_there: false }
     }
 
     /// Whether nothing is known of the containers of a pod that ran: its group may still run, with other tags. The
@@ -92,7 +92,7 @@ mod tests {
 
     fn decided(keeper: &PodWorker) -> PodAction {
         let starts = StartLatencies::default();
-        plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
+        plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
     }
 
     fn foreign(phase: &str) -> PodWorker {
@@ -108,7 +108,7 @@ mod tests {
         let mut keeper = foreign("Pending");
         let event = keeper.events.next().expect("an Event");
         assert_eq!(event.reason, REASON);
-        let CreateProblem::Waiting { message, .. } = &keeper.trouble else {
+        let CreateProblem::Waiting { message, .. } = &keeper.problem else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
@@ -117,10 +117,10 @@ mod tests {
                 assert!(text.contains(&format!("{tag}={value}")), "{text}");
             }
         }
-        assert_eq!(decided(&keeper), PodAction::Rest);
+        assert_eq!(decided(&keeper), PodAction::Wait);
         assert!(matches!(
-            keeper.to_say(Timestamp::now()),
-            PendingWrite::Quietly(_) | PendingWrite::Now(_)
+            keeper.pending_write(Timestamp::now()),
+            PendingWrite::Status(_) | PendingWrite::UrgentStatus(_)
         ));
     }
 
@@ -128,12 +128,12 @@ mod tests {
     async fn the_status_of_a_pod_that_runs_stays_while_its_group_has_other_tags() {
         let mut keeper = foreign("Running");
         assert!(matches!(
-            keeper.to_say(Timestamp::now()),
+            keeper.pending_write(Timestamp::now()),
             PendingWrite::Event
         ));
         keeper.events.next();
         assert!(matches!(
-            keeper.to_say(Timestamp::now()),
+            keeper.pending_write(Timestamp::now()),
             PendingWrite::Nothing
         ));
     }
@@ -142,12 +142,12 @@ mod tests {
     async fn a_group_with_other_tags_that_is_deleted_by_hand_is_looked_for_again() {
         for phase in ["Pending", "Running"] {
             let mut keeper = foreign(phase);
-            keeper.heed(&ListedState::Foreign);
-            assert_eq!(decided(&keeper), PodAction::Rest, "{phase}");
+            keeper.apply_listing(&ListedState::Foreign);
+            assert_eq!(decided(&keeper), PodAction::Wait, "{phase}");
             let asked = Timestamp::now();
-            keeper.heed(&ListedState::Absent { asked });
-            assert!(!keeper.is_foreign && !keeper.known.is_refused, "{phase}");
-            assert_ne!(decided(&keeper), PodAction::Rest, "{phase}");
+            keeper.apply_listing(&ListedState::Absent { asked });
+            assert!(!keeper.is_foreign && !keeper.state.is_refused, "{phase}");
+            assert_ne!(decided(&keeper), PodAction::Wait, "{phase}");
         }
     }
 
@@ -155,14 +155,14 @@ mod tests {
     async fn a_group_whose_tags_were_restored_is_used_again_and_deleted_with_its_pod() {
         let mut keeper = foreign("Running");
         let now = Timestamp::now();
-        keeper.known.listed(now, now);
-        assert_eq!(decided(&keeper), PodAction::Look);
+        keeper.state.group_listed(now, now);
+        assert_eq!(decided(&keeper), PodAction::Discover);
         let tags = keeper.context.owner.tags(&keeper.pod);
         let group =
             json!({"name": keeper.name.as_str(), "tags": tags, "properties": {"containers": []}});
-        keeper.found(&group, now);
-        assert!(matches!(keeper.known.group, GroupPresence::There { .. }));
-        assert!(!keeper.known.is_refused && !keeper.is_out_of_sight());
+        keeper.group_found(&group, now);
+        assert!(matches!(keeper.state.group, GroupPresence::Exists { .. }));
+        assert!(!keeper.state.is_refused && !keeper.is_out_of_sight());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =

@@ -20,7 +20,7 @@ use super::{PodInfo, PodsContext, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
 use crate::node::observed::WatchedPod;
-use crate::node::watched::reported;
+use crate::node::watched::report_errors;
 use crate::telemetry;
 
 /// An update of a pod. The worker takes it out of the channel, so that each pod is in memory once.
@@ -30,9 +30,9 @@ pub(super) enum PodUpdate {
     #[default]
     None,
     /// The pod changed; this is its new state.
-    Seen(Box<WatchedPod>),
+    Changed(Box<WatchedPod>),
     /// The pod's object is gone.
-    Gone,
+    Deleted,
 }
 
 /// Starts and informs the workers of the node's pods. The workers are kept by pod UID.
@@ -40,55 +40,55 @@ pub(super) struct PodController {
     pub context: Arc<PodsContext>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
-    pub keepers: HashMap<String, Arc<watch::Sender<PodUpdate>>>,
+    pub workers: HashMap<String, Arc<watch::Sender<PodUpdate>>>,
     /// The state of the patch after binding, by pod UID.
-    pub settled: HashMap<String, Arc<PostBindState>>,
+    pub post_bind_states: HashMap<String, Arc<PostBindState>>,
 }
 
 impl PodController {
     /// Watches the node's pods, and starts and informs their workers. Runs until the watch ends, which is never.
-    pub async fn watch(&mut self) {
+    pub async fn run(&mut self) {
         // A group that is created before the Services are known lacks their environment variables.
         let _ = self.context.services.wait_until_ready().await;
         let pods: Api<WatchedPod> = Api::all(self.context.client.clone());
         let ours = format!("spec.nodeName={}", self.context.owner.node);
         let config = watcher::Config::default().fields(&ours);
         let events = watcher(pods, config).default_backoff();
-        let mut events = Box::pin(reported("a node's pods", events));
+        let mut events = Box::pin(report_errors("a node's pods", events));
         let mut listed: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(pod)) => {
                     listed.extend(pod.pod.metadata.uid.clone());
-                    self.seen(pod);
+                    self.pod_applied(pod);
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let gone = self.keepers.keys().filter(|uid| !listed.contains(*uid));
+                    let gone = self.workers.keys().filter(|uid| !listed.contains(*uid));
                     for uid in gone.cloned().collect::<Vec<_>>() {
-                        self.gone(&uid);
+                        self.pod_deleted(&uid);
                     }
-                    lock(&self.context.facts).retain(|uid, _| listed.contains(uid));
-                    self.settled.retain(|uid, _| listed.contains(uid));
+                    lock(&self.context.pod_facts).retain(|uid, _| listed.contains(uid));
+                    self.post_bind_states.retain(|uid, _| listed.contains(uid));
                     self.context.pods_listed.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(pod)) => self.seen(pod),
+                Ok(watcher::Event::Apply(pod)) => self.pod_applied(pod),
                 Ok(watcher::Event::Delete(pod)) => {
                     if let Some(uid) = &pod.pod.metadata.uid {
-                        self.gone(uid);
+                        self.pod_deleted(uid);
                     }
                 }
                 Err(_) => continue,
             }
-            self.context.changed.notify_one();
+            self.context.pods_changed.notify_one();
         }
     }
 
-    fn seen(&mut self, observed: WatchedPod) {
+    fn pod_applied(&mut self, observed: WatchedPod) {
         let Some(uid) = observed.pod.metadata.uid.clone() else {
             return;
         };
-        if let Some(error) = &observed.unreadable {
+        if let Some(error) = &observed.decode_error {
             let name = format!(
                 "{}/{}",
                 observed.pod.namespace().unwrap_or_default(),
@@ -96,42 +96,42 @@ impl PodController {
             );
             telemetry::unreadable("Pod", &name, error);
         } else {
-            self.settle(&uid, &observed.pod);
+            self.start_post_bind(&uid, &observed.pod);
         }
         let cluster = &self.context.owner.cluster;
         if let Some(hosted) = PodInfo::of(cluster, &observed.pod) {
-            self.context.hosted.put(hosted);
+            self.context.pod_index.put(hosted);
         }
         if let Some(facts) = PodFacts::of(&observed.pod) {
-            lock(&self.context.facts).insert(uid.clone(), Arc::new(facts));
+            lock(&self.context.pod_facts).insert(uid.clone(), Arc::new(facts));
         }
-        match self.keepers.get(&uid) {
+        match self.workers.get(&uid) {
             Some(keeper) if !keeper.is_closed() => {
-                keeper.send_replace(PodUpdate::Seen(Box::new(observed)));
+                keeper.send_replace(PodUpdate::Changed(Box::new(observed)));
             }
             _ => self.start(uid, observed),
         }
     }
 
     fn start(&mut self, uid: String, observed: WatchedPod) {
-        self.keepers.retain(|_, keeper| !keeper.is_closed());
+        self.workers.retain(|_, keeper| !keeper.is_closed());
         let (sender, news) = watch::channel(PodUpdate::None);
         let sender = Arc::new(sender);
-        let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
-        let shown = self.context.follow(&uid, &name);
+        let name = GroupName::from_pod(&self.context.owner.cluster, &observed.pod);
+        let shown = self.context.watch_group(&uid, &name);
         let context = self.context.clone();
         let news = (sender.clone(), news);
         let keeper = Box::new(PodWorker::new(context, observed, name, news, shown));
-        let (kept, cancel) = (keeper.keep(), self.cancel.clone());
+        let (kept, cancel) = (keeper.run(), self.cancel.clone());
         self.tasks
             .spawn(async move { cancel.run_until_cancelled(kept).await });
-        self.keepers.insert(uid, sender);
+        self.workers.insert(uid, sender);
     }
 
     /// Writes the deletion cost and the tolerations on the pod, in a task of its own.
-    fn settle(&mut self, uid: &str, pod: &Pod) {
-        let settled = self.settled.entry(uid.to_owned()).or_default();
-        if let Some(settled) = settle::settle(&self.context, settled, pod) {
+    fn start_post_bind(&mut self, uid: &str, pod: &Pod) {
+        let settled = self.post_bind_states.entry(uid.to_owned()).or_default();
+        if let Some(settled) = settle::patch_pod(&self.context, settled, pod) {
             let cancel = self.cancel.clone();
             self.tasks
                 .spawn(async move { cancel.run_until_cancelled(settled).await });
@@ -139,12 +139,12 @@ impl PodController {
     }
 
     /// Records that the pod's object is gone. Its worker ends when its group is gone, too.
-    fn gone(&mut self, uid: &str) {
-        self.context.hosted.remove(uid);
-        self.settled.remove(uid);
-        lock(&self.context.facts).remove(uid);
-        if let Some(keeper) = self.keepers.get(uid) {
-            keeper.send_replace(PodUpdate::Gone);
+    fn pod_deleted(&mut self, uid: &str) {
+        self.context.pod_index.remove(uid);
+        self.post_bind_states.remove(uid);
+        lock(&self.context.pod_facts).remove(uid);
+        if let Some(keeper) = self.workers.get(uid) {
+            keeper.send_replace(PodUpdate::Deleted);
         }
     }
 }

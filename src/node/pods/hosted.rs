@@ -71,7 +71,7 @@ impl PodInfo {
             namespace: pod.metadata.namespace.clone()?,
             name: pod.metadata.name.clone()?,
             uid: pod.metadata.uid.clone()?,
-            group: GroupName::of(cluster, pod),
+            group: GroupName::from_pod(cluster, pod),
             containers: all_of(&spec.containers, states),
             init_containers: all_of(before, init),
             // A user who may write a pod's status must not reach the cloud's own addresses through the node.

@@ -30,7 +30,7 @@ use crate::node::plan::{self, GroupPresence, PodAction, PodState, ScheduledActio
 
 /// The longest sleep of a worker that waits for a time: the wall clock may be set meanwhile, so it compares again
 /// at least once an hour.
-const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Why a pod has no group, or none that runs. The pod's status shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,28 +60,28 @@ pub(super) struct PodWorker {
     /// before it.
     pub is_readable: bool,
     /// Fields of the pod that the operator's types do not know.
-    pub unknown: Vec<String>,
+    pub unknown_fields: Vec<String>,
     pub name: GroupName,
-    pub known: PodState,
-    pub view: Option<View>,
-    pub trouble: CreateProblem,
+    pub state: PodState,
+    pub group_view: Option<View>,
+    pub problem: CreateProblem,
     /// Whether the tags of the pod's group name another owner.
     pub is_foreign: bool,
     /// How often each attempt failed in a row.
-    pub tries: FailureCounts,
+    pub failures: FailureCounts,
     /// The body of the PUT that got no answer.
-    pub unanswered: Option<Box<Body>>,
+    pub unanswered_put: Option<Box<Body>>,
     /// Events to write, and the names of those already written.
     pub events: PodEvents,
     /// How often in a row the API server refused to write the pod.
     pub refusals: u32,
     /// The status is not written before this time, because the last write failed.
-    pub not_written_before: Option<Timestamp>,
-    news: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
-    shown: watch::Receiver<ListedState>,
+    pub next_write_at: Option<Timestamp>,
+    updates: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
+    listed: watch::Receiver<ListedState>,
     settings: watch::Receiver<Arc<PodSettings>>,
     /// The ticket in the read queue, while the worker waits for a GET.
-    turn: Option<BoxFuture<'static, ()>>,
+    read_turn: Option<BoxFuture<'static, ()>>,
 }
 
 /// The attempts that can fail. Each has its own count of failures; `Create` and `Start` delay the same action.
@@ -106,7 +106,7 @@ impl AttemptKind {
     pub fn action(self) -> PodAction {
         match self {
             Self::Create | Self::Start => PodAction::Create,
-            Self::Read => PodAction::Read,
+            Self::Read => PodAction::Refresh,
             Self::Delete => PodAction::Delete,
         }
     }
@@ -134,15 +134,15 @@ impl FailureCounts {
 /// Why a worker stops waiting.
 enum WakeReason {
     /// The pod changed, or an action or a write is due.
-    Up,
+    Due,
     /// A LIST shows a change of the group.
-    Shown,
+    Listed,
     /// A user edited the placement or the pool's tags.
     Edited,
     /// The rate limiter allows a GET.
-    Turn,
+    ReadTurn,
     /// The worker may make one write that is not urgent while it holds this permit.
-    Quiet(OwnedSemaphorePermit),
+    LowPriorityWrite(OwnedSemaphorePermit),
 }
 
 impl PodWorker {
@@ -153,28 +153,28 @@ impl PodWorker {
         news: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
         shown: watch::Receiver<ListedState>,
     ) -> Self {
-        let unreadable = observed.unreadable;
+        let unreadable = observed.decode_error;
         let settings = context.settings.subscribe();
         let mut keeper = Self {
             context,
             pod: observed.pod,
             exists: true,
             is_readable: true,
-            unknown: observed.unknown,
+            unknown_fields: observed.unknown_fields,
             name,
-            known: PodState::default(),
-            view: None,
-            trouble: CreateProblem::None,
+            state: PodState::default(),
+            group_view: None,
+            problem: CreateProblem::None,
             is_foreign: false,
-            tries: FailureCounts::default(),
-            unanswered: None,
+            failures: FailureCounts::default(),
+            unanswered_put: None,
             events: PodEvents::default(),
             refusals: 0,
-            not_written_before: None,
-            news,
-            shown,
+            next_write_at: None,
+            updates: news,
+            listed: shown,
             settings,
-            turn: None,
+            read_turn: None,
         };
         if let Some(why) = unreadable {
             keeper.cannot_read(&why);
@@ -184,69 +184,74 @@ impl PodWorker {
 
     /// Runs until both the pod and its group are gone. Rare steps are boxed, so that a worker that waits is small:
     /// without boxes it takes 20 KB (measured), and there may be a thousand.
-    pub async fn keep(mut self: Box<Self>) {
-        let shown = self.shown.borrow_and_update().clone();
-        self.heed(&shown);
+    pub async fn run(mut self: Box<Self>) {
+        let shown = self.listed.borrow_and_update().clone();
+        self.apply_listing(&shown);
         loop {
-            self.hear();
-            self.heed_daemon_set();
+            self.drain_updates();
+            self.update_daemon_set();
             let now = Timestamp::now();
-            let decision = self.decide(now);
-            let is_due = decision.at <= now && decision.action != PodAction::Rest;
+            let decision = self.next_action(now);
+            let is_due = decision.at <= now && decision.action != PodAction::Wait;
             if is_due && !decision.action.reads() {
-                if Box::pin(self.act(decision.action)).await {
+                if Box::pin(self.execute(decision.action)).await {
                     let uid = self.pod.metadata.uid.take().unwrap_or_default();
-                    self.context.kept().remove(&uid);
+                    self.context.workers().remove(&uid);
                     self.context.daemon_sets.forget(&uid);
                     return;
                 }
                 continue;
             }
-            match self.to_say(now) {
-                PendingWrite::Now(status) => Box::pin(self.write(&status)).await,
+            match self.pending_write(now) {
+                PendingWrite::UrgentStatus(status) => Box::pin(self.write(&status)).await,
                 say => match self.wait(decision, now, say.is_something()).await {
-                    WakeReason::Up => {}
-                    WakeReason::Shown => {
-                        let shown = self.shown.borrow_and_update().clone();
-                        self.heed(&shown);
+                    WakeReason::Due => {}
+                    WakeReason::Listed => {
+                        let shown = self.listed.borrow_and_update().clone();
+                        self.apply_listing(&shown);
                     }
                     WakeReason::Edited => self.settings_changed(),
-                    WakeReason::Turn => Box::pin(self.read(decision.action)).await,
-                    WakeReason::Quiet(_permit) => Box::pin(self.say(say)).await,
+                    WakeReason::ReadTurn => Box::pin(self.read(decision.action)).await,
+                    WakeReason::LowPriorityWrite(_permit) => {
+                        Box::pin(self.write_pending(say)).await
+                    }
                 },
             }
         }
     }
 
-    fn decide(&mut self, now: Timestamp) -> ScheduledAction {
+    fn next_action(&mut self, now: Timestamp) -> ScheduledAction {
         if plan::is_deleting(&self.pod) {
-            self.known.leaving.get_or_insert(now);
+            self.state.deletion_seen_at.get_or_insert(now);
         }
         if plan::is_finished(&self.pod) {
-            self.known.finished.get_or_insert(now);
+            self.state.finished.get_or_insert(now);
         }
-        let (pod, starts) = (self.exists.then_some(&self.pod), *self.context.starts());
-        daemon::decide(pod, &self.known, now)
-            .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
+        let (pod, starts) = (
+            self.exists.then_some(&self.pod),
+            *self.context.start_latencies(),
+        );
+        daemon::next_action(pod, &self.state, now)
+            .unwrap_or_else(|| plan::next_action(pod, &self.state, &starts, now))
     }
 
     /// Takes the latest update of the pod from the pod controller.
-    pub fn hear(&mut self) {
+    pub fn drain_updates(&mut self) {
         let mut news = PodUpdate::None;
-        self.news.1.mark_unchanged();
-        self.news.0.send_if_modified(|new| {
+        self.updates.1.mark_unchanged();
+        self.updates.0.send_if_modified(|new| {
             news = std::mem::take(new);
             false
         });
         match news {
             PodUpdate::None => {}
-            PodUpdate::Gone => self.exists = false,
-            PodUpdate::Seen(observed) => {
+            PodUpdate::Deleted => self.exists = false,
+            PodUpdate::Changed(observed) => {
                 // The answer to a write can be newer than the watch.
                 let version = |pod: &Pod| api::version(pod.metadata.resource_version.as_ref()?);
                 let is_old = version(&observed.pod) < version(&self.pod);
                 if !is_old {
-                    self.changed(*observed);
+                    self.apply_pod(*observed);
                 }
             }
         }
@@ -254,22 +259,28 @@ impl PodWorker {
 
     /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
     /// thousand pods cost one request, not a thousand.
-    pub fn heed(&mut self, shown: &ListedState) {
+    pub fn apply_listing(&mut self, shown: &ListedState) {
         let now = Timestamp::now();
-        match (&self.known.group, shown) {
-            (GroupPresence::Unknown, ListedState::Foreign) if !self.known.is_unanswered => {
+        match (&self.state.group, shown) {
+            (GroupPresence::Unknown, ListedState::Foreign) if !self.state.is_unanswered => {
                 self.belongs_to_another();
             }
             (_, ListedState::Absent { asked }) => {
                 self.belongs_to_us();
                 self.not_listed(*asked);
             }
-            (group, ListedState::There { asked, brief }) => {
-                let ran = matches!(group, GroupPresence::There { ran: true, .. });
+            (
+                group,
+                ListedState::Exists {
+                    asked,
+                    group: brief,
+                },
+            ) => {
+                let ran = matches!(group, GroupPresence::Exists { has_run: true, .. });
                 let is_newer = brief.is_newer(*asked, group);
-                self.known.listed(*asked, now);
+                self.state.group_listed(*asked, now);
                 if is_newer {
-                    self.heed_brief(brief, ran);
+                    self.apply_listed_group(brief, ran);
                 }
             }
             _ => {}
@@ -279,18 +290,18 @@ impl PodWorker {
     /// Applies the provisioning state and address from a LIST. Until the containers have run, the pod's status
     /// shows them, and a GET follows once provisioning has succeeded; after that, any difference from the last GET
     /// makes the group stale, so that a GET follows.
-    fn heed_brief(&mut self, brief: &ListedGroup, ran: bool) {
-        let known = self.view.as_ref().map(ListedGroup::of);
+    fn apply_listed_group(&mut self, brief: &ListedGroup, ran: bool) {
+        let known = self.group_view.as_ref().map(ListedGroup::of);
         if known.as_ref() == Some(brief) {
             return;
         }
         if ran {
-            self.known.is_stale |= known.is_some();
+            self.state.is_stale |= known.is_some();
             return;
         }
-        self.known.is_stale |= brief.has_started();
-        let view = self.view.get_or_insert_default();
-        view.take_listed(brief.provisioning.clone(), brief.ip);
+        self.state.is_stale |= brief.has_started();
+        let view = self.group_view.get_or_insert_default();
+        view.apply_listed(brief.provisioning.clone(), brief.ip);
     }
 
     /// Waits until the decision is due, or there is a reason to decide again.
@@ -303,57 +314,58 @@ impl PodWorker {
         let left = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
         if left.is_zero() && self.may_read(decision.action) {
             let context = self.context.clone();
-            self.turn.get_or_insert_with(|| line::turn(context));
+            self.read_turn
+                .get_or_insert_with(|| line::wait_for_read_turn(context));
         } else {
-            self.turn = None;
+            self.read_turn = None;
         }
-        let has_time = decision.action != PodAction::Rest && !left.is_zero();
-        let due = has_time.then(|| left.min(LOOK_AGAIN));
-        let written = self.not_written_before;
+        let has_time = decision.action != PodAction::Wait && !left.is_zero();
+        let due = has_time.then(|| left.min(MAX_SLEEP));
+        let written = self.next_write_at;
         let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
-        let quiet = self.context.quiet.clone();
-        let (news, shown, settings) = (&mut self.news.1, &mut self.shown, &mut self.settings);
+        let quiet = self.context.low_priority_write_permit.clone();
+        let (news, shown, settings) = (&mut self.updates.1, &mut self.listed, &mut self.settings);
         tokio::select! {
             biased;
             changed = news.changed() => if changed.is_err() { std::future::pending().await },
             changed = shown.changed() => match changed {
-                Ok(()) => return WakeReason::Shown,
+                Ok(()) => return WakeReason::Listed,
                 Err(_) => std::future::pending().await,
             },
             changed = settings.changed() => match changed {
                 Ok(()) => return WakeReason::Edited,
                 Err(_) => std::future::pending().await,
             },
-            () = of(&mut self.turn) => {
-                self.turn = None;
-                return WakeReason::Turn;
+            () = of(&mut self.read_turn) => {
+                self.read_turn = None;
+                return WakeReason::ReadTurn;
             }
             () = after(due) => {}
             () = after(written) => {}
             permit = quiet.acquire_owned(), if has_to_say => {
-                return permit.map_or(WakeReason::Up, WakeReason::Quiet);
+                return permit.map_or(WakeReason::Due, WakeReason::LowPriorityWrite);
             }
         }
-        WakeReason::Up
+        WakeReason::Due
     }
 
     /// Whether the worker may queue for a GET. Before the first LIST no worker looks for its group: the LIST
     /// answers for all of them.
     fn may_read(&self, action: PodAction) -> bool {
         match action {
-            PodAction::Read => true,
-            PodAction::Look => {
-                let is_listed = *self.shown.borrow() != ListedState::Nothing;
-                is_listed || self.known.is_unanswered || self.tries.of(AttemptKind::Read) > 0
+            PodAction::Refresh => true,
+            PodAction::Discover => {
+                let is_listed = *self.listed.borrow() != ListedState::NotListed;
+                is_listed || self.state.is_unanswered || self.failures.of(AttemptKind::Read) > 0
             }
             _ => false,
         }
     }
 
     /// What is known of the group, in the form that the status needs.
-    pub fn seen(&self) -> GroupObservation<'_> {
-        let is_absent = matches!(self.known.group, GroupPresence::Absent { .. });
-        match (&self.trouble, &self.view) {
+    pub fn observation(&self) -> GroupObservation<'_> {
+        let is_absent = matches!(self.state.group, GroupPresence::Absent { .. });
+        match (&self.problem, &self.group_view) {
             _ if is_absent && plan::has_run(&self.pod) => GroupObservation::Vanished,
             _ if daemon::is_daemon(&self.pod) => daemon::SEEN,
             (CreateProblem::Refused(fields), _) => GroupObservation::Refused(fields),
@@ -367,16 +379,16 @@ impl PodWorker {
 
     /// Records that ACI cannot run the pod: no group is created.
     pub fn refuse(&mut self, refusals: Vec<Unsupported>) {
-        self.known.is_refused = true;
+        self.state.is_refused = true;
         let fields = refusals
             .into_iter()
             .map(|refusal| (refusal.field, refusal.why));
-        self.trouble = CreateProblem::Refused(fields.collect());
+        self.problem = CreateProblem::Refused(fields.collect());
     }
 
     /// Records a failure, and when the verdict allows the next try.
     pub fn fail(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
-        let tries = self.tries.failed(attempt);
+        let tries = self.failures.failed(attempt);
         let pause = match verdict.retry {
             RetryPolicy::After(pause) => Some(pause),
             RetryPolicy::Backoff { first, limit } => Some(doubled(first, tries, limit)),
@@ -384,20 +396,20 @@ impl PodWorker {
         };
         match pause {
             Some(pause) => self.pause(attempt.action(), pause),
-            None => self.known.is_refused = true,
+            None => self.state.is_refused = true,
         }
-        self.wait_for(verdict.reason, &verdict.message);
+        self.set_waiting(verdict.reason, &verdict.message);
     }
 
     /// Does not try this action for the given time.
     pub fn pause(&mut self, action: PodAction, pause: Duration) {
         let until = Timestamp::now().checked_add(pause).ok();
-        self.known.pauses.set(action, until);
+        self.state.retry_times.set(action, until);
     }
 
     /// Records why the pod waits, for its status.
-    pub fn wait_for(&mut self, reason: &str, message: &str) {
-        self.trouble = CreateProblem::Waiting {
+    pub fn set_waiting(&mut self, reason: &str, message: &str) {
+        self.problem = CreateProblem::Waiting {
             reason: reason.to_owned(),
             message: message.to_owned(),
         };
@@ -405,13 +417,13 @@ impl PodWorker {
 
     /// Records success: the back-off starts again at its first value.
     pub fn succeed(&mut self, attempt: AttemptKind) {
-        self.tries.succeeded(attempt);
-        self.known.pauses.set(attempt.action(), None);
+        self.failures.succeeded(attempt);
+        self.state.retry_times.set(attempt.action(), None);
     }
 
     /// What the last LIST showed of the group.
     pub fn shown_now(&self) -> watch::Ref<'_, ListedState> {
-        self.shown.borrow()
+        self.listed.borrow()
     }
 }
 
@@ -440,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_keeper_that_waits_is_small() {
-        let bytes = size(PodWorker::keep);
+        let bytes = size(PodWorker::run);
         assert!(bytes < 2048, "{bytes} bytes for each pod");
     }
 }

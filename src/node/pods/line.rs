@@ -16,9 +16,9 @@ use super::PodsContext;
 pub(super) struct ReadQueue {
     length: AtomicUsize,
     /// Notified when a worker has to wait.
-    grown: Notify,
+    not_empty: Notify,
     /// Notified when a worker needs a LIST that begins from now on.
-    wanted: Notify,
+    list_requested: Notify,
 }
 
 /// A ticket in the queue; dropping it leaves the queue.
@@ -26,7 +26,7 @@ struct ReadTicket(Arc<PodsContext>);
 
 impl Drop for ReadTicket {
     fn drop(&mut self) {
-        self.0.line.length.fetch_sub(1, Ordering::Relaxed);
+        self.0.read_queue.length.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -37,31 +37,31 @@ impl ReadQueue {
     }
 
     /// Requests a LIST that begins from now on: a GET denied a group.
-    pub fn want_list(&self) {
-        self.wanted.notify_one();
+    pub fn request_list(&self) {
+        self.list_requested.notify_one();
     }
 
     /// Waits until a worker needs a LIST.
-    pub async fn list_wanted(&self) {
-        self.wanted.notified().await;
+    pub async fn wait_for_list_request(&self) {
+        self.list_requested.notified().await;
     }
 
     /// Waits until a worker is in the queue.
-    pub async fn grown(&self) {
+    pub async fn wait_until_not_empty(&self) {
         while self.is_empty() {
-            self.grown.notified().await;
+            self.not_empty.notified().await;
         }
     }
 }
 
 /// Waits for the rate limiter, in the order of arrival. Dropping the future leaves the queue.
-pub(super) fn turn(context: Arc<PodsContext>) -> BoxFuture<'static, ()> {
+pub(super) fn wait_for_read_turn(context: Arc<PodsContext>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        context.line.length.fetch_add(1, Ordering::Relaxed);
+        context.read_queue.length.fetch_add(1, Ordering::Relaxed);
         let place = ReadTicket(context);
-        let mut turn = std::pin::pin!(place.0.pace.turn());
+        let mut turn = std::pin::pin!(place.0.rate_limiter.acquire());
         if futures::poll!(turn.as_mut()).is_pending() {
-            place.0.line.grown.notify_one();
+            place.0.read_queue.not_empty.notify_one();
             turn.await;
         }
     })

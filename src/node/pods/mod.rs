@@ -67,7 +67,7 @@ use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::environment::KubeProxy;
 use crate::node::quota::RegionQuota;
-use crate::node::watched::{readable, reported};
+use crate::node::watched::{report_errors, skip_unreadable};
 use herd::PodController;
 use hosted::PodIndex;
 pub use hosted::{ContainerInfo, PodInfo};
@@ -75,21 +75,21 @@ use line::ReadQueue;
 use shown::{GroupChanges, GroupListing, ListedState};
 
 /// Default interval between two LISTs of the container groups.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const LIST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a group must have been without a pod before it is deleted, by default: the watch may not have delivered
 /// a pod that was just bound, and a group without a pod is not urgent.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 /// How many container groups the workers of a node may be creating or deleting at once.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT_GROUP_WRITES: usize = 64;
 
 /// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
 const DENIED_FOR: Duration = Duration::from_secs(20);
 /// The most create results that wait to be taken ([`PodsContext::take_ended`]). The caller takes them several times a
 /// second.
-const MOST_ENDED: usize = 1000;
+const MAX_CREATE_RESULTS: usize = 1000;
 /// How many statuses may be written at once. One LIST may show that a thousand pods run: eight writes keep an API
 /// server busy and still leave room for grants, bindings and other clients' writes.
-const WRITES_AT_ONCE: usize = 8;
+const MAX_CONCURRENT_STATUS_WRITES: usize = 8;
 
 /// Whether the API server rejects the write itself. With any other status it is overloaded or failing, and may
 /// accept the same write later.
@@ -104,37 +104,37 @@ pub struct PodsContext {
     settings: watch::Sender<Arc<PodSettings>>,
     /// The cluster's Services, for the `{SERVICE}_SERVICE_HOST` environment variables.
     services: Store<Service>,
-    watched: Mutex<Option<Writer<Service>>>,
+    services_writer: Mutex<Option<Writer<Service>>>,
     /// How long starts take on this node.
-    starts: Mutex<StartLatencies>,
+    start_latencies: Mutex<StartLatencies>,
     /// The result of the last LIST; `None` before the first.
-    listed: watch::Sender<Option<Arc<GroupListing>>>,
+    last_listing: watch::Sender<Option<Arc<GroupListing>>>,
     /// Whether the watch has delivered the initial list of the node's pods.
     pods_listed: watch::Sender<bool>,
     /// Whether Azure refused the last LIST with 403.
-    may_not_list: AtomicBool,
+    is_list_refused: AtomicBool,
     /// Since when Azure answers each LIST that the resource group or the subscription does not exist.
     denied_since: Mutex<Option<Instant>>,
     /// What workers learned about groups since the last LIST.
-    since: Mutex<GroupChanges>,
+    changes_since_list: Mutex<GroupChanges>,
     /// The pods that have a worker, by UID: the name of the group, and the channel that carries what each LIST
     /// shows of it.
-    kept: Mutex<HashMap<String, (GroupName, watch::Sender<ListedState>)>>,
+    workers: Mutex<HashMap<String, (GroupName, watch::Sender<ListedState>)>>,
     /// Limits concurrent creates and deletes of groups.
-    turns: Semaphore,
+    group_write_permits: Semaphore,
     /// Limits concurrent status writes.
-    urgent: Semaphore,
+    status_write_permits: Semaphore,
     /// Limits writes that are not urgent: one at a time.
-    quiet: Arc<Semaphore>,
+    low_priority_write_permit: Arc<Semaphore>,
     /// The read queue: workers that wait for a GET.
-    line: ReadQueue,
+    read_queue: ReadQueue,
     /// The facts about the node's pods that burst decisions use, by UID.
-    facts: Mutex<HashMap<String, Arc<PodFacts>>>,
+    pod_facts: Mutex<HashMap<String, Arc<PodFacts>>>,
     /// Create results that were not taken yet.
-    ended: Mutex<Vec<CreateResult>>,
+    create_results: Mutex<Vec<CreateResult>>,
     daemon_sets: daemons::DaemonSets,
     /// The node's pods, for the kubelet API.
-    hosted: PodIndex,
+    pod_index: PodIndex,
 }
 
 /// How the creation of a container group ended.
@@ -163,15 +163,15 @@ pub struct PodsConfig {
     /// The node's IP address.
     pub address: String,
     /// The rate limiter for reads, shared by all readers of this subscription.
-    pub pace: Arc<RateLimiter>,
+    pub rate_limiter: Arc<RateLimiter>,
     /// Notified when the region must be checked immediately: Azure returned an error, or the settings changed.
-    pub trouble: Arc<Notify>,
+    pub azure_failed: Arc<Notify>,
     /// Notified when anything about the node's pods changed.
-    pub changed: Arc<Notify>,
+    pub pods_changed: Arc<Notify>,
     /// The regional quota that the node's groups count against.
     pub quota: Arc<RegionQuota>,
     /// The interval between two LISTs of the groups.
-    pub sweep_every: Duration,
+    pub list_interval: Duration,
     /// How long a group must have been without a pod before it is deleted.
     pub orphan_grace: Duration,
     /// The namespaces whose pods may choose managed identities.
@@ -231,12 +231,15 @@ impl PodsContext {
             *now = Arc::new(settings);
             is_other
         });
-        self.trouble.notify_one();
-        self.changed.notify_one();
+        self.azure_failed.notify_one();
+        self.pods_changed.notify_one();
     }
 
     /// The placement in the form that translation takes.
-    fn place<'a>(&'a self, settings: &'a PodSettings) -> translate::TranslationTarget<'a> {
+    fn translation_target<'a>(
+        &'a self,
+        settings: &'a PodSettings,
+    ) -> translate::TranslationTarget<'a> {
         translate::TranslationTarget {
             spec: &settings.placement,
             tags: &settings.tags,
@@ -251,24 +254,24 @@ impl PodsContext {
         let (services, watched) = reflector::store();
         Self {
             services,
-            watched: Mutex::new(Some(watched)),
+            services_writer: Mutex::new(Some(watched)),
             settings: watch::Sender::new(Arc::new(parts.settings.clone())),
             parts,
-            starts: Mutex::default(),
-            listed: watch::Sender::new(None),
+            start_latencies: Mutex::default(),
+            last_listing: watch::Sender::new(None),
             pods_listed: watch::Sender::new(false),
-            may_not_list: AtomicBool::new(false),
+            is_list_refused: AtomicBool::new(false),
             denied_since: Mutex::default(),
-            since: Mutex::default(),
-            kept: Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
-            urgent: Semaphore::new(WRITES_AT_ONCE),
-            quiet: Arc::new(Semaphore::new(1)),
-            line: ReadQueue::default(),
-            facts: Mutex::default(),
-            ended: Mutex::default(),
+            changes_since_list: Mutex::default(),
+            workers: Mutex::default(),
+            group_write_permits: Semaphore::new(MAX_CONCURRENT_GROUP_WRITES),
+            status_write_permits: Semaphore::new(MAX_CONCURRENT_STATUS_WRITES),
+            low_priority_write_permit: Arc::new(Semaphore::new(1)),
+            read_queue: ReadQueue::default(),
+            pod_facts: Mutex::default(),
+            create_results: Mutex::default(),
             daemon_sets: daemons::DaemonSets::default(),
-            hosted: PodIndex::default(),
+            pod_index: PodIndex::default(),
         }
     }
 
@@ -281,21 +284,21 @@ impl PodsContext {
     /// Whether any pod has a worker. A worker also outlives its pod until the pod's group is gone. Pods of
     /// `DaemonSet`s do not count.
     pub fn is_any_kept(&self) -> bool {
-        let kept = self.kept();
+        let kept = self.workers();
         kept.keys().any(|uid| !self.daemon_sets.contains(uid))
     }
 
     /// Whether Azure answered the last LIST of groups with 403: the operator's identity lacks the right. Azure also
     /// answers this for a deleted resource group if the right was assigned there.
-    pub fn may_not_list(&self) -> bool {
-        self.may_not_list.load(Ordering::Relaxed)
+    pub fn is_list_refused(&self) -> bool {
+        self.is_list_refused.load(Ordering::Relaxed)
     }
 
     /// Asks Azure how many groups the node has now. `None` if the LIST fails or an element of the answer cannot be
     /// read. Once Azure has denied the resource group for `DENIED_FOR`, the count is 0.
     pub async fn count(&self) -> Option<usize> {
         match sweep::list(self).await {
-            Some(groups) => groups.is_whole.then_some(groups.all.len()),
+            Some(groups) => groups.is_whole.then_some(groups.groups.len()),
             None => self.is_resource_group_gone().then_some(0),
         }
     }
@@ -310,8 +313,8 @@ impl PodsContext {
     }
 
     /// Returns when the node's groups and its pods have been listed once.
-    pub async fn until_listed(&self) {
-        let (mut groups, mut pods) = (self.listed.subscribe(), self.pods_listed.subscribe());
+    pub async fn wait_until_listed(&self) {
+        let (mut groups, mut pods) = (self.last_listing.subscribe(), self.pods_listed.subscribe());
         // `wait_for` fails only if the sender is dropped, and `self` owns both senders.
         let _ = groups.wait_for(Option::is_some).await;
         let _ = pods.wait_for(|listed| *listed).await;
@@ -323,28 +326,28 @@ impl PodsContext {
     }
 
     /// The UIDs of the pods whose groups are known to exist.
-    pub fn created(&self) -> HashSet<String> {
-        let kept = self.kept();
-        let listed = self.listed.borrow();
-        let since = lock(&self.since);
+    pub fn pods_with_groups(&self) -> HashSet<String> {
+        let kept = self.workers();
+        let listed = self.last_listing.borrow();
+        let since = lock(&self.changes_since_list);
         let is_there = |name: &GroupName| since.is_there(name.as_str(), listed.as_deref());
         let there = kept.iter().filter(|(_, (name, _))| is_there(name));
         there.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// The facts about the node's pods that burst decisions use.
-    pub fn pods(&self) -> Vec<Arc<PodFacts>> {
-        lock(&self.facts).values().cloned().collect()
+    pub fn pod_facts(&self) -> Vec<Arc<PodFacts>> {
+        lock(&self.pod_facts).values().cloned().collect()
     }
 
     /// Takes the create results since the last call.
-    pub fn take_ended(&self) -> Vec<CreateResult> {
-        std::mem::take(&mut lock(&self.ended))
+    pub fn take_create_results(&self) -> Vec<CreateResult> {
+        std::mem::take(&mut lock(&self.create_results))
     }
 
-    fn ended(&self, class: Option<FailureClass>, message: &str) {
-        let mut ended = lock(&self.ended);
-        if ended.len() < MOST_ENDED {
+    fn record_create_result(&self, class: Option<FailureClass>, message: &str) {
+        let mut ended = lock(&self.create_results);
+        if ended.len() < MAX_CREATE_RESULTS {
             ended.push(CreateResult {
                 at: Timestamp::now(),
                 class,
@@ -352,7 +355,7 @@ impl PodsContext {
             });
         }
         drop(ended);
-        self.changed.notify_one();
+        self.pods_changed.notify_one();
     }
 
     /// The `DaemonSet`s that have pods on the node, as namespace/name.
@@ -361,21 +364,21 @@ impl PodsContext {
     }
 
     /// The node's pod of this name.
-    pub fn hosted(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
-        self.hosted.get(namespace, name)
+    pub fn find_pod(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
+        self.pod_index.get(namespace, name)
     }
 
     /// All pods of the node.
-    pub fn all_hosted(&self) -> Vec<Arc<PodInfo>> {
-        self.hosted.all()
+    pub fn all_pods(&self) -> Vec<Arc<PodInfo>> {
+        self.pod_index.all()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<ListedState>)>> {
-        lock(&self.kept)
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<ListedState>)>> {
+        lock(&self.workers)
     }
 
-    fn starts(&self) -> MutexGuard<'_, StartLatencies> {
-        lock(&self.starts)
+    fn start_latencies(&self) -> MutexGuard<'_, StartLatencies> {
+        lock(&self.start_latencies)
     }
 }
 
@@ -384,19 +387,19 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
-pub async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
+pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
-    tasks.spawn(sweep::keep(context.clone(), cancel.clone()));
+    tasks.spawn(sweep::run(context.clone(), cancel.clone()));
     tasks.spawn(services(context.clone(), cancel.clone()));
     let mut herd = PodController {
         context,
         cancel: cancel.clone(),
         tasks: tasks.clone(),
-        keepers: HashMap::new(),
-        settled: HashMap::new(),
+        workers: HashMap::new(),
+        post_bind_states: HashMap::new(),
     };
     tokio::select! {
-        () = herd.watch() => {}
+        () = herd.run() => {}
         () = cancel.cancelled() => {}
     }
     tasks.close();
@@ -405,12 +408,12 @@ pub async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
 
 /// Watches the cluster's Services until `cancel`.
 async fn services(context: Arc<PodsContext>, cancel: CancellationToken) {
-    let writer = lock(&context.watched).take();
+    let writer = lock(&context.services_writer).take();
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());
-    let watched = readable(watcher(services, watcher::Config::default()).default_backoff());
+    let watched = skip_unreadable(watcher(services, watcher::Config::default()).default_backoff());
     // The pod controller starts no worker before this watch has delivered the Services.
-    let watched = reported("Services", watched).reflect(writer);
+    let watched = report_errors("Services", watched).reflect(writer);
     tokio::select! {
         () = watched.for_each(async |_| {}) => {}
         () = cancel.cancelled() => {}

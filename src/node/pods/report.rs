@@ -25,15 +25,15 @@ const FIELD_MANAGER: &str = "burstpool-pod";
 /// The reporting component of Events.
 const REPORTER: &str = "burstpool";
 /// Timeout of one call.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The back-off after a status write that got no answer.
-const AGAIN: Duration = Duration::from_secs(2);
+const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The back-off after a failed removal of a pod.
-const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+const REMOVE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The back-off after a status write that the API server accepted but whose answer does not contain the status:
 /// another client or a webhook reverts it, and writing again at once only adds load.
-const NOT_KEPT: Duration = Duration::from_secs(10);
+const REVERTED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest pause after writes of the pod that the API server refused. It is short: once the writes are allowed,
 /// a pod that has finished or is Ready must not look otherwise for long.
 const REFUSED_AT_MOST: Duration = Duration::from_secs(60);
@@ -44,9 +44,9 @@ pub(super) enum PendingWrite {
     /// There is nothing to write.
     Nothing,
     /// A status that is urgent: it changes the phase, the readiness or an address.
-    Now(Box<PodStatus>),
+    UrgentStatus(Box<PodStatus>),
     /// A status that is not urgent.
-    Quietly(Box<PodStatus>),
+    Status(Box<PodStatus>),
     /// An Event.
     Event,
 }
@@ -60,28 +60,28 @@ impl PendingWrite {
 
 impl PodWorker {
     /// The next write: what the pod's live status does not show yet, then Events.
-    pub fn to_say(&self, now: Timestamp) -> PendingWrite {
+    pub fn pending_write(&self, now: Timestamp) -> PendingWrite {
         if !self.exists {
             return PendingWrite::Nothing;
         }
         // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
         if !self.is_readable || self.is_out_of_sight() {
-            let is_due = self.not_written_before.is_none_or(|at| at <= now);
+            let is_due = self.next_write_at.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
                 PendingWrite::Event
             } else {
                 PendingWrite::Nothing
             };
         }
-        let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), now);
-        let may_write = self.not_written_before.is_none_or(|at| at <= now);
-        if may_write && !says(&self.pod, &wanted) {
+        let wanted = status::pod_status(&self.pod, &self.observation(), &self.facts(), now);
+        let may_write = self.next_write_at.is_none_or(|at| at <= now);
+        if may_write && !has_status(&self.pod, &wanted) {
             let (none, wanted) = (PodStatus::default(), Box::new(wanted));
             let live = self.pod.status.as_ref().unwrap_or(&none);
             return if status::is_urgent(live, &wanted) {
-                PendingWrite::Now(wanted)
+                PendingWrite::UrgentStatus(wanted)
             } else {
-                PendingWrite::Quietly(wanted)
+                PendingWrite::Status(wanted)
             };
         }
         if may_write && !self.events.is_empty() {
@@ -92,17 +92,19 @@ impl PodWorker {
     }
 
     /// Makes a write that is not urgent.
-    pub async fn say(&mut self, what: PendingWrite) {
+    pub async fn write_pending(&mut self, what: PendingWrite) {
         match what {
             PendingWrite::Nothing => {}
-            PendingWrite::Now(status) | PendingWrite::Quietly(status) => self.write(&status).await,
+            PendingWrite::UrgentStatus(status) | PendingWrite::Status(status) => {
+                self.write(&status).await
+            }
             PendingWrite::Event => {
                 if let Some(event) = self.events.next()
                     && !self.publish(&event).await
                 {
                     // The Event is written when the API server answers again.
                     self.events.put_back(event);
-                    self.not_written_before = Timestamp::now().checked_add(AGAIN).ok();
+                    self.next_write_at = Timestamp::now().checked_add(WRITE_RETRY_INTERVAL).ok();
                 }
             }
         }
@@ -111,7 +113,8 @@ impl PodWorker {
     /// Queues the Events that Azure reports for the group; each is written once.
     pub fn note_events(&mut self, view: &View) {
         let now = Timestamp::now();
-        self.events.azure(events::events(&self.pod, view), now);
+        self.events
+            .observe_azure_events(events::events(&self.pod, view), now);
     }
 
     /// Removes the pod: writes the end of its containers to its status, then deletes its object. Returns `true`
@@ -120,9 +123,9 @@ impl PodWorker {
         if !self.exists {
             return true;
         }
-        let seen = GroupObservation::Deleted(self.view.as_ref());
+        let seen = GroupObservation::Deleted(self.group_view.as_ref());
         let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
-        if self.is_readable && !says(&self.pod, &wanted) {
+        if self.is_readable && !has_status(&self.pod, &wanted) {
             self.write(&wanted).await;
         }
         let Some(this) = ObjectTarget::of(&self.pod.metadata) else {
@@ -131,15 +134,15 @@ impl PodWorker {
         if self.is_out_of_reach() {
             self.leave_foreign().await;
         }
-        match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
+        match call::delete(CALL_TIMEOUT, &self.pods_api(), &this, Some(0)).await {
             // The pod is gone, or another pod has its name.
-            Ok(DeletionOutcome::Begun | DeletionOutcome::NotThere) => true,
+            Ok(DeletionOutcome::Begun | DeletionOutcome::NotFound) => true,
             Err(error) if call::is_late(&error) => false,
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
-                let pause = self.refused(&error).unwrap_or(REMOVE_AGAIN);
+                let pause = self.refused(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
                 let again = Timestamp::now().checked_add(pause).ok();
-                self.known.pauses.set(PodAction::Remove, again);
+                self.state.retry_times.set(PodAction::Remove, again);
                 false
             }
         }
@@ -186,35 +189,35 @@ impl PodWorker {
         let (pods, patch) = (self.pods_api(), Patch::Strategic(&patch));
         let name = self.pod.metadata.name.clone().unwrap_or_default();
         let context = self.context.clone();
-        let _turn = context.urgent.acquire().await;
+        let _turn = context.status_write_permits.acquire().await;
         let written = Box::pin(pods.patch_status(&name, &ours, &patch));
-        let again = match tokio::time::timeout(PATIENCE, written).await {
+        let again = match tokio::time::timeout(CALL_TIMEOUT, written).await {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
-                let kept = says(&pod, wanted);
+                let kept = has_status(&pod, wanted);
                 self.refusals = 0;
                 // The answer can contain a change of the spec that the watch has not delivered yet.
                 let before = self.pod.metadata.generation;
                 self.pod = pod;
                 self.note_changes(before);
-                (!kept).then_some(NOT_KEPT)
+                (!kept).then_some(REVERTED_RETRY_INTERVAL)
             }
             // The pod is gone, or another pod has its name: the watch will report it.
             Ok(Err(kube::Error::Api(status)))
-                if call::is_absent(&status) || status.is_conflict() =>
+                if call::is_object_not_found(&status) || status.is_conflict() =>
             {
-                Some(AGAIN)
+                Some(WRITE_RETRY_INTERVAL)
             }
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
-                Some(self.refused(&error).unwrap_or(AGAIN))
+                Some(self.refused(&error).unwrap_or(WRITE_RETRY_INTERVAL))
             }
             Err(_) => {
                 tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer");
-                Some(AGAIN)
+                Some(WRITE_RETRY_INTERVAL)
             }
         };
-        self.not_written_before = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
+        self.next_write_at = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
     /// The back-off if the API server refused a write of the pod; it grows with each refusal in a row.
@@ -237,7 +240,7 @@ impl PodWorker {
         let apply = PatchParams::apply(REPORTER).force();
         let patch = Patch::Apply(&object);
         let sent = Box::pin(events.patch(&event.name, &apply, &patch));
-        match tokio::time::timeout(PATIENCE, sent).await {
+        match tokio::time::timeout(CALL_TIMEOUT, sent).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
                 tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
@@ -293,9 +296,9 @@ impl PodWorker {
 }
 
 /// Whether the pod's status already contains what is wanted.
-fn says(pod: &Pod, wanted: &PodStatus) -> bool {
+fn has_status(pod: &Pod, wanted: &PodStatus) -> bool {
     let none = PodStatus::default();
-    status::same(pod.status.as_ref().unwrap_or(&none), wanted)
+    status::is_same_status(pod.status.as_ref().unwrap_or(&none), wanted)
 }
 
 #[cfg(test)]

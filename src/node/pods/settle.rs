@@ -20,23 +20,23 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{AT_ONCE, PodsContext, is_refused};
+use super::{MAX_CONCURRENT_GROUP_WRITES, PodsContext, is_refused};
 use crate::k8s::refused;
 use crate::node::{binding, call};
 
 /// After this many refusals, which take half a minute, a warning is logged: a conflict with a change of the pod
 /// explains a few refusals, but not so many.
-const REFUSALS: u32 = 8;
+const MAX_REJECTIONS: u32 = 8;
 /// How often, and at most how many times, to check whether groups are being created or deleted. Without this wait,
 /// the PUTs of a hundred pods that came together took twice as long (measured).
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-const LOOKS: u32 = 120;
+const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_BUSY_POLLS: u32 = 120;
 /// Timeout of one call.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first back-off is short, because the pod's status is being written at the same time, which can make the
 /// patch fail; the longest applies to calls without a usable answer.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logged when the API server keeps refusing.
 const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
@@ -45,9 +45,9 @@ const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, 
 /// The field manager of the patch.
 const FIELD_MANAGER: &str = "burstpool-binding";
 /// How often lost tolerations are restored, for each pod.
-const MOST_RESTORED: u32 = 5;
+const MAX_RESTORES: u32 = 5;
 /// The delay before the first restore; each later restore waits four times as long as the one before.
-const RESTORE_AFTER: Duration = Duration::from_secs(1);
+const RESTORE_DELAY: Duration = Duration::from_secs(1);
 /// How many times to try to remove the operator's entry from the managed fields.
 const RELEASES: u32 = 4;
 
@@ -56,7 +56,7 @@ const RELEASES: u32 = 4;
 pub(super) struct PostBindState {
     is_under_way: AtomicBool,
     /// How many patches were accepted.
-    times: AtomicU32,
+    accepted_patches: AtomicU32,
 }
 
 /// The result of a patch.
@@ -74,7 +74,7 @@ enum PatchResult {
 /// One pod to patch.
 struct PostBindPod {
     context: Arc<PodsContext>,
-    settled: Arc<PostBindState>,
+    state: Arc<PostBindState>,
     pods: Api<Pod>,
     name: String,
     uid: Option<String>,
@@ -83,13 +83,13 @@ struct PostBindPod {
 /// Patches the pod if it needs a patch; `None` if it needs none, or a patch is under way. The future holds only
 /// what the patch needs of the pod, and boxes the calls: without that, each of a thousand waiting pods takes 6 KB
 /// (measured).
-pub(super) fn settle(
+pub(super) fn patch_pod(
     context: &Arc<PodsContext>,
     settled: &Arc<PostBindState>,
     pod: &Pod,
 ) -> Option<impl Future<Output = ()> + use<>> {
-    let times = settled.times.load(Ordering::Relaxed);
-    if times > MOST_RESTORED {
+    let times = settled.accepted_patches.load(Ordering::Relaxed);
+    if times > MAX_RESTORES {
         return None;
     }
     let patch = needed(context, times, pod)?;
@@ -100,14 +100,14 @@ pub(super) fn settle(
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let written = PostBindPod {
         context: context.clone(),
-        settled: settled.clone(),
+        state: settled.clone(),
         pods: Api::namespaced(context.client.clone(), namespace),
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone(),
     };
     Some(async move {
         written.write((times == 0).then_some(patch)).await;
-        written.settled.is_under_way.store(false, Ordering::Relaxed);
+        written.state.is_under_way.store(false, Ordering::Relaxed);
     })
 }
 
@@ -123,36 +123,36 @@ fn needed(context: &PodsContext, times: u32, pod: &Pod) -> Option<json_patch::Pa
 impl PostBindPod {
     /// Sends the patch; without one, waits, and sends the patch that the pod needs then.
     async fn write(&self, mut patch: Option<json_patch::Patch>) {
-        let times = self.settled.times.load(Ordering::Relaxed);
+        let times = self.state.accepted_patches.load(Ordering::Relaxed);
         if times > 0 {
-            tokio::time::sleep(RESTORE_AFTER * 4_u32.pow(times - 1)).await;
+            tokio::time::sleep(RESTORE_DELAY * 4_u32.pow(times - 1)).await;
         }
-        let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
+        let (mut pause, mut refusals) = (MIN_RETRY_INTERVAL, 0);
         loop {
             let Some(sent) = &patch else {
                 // The watch may be behind the API server.
                 match Box::pin(self.still_needed(times)).await {
                     Ok(Some(needed)) => patch = Some(needed),
                     Ok(None) => return,
-                    Err(()) => tokio::time::sleep(LONGEST_PAUSE).await,
+                    Err(()) => tokio::time::sleep(MAX_RETRY_INTERVAL).await,
                 }
                 continue;
             };
-            give_way(&self.context).await;
-            let turn = self.context.quiet.acquire().await;
+            wait_until_idle(&self.context).await;
+            let turn = self.context.low_priority_write_permit.acquire().await;
             let outcome = Box::pin(self.send(sent)).await;
             drop(turn);
             let (why, longest) = match outcome {
-                PatchResult::Done(pod) => return Box::pin(self.done(times, pod)).await,
+                PatchResult::Done(pod) => return Box::pin(self.patch_applied(times, pod)).await,
                 PatchResult::Gone => return,
-                PatchResult::Failed(why) => (why, LONGEST_PAUSE),
+                PatchResult::Failed(why) => (why, MAX_RETRY_INTERVAL),
                 PatchResult::Refused(why) => {
                     refusals += 1;
                     (why, refused::LONGEST)
                 }
             };
             let pod = &self.name;
-            if refusals == REFUSALS {
+            if refusals == MAX_REJECTIONS {
                 tracing::warn!(pod, why, "{REFUSED}");
             }
             tracing::debug!(pod, why, "writing a deletion cost and tolerations");
@@ -172,13 +172,15 @@ impl PostBindPod {
 
     /// Whether the watch has meanwhile reported that the pod is gone: the pod controller drops its copy then.
     fn is_forgotten(&self) -> bool {
-        Arc::strong_count(&self.settled) == 1
+        Arc::strong_count(&self.state) == 1
     }
 
     /// The API server accepted the patch.
-    async fn done(&self, times: u32, pod: Box<Pod>) {
-        self.settled.times.store(times + 1, Ordering::Relaxed);
-        if times == MOST_RESTORED {
+    async fn patch_applied(&self, times: u32, pod: Box<Pod>) {
+        self.state
+            .accepted_patches
+            .store(times + 1, Ordering::Relaxed);
+        if times == MAX_RESTORES {
             let pod = &self.name;
             tracing::warn!(
                 pod,
@@ -195,27 +197,27 @@ impl PostBindPod {
     async fn release(&self, pod: Pod) {
         let mut pod = Some(pod);
         for _ in 0..RELEASES {
-            let Some(patch) = pod.as_ref().and_then(ownership) else {
+            let Some(patch) = pod.as_ref().and_then(release_patch) else {
                 return;
             };
-            let _turn = self.context.quiet.acquire().await;
+            let _turn = self.context.low_priority_write_permit.acquire().await;
             if let PatchResult::Done(_) | PatchResult::Gone = self.send(&patch).await {
                 return;
             }
             // The API server refused it, probably because another client wrote the pod meanwhile.
-            pod = self.fresh().await.ok().flatten();
+            pod = self.current_pod().await.ok().flatten();
         }
     }
 
     /// The patch that the pod needs as it is now.
     async fn still_needed(&self, times: u32) -> Result<Option<json_patch::Patch>, ()> {
-        let pod = self.fresh().await?;
+        let pod = self.current_pod().await?;
         Ok(pod.and_then(|pod| needed(&self.context, times, &pod)))
     }
 
     /// Reads the pod; `None` if it is gone.
-    async fn fresh(&self) -> Result<Option<Pod>, ()> {
-        let found = call::find(PATIENCE, &self.pods, &self.name).await;
+    async fn current_pod(&self) -> Result<Option<Pod>, ()> {
+        let found = call::find(CALL_TIMEOUT, &self.pods, &self.name).await;
         let same = |pod: &Pod| pod.metadata.uid == self.uid;
         found.map(|pod| pod.filter(same)).map_err(|_| ())
     }
@@ -226,9 +228,11 @@ impl PostBindPod {
             ..PatchParams::default()
         };
         let patch = Patch::Json::<()>(patch.clone());
-        match call::in_time(PATIENCE, self.pods.patch(&self.name, &params, &patch)).await {
+        match call::with_timeout(CALL_TIMEOUT, self.pods.patch(&self.name, &params, &patch)).await {
             Ok(pod) => PatchResult::Done(Box::new(pod)),
-            Err(kube::Error::Api(status)) if call::is_absent(&status) => PatchResult::Gone,
+            Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
+                PatchResult::Gone
+            }
             Err(kube::Error::Api(status)) if is_refused(&status) => {
                 PatchResult::Refused(status.message)
             }
@@ -238,7 +242,7 @@ impl PostBindPod {
 }
 
 /// The patch that removes the operator's entry from the managed fields; `None` if there is no entry.
-fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
+fn release_patch(pod: &Pod) -> Option<json_patch::Patch> {
     let entries = pod.metadata.managed_fields.as_ref()?;
     let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
     let path = format!("/metadata/managedFields/{}", entries.iter().position(ours)?);
@@ -251,10 +255,10 @@ fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
 }
 
 /// Returns when no group of the node is being created or deleted, or after [`LOOKS`] checks (30 s).
-async fn give_way(context: &PodsContext) {
-    for _ in 0..LOOKS {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        if context.turns.available_permits() == AT_ONCE {
+async fn wait_until_idle(context: &PodsContext) {
+    for _ in 0..MAX_BUSY_POLLS {
+        tokio::time::sleep(BUSY_POLL_INTERVAL).await;
+        if context.group_write_permits.available_permits() == MAX_CONCURRENT_GROUP_WRITES {
             return;
         }
     }
@@ -300,14 +304,14 @@ mod tests {
         let code = Arc::new(AtomicU16::new(403));
         let (pod, context, sent) = refusing(&code);
         let settled = Arc::default();
-        let settling = settle(&context, &settled, &pod).expect("it lacks something");
+        let settling = patch_pod(&context, &settled, &pod).expect("it lacks something");
         let settling = tokio::spawn(settling);
         let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(60 * minutes));
         minutes(60).await;
         let in_an_hour = sent.swap(0, Ordering::Relaxed);
         assert!((8..=20).contains(&in_an_hour), "{in_an_hour}");
         assert!(
-            settle(&context, &settled, &pod).is_none(),
+            patch_pod(&context, &settled, &pod).is_none(),
             "it is under way"
         );
         code.store(200, Ordering::Relaxed);
@@ -320,7 +324,7 @@ mod tests {
     async fn nothing_is_sent_any_more_for_a_pod_that_is_gone() {
         let (pod, context, sent) = refusing(&Arc::new(AtomicU16::new(403)));
         let settled = Arc::default();
-        let settling = settle(&context, &settled, &pod).expect("it lacks something");
+        let settling = patch_pod(&context, &settled, &pod).expect("it lacks something");
         let settling = tokio::spawn(settling);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(sent.swap(0, Ordering::Relaxed) > 0);
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_waits_to_be_settled_is_small() {
-        let bytes = size(settle);
+        let bytes = size(patch_pod);
         assert!(bytes < 1024, "{bytes} bytes for each pod");
     }
 }

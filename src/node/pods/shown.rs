@@ -37,7 +37,7 @@ pub(super) struct ListedGroup {
 pub(super) enum ListedState {
     /// There was no LIST yet.
     #[default]
-    Nothing,
+    NotListed,
     /// There is still no LIST that answers for all groups: Azure refuses it, or an element in it cannot be
     /// decoded. Each worker asks for its own group.
     Unlisted,
@@ -49,10 +49,10 @@ pub(super) enum ListedState {
     /// A group of this name has another owner.
     Foreign,
     /// The group exists.
-    There {
+    Exists {
         /// When the LIST was sent.
         asked: Timestamp,
-        brief: ListedGroup,
+        group: ListedGroup,
     },
 }
 
@@ -76,7 +76,12 @@ impl ListedGroup {
     /// goes back behind its start, and an earlier GET may be processed after this. Each state of a LIST is
     /// delivered only once.
     pub fn is_newer(&self, asked: Timestamp, group: &GroupPresence) -> bool {
-        let GroupPresence::There { since, read, ran } = group else {
+        let GroupPresence::Exists {
+            since,
+            read,
+            has_run: ran,
+        } = group
+        else {
             return false;
         };
         let is_start = !ran && self.has_started();
@@ -88,9 +93,9 @@ impl GroupListing {
     fn of(&self, name: &str) -> ListedState {
         let asked = self.asked;
         match self.groups.get(name) {
-            Some(brief) => ListedState::There {
+            Some(brief) => ListedState::Exists {
                 asked,
-                brief: brief.clone(),
+                group: brief.clone(),
             },
             None if self.foreign.contains(name) => ListedState::Foreign,
             None => ListedState::Absent { asked },
@@ -101,9 +106,9 @@ impl GroupListing {
 impl ListedState {
     /// Whether a worker must receive this after `before`. Every LIST without the group is news: only one that was
     /// sent after the PUT shows that the group vanished.
-    fn is_news(&self, before: &Self) -> bool {
+    fn is_change_from(&self, before: &Self) -> bool {
         match (before, self) {
-            (Self::There { brief: before, .. }, Self::There { brief: now, .. }) => before != now,
+            (Self::Exists { group: before, .. }, Self::Exists { group: now, .. }) => before != now,
             _ => true,
         }
     }
@@ -114,7 +119,7 @@ impl ListedState {
 pub(super) struct GroupChanges(HashMap<String, (Timestamp, bool)>);
 
 impl GroupChanges {
-    fn learn(&mut self, name: &str, is_there: bool, now: Timestamp) {
+    fn record(&mut self, name: &str, is_there: bool, now: Timestamp) {
         self.0.insert(name.to_owned(), (now, is_there));
     }
 
@@ -140,26 +145,26 @@ impl GroupChanges {
 impl PodsContext {
     /// How many groups the node has, as far as is known; `None` before the first LIST.
     pub fn groups(&self) -> Option<usize> {
-        let listed = self.listed.borrow();
+        let listed = self.last_listing.borrow();
         let listing = listed.as_ref()?;
-        Some(lock(&self.since).count(listing))
+        Some(lock(&self.changes_since_list).count(listing))
     }
 
     /// Records that a worker found its group to exist, or not to exist.
-    pub(super) fn learn(&self, name: &GroupName, is_there: bool) {
-        lock(&self.since).learn(name.as_str(), is_there, Timestamp::now());
+    pub(super) fn record_group_change(&self, name: &GroupName, is_there: bool) {
+        lock(&self.changes_since_list).record(name.as_str(), is_there, Timestamp::now());
     }
 
     /// Sends each worker what a LIST showed of its group.
-    pub(super) fn show(&self, listing: GroupListing) {
+    pub(super) fn apply_listing(&self, listing: GroupListing) {
         let listing = Arc::new(listing);
-        lock(&self.since).forget(listing.asked);
-        let kept = self.kept();
-        self.listed.send_replace(Some(listing.clone()));
+        lock(&self.changes_since_list).forget(listing.asked);
+        let kept = self.workers();
+        self.last_listing.send_replace(Some(listing.clone()));
         for (name, shown) in kept.values() {
             let now = listing.of(name.as_str());
             shown.send_if_modified(|shown| {
-                let is_news = now.is_news(shown);
+                let is_news = now.is_change_from(shown);
                 *shown = now;
                 is_news
             });
@@ -168,9 +173,9 @@ impl PodsContext {
 
     /// Tells the workers that no LIST has answered for yet that there is none to wait for.
     pub(super) fn show_unlisted(&self) {
-        for (_, shown) in self.kept().values() {
+        for (_, shown) in self.workers().values() {
             shown.send_if_modified(|shown| {
-                let is_new = *shown == ListedState::Nothing;
+                let is_new = *shown == ListedState::NotListed;
                 if is_new {
                     *shown = ListedState::Unlisted;
                 }
@@ -180,10 +185,10 @@ impl PodsContext {
     }
 
     /// Subscribes the worker of the pod with this UID to what LISTs show of its group.
-    pub(super) fn follow(&self, uid: &str, name: &GroupName) -> watch::Receiver<ListedState> {
-        let mut kept = self.kept();
-        let listing = self.listed.borrow().clone();
-        let shown = listing.map_or(ListedState::Nothing, |listing| listing.of(name.as_str()));
+    pub(super) fn watch_group(&self, uid: &str, name: &GroupName) -> watch::Receiver<ListedState> {
+        let mut kept = self.workers();
+        let listing = self.last_listing.borrow().clone();
+        let shown = listing.map_or(ListedState::NotListed, |listing| listing.of(name.as_str()));
         let (sender, receiver) = watch::channel(shown);
         kept.insert(uid.to_owned(), (name.clone(), sender));
         receiver
@@ -208,12 +213,12 @@ mod tests {
         let mut since = GroupChanges::default();
         let first = listing(10, &["a", "b"]);
         assert_eq!(since.count(&first), 2);
-        since.learn("b", false, at(11));
-        since.learn("c", true, at(12));
+        since.record("b", false, at(11));
+        since.record("c", true, at(12));
         let there = |name| since.is_there(name, Some(&first));
         assert_eq!(["a", "b", "c", "x"].map(there), [true, false, true, false]);
-        since.learn("d", true, at(12));
-        since.learn("a", true, at(13));
+        since.record("d", true, at(12));
+        since.record("a", true, at(13));
         assert_eq!(since.count(&first), 3);
         // Sent at 12: the changes from 12 on stay, because the LIST may not show them.
         let second = listing(12, &["a", "c"]);
@@ -230,10 +235,10 @@ mod tests {
             provisioning: Some(provisioning),
             ip: None,
         };
-        let group = |read: Option<i64>, ran| GroupPresence::There {
+        let group = |read: Option<i64>, ran| GroupPresence::Exists {
             since: at(10),
             read: read.map(at),
-            ran,
+            has_run: ran,
         };
         let tells = |word, asked, group: &GroupPresence| brief(word).is_newer(at(asked), group);
         let (creating, succeeded) = (Provisioning::Creating, Provisioning::Succeeded);

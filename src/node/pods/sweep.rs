@@ -23,38 +23,40 @@ use crate::aci::view::ContainerGroup as View;
 use crate::node::call;
 
 /// The interval after a LIST that failed.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The shortest interval between two LISTs while workers wait in the read queue.
-const SOON: Duration = Duration::from_secs(1);
+const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// LISTs may take at most one part in this many of the read rate while workers wait in the queue.
-const SHARE: u32 = 4;
+const LIST_RATE_DIVISOR: u32 = 4;
 
 /// Lists and collects until `cancel`.
-pub(super) async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
+pub(super) async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
     let until_then = async {
         let mut orphans: HashMap<String, Instant> = HashMap::new();
         let mut swept: Option<Instant> = None;
         loop {
             let began = Instant::now();
             let listed = list(&context).await;
-            let is_due = swept.is_none_or(|swept| swept.elapsed() >= context.sweep_every);
+            let is_due = swept.is_none_or(|swept| swept.elapsed() >= context.list_interval);
             if let (Some(groups), true) = (&listed, is_due) {
-                sweep(&context, &groups.all, &mut orphans).await;
+                delete_orphans(&context, &groups.groups, &mut orphans).await;
                 swept = Some(Instant::now());
             }
             let (soon, late) = match listed {
                 Some(groups) => {
-                    let fair = context.pace.time_of(SHARE.saturating_mul(groups.pages));
-                    (SOON.max(fair), context.sweep_every)
+                    let fair = context
+                        .rate_limiter
+                        .time_of(LIST_RATE_DIVISOR.saturating_mul(groups.pages));
+                    (MIN_LIST_INTERVAL.max(fair), context.list_interval)
                 }
-                None => (AGAIN, AGAIN),
+                None => (RETRY_INTERVAL, RETRY_INTERVAL),
             };
             tokio::time::sleep_until(began + soon.min(late)).await;
             tokio::select! {
                 () = tokio::time::sleep_until(began + late) => {}
-                () = context.line.grown() => {}
-                () = context.line.list_wanted() => {}
+                () = context.read_queue.wait_until_not_empty() => {}
+                () = context.read_queue.wait_for_list_request() => {}
             }
         }
     };
@@ -67,7 +69,7 @@ pub(super) async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
 /// The result of a LIST, as far as garbage collection needs it.
 pub(super) struct SweptGroups {
     /// The node's groups.
-    pub all: Vec<View>,
+    pub groups: Vec<View>,
     /// How many pages the LIST of the whole resource group took.
     pub pages: u32,
     /// Whether every group in the answer could be decoded.
@@ -77,13 +79,16 @@ pub(super) struct SweptGroups {
 /// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
 pub(super) async fn list(context: &PodsContext) -> Option<SweptGroups> {
     let asked = Timestamp::now();
-    let answer = context.azure.list(&context.scope, &context.pace).await;
+    let answer = context
+        .azure
+        .list(&context.scope, &context.rate_limiter)
+        .await;
     let listed = match answer {
         Ok(listed) => listed,
         Err(error) => {
             let status = error.failure().map(|failure| failure.status);
             context
-                .may_not_list
+                .is_list_refused
                 .store(status == Some(403), Ordering::Relaxed);
             if matches!(status, Some(403 | 404)) {
                 context.show_unlisted();
@@ -92,17 +97,17 @@ pub(super) async fn list(context: &PodsContext) -> Option<SweptGroups> {
             let mut denied = lock(&context.denied_since);
             *denied = is_denied.then(|| denied.unwrap_or_else(Instant::now));
             drop(denied);
-            tracing::warn!(error = %error.story(), "listing container groups");
-            context.trouble.notify_one();
+            tracing::warn!(error = %error.error_chain(), "listing container groups");
+            context.azure_failed.notify_one();
             return None;
         }
     };
-    context.may_not_list.store(false, Ordering::Relaxed);
+    context.is_list_refused.store(false, Ordering::Relaxed);
     *lock(&context.denied_since) = None;
     let (pages, is_whole) = (listed.pages, listed.unreadable == 0);
     // A group with our owner tags but without the tags of a pod was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
-    let (all, foreign): (Vec<View>, Vec<View>) = listed.all.into_iter().partition(is_ours);
+    let (all, foreign): (Vec<View>, Vec<View>) = listed.groups.into_iter().partition(is_ours);
     // In an answer with an element that cannot be decoded, a missing group is not proven to be gone.
     if is_whole {
         let briefs = all
@@ -110,7 +115,7 @@ pub(super) async fn list(context: &PodsContext) -> Option<SweptGroups> {
             .filter_map(|view| Some((view.name.clone()?, ListedGroup::of(view))));
         let groups = briefs.collect();
         let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
-        context.show(GroupListing {
+        context.apply_listing(GroupListing {
             asked,
             groups,
             foreign,
@@ -119,20 +124,24 @@ pub(super) async fn list(context: &PodsContext) -> Option<SweptGroups> {
         context.show_unlisted();
     }
     Some(SweptGroups {
-        all,
+        groups: all,
         pages,
         is_whole,
     })
 }
 
 /// Deletes groups that have had no pod for the orphan grace period.
-async fn sweep(context: &PodsContext, groups: &[View], orphans: &mut HashMap<String, Instant>) {
+async fn delete_orphans(
+    context: &PodsContext,
+    groups: &[View],
+    orphans: &mut HashMap<String, Instant>,
+) {
     let mut seen = HashSet::new();
     for group in groups {
         let (Some(name), Some(pod)) = (&group.name, pod_of(&group.tags)) else {
             continue;
         };
-        let is_kept = context.kept().contains_key(pod.2);
+        let is_kept = context.workers().contains_key(pod.2);
         if is_kept || group.is_being_deleted() || has_pod(context, pod).await != Some(false) {
             continue;
         }
@@ -143,7 +152,7 @@ async fn sweep(context: &PodsContext, groups: &[View], orphans: &mut HashMap<Str
         }
         tracing::warn!(group = %name, pod = %format!("{}/{}", pod.0, pod.1), "deleting a group without a pod");
         if let Err(error) = context.azure.delete(&context.scope, name).await {
-            tracing::warn!(group = %name, error = %error.story(), "deleting a group without a pod");
+            tracing::warn!(group = %name, error = %error.error_chain(), "deleting a group without a pod");
         }
     }
     orphans.retain(|name, _| seen.contains(name));

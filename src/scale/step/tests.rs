@@ -175,7 +175,7 @@ fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
         let behavior = json!({"scaleUp": {"stabilizationWindowSeconds": up}, "scaleDown": {"stabilizationWindowSeconds": down}});
         let recommended = recommended.into_iter().map(|(ago, replicas)| (at(NOW - ago), replicas));
         let mut history = ScalingHistory { recommended: recommended.collect(), ..ScalingHistory::default() };
-        let found = stabilised(&spec(1, 1000, &behavior), &mut history, current, wanted, at(NOW));
+        let found = stabilize(&spec(1, 1000, &behavior), &mut history, current, wanted, at(NOW));
         assert_eq!(found, expected, "{name}");
     }
 }

@@ -92,7 +92,7 @@ impl Case {
                 storage_account_name: "shopfiles".into(),
                 storage_account_key: SecretString::new(format!("key-{SECRET}")),
             };
-            let other = ClaimBacking::Other("spec.csi.driver is disk.csi.azure.com".into());
+            let other = ClaimBacking::Unsupported("spec.csi.driver is disk.csi.azure.com".into());
             let claim = if rng.random_bool(0.9) {
                 ClaimBacking::Share(share)
             } else {

@@ -135,7 +135,7 @@ fn ready_comes_back_after_someone_else_took_it() {
     }
     let live = pod.status.clone().expect("a status");
     let status = status(&pod, &GroupObservation::Group(&group), 200);
-    assert!(!same(&live, &status));
+    assert!(!is_same_status(&live, &status));
     assert_eq!(says(&status, "Ready"), "True");
     assert_eq!(
         condition(&status, "Ready").last_transition_time,

@@ -149,7 +149,7 @@ fn a_finished_pod_stays_as_it_ended() {
         GroupObservation::Deleted(Some(&again)),
     ] {
         let now = status(&pod, &seen, 90);
-        assert!(same(&failed, &now), "{seen:?}\n{now:?}");
+        assert!(is_same_status(&failed, &now), "{seen:?}\n{now:?}");
     }
 }
 

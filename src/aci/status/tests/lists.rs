@@ -12,9 +12,9 @@ fn an_answer_of_a_list_takes_nothing_back() {
     );
     let before = write(&mut pod, &GroupObservation::Group(&seen), 2);
     let mut listed = seen;
-    listed.take_listed(Some(Provisioning::Succeeded), None);
+    listed.apply_listed(Some(Provisioning::Succeeded), None);
     let after = status(&pod, &GroupObservation::Group(&listed), 9);
-    assert!(same(&before, &after), "{before:?}\n{after:?}");
+    assert!(is_same_status(&before, &after), "{before:?}\n{after:?}");
 }
 
 #[test]
@@ -33,12 +33,12 @@ fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_wheneve
             let mut listed = group("Creating", "Pending", &[("a", told)]);
             let before = write(&mut after, &GroupObservation::Group(&listed), 1);
             assert_eq!(phase(&before), "Pending");
-            listed.take_listed(Some(Provisioning::Succeeded), None);
+            listed.apply_listed(Some(Provisioning::Succeeded), None);
             let status = write(&mut after, &GroupObservation::Group(&listed), 2);
             assert_eq!(phase(&status), expected, "{policy}");
         }
         let mut listed = group("Creating", "Pending", &[("a", Value::Null)]);
-        listed.take_listed(Some(Provisioning::Succeeded), None);
+        listed.apply_listed(Some(Provisioning::Succeeded), None);
         write(&mut pod, &GroupObservation::Group(&listed), 2);
         let seen = group("Succeeded", "Running", &[("a", running(1))]);
         let told = status(&pod, &GroupObservation::Group(&seen), 9);
@@ -60,7 +60,7 @@ fn a_list_does_not_say_that_what_waits_to_be_started_again_runs() {
                        "previousState": ended(1, 10, 20)});
     let mut seen = group("Succeeded", "Running", &[("a", again)]);
     write(&mut pod, &GroupObservation::Group(&seen), 30);
-    seen.take_listed(Some(Provisioning::Succeeded), None);
+    seen.apply_listed(Some(Provisioning::Succeeded), None);
     let after = status(&pod, &GroupObservation::Group(&seen), 31);
     assert_eq!(state(&after, "a"), "waiting CrashLoopBackOff");
 }

@@ -70,7 +70,7 @@ fn what_says_the_same_in_other_words_is_the_same() {
     for (what, change) in changes {
         let mut other = live.clone();
         change(&mut other);
-        assert!(same(&other, &live), "{what}");
+        assert!(is_same_status(&other, &live), "{what}");
     }
 }
 
@@ -95,7 +95,7 @@ fn what_says_something_else_is_not() {
     for (at, change) in changes.iter().enumerate() {
         let mut other = live.clone();
         change(&mut other);
-        assert!(!same(&other, &live), "change {at}");
+        assert!(!is_same_status(&other, &live), "change {at}");
     }
 }
 
@@ -211,7 +211,7 @@ fn the_recorded_answers_make_sense_as_pods() {
             .iter()
             .find(|one| one["name"] == exchange)
             .expect(exchange);
-        let group = ContainerGroup::read(&found["response"]["body"]).expect("a group");
+        let group = ContainerGroup::from_value(&found["response"]["body"]).expect("a group");
         let policy = group.properties.restart_policy.clone().unwrap_or_default();
         let status = status(
             &pod(&policy, &[name], &[]),

@@ -131,7 +131,7 @@ fn a_key_is_read_under_each_of_its_names_and_a_missing_one_is_named() {
             .map(|file| {
                 (
                     file.storage_account_name,
-                    file.storage_account_key.reveal().to_owned(),
+                    file.storage_account_key.expose().to_owned(),
                 )
             })
     };

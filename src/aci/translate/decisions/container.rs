@@ -19,7 +19,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "resources",
                 "an init container on ACI has none of its own: the group's total is at least what it asks for",
             )
-            .of("ResourceRequirements"),
+            .with_type("ResourceRequirements"),
             refused(
                 "restartPolicy",
                 "an init container on ACI ends before the next one starts: there are no sidecars",
@@ -41,21 +41,21 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             translated("name", "the name: 1 to 63 letters, digits and underscores, or it is refused"),
             translated("value", "`value`, or `secureValue` if a secret is expanded into it"),
-            translated("valueFrom", "the value").of("EnvVarSource"),
+            translated("valueFrom", "the value").with_type("EnvVarSource"),
         ],
     ),
     (
         "EnvVarSource",
         &[
-            translated("configMapKeyRef", "`value`").of("ConfigMapKeySelector"),
+            translated("configMapKeyRef", "`value`").with_type("ConfigMapKeySelector"),
             translated(
                 "fieldRef",
                 "`value`; `status.podIP` and `status.podIPs` are refused: ACI gives the address afterwards",
             )
-            .of("ObjectFieldSelector"),
+            .with_type("ObjectFieldSelector"),
             refused("fileKeyRef", "ACI reads no variables from files"),
-            translated("resourceFieldRef", "`value`").of("ResourceFieldSelector"),
-            translated("secretKeyRef", "`secureValue`").of("SecretKeySelector"),
+            translated("resourceFieldRef", "`value`").with_type("ResourceFieldSelector"),
+            translated("secretKeyRef", "`secureValue`").with_type("SecretKeySelector"),
         ],
     ),
     ("ConfigMapKeySelector", KEY),
@@ -81,9 +81,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "EnvFromSource",
         &[
-            translated("configMapRef", "`value` for each key").of("ConfigMapEnvSource"),
+            translated("configMapRef", "`value` for each key").with_type("ConfigMapEnvSource"),
             translated("prefix", "in front of each name"),
-            translated("secretRef", "`secureValue` for each key").of("SecretEnvSource"),
+            translated("secretRef", "`secureValue` for each key").with_type("SecretEnvSource"),
         ],
     ),
     ("ConfigMapEnvSource", OBJECT),
@@ -105,10 +105,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "Probe",
         &[
-            translated("exec", "`exec`").of("ExecAction"),
+            translated("exec", "`exec`").with_type("ExecAction"),
             translated("failureThreshold", "`failureThreshold`"),
             refused("grpc", "ACI probes by exec and httpGet"),
-            translated("httpGet", "`httpGet`").of("HTTPGetAction"),
+            translated("httpGet", "`httpGet`").with_type("HTTPGetAction"),
             translated("initialDelaySeconds", "`initialDelaySeconds`"),
             translated("periodSeconds", "`periodSeconds`"),
             translated("successThreshold", "`successThreshold`"),
@@ -125,7 +125,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "HTTPGetAction",
         &[
             refused("host", "ACI probes the container itself"),
-            translated("httpHeaders", "`httpHeaders`").of("HTTPHeader"),
+            translated("httpHeaders", "`httpHeaders`").with_type("HTTPHeader"),
             translated("path", "`path`"),
             translated("port", "`port`; a name is looked up among the container's ports"),
             refused_unless("protocol", &["HTTP1", "HTTP/1.1"], "ACI probes by HTTP/1.1"),
@@ -167,8 +167,8 @@ const CONTAINER: &[FieldRow] = &[
         "command",
         "the front of `command`; refused if a secret would be expanded into it, for ACI shows it to readers",
     ),
-    translated("env", "`environmentVariables`, in order").of("EnvVar"),
-    translated("envFrom", "`environmentVariables`, in front").of("EnvFromSource"),
+    translated("env", "`environmentVariables`, in order").with_type("EnvVar"),
+    translated("envFrom", "`environmentVariables`, in front").with_type("EnvFromSource"),
     translated("image", "`image`"),
     refused_unless(
         "imagePullPolicy",
@@ -176,22 +176,22 @@ const CONTAINER: &[FieldRow] = &[
         "no image is on the machine before it is pulled",
     ),
     refused("lifecycle", "ACI runs no hooks and sends no other signals"),
-    translated("livenessProbe", "`livenessProbe`").of("Probe"),
+    translated("livenessProbe", "`livenessProbe`").with_type("Probe"),
     translated("name", "`name`"),
     translated(
         "ports",
         "`ports`, and the group's public address without a subnet",
     )
-    .of("ContainerPort"),
-    translated("readinessProbe", "`readinessProbe`").of("Probe"),
+    .with_type("ContainerPort"),
+    translated("readinessProbe", "`readinessProbe`").with_type("Probe"),
     meaningless("resizePolicy", "a resize is answered as infeasible"),
-    translated("resources", "`resources`").of("ResourceRequirements"),
+    translated("resources", "`resources`").with_type("ResourceRequirements"),
     translated(
         "restartPolicy",
         "the group's; refused if it differs from the pod's",
     ),
     refused("restartPolicyRules", "ACI restarts by one policy for all"),
-    translated("securityContext", "`securityContext`").of("SecurityContext"),
+    translated("securityContext", "`securityContext`").with_type("SecurityContext"),
     refused("startupProbe", "ACI has liveness and readiness probes only"),
     refused(
         "stdin",
@@ -202,7 +202,7 @@ const CONTAINER: &[FieldRow] = &[
     meaningless("terminationMessagePolicy", NO_MESSAGE),
     refused("tty", "ACI gives a container no terminal"),
     refused("volumeDevices", "ACI has no block devices"),
-    translated("volumeMounts", "`volumeMounts`").of("VolumeMount"),
+    translated("volumeMounts", "`volumeMounts`").with_type("VolumeMount"),
     refused(
         "workingDir",
         "ACI starts a container in its image's directory",

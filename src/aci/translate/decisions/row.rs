@@ -28,22 +28,22 @@ pub struct FieldRow {
     /// What burstpool does with the field.
     pub decision: FieldDecision,
     /// The type of the field's value, if that type has rows of its own.
-    pub holds: Option<&'static str>,
+    pub value_type: Option<&'static str>,
     /// Whether 0 is a request as well: the field is a user ID or group ID.
     pub counts_zero: bool,
 }
 
 impl FieldRow {
     /// The same row for a field with a value of type `kind`, or a list of such values.
-    pub(super) const fn of(self, kind: &'static str) -> Self {
+    pub(super) const fn with_type(self, kind: &'static str) -> Self {
         Self {
-            holds: Some(kind),
+            value_type: Some(kind),
             ..self
         }
     }
 
     /// The same row for a field in which 0 is a request as well.
-    pub(super) const fn also_zero(self) -> Self {
+    pub(super) const fn counting_zero(self) -> Self {
         Self {
             counts_zero: true,
             ..self
@@ -97,7 +97,7 @@ const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {
     FieldRow {
         name,
         decision,
-        holds: None,
+        value_type: None,
         counts_zero: false,
     }
 }

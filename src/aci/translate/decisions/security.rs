@@ -14,8 +14,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "PodSecurityContext",
         &[
-            translated("appArmorProfile", "nothing, if it asks for nothing").of("AppArmorProfile"),
-            refused("fsGroup", NO_GROUPS).also_zero(),
+            translated("appArmorProfile", "nothing, if it asks for nothing")
+                .with_type("AppArmorProfile"),
+            refused("fsGroup", NO_GROUPS).counting_zero(),
             meaningless(
                 "fsGroupChangePolicy",
                 "it belongs to fsGroup, which is refused",
@@ -38,7 +39,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "seccompProfile",
                 "ACI's own profile is its runtime's default",
             )
-            .of("SeccompProfile"),
+            .with_type("SeccompProfile"),
             refused("supplementalGroups", NO_GROUPS),
             refused_unless("supplementalGroupsPolicy", &["Merge"], NO_GROUPS),
             refused("sysctls", "ACI sets no kernel parameters"),
@@ -52,8 +53,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "allowPrivilegeEscalation",
                 "`securityContext.allowPrivilegeEscalation`",
             ),
-            translated("appArmorProfile", "nothing, if it asks for nothing").of("AppArmorProfile"),
-            translated("capabilities", "`securityContext.capabilities`").of("Capabilities"),
+            translated("appArmorProfile", "nothing, if it asks for nothing")
+                .with_type("AppArmorProfile"),
+            translated("capabilities", "`securityContext.capabilities`").with_type("Capabilities"),
             translated(
                 "privileged",
                 "`securityContext.privileged`; refused in the SKU Standard, which has no privileged containers",
@@ -71,7 +73,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "seccompProfile",
                 "ACI's own profile is its runtime's default",
             )
-            .of("SeccompProfile"),
+            .with_type("SeccompProfile"),
             meaningless("windowsOptions", "a Linux node leaves them alone"),
         ],
     ),

@@ -52,7 +52,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             meaningless("defaultMode", OWN_MODE),
             refused("defaultUser", NO_OWNER),
-            translated("items", ITEMS).of("KeyToPath"),
+            translated("items", ITEMS).with_type("KeyToPath"),
             translated("optional", OPTIONAL),
             translated("secretName", NAME),
         ],
@@ -62,7 +62,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             meaningless("defaultMode", OWN_MODE),
             refused("defaultUser", NO_OWNER),
-            translated("items", ITEMS).of("KeyToPath"),
+            translated("items", ITEMS).with_type("KeyToPath"),
             translated("name", NAME),
             translated("optional", OPTIONAL),
         ],
@@ -81,44 +81,46 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             meaningless("defaultMode", OWN_MODE),
             refused("defaultUser", NO_OWNER),
-            translated("sources", "one `secret` volume of all of them").of("VolumeProjection"),
+            translated("sources", "one `secret` volume of all of them")
+                .with_type("VolumeProjection"),
         ],
     ),
     (
         "VolumeProjection",
         &[
             refused("clusterTrustBundle", "trust bundles are not read"),
-            translated("configMap", PARTS).of("ConfigMapProjection"),
-            translated("downwardAPI", PARTS).of("DownwardAPIProjection"),
+            translated("configMap", PARTS).with_type("ConfigMapProjection"),
+            translated("downwardAPI", PARTS).with_type("DownwardAPIProjection"),
             refused(
                 "podCertificate",
                 "only a kubelet can ask for a pod's certificate",
             ),
-            translated("secret", PARTS).of("SecretProjection"),
-            translated("serviceAccountToken", PARTS).of("ServiceAccountTokenProjection"),
+            translated("secret", PARTS).with_type("SecretProjection"),
+            translated("serviceAccountToken", PARTS).with_type("ServiceAccountTokenProjection"),
         ],
     ),
     ("SecretProjection", PROJECTION),
     ("ConfigMapProjection", PROJECTION),
     (
         "DownwardAPIProjection",
-        &[translated("items", "the files").of("DownwardAPIVolumeFile")],
+        &[translated("items", "the files").with_type("DownwardAPIVolumeFile")],
     ),
     (
         "DownwardAPIVolumeSource",
         &[
             meaningless("defaultMode", OWN_MODE),
             refused("defaultUser", NO_OWNER),
-            translated("items", "the files, as they are at the start").of("DownwardAPIVolumeFile"),
+            translated("items", "the files, as they are at the start")
+                .with_type("DownwardAPIVolumeFile"),
         ],
     ),
     (
         "DownwardAPIVolumeFile",
         &[
-            translated("fieldRef", PARTS).of("ObjectFieldSelector"),
+            translated("fieldRef", PARTS).with_type("ObjectFieldSelector"),
             meaningless("mode", OWN_MODE),
             translated("path", FLAT),
-            translated("resourceFieldRef", PARTS).of("ResourceFieldSelector"),
+            translated("resourceFieldRef", PARTS).with_type("ResourceFieldSelector"),
             refused("user", NO_OWNER),
         ],
     ),
@@ -185,7 +187,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
 ];
 
 const PROJECTION: &[FieldRow] = &[
-    translated("items", ITEMS).of("KeyToPath"),
+    translated("items", ITEMS).with_type("KeyToPath"),
     translated("name", NAME),
     translated("optional", OPTIONAL),
 ];
@@ -193,23 +195,23 @@ const PROJECTION: &[FieldRow] = &[
 const VOLUME: &[FieldRow] = &[
     refused("awsElasticBlockStore", NOT_HERE),
     refused("azureDisk", NOT_HERE),
-    translated("azureFile", "`azureFile`").of("AzureFileVolumeSource"),
+    translated("azureFile", "`azureFile`").with_type("AzureFileVolumeSource"),
     refused("cephfs", NOT_HERE),
     refused("cinder", NOT_HERE),
     translated(
         "configMap",
         "`secret`, which is ACI's only volume with content",
     )
-    .of("ConfigMapVolumeSource"),
-    translated("csi", "`azureFile`, for the driver file.csi.azure.com").of("CSIVolumeSource"),
-    translated("downwardAPI", "`secret`").of("DownwardAPIVolumeSource"),
-    translated("emptyDir", "`emptyDir`").of("EmptyDirVolumeSource"),
+    .with_type("ConfigMapVolumeSource"),
+    translated("csi", "`azureFile`, for the driver file.csi.azure.com").with_type("CSIVolumeSource"),
+    translated("downwardAPI", "`secret`").with_type("DownwardAPIVolumeSource"),
+    translated("emptyDir", "`emptyDir`").with_type("EmptyDirVolumeSource"),
     refused("ephemeral", NOT_HERE),
     refused("fc", NOT_HERE),
     refused("flexVolume", NOT_HERE),
     refused("flocker", NOT_HERE),
     refused("gcePersistentDisk", NOT_HERE),
-    translated("gitRepo", "`gitRepo`").of("GitRepoVolumeSource"),
+    translated("gitRepo", "`gitRepo`").with_type("GitRepoVolumeSource"),
     refused("glusterfs", NOT_HERE),
     refused(
         "hostPath",
@@ -226,14 +228,14 @@ const VOLUME: &[FieldRow] = &[
         "persistentVolumeClaim",
         "`azureFile`, for a claim bound to a volume of file.csi.azure.com or azureFile; the pod waits until it is bound, and any other is refused",
     )
-    .of("PersistentVolumeClaimVolumeSource"),
+    .with_type("PersistentVolumeClaimVolumeSource"),
     refused("photonPersistentDisk", NOT_HERE),
     refused("portworxVolume", NOT_HERE),
-    translated("projected", "`secret`").of("ProjectedVolumeSource"),
+    translated("projected", "`secret`").with_type("ProjectedVolumeSource"),
     refused("quobyte", NOT_HERE),
     refused("rbd", NOT_HERE),
     refused("scaleIO", NOT_HERE),
-    translated("secret", "`secret`").of("SecretVolumeSource"),
+    translated("secret", "`secret`").with_type("SecretVolumeSource"),
     refused("storageos", NOT_HERE),
     refused("vsphereVolume", NOT_HERE),
 ];

@@ -32,7 +32,7 @@ fn walk(value: &Value, kind: &str, at: &str, refusals: &mut Refusals) {
                 };
                 if let Some(why) = row.refuses(value) {
                     refusals.refuse(at, why);
-                } else if let Some(kind) = row.holds {
+                } else if let Some(kind) = row.value_type {
                     walk(value, kind, &at, refusals);
                 }
             }
@@ -54,7 +54,7 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(spec).expect("a pod");
         let mut refusals = Refusals::default();
         check(&spec, &mut refusals);
-        let refused = refusals.or(()).err().unwrap_or_default();
+        let refused = refusals.into_result(()).err().unwrap_or_default();
         refused.into_iter().map(|refusal| refusal.field).collect()
     }
 
@@ -151,7 +151,7 @@ mod tests {
                 let below = reference(schema).or_else(|| reference(schema.get("items")?));
                 let below = below.filter(|kind| definition(kind).is_some());
                 let decides_below = matches!(row.decision, FieldDecision::Translated(_));
-                match (row.holds, below) {
+                match (row.value_type, below) {
                     (Some(INIT_CONTAINER), Some("Container")) => todo.push(INIT_CONTAINER),
                     (Some(holds), Some(below)) if holds == below => todo.push(holds),
                     (None, None) => {}

@@ -21,7 +21,7 @@ fn of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>> {
     };
     let mut refusals = Refusals::default();
     let sizes = sizes(&spec, &placement, &mut refusals);
-    refusals.or(sizes)
+    refusals.into_result(sizes)
 }
 
 /// `(requests, limits)` of each container, in the format `cpu/GB`.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::claims::{ClaimBacking, ClaimedShare};
 use super::super::concealed::SecretString;
-use super::super::needs::needs;
+use super::super::needs::pod_references;
 use super::super::resolved::{ObjectContent, ServiceAddress};
 use super::super::{
     Group, IdentityNamespaces, ResolvedReferences, TranslationTarget, Unsupported, decode,
@@ -136,7 +136,7 @@ impl Given {
                 let secret = &self.resolved.secrets[&share.secret.1];
                 ClaimBacking::Share(share.with_key(secret).unwrap())
             }
-            Err(why) => ClaimBacking::Other(why),
+            Err(why) => ClaimBacking::Unsupported(why),
         };
         self.resolved.claims.insert(name.to_owned(), claim);
     }
@@ -145,7 +145,7 @@ impl Given {
     /// the eligibility check refuses.
     pub(super) fn translate(mut self) -> Result<Group, Vec<Unsupported>> {
         let (pod, unknown) = decode(self.pod).unwrap();
-        for need in needs(&pod).tokens {
+        for need in pod_references(&pod).tokens {
             let token = SecretString::new(format!("token for '{}'", need.audience));
             self.resolved.tokens.insert(need, token);
         }

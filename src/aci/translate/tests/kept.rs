@@ -372,7 +372,7 @@ fn a_claim_is_the_share_that_it_is_bound_to() {
         );
     }
     let field = "spec.volumes[0].persistentVolumeClaim";
-    let disk = ClaimBacking::Other("spec.csi.driver is disk.csi.azure.com".into());
+    let disk = ClaimBacking::Unsupported("spec.csi.driver is disk.csi.azure.com".into());
     assert_eq!(pod(false, Some(disk)).refused(), [field]);
     assert_eq!(pod(false, None).refused(), [field]);
 }

@@ -34,7 +34,7 @@ impl Cluster {
                 }
                 self.change(&uid, |facts| {
                     if let PodStage::Bound(bound) = &mut facts.stage {
-                        bound.waits = Some((class, "Azure starts it not".to_owned()));
+                        bound.waiting_for_azure = Some((class, "Azure starts it not".to_owned()));
                     }
                 });
                 continue;

@@ -19,11 +19,11 @@ use super::cluster::{APPS, Cluster, NEVER, NODE, SimPod};
 use super::operator::{InstanceClocks, Operator};
 use crate::burst::PodDecision;
 use crate::burst::amounts::ResourceAmounts;
-use crate::burst::hold::{NOMINATION, later};
+use crate::burst::hold::{NOMINATION_HOLD, later};
 use crate::burst::outcome::{HoldReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
 use crate::burst::pod::PodStage;
-use crate::burst::rescue::DEADLINE;
+use crate::burst::rescue::START_TIMEOUT;
 
 /// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
 /// frozen.
@@ -143,7 +143,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     );
     assert!(!facts.is_deleting, "{name} is granted while it is deleted");
     assert!(
-        matches!(facts.stage, PodStage::Refused(_)),
+        matches!(facts.stage, PodStage::Unschedulable(_)),
         "{name} is granted at {:?}",
         facts.stage
     );
@@ -158,7 +158,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
 pub fn rescue(pod: &SimPod, now: Timestamp) {
     let facts = &pod.facts;
     let since = facts.bound().and_then(|bound| bound.since);
-    let is_late = since.is_some_and(|since| later(since, DEADLINE) <= now);
+    let is_late = since.is_some_and(|since| later(since, START_TIMEOUT) <= now);
     assert!(
         is_late && facts.owner.is_some(),
         "{} is deleted, bound since {since:?}",
@@ -170,7 +170,9 @@ pub fn rescue(pod: &SimPod, now: Timestamp) {
 /// region. Exceptions are pods that were granted while Azure had more capacity and bound later, pods that users
 /// place, and a quota that is still exceeded after it was reduced.
 pub fn starts_all(cluster: &Cluster) {
-    let taken: i64 = ours(cluster).map(|pod| pod.facts.uses().cpu_milli).sum();
+    let taken: i64 = ours(cluster)
+        .map(|pod| pod.facts.node_usage().cpu_milli)
+        .sum();
     let other = cluster.region.other * 1000;
     let is_excused = cluster.region.is_exceeded || ours(cluster).any(|pod| pod.is_late);
     assert!(
@@ -212,7 +214,7 @@ pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
             .and_then(|bound| bound.since)
             .map(|since| since.max(calm));
         assert!(
-            since.is_none_or(|since| cluster.now <= later(since, DEADLINE * 2)),
+            since.is_none_or(|since| cluster.now <= later(since, START_TIMEOUT * 2)),
             "{} is bound since {since:?}, and does not start",
             pod.facts.id.name
         );
@@ -222,7 +224,7 @@ pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
 /// Whether the pod has no nomination, or one so old that no plan waits for it.
 fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
     let nominated = pod.nominated_at;
-    nominated.is_none_or(|at| later(at, NOMINATION) <= time)
+    nominated.is_none_or(|at| later(at, NOMINATION_HOLD) <= time)
 }
 
 /// No pod is granted before its hold ends. Returns whether the hold was shorter than without a trigger.
@@ -253,7 +255,7 @@ pub fn held_no_longer(plan: &BurstPlan, cluster: &Cluster) {
     let spec = &cluster.pool.spec;
     for decision in &plan.decisions {
         let PodOutcome::Hold {
-            why: HoldReason::Young,
+            why: HoldReason::TooEarly,
             ..
         } = decision.outcome
         else {
@@ -376,7 +378,7 @@ impl FreeSlots {
         // A pod with foreign marks takes room too, or may at any time.
         let is_on_node = |pod: &&SimPod| {
             let bound = pod.facts.bound();
-            let waits = pod.is_foreign && bound.is_none() && pod.facts.asks.cpu_milli < NEVER;
+            let waits = pod.is_foreign && bound.is_none() && pod.facts.requests.cpu_milli < NEVER;
             let is_there = bound.is_some_and(|bound| bound.node == NODE);
             pod.facts.grant.is_none() && (is_there || waits)
         };
@@ -385,7 +387,10 @@ impl FreeSlots {
         let there = away.chain(cluster.pods.values().filter(is_on_node));
         let (mut room, mut groups) = (cluster.offers(), cluster.groups());
         for pod in there {
-            (room, groups) = (room.minus(pod.facts.asks), groups.minus(pod.facts.uses()));
+            (room, groups) = (
+                room.minus(pod.facts.requests),
+                groups.minus(pod.facts.node_usage()),
+            );
         }
         let kept_out = cluster.pods.values();
         let kept_out = kept_out.filter(|pod| cluster.keeps_out(pod).next().is_some());
@@ -404,15 +409,15 @@ impl FreeSlots {
             && pod.facts.grant.is_none()
             && pod.kept_off_until.is_none()
             && !pod.is_foreign
-            && matches!(pod.facts.stage, PodStage::Refused(_))
+            && matches!(pod.facts.stage, PodStage::Unschedulable(_))
             && pod.first_refused.is_some_and(|first| first < since)
             && !pod.is_ineligible
             && !pod.facts.is_deleting
             && pod.denied_until < since
             && is_nominated_before(pod, since)
             && self.held.1[pod.app] < self.limits.1[pod.app]
-            && pod.facts.asks.lacks(self.room).is_none()
-            && pod.facts.uses().lacks(self.groups).is_none()
+            && pod.facts.requests.shortage_in(self.room).is_none()
+            && pod.facts.node_usage().shortage_in(self.groups).is_none()
             && !self.kept_out.contains(&pod.facts.id.uid)
     }
 }

@@ -263,7 +263,7 @@ impl Cluster {
         let moves = self
             .pods
             .values()
-            .any(|pod| pod.facts.stage == PodStage::New && pod.gated_until.is_none());
+            .any(|pod| pod.facts.stage == PodStage::Undecided && pod.gated_until.is_none());
         let busy = moves || self.changes > 0;
         self.changes = self.changes.saturating_sub(1);
         let step = if busy {

@@ -19,15 +19,15 @@ use super::checks::{self, DoorCheck, peaks};
 use super::cluster::{Cluster, NODE, ShownStatus, ZONE};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
-use crate::burst::fixtures::{namespaces, place};
+use crate::burst::fixtures::{namespaces, placement_facts};
 use crate::burst::hold::later;
 use crate::burst::observe::Leadership;
 use crate::burst::plan::{BurstPlan, PeakState, Precondition};
 use crate::burst::pod::{GrantRecord, PodFacts, PodReference, PodStage};
 use crate::burst::topology::ListResult;
 use crate::burst::{
-    Admittance, BlockedBy, ClaimBackings, ClusterInputs, EligibilityCache, GrantAnswer,
-    LeaderState, Neighbors, PodOutcome, PoolInputs, observe, plan,
+    BlockedBy, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Neighbors,
+    PlacementAvailability, PodOutcome, PodWriteResult, PoolInputs, observe, plan,
 };
 pub use clocks::InstanceClocks;
 use term::LeaderTerm;
@@ -55,7 +55,7 @@ pub struct Operator {
     /// Grants that it has not sent yet.
     hands: VecDeque<(PodReference, GrantRecord)>,
     /// Answers that have not arrived. Their writes are done, and watches may show them.
-    answers: VecDeque<(PodReference, GrantAnswer)>,
+    answers: VecDeque<(PodReference, PodWriteResult)>,
     /// It was frozen, and still believes that it leads.
     is_stale: bool,
     /// Everything since its plan went as planned.
@@ -198,19 +198,19 @@ impl Operator {
         happened.skewed += u64::from(self.clocks.are_skewed());
         checks::held_no_longer(&plan, cluster);
         let decisions = plan.decisions.iter();
-        let kept_out =
-            decisions.filter(|one| matches!(one.outcome, PodOutcome::Wait(BlockedBy::Topology(_))));
+        let kept_out = decisions
+            .filter(|one| matches!(one.outcome, PodOutcome::Blocked(BlockedBy::Topology(_))));
         happened.kept_out += kept_out.count() as u64;
         happened.spent += u64::from(cluster.creates_left() == Some(0));
         happened.outdated += u64::from(pool.version != cluster.version);
         let expected = match standing {
-            Leadership::Leading => Precondition::Nothing,
-            Leadership::Uncounted => Precondition::Count,
-            Leadership::Unclaimed => Precondition::Claim,
+            Leadership::Leading => Precondition::Met,
+            Leadership::Uncounted => Precondition::CountPods,
+            Leadership::Unclaimed => Precondition::ClaimLeadership,
         };
-        assert_eq!(plan.first, expected);
-        self.look_again = plan.look_again_in;
-        let again = plan.look_again_in.unwrap_or(Duration::from_secs(3600));
+        assert_eq!(plan.precondition, expected);
+        self.look_again = plan.replan_after;
+        let again = plan.replan_after.unwrap_or(Duration::from_secs(3600));
         self.due = later(cluster.now, again);
         self.rests_until = later(
             cluster.now,
@@ -226,7 +226,7 @@ impl Operator {
         let waiting = self.views.waiting.pods.iter();
         let waiting: HashSet<&str> = waiting.map(|pod| pod.id.uid.as_str()).collect();
         self.memory
-            .keep(&plan, &waiting, self.clocks.own(cluster.now));
+            .record_plan(&plan, &waiting, self.clocks.own(cluster.now));
         let is_done = self.is_clean && self.hands.is_empty() && self.answers.is_empty();
         if is_done && rng.random_bool(0.05) {
             self.plans_nothing_new(cluster);
@@ -240,10 +240,10 @@ impl Operator {
     /// Sets the node's taint as planned.
     fn shut(&mut self, plan: &BurstPlan, cluster: &mut Cluster, happened: &mut Happened) {
         self.doors.planned(plan, cluster, &self.clocks);
-        let door = &plan.doors["weu"];
-        let is_closed = matches!(door, Admittance::Closed { .. });
+        let door = &plan.availability["weu"];
+        let is_closed = matches!(door, PlacementAvailability::Closed { .. });
         happened.closures += u64::from(is_closed && !cluster.is_closed);
-        if *door == Admittance::HalfOpen {
+        if *door == PlacementAvailability::OneProbe {
             happened.probes += plan.grants().count() as u64;
         }
         if is_closed != cluster.is_closed {
@@ -297,10 +297,10 @@ impl Operator {
         let waiting: Vec<&PodFacts> = self.views.waiting.pods.iter().map(|pod| &**pod).collect();
         let labelled: Vec<&PodFacts> = self.views.labelled.pods.iter().map(|pod| &**pod).collect();
         let bound: Vec<&PodFacts> = self.views.bound.pods.iter().map(|pod| &**pod).collect();
-        let mut place = place("weu", 0);
-        place.offers = cluster.offers();
+        let mut place = placement_facts("weu", 0);
+        place.allocatable = cluster.offers();
         place.capacity = cluster.groups();
-        place.shut = cluster.shut();
+        place.unavailable = cluster.shut();
         place.labels.insert(ZONE.to_owned(), "aci".to_owned());
         // The plan knows the pods of its own nodes by itself, and home is in other zones.
         let neighbors = Neighbors {
@@ -315,17 +315,17 @@ impl Operator {
             placed: &bound,
             scales: cluster.scales(),
             namespaces: &namespaces,
-            claims: &ClaimBackings::new(),
+            claims: &ClaimStates::new(),
             neighbors: &neighbors,
         };
         let identity = self.identity();
         let own = PoolInputs {
-            places: &[place],
+            placements: &[place],
             bound: &bound,
             verdicts: &self.verdicts,
-            memory: &self.memory,
+            leader_state: &self.memory,
             is_triggered: self.views.is_triggered,
-            standing,
+            leadership: standing,
             identity: &identity,
             ahead: self.clocks.ahead(),
         };
@@ -354,7 +354,7 @@ impl Operator {
                 field: "spec.hostNetwork".to_owned(),
                 why: "there is no host".to_owned(),
             });
-            verdicts.learn(&pod.id, &placement, refusal.into_iter().collect());
+            verdicts.insert(&pod.id, &placement, refusal.into_iter().collect());
         }
         let waiting = self
             .views

@@ -17,7 +17,12 @@ impl Cluster {
         let waiting: Vec<String> = self
             .pods
             .iter()
-            .filter(|(_, pod)| matches!(pod.facts.stage, PodStage::New | PodStage::Refused(_)))
+            .filter(|(_, pod)| {
+                matches!(
+                    pod.facts.stage,
+                    PodStage::Undecided | PodStage::Unschedulable(_)
+                )
+            })
             .filter(|(_, pod)| !pod.facts.is_deleting)
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -36,7 +41,7 @@ impl Cluster {
                 self.ungate(&uid);
             }
             self.place(&uid, &mut room);
-            let is_refused = matches!(self.pods[&uid].facts.stage, PodStage::Refused(_));
+            let is_refused = matches!(self.pods[&uid].facts.stage, PodStage::Unschedulable(_));
             if is_refused && !self.is_calm && rng.random_bool(0.02) {
                 self.nominate(&uid, rng);
             }
@@ -68,7 +73,7 @@ impl Cluster {
         let (mut home, mut node) = (self.home, self.offers());
         for pod in self.pods.values() {
             match pod.facts.bound() {
-                Some(bound) if bound.node == NODE => node = node.minus(pod.facts.asks),
+                Some(bound) if bound.node == NODE => node = node.minus(pod.facts.requests),
                 Some(_) => home = home.saturating_sub(1),
                 None => {}
             }
@@ -79,17 +84,21 @@ impl Cluster {
     fn place(&mut self, uid: &str, (home, node): &mut (usize, ResourceAmounts)) {
         let pod = self.pods[uid].facts.clone();
         let kept_off_until = self.pods[uid].kept_off_until;
-        let can_run = pod.asks.cpu_milli < NEVER;
+        let can_run = pod.requests.cpu_milli < NEVER;
         let is_let_in = (pod.grant.is_some() || pod.foreign_grant.is_some())
             && kept_off_until.is_none_or(|until| until <= self.now);
         let is_kept_out = self.keeps_out_there(&self.pods[uid]);
         if *home > 0 && can_run {
             *home -= 1;
             self.bind(uid, "home-1");
-        } else if is_let_in && !is_kept_out && pod.asks.lacks(*node).is_none() && !self.is_closed {
-            *node = node.minus(pod.asks);
+        } else if is_let_in
+            && !is_kept_out
+            && pod.requests.shortage_in(*node).is_none()
+            && !self.is_closed
+        {
+            *node = node.minus(pod.requests);
             self.bind(uid, NODE);
-        } else if pod.stage == PodStage::New {
+        } else if pod.stage == PodStage::Undecided {
             self.refuse(uid);
         } else if pod.grant.as_ref().is_some_and(|one| one.refused.is_none()) {
             self.change(uid, |facts| {
@@ -106,7 +115,7 @@ impl Cluster {
             has_started: node != NODE,
             is_running: node != NODE,
             refused: None,
-            waits: None,
+            waiting_for_azure: None,
         };
         self.change(uid, |facts| facts.stage = PodStage::Bound(bound));
         if node == NODE {
@@ -143,7 +152,7 @@ impl Cluster {
             } else {
                 facts.created
             };
-            facts.stage = PodStage::Refused(Some(since));
+            facts.stage = PodStage::Unschedulable(Some(since));
         });
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.first_refused.get_or_insert(now);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::super::fixtures::{
     PendingCall, ScriptedServer, act, decision, pool, reservation, terms,
 };
-use super::super::term::DOUBT;
+use super::super::term::UNCONFIRMED_WRITE_TTL;
 use super::*;
 use crate::burst::memory::PatchOutcome;
 use crate::burst::plan::SlotState;
@@ -16,7 +16,10 @@ const READ: &str = "GET burstpools/shop";
 /// A plan with grants of these pods: those in `reserved` have a reservation already, those in `wanted` need
 /// one.
 fn plan(reserved: &[&str], wanted: &[&str]) -> BurstPlan {
-    let slots = [(reserved, SlotState::Reserved), (wanted, SlotState::Wanted)];
+    let slots = [
+        (reserved, SlotState::Reserved),
+        (wanted, SlotState::ToReserve),
+    ];
     let decisions = slots
         .iter()
         .flat_map(|(names, slot)| names.iter().map(|name| decision(name, *slot)));
@@ -69,9 +72,9 @@ async fn what_is_reserved_is_sent_at_once_and_what_is_not_only_when_its_reservat
         let b = server.expect("PATCH pods/b").await;
         b.granted("b");
     };
-    let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+    let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
     assert!(!again);
-    assert_eq!(server.told().await, ["Granted a", "Granted b"]);
+    assert_eq!(server.events().await, ["Granted a", "Granted b"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,18 +108,18 @@ async fn a_pool_that_somebody_has_written_is_granted_nothing_more_unless_it_is_p
                 write.refused(code);
             }
         };
-        let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+        let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
         if second == Some(200) {
             for name in ["a", "b"] {
-                assert!(grants(&server.asked().await, name));
+                assert!(grants(&server.next_call().await, name));
             }
         }
         server.expect_nothing().await;
         assert_eq!(
-            (again, state.granting.is_done()),
+            (again, state.in_flight.is_done()),
             (second != Some(200), second != Some(200))
         );
-        assert!(!state.doubt.is_open(&ours));
+        assert!(!state.unconfirmed_write.is_open(&ours));
     }
 }
 
@@ -135,7 +138,7 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
     let (mut server, client) = ScriptedServer::new();
     let (act, plan) = (act(&ours, &names, &client), plan(&names, &[]));
     let mut state = PoolLeaderState::of(&ours, &mut terms());
-    assert!(!act.carry_out(&plan, &mut state).await);
+    assert!(!act.execute(&plan, &mut state).await);
     for (name, code) in answers {
         let asked = server.expect(&format!("PATCH pods/{name}")).await;
         match code {
@@ -143,15 +146,15 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
             code => asked.refused(code),
         }
     }
-    act.sending.tasks.close();
-    act.sending.tasks.wait().await;
-    assert!(state.hear(&ours) && state.granting.is_done());
+    act.grant_sender.tasks.close();
+    act.grant_sender.tasks.wait().await;
+    assert!(state.drain_results(&ours) && state.in_flight.is_done());
     let attempts = names.map(|name| {
         state
-            .memory
+            .leader_state
             .attempt(&decision(name, SlotState::Reserved).pod)
     });
-    let (undone, awaited) = (PatchOutcome::None, PatchOutcome::Awaited);
+    let (undone, awaited) = (PatchOutcome::NotApplied, PatchOutcome::Pending);
     let all = [
         undone,
         undone,
@@ -161,7 +164,7 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
         awaited,
     ];
     assert_eq!(attempts, all);
-    assert_eq!(server.told().await, ["Granted f"]);
+    assert_eq!(server.events().await, ["Granted f"]);
     let view = act.context.stores.view();
     assert_eq!(
         view.labelled.keys().collect::<Vec<_>>(),
@@ -185,9 +188,9 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
             }
         };
         let plan = plan(&[], &["a"]);
-        let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+        let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
         assert!(
-            again && state.granting.is_done() && state.doubt.is_open(&ours),
+            again && state.in_flight.is_done() && state.unconfirmed_write.is_open(&ours),
             "{code:?}"
         );
         server.expect_nothing().await;
@@ -199,25 +202,25 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
     };
     for _ in 0..2 {
         let read = async { server.expect(READ).await.done(&ours) };
-        let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), read);
-        assert!(again && state.granting.is_done() && state.doubt.is_open(&ours));
+        let (again, ()) = tokio::join!(act.execute(&released, &mut state), read);
+        assert!(again && state.in_flight.is_done() && state.unconfirmed_write.is_open(&ours));
         server.expect_nothing().await;
     }
     // The pool is read again after no API server can still process the write.
-    tokio::time::advance(DOUBT).await;
+    tokio::time::advance(UNCONFIRMED_WRITE_TTL).await;
     let read = async { server.expect(READ).await.done(&ours) };
-    let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), read);
-    assert!(again && state.granting.is_done() && !state.doubt.is_open(&ours));
+    let (again, ()) = tokio::join!(act.execute(&released, &mut state), read);
+    assert!(again && state.in_flight.is_done() && !state.unconfirmed_write.is_open(&ours));
     // The same if the pool has another version.
-    state.doubt.open(&ours);
+    state.unconfirmed_write.open(&ours);
     act.pool = std::sync::Arc::new(pool("2", "us-1"));
     let sent = async {
         let [a, release] = server.both().await;
         assert!(grants(&a, "a"));
         release.refused(409);
     };
-    let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), sent);
-    assert!(again && !state.granting.is_done());
+    let (again, ()) = tokio::join!(act.execute(&released, &mut state), sent);
+    assert!(again && !state.in_flight.is_done());
 }
 
 #[test]
@@ -235,31 +238,31 @@ fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
         serde_json::from_value(pool).expect("a pool")
     };
     let planned = pool(1, "us", "a", 3);
-    assert!(is_planned_alike(&planned, &pool(1, "us", "a", 4)));
+    assert!(has_same_plan_inputs(&planned, &pool(1, "us", "a", 4)));
     for other in [
         pool(2, "us", "a", 3),
         pool(1, "them", "a", 3),
         pool(1, "us", "b", 3),
     ] {
-        assert!(!is_planned_alike(&planned, &other));
+        assert!(!has_same_plan_inputs(&planned, &other));
     }
     let mut again = planned.clone();
     again.metadata.uid = Some("v".to_owned());
-    assert!(!is_planned_alike(&planned, &again));
+    assert!(!has_same_plan_inputs(&planned, &again));
 }
 
 #[test]
 fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
     let answered = |code, reason: &str| refusal(Status::failure("no", reason).with_code(code));
-    assert_eq!(answered(409, "Conflict"), GrantAnswer::Conflict);
-    assert_eq!(answered(404, "NotFound"), GrantAnswer::Gone);
+    assert_eq!(answered(409, "Conflict"), PodWriteResult::Conflict);
+    assert_eq!(answered(404, "NotFound"), PodWriteResult::Gone);
     let page = answered(404, "Failed to parse error data");
-    assert_eq!(page, GrantAnswer::Lost, "a proxy's");
+    assert_eq!(page, PodWriteResult::Lost, "a proxy's");
     for code in [400, 403, 422] {
-        assert_eq!(answered(code, ""), GrantAnswer::Denied("no".to_owned()));
+        assert_eq!(answered(code, ""), PodWriteResult::Denied("no".to_owned()));
     }
     for code in [401, 408, 429, 500, 503, 504] {
-        assert_eq!(answered(code, ""), GrantAnswer::Lost, "{code}");
+        assert_eq!(answered(code, ""), PodWriteResult::Lost, "{code}");
     }
 }
 
@@ -278,7 +281,7 @@ fn only_a_write_that_may_still_be_done_opens_a_doubt() {
     ] {
         let status = kube::core::Status::failure("", "").with_code(code);
         let error = kube::Error::Api(Box::new(status));
-        assert_eq!(unwritten(&error), expected, "{code}");
+        assert_eq!(failed_write_outcome(&error), expected, "{code}");
     }
 }
 
@@ -297,15 +300,15 @@ async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once(
         ..BurstPlan::default()
     };
     let answers = async { server.expect("PATCH pods/a").await.refused(403) };
-    tokio::join!(act.carry_out(&stamped, &mut state), answers);
-    let pause = state.memory.pause(PodWrite::Stamp, &pod.uid);
+    tokio::join!(act.execute(&stamped, &mut state), answers);
+    let pause = state.leader_state.pause(PodWrite::RefusedSince, &pod.uid);
     assert!(pause.is_some_and(|until| Timestamp::now() < until));
 
     let wanted = plan(&[], &["a"]);
     for pause in [1, 2, 4, 8] {
         let began = tokio::time::Instant::now();
         let answers = async { server.expect(STATUS).await.refused(422) };
-        let (again, ()) = tokio::join!(act.carry_out(&wanted, &mut state), answers);
+        let (again, ()) = tokio::join!(act.execute(&wanted, &mut state), answers);
         let waited = began.elapsed().as_secs();
         assert_eq!((again, waited), (true, pause));
     }
@@ -320,7 +323,7 @@ async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
         let mut state = PoolLeaderState::of(&ours, &mut terms());
         let answers = async {
             let asked = server.expect("PATCH pods/a").await;
-            let pod = super::super::fixtures::patched("a", &asked.body);
+            let pod = super::super::fixtures::apply_patch("a", &asked.body);
             let mut pod = serde_json::to_value(pod).expect("JSON");
             match removed {
                 "metadata" => pod["metadata"]["labels"] = json!({}),
@@ -329,12 +332,16 @@ async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
             asked.done(&pod);
         };
         let plan = plan(&["a"], &[]);
-        tokio::join!(act.carry_out(&plan, &mut state), answers);
+        tokio::join!(act.execute(&plan, &mut state), answers);
         act.context.stores.changed.notified().await;
-        assert!(state.hear(&ours));
-        assert_eq!(state.memory.is_unmarked("a"), may_run, "{removed}");
-        assert_eq!(state.memory.denial("a").is_some(), !may_run, "{removed}");
-        let told = server.told().await;
+        assert!(state.drain_results(&ours));
+        assert_eq!(state.leader_state.is_unmarked("a"), may_run, "{removed}");
+        assert_eq!(
+            state.leader_state.denial("a").is_some(),
+            !may_run,
+            "{removed}"
+        );
+        let told = server.events().await;
         assert_eq!(told == ["GrantIncomplete a"], may_run, "{told:?}");
     }
 }
@@ -363,13 +370,13 @@ async fn a_grant_that_expires_is_reported_once_its_pod_says_so_and_never_in_a_dr
                 asked.refused(code);
             }
         };
-        tokio::join!(act.carry_out(&plan, &mut state), answers);
-        assert_eq!(server.told().await, told, "{code}");
-        let paused = state.memory.pause(PodWrite::Expire, &expiry.pod.uid);
+        tokio::join!(act.execute(&plan, &mut state), answers);
+        assert_eq!(server.events().await, told, "{code}");
+        let paused = state.leader_state.pause(PodWrite::Expire, &expiry.pod.uid);
         assert_eq!(paused.is_some(), code != 200, "{code}");
 
         plan.is_dry_run = true;
-        act.carry_out(&plan, &mut state).await;
+        act.execute(&plan, &mut state).await;
         server.expect_nothing().await;
     }
 }

@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::Pod;
 
 /// What a pod on a virtual node is doing.
-pub fn does(pod: &Pod) -> String {
+pub fn describe_state(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     if status.and_then(|status| status.phase.as_deref()) == Some("Running") {
         return "runs".to_owned();
@@ -33,7 +33,7 @@ mod tests {
     fn a_pod_that_is_bound_runs_only_once_it_does_and_says_before_for_what_it_waits() {
         let said = |status: Value| {
             let pod = serde_json::from_value(json!({"metadata": {}, "status": status}));
-            does(&pod.expect("a pod"))
+            describe_state(&pod.expect("a pod"))
         };
         let waiting = |waiting: Value| {
             json!([{"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,

@@ -22,14 +22,14 @@ use super::super::{ClusterCache, ScaleCache, Snapshot, claims as looked};
 use super::ExplainedPod;
 use crate::api::BurstPool;
 use crate::burst::topology::{ListResult, NeighborNode};
-use crate::burst::{ClaimBackings, Neighbors, PodFacts, TargetScales};
+use crate::burst::{ClaimStates, Neighbors, PodFacts, TargetScales};
 use crate::node::environment::{MissingReason, mountable};
 use crate::node::watched;
 
 /// The timeout of reading the cluster.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The timeout of reading the targets' scales.
-const SCALES: Duration = Duration::from_secs(5);
+const SCALES_TIMEOUT: Duration = Duration::from_secs(5);
 /// The commands that give a user the necessary permissions.
 const REMEDY: &str = "an administrator can give the rights: kubectl create clusterrole burstpool-explain \
      --verb=get,list,watch --resource=burstpools.burstpool.io,pods,nodes,namespaces; \
@@ -42,22 +42,22 @@ pub(super) async fn view(client: &Client) -> anyhow::Result<Snapshot> {
         tokio::select! {
             () = stores.watch(client) => {}
             () = stores.wait_until_ready() => {}
-            () = stores.listing.wait_until_hopeless() => {}
+            () = stores.listing.wait_until_failed() => {}
         }
     };
-    let late = tokio::time::timeout(PATIENCE, Box::pin(read))
+    let late = tokio::time::timeout(SYNC_TIMEOUT, Box::pin(read))
         .await
         .is_err();
     let failures = stores.listing.failures();
     if failures
         .iter()
-        .any(|one| one.trouble != FailureKind::Passing)
+        .any(|one| one.kind != FailureKind::Transient)
     {
         bail!(refused(&failures));
     }
     if late {
         let lacks = stores.missing().join("; ");
-        return Err(anyhow!("not listed within {PATIENCE:?}: {lacks}"));
+        return Err(anyhow!("not listed within {SYNC_TIMEOUT:?}: {lacks}"));
     }
     Ok(stores.view())
 }
@@ -70,7 +70,7 @@ fn refused(failures: &[SyncFailure]) -> String {
     }
     if failures
         .iter()
-        .any(|one| one.trouble == FailureKind::Forbidden)
+        .any(|one| one.kind == FailureKind::Forbidden)
     {
         let _ = write!(said, "\n{REMEDY}");
     }
@@ -82,7 +82,7 @@ pub(super) async fn scales(client: &Client, view: &Snapshot, pool: &BurstPool) -
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let changed = Arc::new(tokio::sync::Notify::new());
     let mut followed = ScaleCache::new(client.clone(), changed.clone(), cancel.clone());
-    followed.follow(view, &tasks);
+    followed.update_watches(view, &tasks);
     let targets = pool
         .spec
         .workloads
@@ -96,10 +96,10 @@ pub(super) async fn scales(client: &Client, view: &Snapshot, pool: &BurstPool) -
             changed.notified().await;
         }
     };
-    let late = tokio::time::timeout(SCALES, read).await.is_err();
+    let late = tokio::time::timeout(SCALES_TIMEOUT, read).await.is_err();
     let mut scales = followed.scales();
     for key in keys.into_iter().filter(|_| late) {
-        let why = || Err(format!("its scale was not read within {SCALES:?}"));
+        let why = || Err(format!("its scale was not read within {SCALES_TIMEOUT:?}"));
         scales.entry(key).or_insert_with(why);
     }
     cancel.cancel();
@@ -112,10 +112,10 @@ pub(super) async fn scales(client: &Client, view: &Snapshot, pool: &BurstPool) -
 /// as unknown, because the operator may be able to read them.
 pub(super) async fn neighbors(client: &Client, pods: &[ExplainedPod<'_>]) -> Neighbors {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
-    let nodes = tokio::time::timeout(PATIENCE, nodes.list(&ListParams::default())).await;
+    let nodes = tokio::time::timeout(SYNC_TIMEOUT, nodes.list(&ListParams::default())).await;
     let nodes = match nodes {
         Ok(Ok(all)) => {
-            let readable = all.items.into_iter().filter_map(watched::read);
+            let readable = all.items.into_iter().filter_map(watched::ok_or_log);
             ListResult::Listed(
                 readable
                     .map(|node| Arc::new(NeighborNode::of(&node)))
@@ -143,20 +143,20 @@ pub(super) async fn neighbors(client: &Client, pods: &[ExplainedPod<'_>]) -> Nei
 pub(super) async fn claims(
     client: &Client,
     wanted: BTreeSet<(String, String)>,
-) -> (ClaimBackings, Vec<String>) {
+) -> (ClaimStates, Vec<String>) {
     let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
         let read = mountable(client, &namespace, &name).await;
         (namespace, name, read)
     });
-    let read: Vec<_> = reads.buffered(looked::AT_ONCE).collect().await;
-    let (mut claims, mut unread) = (ClaimBackings::new(), Vec::new());
+    let read: Vec<_> = reads.buffered(looked::MAX_CONCURRENT_READS).collect().await;
+    let (mut claims, mut unread) = (ClaimStates::new(), Vec::new());
     for (namespace, name, read) in read {
         match read {
             Err(missing) if missing.reason != MissingReason::Missing => {
                 unread.push(format!("{} {}", missing.what, missing.why));
             }
             read => {
-                if let Some(behind) = looked::behind(read) {
+                if let Some(behind) = looked::claim_state(read) {
                     claims.entry(namespace).or_default().insert(name, behind);
                 }
             }
@@ -174,7 +174,7 @@ mod tests {
         let why = "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
         let failure = |what, trouble, why: &str| SyncFailure {
             what,
-            trouble,
+            kind: trouble,
             why: why.to_owned(),
         };
         let said = refused(&[

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use kube::runtime::watcher;
 use tokio::sync::watch;
 
-use crate::telemetry::whole;
+use crate::telemetry::error_chain;
 
 /// The parts of a [`Snapshot`](super::Snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,13 +96,13 @@ impl SyncState {
 
     /// Waits until a part has failed with an error that a retry cannot fix, and every other part has been
     /// listed or has failed as well.
-    pub async fn wait_until_hopeless(&self) {
+    pub async fn wait_until_failed(&self) {
         let (mut listed, mut failed) = (self.listed.subscribe(), self.failed.subscribe());
         loop {
             let failures = self.failures();
             let is_final = failures
                 .iter()
-                .any(|one| one.trouble != FailureKind::Passing);
+                .any(|one| one.kind != FailureKind::Transient);
             if is_final && failures.len() == self.missing().len() {
                 return;
             }
@@ -121,7 +121,7 @@ pub struct SyncFailure {
     /// The name of the part.
     pub what: &'static str,
     /// Whether a retry can help.
-    pub trouble: FailureKind,
+    pub kind: FailureKind,
     /// The error message of the API server or of the client.
     pub why: String,
 }
@@ -134,7 +134,7 @@ pub enum FailureKind {
     /// The API server does not know the user or the resource (401, 404).
     Unknown,
     /// A retry may help.
-    Passing,
+    Transient,
 }
 
 impl SyncFailure {
@@ -149,16 +149,16 @@ impl SyncFailure {
         };
         Self {
             what,
-            trouble: match status.map(|status| status.code) {
+            kind: match status.map(|status| status.code) {
                 Some(403) => FailureKind::Forbidden,
                 Some(401 | 404) => FailureKind::Unknown,
-                _ => FailureKind::Passing,
+                _ => FailureKind::Transient,
             },
             why: match status {
                 // The server's own message is only "404 page not found".
                 Some(status) if status.code == 404 => NOT_SERVED.to_owned(),
                 Some(status) => status.message.clone(),
-                None => whole(error),
+                None => error_chain(error),
             },
         }
     }
@@ -181,8 +181,8 @@ mod tests {
             (403, FailureKind::Forbidden),
             (401, FailureKind::Unknown),
             (404, FailureKind::Unknown),
-            (429, FailureKind::Passing),
-            (500, FailureKind::Passing),
+            (429, FailureKind::Transient),
+            (500, FailureKind::Transient),
         ] {
             let why = if code == 404 {
                 NOT_SERVED
@@ -191,7 +191,7 @@ mod tests {
             };
             let expected = SyncFailure {
                 what: "namespaces",
-                trouble,
+                kind: trouble,
                 why: why.to_owned(),
             };
             assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
             );
         }
         let failure = SyncFailure::of("namespaces", &watcher::Error::NoResourceVersion);
-        assert_eq!(failure.trouble, FailureKind::Passing);
+        assert_eq!(failure.kind, FailureKind::Transient);
         assert!(failure.why.contains("resourceVersion"), "{}", failure.why);
     }
 
@@ -209,7 +209,7 @@ mod tests {
     async fn it_is_hopeless_only_once_every_part_has_answered_and_one_is_refused() {
         let listing = SyncState::default();
         let is_hopeless = || {
-            let mut waiting = Box::pin(listing.wait_until_hopeless());
+            let mut waiting = Box::pin(listing.wait_until_failed());
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             waiting.as_mut().poll(&mut context).is_ready()
         };

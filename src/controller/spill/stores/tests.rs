@@ -77,7 +77,7 @@ async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it
     let during = futures::stream::iter([watcher::Event::Init, watcher::Event::InitDone]);
     let during = during.map(|event| {
         if matches!(event, watcher::Event::InitDone) {
-            stores.learn_pod(pod("granted", 9));
+            stores.update_pod(pod("granted", 9));
         }
         WatchEvent::Ok(event)
     });
@@ -90,21 +90,21 @@ async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
     let stores = ClusterCache::default();
     let deleted = watcher::Event::Delete(seen("a", 3));
     shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
-    stores.learn_pod(pod("a", 2));
-    stores.learn_pod(pod("b", 2));
+    stores.update_pod(pod("a", 2));
+    stores.update_pod(pod("b", 2));
     assert_eq!(labelled(&stores), ["b"]);
 }
 
 #[test]
 fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
     let stores = ClusterCache::default();
-    stores.learn_pool(pool("first", 5));
+    stores.update_pool(pool("first", 5));
     assert!(stores.view().pools.is_empty(), "nobody has seen it");
     let uid = || stores.view().pools["shop"].uid().expect("a UID");
     insert_pool(&mut stores.lock().view, pool("second", 7));
-    stores.learn_pool(pool("first", 6));
+    stores.update_pool(pool("first", 6));
     assert_eq!(uid(), "second");
-    stores.learn_pool(pool("second", 8));
+    stores.update_pool(pool("second", 8));
     let version = stores.view().pools["shop"].resource_version();
     assert_eq!(version.as_deref(), Some("8"));
 }

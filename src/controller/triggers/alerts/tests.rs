@@ -178,7 +178,7 @@ fn only_alerts_for_a_trigger_that_has_not_begun_are_sent_again() {
             {"status": "firing", "labels": {"alertname": alert}, "fingerprint": "f"}]});
         let notices = alert::read(body.to_string().as_bytes()).expect("notices");
         let mut known = BTreeMap::from([(begun.clone(), ActiveAlerts::default())]);
-        give(&pools, &mut known, &notices, Timestamp::now()).1
+        dispatch_notices(&pools, &mut known, &notices, Timestamp::now()).1
     };
     assert_eq!(
         missed("A"),

@@ -11,8 +11,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::PATIENCE;
-use crate::controller::spill::scales::AnyObject;
+use super::CALL_TIMEOUT;
+use crate::controller::spill::scales::ObjectMetadata;
 use crate::k8s::refused::WriteBackoff;
 use crate::node::call;
 
@@ -41,14 +41,14 @@ impl ReplicaWriter {
     /// several times a second.
     pub async fn replicas(
         &mut self,
-        api: &Api<AnyObject>,
+        api: &Api<ObjectMetadata>,
         scale: &Scale,
         replicas: i32,
     ) -> Result<bool, String> {
         if !self.refusals.may_write(Instant::now()) {
             return Err(self.why.clone());
         }
-        let written = call::in_time(PATIENCE, write(api, scale, replicas)).await;
+        let written = call::with_timeout(CALL_TIMEOUT, write(api, scale, replicas)).await;
         self.refusals.answered(&written, Instant::now());
         let outcome = outcome(written);
         if let Err(why) = &outcome {
@@ -58,7 +58,7 @@ impl ReplicaWriter {
     }
 }
 
-async fn write(api: &Api<AnyObject>, scale: &Scale, replicas: i32) -> kube::Result<()> {
+async fn write(api: &Api<ObjectMetadata>, scale: &Scale, replicas: i32) -> kube::Result<()> {
     let patch = Patch::Merge(json!({
         "metadata": {"resourceVersion": scale.metadata.resource_version},
         "spec": {"replicas": replicas},
@@ -106,7 +106,7 @@ mod tests {
     async fn replicas_that_a_policy_denies_are_not_sent_with_every_reading() {
         let (client, sent) = denied();
         let kind = ApiResource::erase::<Deployment>(&());
-        let api: Api<AnyObject> = Api::namespaced_with(client, "shop", &kind);
+        let api: Api<ObjectMetadata> = Api::namespaced_with(client, "shop", &kind);
         let scale = json!({"metadata": {"name": "web"}});
         let scale: Scale = serde_json::from_value(scale).expect("a scale");
         let mut writer = ReplicaWriter::new();

@@ -8,7 +8,7 @@ use crate::emulator::group::model::{Container, ContainerProperties, Probe, Prope
 
 /// The maximum number of containers in a group, including init containers (hard limit, quotas page
 /// 2025-11).
-const MOST: usize = 60;
+const MAX_CONTAINERS: usize = 60;
 
 /// Checks all containers and init containers.
 pub(super) fn check(properties: &Properties) -> ValidationResult {
@@ -19,9 +19,9 @@ pub(super) fn check(properties: &Properties) -> ValidationResult {
         || "The container group must have at least one container.".to_owned(),
     )?;
     require(
-        proper.len() + init.len() <= MOST,
+        proper.len() + init.len() <= MAX_CONTAINERS,
         "ContainerGroupTooManyContainers",
-        || format!("The container group has more than {MOST} containers."),
+        || format!("The container group has more than {MAX_CONTAINERS} containers."),
     )?;
     require(
         properties.os() == "Linux" || proper.len() == 1,

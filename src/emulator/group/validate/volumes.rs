@@ -6,13 +6,13 @@ use super::{ValidationResult, is_dns_label, require};
 use crate::emulator::group::model::{Container, Properties, Volume, secret_bytes};
 
 /// The maximum number of volumes in a group (hard limit, quotas page 2025-11).
-const MOST: usize = 20;
+const MAX_VOLUMES: usize = 20;
 
 /// Validates all volumes and mounts.
 pub(super) fn check(properties: &Properties) -> ValidationResult {
     let volumes = properties.volumes();
-    require(volumes.len() <= MOST, "InvalidVolume", || {
-        format!("The container group has more than {MOST} volumes.")
+    require(volumes.len() <= MAX_VOLUMES, "InvalidVolume", || {
+        format!("The container group has more than {MAX_VOLUMES} volumes.")
     })?;
     let mut names = HashSet::new();
     for volume in volumes {

@@ -40,7 +40,7 @@ fn keeper(status: &Arc<AtomicU16>) -> PodWorker {
 }
 
 fn keeper_of(client: kube::Client) -> PodWorker {
-    keeper_shown(client, ListedState::Nothing)
+    keeper_shown(client, ListedState::NotListed)
 }
 
 /// A worker to which the last LIST showed this.
@@ -51,7 +51,7 @@ pub(in super::super) fn keeper_shown(client: kube::Client, shown: ListedState) -
         "spec": {"containers": []},
     });
     let observed: WatchedPod = serde_json::from_value(pod).expect("a pod");
-    let name = GroupName::of("c", &observed.pod);
+    let name = GroupName::from_pod("c", &observed.pod);
     let (sender, news) = watch::channel(PodUpdate::None);
     let shown = watch::channel(shown).1;
     PodWorker::new(
@@ -68,16 +68,16 @@ async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refuse
     let status = Arc::new(AtomicU16::new(503));
     let mut keeper = keeper(&status);
     keeper.warn("FailedMount", "something is missing");
-    keeper.say(PendingWrite::Event).await;
+    keeper.write_pending(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 1, "it is still to be told");
-    assert!(keeper.not_written_before.is_some(), "and not in a loop");
+    assert!(keeper.next_write_at.is_some(), "and not in a loop");
     status.store(201, Ordering::Relaxed);
-    keeper.say(PendingWrite::Event).await;
+    keeper.write_pending(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 0);
 
     status.store(403, Ordering::Relaxed);
     keeper.warn("Unsupported", "something else");
-    keeper.say(PendingWrite::Event).await;
+    keeper.write_pending(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 0, "its namespace may be going");
 }
 
@@ -88,7 +88,7 @@ async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_l
     let mut paused = async |answer: u16| {
         code.store(answer, Ordering::Relaxed);
         keeper.write(&PodStatus::default()).await;
-        let until = keeper.not_written_before.take();
+        let until = keeper.next_write_at.take();
         until.map(|until| until.duration_since(Timestamp::now()).as_secs() + 1)
     };
     let mut pauses = Vec::new();
@@ -125,10 +125,10 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
         |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
     ));
     keeper.settings_changed();
-    assert!(!keeper.known.is_refused);
+    assert!(!keeper.state.is_refused);
     keeper.cannot_read("odd");
     keeper.settings_changed();
-    assert!(keeper.known.is_refused, "no edit makes it readable");
+    assert!(keeper.state.is_refused, "no edit makes it readable");
 }
 
 fn seen(pod: serde_json::Value) -> WatchedPod {
@@ -138,27 +138,27 @@ fn seen(pod: serde_json::Value) -> WatchedPod {
 #[tokio::test]
 async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_is_deleted() {
     let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    keeper.changed(seen(json!({
+    keeper.apply_pod(seen(json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
         "spec": {"containers": "none"},
     })));
     assert!(matches!(
-        keeper.to_say(Timestamp::now()),
+        keeper.pending_write(Timestamp::now()),
         PendingWrite::Event
     ));
     let event = keeper.events.next().expect("it is told");
     assert_eq!(event.reason, "PodNotReadable");
     assert!(matches!(
-        keeper.to_say(Timestamp::now()),
+        keeper.pending_write(Timestamp::now()),
         PendingWrite::Nothing
     ));
-    keeper.known.group = plan::GroupPresence::Absent { was_there: false };
+    keeper.state.group = plan::GroupPresence::Absent { was_there: false };
     let decided = |keeper: &PodWorker| {
         let starts = crate::aci::schedule::StartLatencies::default();
-        plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
+        plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
     };
-    assert_eq!(decided(&keeper), PodAction::Rest);
-    keeper.changed(seen(json!({
+    assert_eq!(decided(&keeper), PodAction::Wait);
+    keeper.apply_pod(seen(json!({
         "metadata": {
             "namespace": "shop", "name": "web", "uid": "1",
             "deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
@@ -181,23 +181,23 @@ async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if
     ]}});
     for ran in [false, true] {
         let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-        keeper.changed(seen(pod("web:1", 1)));
-        keeper.view = View::read(&group);
-        keeper.known.group = plan::GroupPresence::There {
+        keeper.apply_pod(seen(pod("web:1", 1)));
+        keeper.group_view = View::from_value(&group);
+        keeper.state.group = plan::GroupPresence::Exists {
             since: Timestamp::now(),
             read: None,
-            ran,
+            has_run: ran,
         };
         let wanted = |keeper: &PodWorker| {
-            let seen = keeper.seen();
+            let seen = keeper.observation();
             let facts = NodeFacts::default();
             let status = status::pod_status(&keeper.pod, &seen, &facts, Timestamp::now());
             status.observed_generation
         };
         assert_eq!(wanted(&keeper), Some(1));
-        keeper.changed(seen(pod("web:2", 2)));
+        keeper.apply_pod(seen(pod("web:2", 2)));
         assert_eq!(
-            keeper.known.is_failed, !ran,
+            keeper.state.is_failed, !ran,
             "it is deleted, and created again"
         );
         assert_eq!(wanted(&keeper), None, "the group has not what the pod says");
@@ -214,20 +214,20 @@ async fn each_thing_that_fails_has_a_back_off_of_its_own() {
     for _ in 0..5 {
         keeper.fail(AttemptKind::Read, &verdict);
     }
-    assert_eq!(keeper.known.pauses.of(PodAction::Create), None);
+    assert_eq!(keeper.state.retry_times.of(PodAction::Create), None);
     keeper.fail(AttemptKind::Create, &verdict);
     let soon = Timestamp::now() + Duration::from_secs(2);
     assert!(
         keeper
-            .known
-            .pauses
+            .state
+            .retry_times
             .of(PodAction::Create)
             .is_some_and(|until| until < soon)
     );
     keeper.succeed(AttemptKind::Read);
-    assert_eq!(keeper.known.pauses.of(PodAction::Read), None);
-    assert!(keeper.known.pauses.of(PodAction::Create).is_some());
-    assert_eq!(keeper.tries.of(AttemptKind::Create), 1);
+    assert_eq!(keeper.state.retry_times.of(PodAction::Refresh), None);
+    assert!(keeper.state.retry_times.of(PodAction::Create).is_some());
+    assert_eq!(keeper.failures.of(AttemptKind::Create), 1);
 }
 
 #[tokio::test]
@@ -249,22 +249,22 @@ async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
     });
     for is_written_between in [false, true] {
         let mut keeper = keeper_of(kube::Client::new(service.clone(), "default"));
-        keeper.changed(seen(pod(1, 10, "nginx:1")));
-        keeper.known.group = plan::GroupPresence::There {
+        keeper.apply_pod(seen(pod(1, 10, "nginx:1")));
+        keeper.state.group = plan::GroupPresence::Exists {
             since: Timestamp::UNIX_EPOCH,
             read: None,
-            ran: true,
+            has_run: true,
         };
         let view = json!({"name": "g", "properties": {"containers": [
             {"name": "a", "properties": {"image": "nginx:1"}}]}});
-        keeper.view = View::read(&view);
-        assert!(keeper.view.is_some());
+        keeper.group_view = View::from_value(&view);
+        assert!(keeper.group_view.is_some());
         // The user sets the image (version 11); the worker writes a status (12), and the answer contains both.
         if is_written_between {
             keeper.write(&PodStatus::default()).await;
         }
-        keeper.changed(seen(pod(2, 11, "nginx:2")));
-        keeper.changed(seen(pod(2, 12, "nginx:2")));
+        keeper.apply_pod(seen(pod(2, 11, "nginx:2")));
+        keeper.apply_pod(seen(pod(2, 12, "nginx:2")));
         let told = keeper.events.next();
         assert!(
             told.is_some_and(|event| event.reason == "ImageNotChanged"),
@@ -293,7 +293,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
             json!({"metadata": {"namespace": "shop", "name": "x", "uid": uid}}),
         )
         .expect("a pod");
-        GroupName::of("c", &pod)
+        GroupName::from_pod("c", &pod)
     };
     // A new leader: the LIST of groups has arrived; the LIST of pods has not, and the region check did not wait for
     // it.
@@ -306,16 +306,16 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
             )
         })
         .collect();
-    context.show(GroupListing {
+    context.apply_listing(GroupListing {
         asked: Timestamp::now(),
         groups,
         foreign: HashSet::new(),
     });
-    let asked = quota.asking();
+    let asked = quota.begin_query();
     // The pods arrive while Azure answers.
     for pod in &pods {
-        drop(context.follow(&pod.id.uid, &name(&pod.id.uid)));
-        lock(&context.facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
+        drop(context.watch_group(&pod.id.uid, &name(&pod.id.uid)));
+        lock(&context.pod_facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
     }
     let usage = |name: &str, used, limit| QuotaUsage {
         name: name.to_owned(),
@@ -328,7 +328,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
             usage("ContainerGroups", 50, 100),
         ])
     };
-    quota.answered(asked, usages());
+    quota.finish_query(asked, usages());
     let offer = quota.offer(&context);
     assert_eq!(
         offer.allocatable.cpu_milli, 50_000,
@@ -336,7 +336,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     );
     context.pods_listed.send_replace(true);
     assert!(quota.is_outdated(), "Azure is asked again soon");
-    quota.answered(quota.asking(), usages());
+    quota.finish_query(quota.begin_query(), usages());
     assert!(!quota.is_outdated());
     let offer = quota.offer(&context);
     assert_eq!(
@@ -347,12 +347,15 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
 
 #[tokio::test]
 async fn an_edit_lets_no_worker_write_a_foreign_group() {
-    for (shown, is_refused) in [(ListedState::Foreign, true), (ListedState::Nothing, false)] {
+    for (shown, is_refused) in [
+        (ListedState::Foreign, true),
+        (ListedState::NotListed, false),
+    ] {
         let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
         keeper.belongs_to_another();
-        assert!(keeper.known.is_refused);
+        assert!(keeper.state.is_refused);
         keeper.settings_changed();
-        assert_eq!(keeper.known.is_refused, is_refused);
+        assert_eq!(keeper.state.is_refused, is_refused);
     }
 }
 
@@ -360,13 +363,13 @@ async fn an_edit_lets_no_worker_write_a_foreign_group() {
 async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     let keeper = keeper(&Arc::new(AtomicU16::new(201)));
     let context = keeper.context.clone();
-    let mut shown = context.follow("2", &keeper.name);
+    let mut shown = context.watch_group("2", &keeper.name);
     context.show_unlisted();
     assert!(shown.has_changed().expect("it is followed"));
     assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
     context.show_unlisted();
     assert!(!shown.has_changed().expect("it is followed"), "once");
-    context.show(super::super::shown::GroupListing {
+    context.apply_listing(super::super::shown::GroupListing {
         asked: Timestamp::UNIX_EPOCH,
         groups: std::collections::HashMap::new(),
         foreign: std::collections::HashSet::new(),
@@ -389,13 +392,13 @@ async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
         let what = "deleting a container group".to_owned();
         Error::Refused { what, failure }
     };
-    keeper.not_done(AttemptKind::Delete, &refused(403));
+    keeper.call_failed(AttemptKind::Delete, &refused(403));
     assert!(keeper.events.is_empty(), "the pod is not being deleted");
     keeper.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    keeper.not_done(AttemptKind::Delete, &refused(503));
+    keeper.call_failed(AttemptKind::Delete, &refused(503));
     assert!(keeper.events.is_empty(), "Azure will answer");
     for attempt in [AttemptKind::Read, AttemptKind::Delete] {
-        keeper.not_done(attempt, &refused(403));
+        keeper.call_failed(attempt, &refused(403));
     }
     let event = keeper.events.next().expect("an Event");
     assert_eq!(event.reason, "FailedKillPod");

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::backend::PROBE;
+use crate::burst::backend::PROBE_TIMEOUT;
 use crate::burst::hold::{self, later};
 use crate::burst::plan::BurstPlan;
 use crate::burst::tests::simulation::azure::StartResult;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 use crate::burst::tests::simulation::operator::InstanceClocks;
-use crate::burst::{Admittance, LeaderState};
+use crate::burst::{LeaderState, PlacementAvailability};
 
 /// The first and the longest time that a door stays closed. It doubles each time in a row.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// A door, and how many times in a row it has been closed.
 pub struct DoorCheck {
-    last: Admittance,
+    last: PlacementAvailability,
     closings: u32,
     /// When it last became half-open.
     half_open: Timestamp,
@@ -29,7 +29,7 @@ pub struct DoorCheck {
 impl Default for DoorCheck {
     fn default() -> Self {
         Self {
-            last: Admittance::Open,
+            last: PlacementAvailability::Open,
             closings: 0,
             half_open: Timestamp::MIN,
         }
@@ -39,14 +39,14 @@ impl Default for DoorCheck {
 impl DoorCheck {
     /// Records the result of a create in `memory`, and checks the door.
     pub fn ended(&mut self, ended: StartResult, memory: &mut LeaderState, now: Timestamp) {
-        let backend = memory.backend("weu");
-        let before = backend.door(now);
+        let backend = memory.placement_health_mut("weu");
+        let before = backend.availability(now);
         self.passes(&before, now);
         match ended {
             Ok(()) => backend.succeeded(now),
             Err(class) => backend.failed(class, "Azure starts nothing", now),
         }
-        let after = backend.door(now);
+        let after = backend.availability(now);
         match (until(&before), until(&after)) {
             (Some(_), _) => assert!(is_same(&before, &after), "{before:?}, then {after:?}"),
             (None, Some(until)) => {
@@ -61,7 +61,7 @@ impl DoorCheck {
                 self.closings += 1;
             }
             (None, None) if ended.is_ok() => {
-                assert_eq!(after, Admittance::Open, "a create has succeeded");
+                assert_eq!(after, PlacementAvailability::Open, "a create has succeeded");
                 self.closings = 0;
             }
             (None, None) => assert_eq!(before, after, "a create has failed"),
@@ -73,8 +73,8 @@ impl DoorCheck {
     /// in.
     pub fn planned(&mut self, plan: &BurstPlan, cluster: &Cluster, clocks: &InstanceClocks) {
         let now = clocks.own(cluster.now);
-        let door = &plan.doors["weu"];
-        if matches!(door, Admittance::Closed { until: None, .. }) {
+        let door = &plan.availability["weu"];
+        if matches!(door, PlacementAvailability::Closed { until: None, .. }) {
             // Azure throttles, whatever the results of earlier creates.
             assert_eq!(plan.grants().count(), 0, "granted into a closed region");
             return;
@@ -83,12 +83,14 @@ impl DoorCheck {
         self.last = door.clone();
         let grants = plan.grants().count();
         match door {
-            Admittance::Open => return,
-            Admittance::Closed { .. } => assert_eq!(grants, 0, "granted into a closed placement"),
-            Admittance::HalfOpen => assert!(grants <= 1, "tried with {grants} pods"),
+            PlacementAvailability::Open => return,
+            PlacementAvailability::Closed { .. } => {
+                assert_eq!(grants, 0, "granted into a closed placement")
+            }
+            PlacementAvailability::OneProbe => assert!(grants <= 1, "tried with {grants} pods"),
         }
         // If a reserved pod is in no watch, the leader cannot know that it is on its way.
-        if grants > 0 && plan.unseen.is_empty() {
+        if grants > 0 && plan.unwatched_reservations.is_empty() {
             let granted = plan.grants().map(|one| one.pod.uid.as_str());
             let granted: Vec<&str> = granted.collect();
             let mut tries = cluster.away().into_iter().filter(|uid| {
@@ -98,10 +100,10 @@ impl DoorCheck {
                 let at = facts.grant.as_ref().and_then(|grant| grant.at);
                 let at = at.map(|at| hold::by(at, -clocks.ahead()));
                 // A probe that proves nothing for this long no longer counts.
-                let is_new = later(at.unwrap_or(self.half_open), PROBE) > now;
+                let is_new = later(at.unwrap_or(self.half_open), PROBE_TIMEOUT) > now;
                 let bound = facts.bound();
                 let tries = bound.is_none_or(|bound| bound.node == NODE && !bound.has_started);
-                !has_expired && tries && (is_new || later(self.half_open, PROBE) > now)
+                !has_expired && tries && (is_new || later(self.half_open, PROBE_TIMEOUT) > now)
             });
             let other = tries.find(|uid| !granted.contains(uid));
             assert!(other.is_none(), "tried with {granted:?} beside {other:?}");
@@ -109,11 +111,11 @@ impl DoorCheck {
     }
 
     /// Without a create, the door only changes to half-open, when its time is over.
-    fn passes(&mut self, door: &Admittance, now: Timestamp) {
+    fn passes(&mut self, door: &PlacementAvailability, now: Timestamp) {
         let expected = match until(&self.last) {
             Some(until) if until <= now => {
                 self.half_open = until;
-                &Admittance::HalfOpen
+                &PlacementAvailability::OneProbe
             }
             _ => &self.last,
         };
@@ -124,14 +126,14 @@ impl DoorCheck {
     }
 }
 
-fn until(door: &Admittance) -> Option<Timestamp> {
+fn until(door: &PlacementAvailability) -> Option<Timestamp> {
     match door {
-        Admittance::Closed { until, .. } => Some(until.expect("creates closed it")),
-        Admittance::Open | Admittance::HalfOpen => None,
+        PlacementAvailability::Closed { until, .. } => Some(until.expect("creates closed it")),
+        PlacementAvailability::Open | PlacementAvailability::OneProbe => None,
     }
 }
 
 /// Compares doors without their messages.
-fn is_same(one: &Admittance, other: &Admittance) -> bool {
+fn is_same(one: &PlacementAvailability, other: &PlacementAvailability) -> bool {
     until(one) == until(other) && (until(one).is_some() || one == other)
 }

@@ -69,7 +69,12 @@ impl PeakCheck {
         if plan.is_busy {
             self.seen = plan.now;
         }
-        assert_eq!(plan.peak == PeakState::On, plan.is_busy, "{:?}", plan.peak);
+        assert_eq!(
+            plan.peak == PeakState::Active,
+            plan.is_busy,
+            "{:?}",
+            plan.peak
+        );
         if is_peak && !self.is_peak {
             assert!(
                 self.granted > self.ended,

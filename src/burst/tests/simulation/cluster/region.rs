@@ -85,7 +85,7 @@ impl Cluster {
                 region.other = (region.other - rng.random_range(1..4)).max(0);
             }
             let late = region.offered.iter().map(|(_, given)| *given).max();
-            let most = late.unwrap_or(0).max(region.shares[1].given);
+            let most = late.unwrap_or(0).max(region.shares[1].assigned);
             if *is_hungry && rng.random_bool(0.3) {
                 let more = rng.random_range(1..4).min(most - region.other).max(0);
                 region.other += more;
@@ -105,29 +105,29 @@ impl Cluster {
         region.is_exceeded &= has + other > self.capacity;
         let since = self.now.duration_since(region.epoch.0);
         let now = region.epoch.1 + Duration::try_from(since).unwrap_or_default();
-        let before = region.shares[0].given;
+        let before = region.shares[0].assigned;
         let other = region.is_hungry == Some(true) && !self.is_still;
         region
             .offered
-            .push((later(self.now, HANDOVER), region.shares[1].given));
+            .push((later(self.now, HANDOVER), region.shares[1].assigned));
         let [own, theirs] = &mut region.shares;
         let wishes = vec![
             ShareRequest {
                 share: own,
-                has,
-                more: 100,
+                used: has,
+                additional: 100,
             },
             ShareRequest {
                 share: theirs,
-                has: region.other,
-                more: if other { HUNGRY } else { 0 },
+                used: region.other,
+                additional: if other { HUNGRY } else { 0 },
             },
         ];
         divide(Some(self.capacity - has - region.other), wishes, now);
-        if region.shares[0].given < before {
+        if region.shares[0].assigned < before {
             self.shrunk = self.now;
         }
-        if region.shares[0].given != before {
+        if region.shares[0].assigned != before {
             self.changed();
         }
     }
@@ -187,7 +187,7 @@ impl Cluster {
 
     fn offer(&self) -> NodeOffer {
         let load = self.load();
-        let given = self.region.shares[0].given;
+        let given = self.region.shares[0].assigned;
         let creates = self.creates_left().map(|left| left - load.uncreated);
         let left = ComputeAmount {
             cpu_milli: given * CORE - load.groups.cpu_milli,

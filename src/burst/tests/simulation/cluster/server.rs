@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use super::Cluster;
 use crate::api::condition::{self, SPILLING};
 use crate::api::{PodCounts, Reservation, WorkloadStatus};
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::plan::RefusedSinceStamp;
 use crate::burst::pod::{GrantRecord, PodReference};
 use crate::burst::tests::simulation::checks::{self, ChurnCheck, SlotCounts};
@@ -55,15 +55,15 @@ enum SentWrite {
 
 impl Cluster {
     /// Handles a patch that grants a pod.
-    pub fn grant(&mut self, id: &PodReference, grant: &GrantRecord) -> GrantAnswer {
+    pub fn grant(&mut self, id: &PodReference, grant: &GrantRecord) -> PodWriteResult {
         let Some(pod) = self.pods.get(&id.uid) else {
-            return GrantAnswer::Gone;
+            return PodWriteResult::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return GrantAnswer::Conflict;
+            return PodWriteResult::Conflict;
         }
         if self.now < pod.denied_until {
-            return GrantAnswer::Denied("a policy says no".to_owned());
+            return PodWriteResult::Denied("a policy says no".to_owned());
         }
         checks::grant(self, pod);
         let (before, app) = (checks::held(self), pod.app);
@@ -77,44 +77,49 @@ impl Cluster {
         let at = grant.at.expect("each says when it was decided");
         self.granted_at.push(at);
         checks::rate(self, at);
-        GrantAnswer::Granted
+        PodWriteResult::Granted
     }
 
     /// Handles a patch that frees a reservation. Occasionally it is lost.
-    pub fn release(&mut self, id: &PodReference, rng: &mut StdRng) -> GrantAnswer {
+    pub fn release(&mut self, id: &PodReference, rng: &mut StdRng) -> PodWriteResult {
         let Some(pod) = self.pods.get(&id.uid) else {
-            return GrantAnswer::Gone;
+            return PodWriteResult::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return GrantAnswer::Conflict;
+            return PodWriteResult::Conflict;
         }
         if rng.random_bool(0.2) {
-            return GrantAnswer::Lost;
+            return PodWriteResult::Lost;
         }
         self.churn.release(self, pod);
         self.change(&id.uid, |_| ());
-        GrantAnswer::Granted
+        PodWriteResult::Granted
     }
 
     /// Handles a patch that stamps a pod. A policy that denies its grant denies this too.
-    pub fn stamp(&mut self, stamp: &RefusedSinceStamp, by: &str, rng: &mut StdRng) -> GrantAnswer {
+    pub fn stamp(
+        &mut self,
+        stamp: &RefusedSinceStamp,
+        by: &str,
+        rng: &mut StdRng,
+    ) -> PodWriteResult {
         let id = &stamp.pod;
         let Some(pod) = self.pods.get(&id.uid) else {
-            return GrantAnswer::Gone;
+            return PodWriteResult::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return GrantAnswer::Conflict;
+            return PodWriteResult::Conflict;
         }
         if self.now < pod.denied_until {
             self.refused.stamp(id, by, self.now);
-            return GrantAnswer::Denied("a policy says no".to_owned());
+            return PodWriteResult::Denied("a policy says no".to_owned());
         }
         if rng.random_bool(0.1) {
-            return GrantAnswer::Lost;
+            return PodWriteResult::Lost;
         }
         let since = stamp.since;
-        self.change(&id.uid, |facts| facts.stamped = Some(since));
-        GrantAnswer::Granted
+        self.change(&id.uid, |facts| facts.refused_since = Some(since));
+        PodWriteResult::Granted
     }
 
     /// A grant without an answer: it is handled now, later, or never.

@@ -156,15 +156,15 @@ impl Cluster {
         let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
         facts.id.resource_version = self.count.to_string();
         facts.created = self.now;
-        facts.stage = PodStage::New;
+        facts.stage = PodStage::Undecided;
         let is_gated = rng.random_bool(0.1);
         if app == "job" {
             facts.owner = None;
         }
         match rng.random_range(0..10) {
-            0 => facts.asks.cpu_milli = 3000,
+            0 => facts.requests.cpu_milli = 3000,
             // Smaller than any container group.
-            1..5 => facts.asks.cpu_milli = 250,
+            1..5 => facts.requests.cpu_milli = 250,
             _ => {}
         }
         if app == "db" {
@@ -188,7 +188,7 @@ impl Cluster {
         if is_foreign {
             mark_as_copied(&mut facts);
             if rng.random_bool(0.5) {
-                facts.asks.cpu_milli = NEVER;
+                facts.requests.cpu_milli = NEVER;
             }
         }
         let pod = SimPod {
@@ -249,7 +249,7 @@ fn mark_as_copied(facts: &mut PodFacts) {
     let pod = serde_json::from_value(pod).expect("a pod");
     let marked = PodFacts::of(&pod).expect("it is created");
     facts.labels.extend(marked.labels);
-    facts.demands = marked.demands;
+    facts.node_constraints = marked.node_constraints;
     facts.grant = marked.grant;
     facts.foreign_grant = marked.foreign_grant;
 }

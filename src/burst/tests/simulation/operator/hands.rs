@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::Operator;
 use super::views::PoolView;
-use crate::burst::GrantAnswer;
+use crate::burst::PodWriteResult;
 use crate::burst::hold::later;
 use crate::burst::memory::{PatchOutcome, PodWrite};
 use crate::burst::plan::{BurstPlan, Precondition, SlotState};
@@ -26,21 +26,21 @@ impl Operator {
         happened: &mut Happened,
     ) {
         self.is_clean = false;
-        match plan.first {
-            Precondition::Claim => {
+        match plan.precondition {
+            Precondition::ClaimLeadership => {
                 return self.claim(plan, pool, is_leader, (cluster, rng), happened);
             }
-            Precondition::Count => {
+            Precondition::CountPods => {
                 self.views.count(cluster);
                 self.term.is_counted = true;
                 self.is_due = true;
                 return;
             }
-            Precondition::Nothing => {}
+            Precondition::Met => {}
         }
         // A write in flight may take back what is reserved already.
         let stands = !self.term.is_in_doubt(pool);
-        self.is_clean = stands && plan.unseen.is_empty();
+        self.is_clean = stands && plan.unwatched_reservations.is_empty();
         if stands {
             // Pods with a reservation need not wait for the write.
             self.take_in_hand(plan, SlotState::Reserved, pool, cluster, happened);
@@ -53,7 +53,7 @@ impl Operator {
         }
         let may_write = plan.must_reserve || stands;
         if may_write {
-            self.take_in_hand(plan, SlotState::Wanted, pool, cluster, happened);
+            self.take_in_hand(plan, SlotState::ToReserve, pool, cluster, happened);
         }
         self.look(plan, cluster, happened);
         if !may_write {
@@ -93,7 +93,7 @@ impl Operator {
                 let mut entries = entries.filter(|entry| entry.uid == id.uid);
                 let is_own = entries.any(|entry| entry.holder == self.identity());
                 match (is_own, self.memory.attempt(id)) {
-                    (true, PatchOutcome::None) => happened.ahead += 1,
+                    (true, PatchOutcome::NotApplied) => happened.ahead += 1,
                     (true, _) => happened.again += 1,
                     (false, _) => happened.inherited += 1,
                 }
@@ -110,7 +110,7 @@ impl Operator {
                 is_expired: false,
                 refused: None,
             };
-            self.memory.sending(id);
+            self.memory.record_patch_sent(id);
             self.hands.push_back((id.clone(), grant));
         }
     }
@@ -125,17 +125,18 @@ impl Operator {
     ) {
         for pod in &plan.releases {
             let answer = cluster.release(pod, rng);
-            happened.releases += u64::from(answer == GrantAnswer::Granted);
+            happened.releases += u64::from(answer == PodWriteResult::Granted);
             let now = self.clocks.own(cluster.now);
-            self.memory.wrote_to(pod, PodWrite::Release, &answer, now);
+            self.memory
+                .record_write(pod, PodWrite::Release, &answer, now);
         }
         for stamp in &plan.stamps {
             let identity = self.identity();
             let answer = cluster.stamp(stamp, &identity, rng);
-            happened.refused_stamps += u64::from(matches!(answer, GrantAnswer::Denied(_)));
+            happened.refused_stamps += u64::from(matches!(answer, PodWriteResult::Denied(_)));
             let now = self.clocks.own(cluster.now);
             self.memory
-                .wrote_to(&stamp.pod, PodWrite::Stamp, &answer, now);
+                .record_write(&stamp.pod, PodWrite::RefusedSince, &answer, now);
         }
         for expiry in &plan.expiries {
             let id = &expiry.pod;
@@ -144,9 +145,9 @@ impl Operator {
                 .get(&id.uid)
                 .is_some_and(|pod| pod.facts.id == *id);
             let answer = if is_same {
-                GrantAnswer::Granted
+                PodWriteResult::Granted
             } else {
-                GrantAnswer::Conflict
+                PodWriteResult::Conflict
             };
             if is_same {
                 happened.expiries += 1;
@@ -155,9 +156,9 @@ impl Operator {
                 });
             }
             let now = self.clocks.own(cluster.now);
-            self.memory.wrote_to(id, PodWrite::Expire, &answer, now);
+            self.memory.record_write(id, PodWrite::Expire, &answer, now);
         }
-        for rescue in &plan.rescues {
+        for rescue in &plan.never_started {
             let pod = cluster.pods.get(&rescue.pod.uid);
             let pod = pod.filter(|pod| !pod.facts.is_deleting);
             if let (RescueAction::Delete, Some(pod)) = (rescue.action, pod) {
@@ -170,11 +171,11 @@ impl Operator {
 
     /// Reads reserved pods that are in no watch.
     fn look(&mut self, plan: &BurstPlan, cluster: &Cluster, happened: &mut Happened) {
-        for unseen in &plan.unseen {
+        for unseen in &plan.unwatched_reservations {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
             happened.homecomings +=
                 u64::from(found.as_ref().is_some_and(|pod| pod.is_past_granting()));
-            self.memory.looked(unseen, found.as_deref());
+            self.memory.record_lookup(unseen, found.as_deref());
         }
     }
 
@@ -202,16 +203,16 @@ impl Operator {
     ) {
         let answer = if !cluster.is_calm && rng.random_bool(0.05) {
             cluster.lose(pod, grant, rng);
-            GrantAnswer::Lost
+            PodWriteResult::Lost
         } else {
             cluster.grant(pod, &grant)
         };
         match answer {
-            GrantAnswer::Granted => happened.grants += 1,
-            GrantAnswer::Conflict => happened.conflicts += 1,
-            GrantAnswer::Denied(_) => happened.denials += 1,
-            GrantAnswer::Lost => happened.lost += 1,
-            GrantAnswer::Gone | GrantAnswer::Unsent | GrantAnswer::Unmarked(_) => {}
+            PodWriteResult::Granted => happened.grants += 1,
+            PodWriteResult::Conflict => happened.conflicts += 1,
+            PodWriteResult::Denied(_) => happened.denials += 1,
+            PodWriteResult::Lost => happened.lost += 1,
+            PodWriteResult::Gone | PodWriteResult::Unsent | PodWriteResult::Unmarked(_) => {}
         }
         self.answers.push_back((pod.clone(), answer));
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
@@ -226,10 +227,10 @@ impl Operator {
             let Some((pod, answer)) = self.answers.pop_front() else {
                 return;
             };
-            self.is_clean &= answer == GrantAnswer::Granted;
+            self.is_clean &= answer == PodWriteResult::Granted;
             self.is_due = true;
             let now = self.clocks.own(cluster.now);
-            self.memory.answered(&pod, answer, now);
+            self.memory.record_grant_answer(&pod, answer, now);
         }
     }
 

@@ -58,7 +58,7 @@ impl Operator {
             let is_told = condition::is_true(&pool.pool, SPILLING);
             if is_told {
                 happened.found_peaks += 1;
-                self.memory.found_a_peak(self.clocks.own(cluster.now));
+                self.memory.record_peak(self.clocks.own(cluster.now));
             }
             cluster.peaks.taken_over(is_told, cluster.now);
         }
@@ -115,7 +115,8 @@ impl Operator {
         }
         match written {
             UpdateResult::Yes => {
-                self.memory.wrote(self.clocks.own(cluster.now));
+                self.memory
+                    .record_reservations_written(self.clocks.own(cluster.now));
                 self.read(cluster);
             }
             UpdateResult::No => happened.fenced += 1,

@@ -52,7 +52,7 @@ impl RefusedView {
                     }
                     Some(known) => hold::refused_at(told, known.before(), clocks.own(cluster.now)),
                 };
-                Rc::make_mut(pod).stage = PodStage::Refused(Some(at));
+                Rc::make_mut(pod).stage = PodStage::Unschedulable(Some(at));
             }
             let facts = pod.clone();
             self.0
@@ -72,7 +72,7 @@ impl RefusedPod {
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
     match facts.stage {
-        PodStage::Refused(at) => at,
+        PodStage::Unschedulable(at) => at,
         _ => None,
     }
 }
