@@ -18,14 +18,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest as _, Sha256};
 
-use super::view::{self, ContainerGroup, InstanceEvent};
+use super::response::{self, ContainerGroup, InstanceEvent};
 use crate::k8s::events;
 
 /// The age up to which an Event is fresh: less than the hour for which an API server keeps Events by default.
 const MAX_EVENT_AGE: Duration = Duration::from_secs(45 * 60);
 /// Reasons that are always warnings, whatever type Azure gives them: an example in ACI's documentation calls a
 /// failed mount `Normal`.
-const WARNINGS: [&str; 4] = ["Failed", "FailedMount", "BackOff", "InsufficientCapacity"];
+const WARNING_REASONS: [&str; 4] = ["Failed", "FailedMount", "BackOff", "InsufficientCapacity"];
 
 /// An Event to write about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +39,9 @@ pub struct PodEvent {
     /// `Normal` or `Warning`.
     pub kind: &'static str,
     /// When it first happened.
-    pub first: Option<Timestamp>,
+    pub first_timestamp: Option<Timestamp>,
     /// When it last happened.
-    pub last: Option<Timestamp>,
+    pub last_timestamp: Option<Timestamp>,
     /// How often it has happened, at least 1.
     pub count: i32,
     /// The container in the form of `involvedObject.fieldPath`; `None` if the event is about the whole group.
@@ -57,22 +57,22 @@ impl PodEvent {
     /// Whether the event may be written at `now` by a process that does not know whether it was already written. An
     /// event without a time is never fresh, because it would stay fresh forever.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        let age = self.last.map(|last| now.duration_since(last));
+        let age = self.last_timestamp.map(|last| now.duration_since(last));
         age.is_some_and(|age| age.is_negative() || age.unsigned_abs() < MAX_EVENT_AGE)
     }
 }
 
 /// The events of the group and of the pod's containers, oldest first.
-pub fn events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
+pub fn pod_events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
     let mut all: Vec<PodEvent> = group
         .events()
         .iter()
         .map(|event| pod_event(pod, None, event))
         .collect();
-    let mut add = |field: &str, container: &Container, seen: Option<&view::GroupContainer>| {
+    let mut add = |field: &str, container: &Container, seen: Option<&response::GroupContainer>| {
         let path = format!("spec.{field}{{{}}}", container.name);
         let events = seen
-            .and_then(view::GroupContainer::view)
+            .and_then(response::GroupContainer::instance_view)
             .map_or(&[][..], |view| &view.events);
         all.extend(
             events
@@ -98,21 +98,23 @@ pub fn events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
     // If Azure lists an event twice, the one with the higher count is newer and is kept.
     all.sort_by(|one, other| (&one.name, other.count).cmp(&(&other.name, one.count)));
     all.dedup_by(|one, other| one.name == other.name);
-    all.sort_by(|one, other| (one.last, &one.name).cmp(&(other.last, &other.name)));
+    all.sort_by(|one, other| {
+        (one.last_timestamp, &one.name).cmp(&(other.last_timestamp, &other.name))
+    });
     all
 }
 
 fn pod_event(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {
-    let reason = reason(event);
+    let reason = event_reason(event);
     let is_warning = event.kind.as_deref().is_some_and(|kind| kind != "Normal");
-    let is_warning = is_warning || WARNINGS.contains(&reason.as_str());
+    let is_warning = is_warning || WARNING_REASONS.contains(&reason.as_str());
     let (first, last) = (event.first_timestamp, event.last_timestamp);
     PodEvent {
-        name: name(pod, field_path, event),
-        message: events::note(&event.message),
+        name: event_name(pod, field_path, event),
+        message: events::truncate_note(&event.message),
         kind: if is_warning { "Warning" } else { "Normal" },
-        first: first.or(last),
-        last: last.or(first),
+        first_timestamp: first.or(last),
+        last_timestamp: last.or(first),
         count: i32::try_from(event.count.unwrap_or(1).max(1)).unwrap_or(i32::MAX),
         field_path: field_path.map(str::to_owned),
         reason,
@@ -120,18 +122,18 @@ fn pod_event(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodE
 }
 
 /// Reduces the event's reason to letters and digits, as an Event requires; `AzureEvent` if nothing is left.
-fn reason(event: &InstanceEvent) -> String {
+fn event_reason(event: &InstanceEvent) -> String {
     let letters = event.reason().chars().filter(char::is_ascii_alphanumeric);
     let letters: String = letters.collect();
     if letters.is_empty() {
         "AzureEvent".to_owned()
     } else {
-        events::word(&letters)
+        events::truncate_reason(&letters)
     }
 }
 
 /// The name of the Event: the pod's name, as is usual, and 16 hex digits of a hash of the identifying fields.
-fn name(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> String {
+fn event_name(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> String {
     let metadata = &pod.metadata;
     let first = event.first_timestamp.or(event.last_timestamp);
     let parts = [
@@ -144,7 +146,7 @@ fn name(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> String {
     let digest = Sha256::digest(parts.join("\0"));
     let unique = &format!("{digest:x}")[..16];
     let pod_name = metadata.name.as_deref().unwrap_or("pod");
-    events::name(pod_name, unique)
+    events::event_name(pod_name, unique)
 }
 
 #[cfg(test)]

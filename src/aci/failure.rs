@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{ArmErrorBody, ContainerGroup, InstanceEvent};
+use super::response::{ArmErrorBody, ContainerGroup, InstanceEvent};
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +29,9 @@ mod tests;
 /// The longest `Retry-After` that is accepted: the longest window of Azure's budgets is one hour.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// How long to leave a container group alone while Azure is changing it.
-const TRANSITION: Duration = Duration::from_secs(10);
+const TRANSITION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How many characters to quote of a body that is not an ARM error.
-const QUOTED: usize = 300;
+const MAX_QUOTED_CHARS: usize = 300;
 
 /// An answer with an error status, or no answer at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,11 +105,14 @@ pub struct FailureVerdict {
 
 impl ArmError {
     /// Parses the body of an answer with an error status.
-    pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+    pub fn parse(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
-        let read = json.as_ref().and_then(error_in);
+        let read = json.as_ref().and_then(parse_error);
         let body = read.unwrap_or_else(|| ArmErrorBody {
-            message: String::from_utf8_lossy(body).chars().take(QUOTED).collect(),
+            message: String::from_utf8_lossy(body)
+                .chars()
+                .take(MAX_QUOTED_CHARS)
+                .collect(),
             ..ArmErrorBody::default()
         });
         Self {
@@ -121,13 +124,16 @@ impl ArmError {
 
     /// What to do about the error.
     pub fn verdict(&self) -> FailureVerdict {
-        let errors = unwrapped(&self.body);
-        let known = errors
-            .iter()
-            .find_map(|error| Some((by_code(self.status, &error.code, &error.message)?, error)));
+        let errors = flatten_errors(&self.body);
+        let known = errors.iter().find_map(|error| {
+            Some((
+                class_by_code(self.status, &error.code, &error.message)?,
+                error,
+            ))
+        });
         let (class, error) = match known {
             Some((class, error)) if self.status != 429 => (class, error),
-            _ => (by_status(self.status), &self.body),
+            _ => (class_by_status(self.status), &self.body),
         };
         let message = match (error.code.is_empty(), error.message.is_empty()) {
             (false, false) => format!("{}: {}", error.code, error.message),
@@ -141,7 +147,11 @@ impl ArmError {
     /// Whether this answer to a DELETE means that there is nothing to delete. A missing resource group counts here,
     /// because everything in it is gone and the pod must be able to terminate.
     pub fn means_nothing_to_delete(&self) -> bool {
-        let is = |code: &str| unwrapped(&self.body).iter().any(|error| error.code == code);
+        let is = |code: &str| {
+            flatten_errors(&self.body)
+                .iter()
+                .any(|error| error.code == code)
+        };
         self.status == 404 && (is("ResourceNotFound") || is("ResourceGroupNotFound"))
     }
 }
@@ -169,7 +179,7 @@ impl FailureVerdict {
             .init_containers
             .iter()
             .chain(&properties.containers);
-        let views = containers.filter_map(|container| container.view());
+        let views = containers.filter_map(|container| container.instance_view());
         let events = group
             .events()
             .iter()
@@ -181,8 +191,8 @@ impl FailureVerdict {
     pub fn from_events<'a>(events: impl IntoIterator<Item = &'a InstanceEvent>) -> Self {
         let known = events
             .into_iter()
-            .filter_map(|event| Some((by_event(event)?, event)))
-            .max_by_key(|(_, event)| event.at());
+            .filter_map(|event| Some((class_by_event(event)?, event)))
+            .max_by_key(|(_, event)| event.last_seen());
         match known {
             Some((class, event)) => Self::new(class, None, event.message.clone()),
             None => Self::new(
@@ -257,7 +267,11 @@ impl FailureClass {
         let (first, limit) = match self {
             Self::Permanent | Self::Gone => return RetryPolicy::Never,
             Self::Transitioning => {
-                return RetryPolicy::After(capped(retry_after.unwrap_or_default().max(TRANSITION)));
+                return RetryPolicy::After(capped(
+                    retry_after
+                        .unwrap_or_default()
+                        .max(TRANSITION_RETRY_INTERVAL),
+                ));
             }
             Self::Transient => (seconds(1), seconds(60)),
             Self::Throttled => (seconds(5), seconds(300)),
@@ -282,7 +296,7 @@ fn capped(wait: Duration) -> Duration {
 }
 
 /// The error in a body: `{"error": {...}}`, or the object itself.
-fn error_in(body: &Value) -> Option<ArmErrorBody> {
+fn parse_error(body: &Value) -> Option<ArmErrorBody> {
     let error = body
         .get("error")
         .filter(|error| error.is_object())
@@ -293,14 +307,14 @@ fn error_in(body: &Value) -> Option<ArmErrorBody> {
 
 /// The error and all errors that it wraps, outermost first. A deployment wraps ACI's errors in `details`, and
 /// sometimes as JSON in a message.
-fn unwrapped(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
+fn flatten_errors(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
     let mut all = vec![error.clone()];
     let mut next = 0;
     while let Some(error) = all.get(next) {
         let mut inner = error.details.clone();
         if error.message.trim_start().starts_with('{') {
             let quoted: Option<Value> = serde_json::from_str(&error.message).ok();
-            inner.extend(quoted.as_ref().and_then(error_in));
+            inner.extend(quoted.as_ref().and_then(parse_error));
         }
         all.extend(inner);
         next += 1;
@@ -308,10 +322,10 @@ fn unwrapped(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
     all
 }
 
-fn by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
+fn class_by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
     let class = match code.trim_end_matches('.') {
         "TooManyRequests" | "SubscriptionRequestsThrottled" => FailureClass::Throttled,
-        "ServiceUnavailable" if says_quota(message) => FailureClass::Quota,
+        "ServiceUnavailable" if mentions_quota(message) => FailureClass::Quota,
         "ServiceUnavailable" if status >= 500 => FailureClass::Transient,
         "ServiceUnavailable" | "InsufficientCapacity" => FailureClass::Capacity,
         "ContainerGroupQuotaReached" => FailureClass::Quota,
@@ -356,11 +370,11 @@ fn by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
     Some(class)
 }
 
-fn says_quota(message: &str) -> bool {
+fn mentions_quota(message: &str) -> bool {
     message.to_ascii_lowercase().contains("quota")
 }
 
-fn by_status(status: u16) -> FailureClass {
+fn class_by_status(status: u16) -> FailureClass {
     match status {
         429 => FailureClass::Throttled,
         401 | 403 => FailureClass::Config,
@@ -374,17 +388,17 @@ fn by_status(status: u16) -> FailureClass {
     }
 }
 
-fn by_event(event: &InstanceEvent) -> Option<FailureClass> {
+fn class_by_event(event: &InstanceEvent) -> Option<FailureClass> {
     match event.reason() {
         "InsufficientCapacity" => Some(FailureClass::Capacity),
         "FailedMount" => Some(FailureClass::Mount),
-        "Failed" | "BackOff" if is_about_an_image(event) => Some(FailureClass::Image),
-        code => by_code(409, code, &event.message),
+        "Failed" | "BackOff" if is_image_event(event) => Some(FailureClass::Image),
+        code => class_by_code(409, code, &event.message),
     }
 }
 
 /// Whether the event reports that an image cannot be pulled.
-pub(super) fn is_about_an_image(event: &InstanceEvent) -> bool {
+pub(super) fn is_image_event(event: &InstanceEvent) -> bool {
     let words = event.message.to_ascii_lowercase();
     matches!(
         event.reason(),

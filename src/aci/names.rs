@@ -14,20 +14,20 @@ use sha2::{Digest as _, Sha256};
 /// The longest name of a container group, in characters.
 const MAX_NAME_LENGTH: usize = 63;
 /// Hex digits of the part that makes a name unique: 64 bits.
-const UNIQUE: usize = 16;
+const UNIQUE_SUFFIX_LENGTH: usize = 16;
 
 /// Tag: the UID of the cluster's `kube-system` namespace.
-pub const CLUSTER: &str = "burstpool-cluster";
+pub const CLUSTER_TAG: &str = "burstpool-cluster";
 /// Tag: the pool's name.
-pub const POOL: &str = "burstpool-pool";
+pub const POOL_TAG: &str = "burstpool-pool";
 /// Tag: the virtual node's name.
-pub const NODE: &str = "burstpool-node";
+pub const NODE_TAG: &str = "burstpool-node";
 /// Tag: the pod's namespace.
-pub const NAMESPACE: &str = "burstpool-namespace";
+pub const NAMESPACE_TAG: &str = "burstpool-namespace";
 /// Tag: the pod's name.
-pub const POD: &str = "burstpool-pod";
+pub const POD_TAG: &str = "burstpool-pod";
 /// Tag: the pod's UID.
-pub const POD_UID: &str = "burstpool-pod-uid";
+pub const POD_UID_TAG: &str = "burstpool-pod-uid";
 
 /// The name of a container group: a readable prefix and a unique suffix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +40,11 @@ impl GroupName {
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
         let digest = Sha256::digest(format!("{cluster}/{}", text(&pod.metadata.uid)));
         let unique = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
-        let readable = readable(&format!("{namespace}-{name}"), MAX_NAME_LENGTH - UNIQUE - 1);
-        Self(format!("{readable}-{unique:0UNIQUE$x}"))
+        let readable = dns_label_prefix(
+            &format!("{namespace}-{name}"),
+            MAX_NAME_LENGTH - UNIQUE_SUFFIX_LENGTH - 1,
+        );
+        Self(format!("{readable}-{unique:0UNIQUE_SUFFIX_LENGTH$x}"))
     }
 
     /// The name as a string.
@@ -71,19 +74,19 @@ impl GroupOwner {
     /// Whether this owner owns a group with these tags.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
-        says(CLUSTER, &self.cluster) && says(NODE, &self.node) && says(POOL, &self.pool)
+        says(CLUSTER_TAG, &self.cluster) && says(NODE_TAG, &self.node) && says(POOL_TAG, &self.pool)
     }
 
     /// The tags for the pod's container group.
     pub fn tags(&self, pod: &Pod) -> BTreeMap<String, String> {
         let metadata = &pod.metadata;
         let own = [
-            (CLUSTER, Some(&self.cluster)),
-            (POOL, Some(&self.pool)),
-            (NODE, Some(&self.node)),
-            (NAMESPACE, metadata.namespace.as_ref()),
-            (POD, metadata.name.as_ref()),
-            (POD_UID, metadata.uid.as_ref()),
+            (CLUSTER_TAG, Some(&self.cluster)),
+            (POOL_TAG, Some(&self.pool)),
+            (NODE_TAG, Some(&self.node)),
+            (NAMESPACE_TAG, metadata.namespace.as_ref()),
+            (POD_TAG, metadata.name.as_ref()),
+            (POD_UID_TAG, metadata.uid.as_ref()),
         ];
         let own = own
             .into_iter()
@@ -93,14 +96,14 @@ impl GroupOwner {
 }
 
 /// The namespace, name and UID of the pod that the tags name; `None` if a tag is missing.
-pub fn pod_of(tags: &BTreeMap<String, String>) -> Option<(&str, &str, &str)> {
+pub fn pod_from_tags(tags: &BTreeMap<String, String>) -> Option<(&str, &str, &str)> {
     let tag = |name: &str| tags.get(name).map(String::as_str);
-    Some((tag(NAMESPACE)?, tag(POD)?, tag(POD_UID)?))
+    Some((tag(NAMESPACE_TAG)?, tag(POD_TAG)?, tag(POD_UID_TAG)?))
 }
 
 /// Converts `text` to the start of a DNS label: lower-case letters, digits and single inner hyphens, at most
 /// `longest` characters, never empty.
-fn readable(text: &str, longest: usize) -> String {
+fn dns_label_prefix(text: &str, longest: usize) -> String {
     let mut label = String::new();
     for letter in text.to_lowercase().chars() {
         if letter.is_ascii_alphanumeric() {
@@ -199,6 +202,6 @@ mod tests {
         assert!(owner("c", "n").owns(&tags));
         assert!(!owner("c", "m").owns(&tags) && !owner("d", "n").owns(&tags));
         assert!(!owner("c", "n").owns(&BTreeMap::new()) && !other.owns(&tags));
-        assert_eq!(pod_of(&tags), Some(("a", "b", "1")));
+        assert_eq!(pod_from_tags(&tags), Some(("a", "b", "1")));
     }
 }

@@ -34,24 +34,24 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::view::{ContainerGroup, GroupContainer as SeenContainer, Provisioning};
+use super::response::{ContainerGroup, GroupContainer as SeenContainer, Provisioning};
 
 #[cfg(test)]
 pub(in crate::aci) mod arbitrary;
 mod condition;
 mod container;
-mod outdated;
+mod container_state;
+mod image_changes;
+mod patch;
 mod phase;
 #[cfg(test)]
 mod properties;
-mod run;
 #[cfg(test)]
 mod tests;
-mod waiting;
-mod write;
+mod waiting_reason;
 
-pub use outdated::{OutdatedContainer, images as outdated_images};
-pub use write::{is_same_status, is_urgent, status_patch};
+pub use image_changes::{OutdatedContainer, images as outdated_images};
+pub use patch::{is_same_status, is_urgent, status_patch};
 
 /// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";
@@ -101,7 +101,7 @@ struct StatusInput<'a> {
     spec: &'a PodSpec,
     live: &'a PodStatus,
     observation: GroupObservation<'a>,
-    policy: PodRestartPolicy,
+    restart_policy: PodRestartPolicy,
     now: Timestamp,
 }
 
@@ -129,7 +129,7 @@ pub fn pod_status(
         let all = init.iter_mut().chain(&mut containers);
         all.for_each(|status| end.apply(status, &case));
     }
-    container::set_ready(&mut init);
+    container::set_init_ready(&mut init);
     let conditions = condition::pod_conditions(&case, &outcome, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());
@@ -137,15 +137,15 @@ pub fn pod_status(
         phase: Some(outcome.phase.to_owned()),
         reason: outcome.reason,
         message: outcome.message,
-        conditions: some(conditions),
-        init_container_statuses: some(init),
-        container_statuses: some(containers),
-        ephemeral_container_statuses: some(ephemeral(&case)),
+        conditions: non_empty(conditions),
+        init_container_statuses: non_empty(init),
+        container_statuses: non_empty(containers),
+        ephemeral_container_statuses: non_empty(ephemeral_statuses(&case)),
         host_ips: host_ip.clone().map(|ip| vec![HostIP { ip }]),
         host_ip,
         pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip,
-        start_time: case.live.start_time.clone().or(Some(seconds(now))),
+        start_time: case.live.start_time.clone().or(Some(whole_seconds(now))),
         observed_generation: case.observed_generation(),
         ..case.live.clone()
     }
@@ -161,7 +161,7 @@ impl<'a> StatusInput<'a> {
     ) -> Self {
         let spec = pod.spec.as_ref().unwrap_or(no_spec);
         let live = pod.status.as_ref().unwrap_or(no_status);
-        let policy = match spec.restart_policy.as_deref() {
+        let restart_policy = match spec.restart_policy.as_deref() {
             Some("Never") => PodRestartPolicy::Never,
             Some("OnFailure") => PodRestartPolicy::OnFailure,
             _ => PodRestartPolicy::Always,
@@ -171,7 +171,7 @@ impl<'a> StatusInput<'a> {
             spec,
             live,
             observation,
-            policy,
+            restart_policy,
             now,
         }
     }
@@ -200,13 +200,14 @@ impl<'a> StatusInput<'a> {
     }
 
     /// Whether the live status says that a container of the pod (other than an init container) has ever run.
-    fn ran(&self) -> bool {
+    fn has_run(&self) -> bool {
         let statuses = self.live.container_statuses.as_deref().unwrap_or_default();
-        self.live.phase.as_deref() == Some(phase::RUNNING) || statuses.iter().any(run::has_run)
+        self.live.phase.as_deref() == Some(phase::RUNNING)
+            || statuses.iter().any(container_state::has_run)
     }
 
     /// The group's provisioning state, if it makes the containers not ready.
-    fn disturbance(&self) -> Option<&'a Provisioning> {
+    fn unready_state(&self) -> Option<&'a Provisioning> {
         use Provisioning::{Deleting, Repairing, Unhealthy};
         let state = self.group()?.provisioning()?;
         matches!(state, Unhealthy | Repairing | Deleting).then_some(state)
@@ -222,7 +223,7 @@ impl<'a> StatusInput<'a> {
         let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
         match self.observation {
             _ if self.is_finished() => known.or(told),
-            GroupObservation::Vanished if !self.ran() => None,
+            GroupObservation::Vanished if !self.has_run() => None,
             _ => told.or(known),
         }
     }
@@ -230,7 +231,7 @@ impl<'a> StatusInput<'a> {
     /// The generation of the pod's spec that the containers run. It does not advance if an image was changed after
     /// the group was created, because the group still runs the old image.
     fn observed_generation(&self) -> Option<i64> {
-        let is_outdated = |group| !outdated::images(self.pod, group).is_empty();
+        let is_outdated = |group| !image_changes::images(self.pod, group).is_empty();
         if self.group().is_some_and(is_outdated) {
             self.live.observed_generation
         } else {
@@ -244,11 +245,11 @@ impl<'a> StatusInput<'a> {
 }
 
 /// Ephemeral containers: ACI does not support them. `kubectl debug` prints the message.
-fn ephemeral(case: &StatusInput) -> Vec<ContainerStatus> {
+fn ephemeral_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
     let status = |container: &EphemeralContainer| ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(run::waiting(
+        state: Some(container_state::waiting_state(
             UNSUPPORTED,
             Some("Azure Container Instances cannot add a container to a running group".to_owned()),
         )),
@@ -270,10 +271,10 @@ struct ContainerInput<'a> {
 }
 
 /// Truncates a time to whole seconds, as Kubernetes stores it.
-fn seconds(time: Timestamp) -> Time {
+fn whole_seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

@@ -43,7 +43,7 @@ impl From<bool> for ConditionStatus {
 }
 
 /// Builds a condition with the transition time `now`.
-pub fn condition(
+pub fn build(
     kind: &str,
     status: impl Into<ConditionStatus>,
     reason: &str,
@@ -95,24 +95,21 @@ mod tests {
         let mut all = Vec::new();
         set(
             &mut all,
-            condition(READY, true, "Registered", "", Some(1), at(1)),
+            build(READY, true, "Registered", "", Some(1), at(1)),
         );
         set(
             &mut all,
-            condition(READY, true, "Registered", "again", Some(2), at(2)),
+            build(READY, true, "Registered", "again", Some(2), at(2)),
         );
         assert_eq!(
             (all[0].last_transition_time.0, all[0].message.as_str()),
             (at(1), "again")
         );
-        set(
-            &mut all,
-            condition(READY, false, "Closed", "", Some(2), at(3)),
-        );
+        set(&mut all, build(READY, false, "Closed", "", Some(2), at(3)));
         assert_eq!((all.len(), all[0].last_transition_time.0), (1, at(3)));
         set(
             &mut all,
-            condition(READY, ConditionStatus::Unknown, "Lost", "", Some(2), at(4)),
+            build(READY, ConditionStatus::Unknown, "Lost", "", Some(2), at(4)),
         );
         assert_eq!(
             (all[0].status.as_str(), all[0].last_transition_time.0),

@@ -7,20 +7,21 @@
 #[cfg(test)]
 mod accepted;
 pub mod condition;
-mod limit;
+mod max_replicas;
 pub mod names;
 mod pool;
 pub mod reference;
+mod resource_version;
 mod scale;
 mod spill;
 mod status;
 mod trigger;
-mod version;
 
-pub use limit::MaxReplicas;
+pub use max_replicas::MaxReplicas;
 pub use pool::{
     AzureSpec, BurstPool, BurstPoolSpec, Capacity, Dns, Network, Placement, Priority, Sku, crd_yaml,
 };
+pub use resource_version::parse_resource_version;
 pub use scale::{Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 pub use spill::{Mode, PodsSelector, Rate, ScaleIn, Spill, SpillOverride, Target, Workload};
 pub use status::{
@@ -28,4 +29,3 @@ pub use status::{
     TriggerStatus, WorkloadStatus,
 };
 pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger};
-pub use version::version;

@@ -13,7 +13,7 @@ use kube::core::Duration as Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::limit::MaxReplicas;
+use super::max_replicas::MaxReplicas;
 use super::scale::WorkloadScale;
 
 /// A workload whose pods may spill: the pods of a target, or the pods that a

@@ -41,7 +41,7 @@ pub enum MountReadiness {
 }
 
 /// What the volume claims of `pod` mean for it.
-pub fn mounts(pod: &PodFacts, claims: &ClaimStates) -> MountReadiness {
+pub fn mount_readiness(pod: &PodFacts, claims: &ClaimStates) -> MountReadiness {
     let known = claims.get(&pod.id.namespace);
     let (mut refusals, mut waiting) = (Vec::new(), Vec::new());
     for (at, claim) in &pod.claims {
@@ -72,9 +72,9 @@ const MAX_TARGETS: usize = 256;
 pub struct EligibilityCache {
     /// The placements that pods were translated for. A verdict refers to one by number, to save memory.
     targets: Vec<EvaluatedTarget>,
-    next: u64,
+    next_id: u64,
     /// Counts lookups, to find the placement that was used longest ago.
-    times: AtomicU64,
+    use_counter: AtomicU64,
     pods: HashMap<String, EligibilityVerdict>,
 }
 
@@ -122,8 +122,8 @@ impl EligibilityCache {
             uid: text(&pod.metadata.uid),
             resource_version: text(&pod.metadata.resource_version),
         };
-        let known = self.id(placement.spec, placement.tags, placement.node);
-        if known.is_some_and(|asked| self.of(&id, asked).is_some()) {
+        let known = self.target_id(placement.spec, placement.tags, placement.node);
+        if known.is_some_and(|asked| self.get(&id, asked).is_some()) {
             return;
         }
         let refusals = translate::eligible(pod, unknown_fields, placement).err();
@@ -137,8 +137,8 @@ impl EligibilityCache {
         placement: &translate::TranslationTarget<'_>,
         refusals: Vec<Unsupported>,
     ) {
-        let known = self.id(placement.spec, placement.tags, placement.node);
-        let asked = known.unwrap_or_else(|| self.add(placement));
+        let known = self.target_id(placement.spec, placement.tags, placement.node);
+        let asked = known.unwrap_or_else(|| self.add_target(placement));
         let verdict = self.pods.entry(pod.uid.clone()).or_default();
         if verdict.resource_version != pod.resource_version {
             pod.resource_version
@@ -149,7 +149,7 @@ impl EligibilityCache {
         verdict.refusals.push((asked, refusals));
     }
 
-    fn add(&mut self, placement: &translate::TranslationTarget<'_>) -> TargetId {
+    fn add_target(&mut self, placement: &translate::TranslationTarget<'_>) -> TargetId {
         let last = |asked: &EvaluatedTarget| asked.last_used.load(Ordering::Relaxed);
         if self.targets.len() >= MAX_TARGETS {
             let oldest = (0..self.targets.len()).min_by_key(|at| last(&self.targets[*at]));
@@ -158,19 +158,19 @@ impl EligibilityCache {
                 verdict.refusals.retain(|(asked, _)| Some(*asked) != gone);
             }
         }
-        self.next += 1;
+        self.next_id += 1;
         self.targets.push(EvaluatedTarget {
-            id: TargetId(self.next),
+            id: TargetId(self.next_id),
             spec: relevant_spec(placement.spec),
             tags: placement.tags.clone(),
             node: placement.node.to_owned(),
-            last_used: AtomicU64::new(self.times.fetch_add(1, Ordering::Relaxed)),
+            last_used: AtomicU64::new(self.use_counter.fetch_add(1, Ordering::Relaxed)),
         });
-        TargetId(self.next)
+        TargetId(self.next_id)
     }
 
     /// Finds the entry of a placement, and marks it as used. `None` if no pod was translated for it.
-    pub fn id(
+    pub fn target_id(
         &self,
         spec: &api::Placement,
         tags: &BTreeMap<String, String>,
@@ -181,13 +181,13 @@ impl EligibilityCache {
             asked.node == node && asked.tags == *tags && asked.spec == spec
         };
         let asked = self.targets.iter().find(is)?;
-        let now = self.times.fetch_add(1, Ordering::Relaxed);
+        let now = self.use_counter.fetch_add(1, Ordering::Relaxed);
         asked.last_used.store(now, Ordering::Relaxed);
         Some(asked.id)
     }
 
     /// What is refused of this version of the pod there; empty if nothing. `None` if it was not translated yet.
-    pub fn of(&self, pod: &PodReference, asked: TargetId) -> Option<&[Unsupported]> {
+    pub fn get(&self, pod: &PodReference, asked: TargetId) -> Option<&[Unsupported]> {
         let verdict = self.pods.get(&pod.uid)?;
         let mut known = verdict.refusals.iter();
         known
@@ -240,16 +240,18 @@ mod tests {
         };
         let mut verdicts = EligibilityCache::default();
         verdicts.evaluate(&pod("1", true), &[], &place(&weu));
-        assert_eq!(verdicts.id(&neu, &tags, "n"), None);
-        let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
-        let refused = verdicts.of(&id("1"), asked).expect("a verdict");
+        assert_eq!(verdicts.target_id(&neu, &tags, "n"), None);
+        let asked = verdicts
+            .target_id(&weu, &tags, "n")
+            .expect("it was asked about");
+        let refused = verdicts.get(&id("1"), asked).expect("a verdict");
         assert_eq!(refused[0].field, "spec.hostNetwork");
-        assert_eq!(verdicts.of(&id("2"), asked), None);
+        assert_eq!(verdicts.get(&id("2"), asked), None);
         verdicts.evaluate(&pod("2", false), &[], &place(&weu));
-        assert_eq!(verdicts.of(&id("2"), asked), Some(&[][..]));
-        assert_eq!(verdicts.of(&id("1"), asked), None);
+        assert_eq!(verdicts.get(&id("2"), asked), Some(&[][..]));
+        assert_eq!(verdicts.get(&id("1"), asked), None);
         verdicts.retain(&HashSet::new());
-        assert_eq!(verdicts.of(&id("2"), asked), None);
+        assert_eq!(verdicts.get(&id("2"), asked), None);
     }
 
     fn placement<'a>(
@@ -270,17 +272,19 @@ mod tests {
         let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let mut weu = api::Placement::default();
         verdicts.evaluate(&pod("1", true), &[], &placement(&weu, &tags));
-        let first = verdicts.id(&weu, &tags, "n");
+        let first = verdicts.target_id(&weu, &tags, "n");
         for pods in 0..1000 {
             weu.capacity.pods = pods;
             weu.labels.insert("edit".to_owned(), pods.to_string());
-            assert_eq!(verdicts.id(&weu, &tags, "n"), first);
+            assert_eq!(verdicts.target_id(&weu, &tags, "n"), first);
         }
         for edit in 0..2000 {
             weu.region = format!("region-{edit}");
             verdicts.evaluate(&pod("1", true), &[], &placement(&weu, &tags));
-            let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
-            assert!(verdicts.of(&id("1"), asked).is_some());
+            let asked = verdicts
+                .target_id(&weu, &tags, "n")
+                .expect("it was asked about");
+            assert!(verdicts.get(&id("1"), asked).is_some());
             assert!(verdicts.targets.len() <= MAX_TARGETS);
             assert!(verdicts.pods["u"].refusals.len() <= MAX_TARGETS);
         }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::amounts::ResourceAmounts;
-use super::backend::PlacementAvailability;
 use super::hold::later;
-use super::memory::PodWrite;
-use super::observe::ObservedPool;
+use super::leader_state::PodWrite;
+use super::observation::ObservedPool;
+use super::placement_health::PlacementAvailability;
 use super::pod::{PodFacts, PodReference, PodStage};
+use super::resource_amounts::ResourceAmounts;
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
 /// scheduler retries each unschedulable pod at least every 5 minutes.
@@ -67,7 +67,9 @@ pub(super) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
         }
         all.uids.push(pod.id.uid.clone());
         let since = seen.leader_state.stuck_since(&pod.id.uid).unwrap_or(now);
-        let paused = seen.leader_state.pause(PodWrite::Expire, &pod.id.uid);
+        let paused = seen
+            .leader_state
+            .write_retry_at(PodWrite::Expire, &pod.id.uid);
         let due = later(since, EXPIRES).max(paused.unwrap_or(since));
         if due <= now {
             let grant = pod.grant.as_ref();
@@ -137,7 +139,7 @@ mod tests {
     use serde_json::json;
 
     use crate::burst::fixtures::{PlanScene, at, granted, pod};
-    use crate::burst::memory::PodWrite;
+    use crate::burst::leader_state::PodWrite;
     use crate::burst::outcome::PodOutcome;
     use crate::burst::{PodDecision, PodWriteResult};
 
@@ -156,7 +158,7 @@ mod tests {
     fn expires_at(scene: &mut PlanScene, seconds: &[i64]) -> Vec<bool> {
         let mut expire = |second: &i64| {
             let plan = scene.plan(*second);
-            scene.remember(&plan, *second);
+            scene.record(&plan, *second);
             plan.expiries.len() == 1 && plan.expiries[0].why == "no zone"
         };
         seconds.iter().map(&mut expire).collect()
@@ -216,7 +218,7 @@ mod tests {
              PodScheduled says why"
         );
         assert_eq!((plan.counts.refused, plan.counts.granted), (2, 1));
-        scene.remember(&plan, 100);
+        scene.record(&plan, 100);
         assert_eq!(scene.plan(101).late, []);
         // The scheduler places it after all: it counts, and the plan reports it once.
         scene.labelled[0] = scene.labelled[0].clone().on("burst-shop-weu");
@@ -225,7 +227,7 @@ mod tests {
         assert_eq!((plan.counts.spilled, plan.counts.refused), (1, 0));
         let late: Vec<&str> = plan.late.iter().map(|pod| pod.name.as_str()).collect();
         assert_eq!(late, ["stuck"]);
-        scene.remember(&plan, 102);
+        scene.record(&plan, 102);
         assert_eq!(scene.plan(103).late, []);
     }
 

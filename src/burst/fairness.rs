@@ -25,10 +25,10 @@ pub struct SlotClaim {
     /// Its weight.
     pub weight: u32,
     /// When its oldest pod was created.
-    pub oldest: Timestamp,
+    pub waiting_since: Timestamp,
     /// Whether that pod has been overtaken for long while the workload holds less than its share of the
     /// maximum.
-    pub is_passed_by: bool,
+    pub is_starved: bool,
 }
 
 impl Ord for SlotClaim {
@@ -38,8 +38,8 @@ impl Ord for SlotClaim {
             u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
         };
         let share = share(self, other).cmp(&share(other, self));
-        let age = self.oldest.cmp(&other.oldest);
-        let is_behind = match (self.is_passed_by, other.is_passed_by) {
+        let age = self.waiting_since.cmp(&other.waiting_since);
+        let is_behind = match (self.is_starved, other.is_starved) {
             (true, true) => age.then(share),
             (false, false) => share.then(age),
             (one, other) => other.cmp(&one),
@@ -78,8 +78,8 @@ mod tests {
                     workload,
                     held: held[workload],
                     weight: workloads[workload].0,
-                    oldest: at(0),
-                    is_passed_by: false,
+                    waiting_since: at(0),
+                    is_starved: false,
                 });
             let Some(SlotClaim { workload, .. }) = claims.max() else {
                 break;
@@ -112,8 +112,8 @@ mod tests {
             workload,
             held: 1,
             weight: 2,
-            oldest: at(second),
-            is_passed_by: false,
+            waiting_since: at(second),
+            is_starved: false,
         };
         assert!(claim(1, 3) > claim(0, 9));
         assert!(claim(0, 3) > claim(1, 3));
@@ -125,8 +125,8 @@ mod tests {
             workload: 0,
             held,
             weight: 1,
-            oldest: at(second),
-            is_passed_by,
+            waiting_since: at(second),
+            is_starved: is_passed_by,
         };
         assert!(claim(3, 9, true) > claim(0, 1, false));
         assert!(claim(0, 1, false) < claim(3, 9, true));

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::amounts::ResourceAmounts;
-use super::assign::{NamespaceLabels, TargetScale, TargetScales};
+use super::assignment::{NamespaceLabels, TargetScale, TargetScales};
 use super::eligibility::{ClaimStates, EligibilityCache};
-use super::fit::NodeConstraints;
-use super::labels;
-use super::memory::{LeaderState, PodWriteResult};
-use super::observe::{ClusterInputs, Leadership, PoolInputs, observe};
+use super::label_selector;
+use super::leader_state::{LeaderState, PodWriteResult};
+use super::node_constraints::NodeConstraints;
+use super::observation::{ClusterInputs, Leadership, PoolInputs, observe};
 use super::outcome::PodOutcome;
-use super::place::PlacementFacts;
+use super::placement_facts::PlacementFacts;
 use super::plan::{BurstPlan, plan};
 use super::pod::{BoundPod, GrantRecord, OwnerKind, PodFacts, PodOwner, PodReference, PodStage};
+use super::resource_amounts::ResourceAmounts;
 use super::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
@@ -36,7 +36,7 @@ pub fn pod(name: &str) -> PodFacts {
         },
         labels: [("app".to_owned(), "web".to_owned())].into(),
         owner: Some(PodOwner {
-            kind: OwnerKind::Replaces,
+            kind: OwnerKind::ReplicaController,
             name: "web-1".to_owned(),
             uid: "web-1".to_owned(),
             template: "web-1/".to_owned(),
@@ -74,10 +74,10 @@ impl PodFacts {
     pub fn on(mut self, node: &str) -> Self {
         self.stage = PodStage::Bound(BoundPod {
             node: node.to_owned(),
-            since: Some(at(0)),
+            bound_since: Some(at(0)),
             has_started: true,
             is_running: true,
-            refused: None,
+            azure_refusal: None,
             waiting_for_azure: None,
         });
         self
@@ -89,7 +89,7 @@ impl PodFacts {
         self.grant = Some(GrantRecord {
             pool: pool.to_owned(),
             workload: workload.to_owned(),
-            at: Some(at(second)),
+            granted_at: Some(at(second)),
             is_expired: false,
             refused: None,
         });
@@ -156,9 +156,9 @@ pub fn scale(desired: u64, replicas: u64) -> TargetScale {
 /// A scale that selects the pods with this `app` label.
 pub fn scale_of(app: &str, desired: u64, replicas: u64) -> TargetScale {
     TargetScale {
-        desired,
-        replicas,
-        selector: labels::selector(&format!("app={app}")).expect("a selector"),
+        spec_replicas: desired,
+        status_replicas: replicas,
+        selector: label_selector::parse(&format!("app={app}")).expect("a selector"),
     }
 }
 
@@ -280,13 +280,13 @@ impl PlanScene {
         let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
         let bound: Vec<&PodFacts> = self.bound.iter().collect();
         let placed: Vec<&PodFacts> = self.bound.iter().chain(&self.placed).collect();
-        let (verdicts, namespaces) = (self.verdicts(), namespaces());
+        let (verdicts, namespaces) = (self.eligibility(), namespaces());
         let world = ClusterInputs {
             pools: &pools,
             nodes: &self.nodes,
             waiting: &waiting,
             labelled: &labelled,
-            placed: &placed,
+            on_pool_nodes: &placed,
             scales: &self.scales,
             namespaces: &namespaces,
             claims: &self.claims,
@@ -295,7 +295,7 @@ impl PlanScene {
         let own = PoolInputs {
             placements: &self.placements,
             bound: &bound,
-            verdicts: &verdicts,
+            eligibility: &verdicts,
             leader_state: &self.leader_state,
             is_triggered: self.is_triggered,
             leadership: self.leadership,
@@ -305,7 +305,7 @@ impl PlanScene {
         plan(&self.pool, &observe(&self.pool, &world, &own), now)
     }
 
-    fn verdicts(&self) -> EligibilityCache {
+    fn eligibility(&self) -> EligibilityCache {
         let mut verdicts = EligibilityCache::default();
         for pod in &self.waiting {
             for place in &self.placements {
@@ -344,8 +344,8 @@ impl PlanScene {
 
     /// Carries out `plan`: reserves, grants, stamps and remembers. Granted pods stay without a node.
     pub fn execute(&mut self, plan: &BurstPlan, second: i64) {
-        self.reserve(plan);
-        if plan.must_reserve {
+        self.write_reservations(plan);
+        if plan.must_write_reservations {
             self.leader_state.record_reservations_written(at(second));
         }
         for decision in plan.grants() {
@@ -364,23 +364,23 @@ impl PlanScene {
             pod.id.resource_version.push('1');
             self.labelled.push(pod);
         }
-        for stamp in &plan.stamps {
+        for stamp in &plan.refused_since_stamps {
             let mut waiting = self.waiting.iter_mut();
             if let Some(pod) = waiting.find(|pod| pod.id.uid == stamp.pod.uid) {
                 pod.refused_since = Some(stamp.since);
             }
         }
-        self.remember(plan, second);
+        self.record(plan, second);
     }
 
     /// Writes the plan's reservations to the pool's status.
-    pub fn reserve(&mut self, plan: &BurstPlan) {
+    pub fn write_reservations(&mut self, plan: &BurstPlan) {
         let status = self.pool.status.get_or_insert_default();
         status.reservations.clone_from(&plan.reservations);
     }
 
     /// Lets memory keep what the plan contains.
-    pub fn remember(&mut self, plan: &BurstPlan, second: i64) {
+    pub fn record(&mut self, plan: &BurstPlan, second: i64) {
         let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
         self.leader_state.record_plan(plan, &waiting, at(second));
     }

@@ -55,11 +55,11 @@ pub fn refused_at(told: Timestamp, before: PriorRefusal, now: Timestamp) -> Time
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldStart {
     /// Since when the pod has been refused, by the operator's monotonic clock.
-    pub at: Timestamp,
+    pub refused_since: Timestamp,
     /// Whether only this process knows the time, so that it must be written to the pod.
-    pub must_be_stamped: bool,
+    pub must_annotate: bool,
     /// When the operator first saw the pod nominated (preemption on a node). `None` if it is not nominated now.
-    pub nominated: Option<Timestamp>,
+    pub nominated_since: Option<Timestamp>,
 }
 
 /// The start of the hold of `pod`. If the pod has a stamp, it is `remembered`, or else the stamp. Without a
@@ -76,28 +76,28 @@ pub fn start(
     ahead: SignedDuration,
     now: Timestamp,
 ) -> HoldStart {
-    let nominated = remembered.and_then(|start| start.nominated);
+    let nominated = remembered.and_then(|start| start.nominated_since);
     let known = |at: Timestamp, must_be_stamped| HoldStart {
-        at: at.min(now),
-        must_be_stamped,
-        nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
+        refused_since: at.min(now),
+        must_annotate: must_be_stamped,
+        nominated_since: pod.is_nominated.then(|| nominated.unwrap_or(now)),
     };
     if let Some(stamped) = pod.refused_since {
         // The remembered time is by the operator's own clock, so it does not move when another clock is
         // changed.
-        let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.at);
+        let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.refused_since);
         return known(at, false);
     }
     if let (true, Some(seen)) = (pod.is_first_generation, seen) {
         return known(seen, false);
     }
-    known(remembered.map_or(now, |start| start.at), true)
+    known(remembered.map_or(now, |start| start.refused_since), true)
 }
 
 /// When a pod that has been refused since `start` may be granted: `after` later, or at the end of a nomination.
 pub fn end(start: HoldStart, after: Duration) -> Timestamp {
-    let refused = later(start.at, after);
-    let nominated = start.nominated.map(|at| later(at, NOMINATION_HOLD));
+    let refused = later(start.refused_since, after);
+    let nominated = start.nominated_since.map(|at| later(at, NOMINATION_HOLD));
     nominated.map_or(refused, |nominated| refused.max(nominated))
 }
 
@@ -118,13 +118,13 @@ mod tests {
 
     fn started(pod: &PodFacts, transition: i64, remembered: Option<i64>) -> (i64, bool) {
         let remembered = remembered.map(|second| HoldStart {
-            at: at(second),
-            must_be_stamped: false,
-            nominated: None,
+            refused_since: at(second),
+            must_annotate: false,
+            nominated_since: None,
         });
         let zero = SignedDuration::ZERO;
         let start = start(pod, Some(at(transition)), remembered, zero, at(100));
-        (start.at.as_second(), start.must_be_stamped)
+        (start.refused_since.as_second(), start.must_annotate)
     }
 
     #[test]
@@ -173,12 +173,12 @@ mod tests {
         let ahead = SignedDuration::from_secs(90);
         let start = |remembered| start(&stamped, None, remembered, ahead, at(100));
         let first = start(None);
-        assert_eq!(first.at, at(60));
+        assert_eq!(first.refused_since, at(60));
         let before = HoldStart {
-            at: at(70),
+            refused_since: at(70),
             ..first
         };
-        assert_eq!(start(Some(before)).at, at(70));
+        assert_eq!(start(Some(before)).refused_since, at(70));
     }
 
     #[test]

@@ -8,18 +8,18 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::observe::{LimitedBy, ObservedPool, ObservedWorkload};
+use super::observation::{LimitedBy, ObservedPool, ObservedWorkload};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
 
 /// The limits of a pool and its workloads, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotLimits {
     /// The pool's maximum.
-    pub pool: u64,
+    pub pool_max: u64,
     /// The slots in use.
     pub held: u64,
     /// Whether the maximum is a percentage and the scale of at least one target is unknown.
-    pub is_unsure: bool,
+    pub is_provisional: bool,
     /// The workloads, in the order of the pool's spec.
     pub workloads: Vec<WorkloadSlots>,
 }
@@ -29,24 +29,28 @@ pub struct SlotLimits {
 pub struct WorkloadSlots {
     /// The workload's own maximum. `None` if only the pool's applies; `Err` with the reason if it is a
     /// percentage and the scale is unknown.
-    pub own: Option<Result<u64, String>>,
+    pub max_slots: Option<Result<u64, String>>,
     /// The slots in use.
     pub held: u64,
     /// How long its pods are held after the scheduler refused them. Shorter while a trigger is active.
-    pub after: Duration,
+    pub hold_duration: Duration,
 }
 
 impl SlotLimits {
     /// Computes the limits. `reserved` are the reservations that count.
-    pub fn of(spec: &BurstPoolSpec, seen: &ObservedPool<'_>, reserved: &[&Reservation]) -> Self {
+    pub fn from_observed(
+        spec: &BurstPoolSpec,
+        seen: &ObservedPool<'_>,
+        reserved: &[&Reservation],
+    ) -> Self {
         let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
-        let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.desired));
+        let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.spec_replicas));
         let is_triggered = seen.is_triggered;
         let mut limits = Self {
-            pool: spec.spill.max_replicas.of(desired),
+            pool_max: spec.spill.max_replicas.resolve(desired),
             held: 0,
-            is_unsure: matches!(spec.spill.max_replicas, MaxReplicas::Percent(_))
-                && seen.workloads.iter().any(is_unread),
+            is_provisional: matches!(spec.spill.max_replicas, MaxReplicas::Percent(_))
+                && seen.workloads.iter().any(is_scale_unknown),
             workloads: seen
                 .workloads
                 .iter()
@@ -59,18 +63,18 @@ impl SlotLimits {
                         let triggered = spec.spill.after_when_triggered.map(Duration::from);
                         after = after.min(triggered.unwrap_or_default());
                     }
-                    let desired = match (seen.scale, &seen.error) {
-                        (Some(scale), _) => Ok(scale.desired),
+                    let desired = match (seen.scale, &seen.selection_error) {
+                        (Some(scale), _) => Ok(scale.spec_replicas),
                         (None, Some(why)) => Err(why.clone()),
                         (None, None) => Err("it has no scale".to_owned()),
                     };
                     WorkloadSlots {
-                        own: max.map(|max| match max {
-                            MaxReplicas::Count(_) => Ok(max.of(0)),
-                            MaxReplicas::Percent(_) => desired.map(|desired| max.of(desired)),
+                        max_slots: max.map(|max| match max {
+                            MaxReplicas::Count(_) => Ok(max.resolve(0)),
+                            MaxReplicas::Percent(_) => desired.map(|desired| max.resolve(desired)),
                         }),
                         held: 0,
-                        after,
+                        hold_duration: after,
                     }
                 })
                 .collect(),
@@ -90,18 +94,18 @@ impl SlotLimits {
         }
         let reserved: HashSet<&str> = reserved.iter().map(|entry| entry.uid.as_str()).collect();
         let all = seen.reservations.iter();
-        for one in all.filter(|one| reserved.contains(one.entry.uid.as_str())) {
-            match one.workload {
+        for one in all.filter(|one| reserved.contains(one.reservation.uid.as_str())) {
+            match one.limited_by {
                 LimitedBy::Workload(workload) => limits.take_slot(Some(workload)),
                 LimitedBy::NoWorkload => limits.take_slot(None),
-                LimitedBy::Unknown => limits.take_for_all(),
+                LimitedBy::Unknown => limits.take_from_all(),
             }
         }
         limits
     }
 
     /// Counts a slot for a pod whose workload is unknown: against the pool and every workload.
-    fn take_for_all(&mut self) {
+    fn take_from_all(&mut self) {
         self.held += 1;
         for workload in &mut self.workloads {
             workload.held += 1;
@@ -118,19 +122,19 @@ impl SlotLimits {
 
     /// Whether the pool has no free slot.
     pub fn is_full(&self) -> bool {
-        self.held >= self.pool
+        self.held >= self.pool_max
     }
 }
 
 /// Whether the workload has a target whose scale is unknown.
-fn is_unread(workload: &ObservedWorkload<'_>) -> bool {
+fn is_scale_unknown(workload: &ObservedWorkload<'_>) -> bool {
     workload.spec.target.is_some() && workload.scale.is_none()
 }
 
 impl WorkloadSlots {
     /// Whether the workload's own maximum leaves no free slot. An unknown maximum leaves none.
     pub fn is_full(&self) -> bool {
-        match &self.own {
+        match &self.max_slots {
             None => false,
             Some(Ok(limit)) => self.held >= *limit,
             Some(Err(_)) => true,

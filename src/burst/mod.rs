@@ -29,46 +29,46 @@
 //! | [`outcome`], [`reasons`], `tally` | messages and counts |
 //! | [`memory`] | what the leader keeps between plans |
 
-mod ahead;
-pub mod amounts;
-pub mod assign;
-pub mod backend;
+mod admission;
+pub mod assignment;
+pub mod capacity;
+mod counts;
 pub mod eligibility;
 pub mod expiry;
 pub mod fairness;
-pub mod fit;
 pub mod hold;
 pub mod jobs;
-pub mod labels;
+pub mod label_selector;
+pub mod leader_state;
 pub mod limits;
-pub mod memory;
-pub mod observe;
+pub mod never_started;
+pub mod node_constraints;
+pub mod observation;
 pub mod outcome;
-pub mod place;
+pub mod placement_facts;
+pub mod placement_health;
 pub mod plan;
 pub mod pod;
+mod pre_reservation;
 pub mod rate;
 pub mod reasons;
-pub mod rescue;
-pub mod reserve;
-pub mod room;
-mod share;
-mod sort;
-mod tally;
+pub mod reservations;
+pub mod resource_amounts;
 pub mod topology;
+mod triage;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use assign::{NamespaceLabels, TargetScale, TargetScales};
-pub use backend::{PlacementAvailability, PlacementHealth};
-pub use eligibility::{ClaimState, ClaimStates, EligibilityCache, MountReadiness, mounts};
-pub use memory::{LeaderState, PodWriteResult};
-pub use observe::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
+pub use assignment::{NamespaceLabels, TargetScale, TargetScales};
+pub use eligibility::{ClaimState, ClaimStates, EligibilityCache, MountReadiness, mount_readiness};
+pub use leader_state::{LeaderState, PodWriteResult};
+pub use observation::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
 pub use outcome::{BlockedBy, PodOutcome};
-pub use place::PlacementFacts;
+pub use placement_facts::PlacementFacts;
+pub use placement_health::{PlacementAvailability, PlacementHealth};
 pub use plan::{BurstPlan, PodDecision, plan};
 pub use pod::{PodFacts, PodReference};
 pub use reasons::ReasonCounts;

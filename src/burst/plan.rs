@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::ahead;
-use super::backend::PlacementAvailability;
+use super::admission::{SlotAdmission, admit, next_window_start};
+use super::capacity::FreeCapacity;
+use super::counts;
 use super::expiry::{self, GrantExpiry};
 use super::hold::{self, HoldStart, later};
+use super::leader_state::{PatchOutcome, PodWrite};
 use super::limits::SlotLimits;
-use super::memory::{PatchOutcome, PodWrite};
-use super::observe::{Leadership, ObservedPool};
+use super::never_started::{self, NeverStarted};
+use super::observation::{Leadership, ObservedPool};
 use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use super::placement_health::PlacementAvailability;
 use super::pod::PodReference;
+use super::pre_reservation;
 use super::rate;
-use super::rescue::{self, NeverStarted};
-use super::reserve::{self, ReservationWrite};
-use super::room::FreeCapacity;
-use super::share::{SlotAdmission, admit, next_window_start};
-use super::sort::{TriagedPod, triage};
-use super::tally;
+use super::reservations::{self, ReservationWrite};
+use super::triage::{TriagedPod, triage};
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
 
 /// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are
@@ -41,7 +41,7 @@ pub struct BurstPlan {
     /// The new `status.reservations`. It must be written before the grants that are not yet reserved are sent.
     pub reservations: Vec<Reservation>,
     /// Whether `reservations` differs from `status.reservations` and must be written now.
-    pub must_reserve: bool,
+    pub must_write_reservations: bool,
     /// Reserved pods that the plan cannot grant now. The operator changes each pod, which frees its
     /// reservation: a grant for the old version of the pod can no longer succeed.
     pub releases: Vec<PodReference>,
@@ -51,7 +51,7 @@ pub struct BurstPlan {
     /// The decision for each pending pod.
     pub decisions: Vec<PodDecision>,
     /// Refused-since times to write to pods as an annotation.
-    pub stamps: Vec<RefusedSinceStamp>,
+    pub refused_since_stamps: Vec<RefusedSinceStamp>,
     /// Actions for pods that never started.
     pub never_started: Vec<NeverStarted>,
     /// Grants that expire now.
@@ -79,7 +79,7 @@ pub struct BurstPlan {
     /// Whether the pool has a load peak.
     pub peak: PeakState,
     /// If a limit holds back pods that would otherwise be granted: the message that names the limit.
-    pub limited: Option<String>,
+    pub limit_message: Option<String>,
     /// After how long to plan again even if nothing changes.
     pub replan_after: Option<Duration>,
 }
@@ -120,7 +120,7 @@ pub struct PodDecision {
     /// Whether the pod holds a reservation, or needs one.
     pub slot: SlotState,
     /// The start of the hold, by the operator's monotonic clock. `None` for pods that cannot burst.
-    pub start: Option<HoldStart>,
+    pub hold_start: Option<HoldStart>,
 }
 
 /// Whether a pod holds a reservation that is to be granted now or when its hold ends.
@@ -153,49 +153,53 @@ impl BurstPlan {
     }
 
     /// The hold starts of the pods, by UID, for memory to keep.
-    pub(super) fn starts(&self) -> impl Iterator<Item = (&str, &HoldStart)> {
+    pub(super) fn hold_starts(&self) -> impl Iterator<Item = (&str, &HoldStart)> {
         let all = self.decisions.iter();
-        all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.start.as_ref()?)))
+        all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.hold_start.as_ref()?)))
     }
 }
 
 /// Plans for one pool. `now` is the time by the operator's monotonic clock.
 pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
     let spec = &pool.spec;
-    let standing = reserve::open_reservations(seen);
-    let mut limits = SlotLimits::of(spec, seen, &standing.entries);
+    let standing = reservations::open_reservations(seen);
+    let mut limits = SlotLimits::from_observed(spec, seen, &standing.entries);
     let mut room = FreeCapacity::of(seen, now);
-    let left = rate::allowance(grants(seen, &standing.entries, now), &spec.spill.rate, now);
+    let left = rate::allowance(
+        grant_times(seen, &standing.entries, now),
+        &spec.spill.rate,
+        now,
+    );
     let reserved = standing.entries.iter().map(|one| (one.uid.as_str(), *one));
     let reserved: HashMap<&str, &Reservation> = reserved.collect();
     let mut cases = triage(seen, &limits, &reserved, now);
     let mut shares = SlotAdmission {
         limits: &mut limits,
         rate: left,
-        room: &mut room,
+        capacity: &mut room,
         now,
     };
     admit(&mut cases, seen, &mut shares);
-    ahead::reserve(&mut cases, seen, &mut shares);
+    pre_reservation::pre_reserve(&mut cases, seen, &mut shares);
 
     let is_dry_run = spec.mode == Mode::DryRun;
-    let stamps = stamps(&cases, seen, now);
+    let stamps = refused_since_stamps(&cases, seen, now);
     let decisions = decisions(cases, seen, is_dry_run);
-    let reserving = ReservationWrite::of(&standing.entries, &decisions, seen, now);
-    let (releases, next_release) = reserve::releases(seen, &decisions, now);
-    let mut due = rescue::find_due(seen, now);
+    let reserving = ReservationWrite::new(&standing.entries, &decisions, seen, now);
+    let (releases, next_release) = reservations::releases(seen, &decisions, now);
+    let mut due = never_started::find_due(seen, now);
     let faults = due
         .rescues
         .iter()
         .filter(|rescue| rescue.template_fault.is_some());
     let faults = faults.cloned().collect();
     due.rescues
-        .retain(|rescue| !is_paused(seen, PodWrite::Delete, &rescue.pod, now));
+        .retain(|rescue| !is_backing_off(seen, PodWrite::Delete, &rescue.pod, now));
     let mut stuck = expiry::stuck(seen, now);
     if seen.leadership != Leadership::Leading || is_dry_run {
         stuck.expiries.clear();
     }
-    let tally = tally::of(seen, &decisions, &limits, is_dry_run);
+    let tally = counts::count_pods(seen, &decisions, &limits, is_dry_run);
     // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
     let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
     let cooldown = seen.leader_state.last_peak();
@@ -204,25 +208,25 @@ pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstP
     let times = decisions
         .iter()
         .filter_map(|decision| recheck_at(&decision.outcome, now))
-        .chain(doors.values().filter_map(reopens))
+        .chain(doors.values().filter_map(reopens_at))
         .chain(due.next)
-        .chain(room.next_probe(now))
-        .chain(seen.leader_state.next_rejected())
+        .chain(room.next_probe_at(now))
+        .chain(seen.leader_state.template_retry_times())
         .chain(next_release)
         .chain(stuck.next)
-        .chain(reserving.next)
+        .chain(reserving.next_write_at)
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unwatched.is_empty()).then(|| later(now, RECHECK_DELAY)));
     BurstPlan {
-        replan_after: until_first(times, now),
+        replan_after: duration_until_first(times, now),
         is_dry_run,
         precondition: precondition_for(seen.leadership),
-        must_reserve: reserving.must_write,
+        must_write_reservations: reserving.must_write,
         reservations: reserving.reservations,
         releases,
         unwatched_reservations: standing.unwatched.into_iter().cloned().collect(),
         decisions,
-        stamps,
+        refused_since_stamps: stamps,
         never_started: due.rescues,
         faults,
         waiting: due.waiting,
@@ -234,8 +238,8 @@ pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstP
         availability: doors,
         counts: tally.counts,
         workloads: tally.workloads,
-        peak: peak(is_busy, cooldown, now),
-        limited: tally.limited,
+        peak: peak_state(is_busy, cooldown, now),
+        limit_message: tally.limit_message,
     }
 }
 
@@ -245,7 +249,10 @@ fn unmarked(seen: &ObservedPool<'_>) -> Vec<String> {
     unmarked.map(|pod| pod.id.uid.clone()).collect()
 }
 
-fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
+fn duration_until_first(
+    times: impl Iterator<Item = Timestamp>,
+    now: Timestamp,
+) -> Option<Duration> {
     let first = times.filter(|time| *time > now).min()?;
     Some(Duration::try_from(first.duration_since(now)).unwrap_or(RECHECK_DELAY))
 }
@@ -258,7 +265,7 @@ fn precondition_for(standing: Leadership) -> Precondition {
     }
 }
 
-fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState {
+fn peak_state(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState {
     match cooldown {
         _ if is_busy => PeakState::Active,
         Some(until) if now < until => PeakState::Cooldown,
@@ -267,14 +274,14 @@ fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState
 }
 
 /// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
-fn grants(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
+fn grant_times(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for pod in seen.granted.iter().map(|granted| granted.pod) {
         if let Some(at) = seen.granted_at(pod) {
             times.insert(&pod.id.uid, at);
         }
     }
-    times.extend(seen.leader_state.grants(now));
+    times.extend(seen.leader_state.grant_times(now));
     // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
     for entry in kept {
         times.insert(&entry.uid, now);
@@ -283,7 +290,7 @@ fn grants(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec
 }
 
 /// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.
-fn stamps(
+fn refused_since_stamps(
     cases: &[TriagedPod<'_>],
     seen: &ObservedPool<'_>,
     now: Timestamp,
@@ -292,13 +299,13 @@ fn stamps(
         return Vec::new();
     }
     let unknown = cases.iter().filter_map(|case| {
-        let start = case.start.filter(|start| start.must_be_stamped)?;
-        let is_known = seen.leader_state.attempt(&case.pod.id) != PatchOutcome::NotApplied
-            || is_paused(seen, PodWrite::RefusedSince, &case.pod.id, now);
+        let start = case.hold_start.filter(|start| start.must_annotate)?;
+        let is_known = seen.leader_state.patch_outcome(&case.pod.id) != PatchOutcome::NotApplied
+            || is_backing_off(seen, PodWrite::RefusedSince, &case.pod.id, now);
         (!is_known && !matches!(case.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
             RefusedSinceStamp {
                 pod: case.pod.id.clone(),
-                since: hold::by(start.at, seen.ahead),
+                since: hold::by(start.refused_since, seen.ahead),
             }
         })
     });
@@ -306,8 +313,13 @@ fn stamps(
 }
 
 /// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
-fn is_paused(seen: &ObservedPool<'_>, write: PodWrite, pod: &PodReference, now: Timestamp) -> bool {
-    let until = seen.leader_state.pause(write, &pod.uid);
+fn is_backing_off(
+    seen: &ObservedPool<'_>,
+    write: PodWrite,
+    pod: &PodReference,
+    now: Timestamp,
+) -> bool {
+    let until = seen.leader_state.write_retry_at(write, &pod.uid);
     until.is_some_and(|until| now < until)
 }
 
@@ -316,7 +328,7 @@ fn decisions(
     seen: &ObservedPool<'_>,
     is_dry_run: bool,
 ) -> Vec<PodDecision> {
-    let entries = seen.reservations.iter().map(|one| one.entry);
+    let entries = seen.reservations.iter().map(|one| one.reservation);
     let entries: HashMap<&str, &Reservation> =
         entries.map(|entry| (entry.uid.as_str(), entry)).collect();
     let all = cases.into_iter().map(|case| {
@@ -329,7 +341,7 @@ fn decisions(
                 .outcome
                 .unwrap_or(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
             slot: SlotState::None,
-            start: case.start,
+            hold_start: case.hold_start,
         };
         if is_granted || case.is_pre_reserved {
             let entry = entries.get(case.pod.id.uid.as_str());
@@ -349,7 +361,7 @@ fn decisions(
 /// When the outcome of a pod can change even if no object changes.
 fn recheck_at(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
-        PodOutcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
+        PodOutcome::Hold { until, why } => Some(pre_reservation::next_check(*until, why, now)),
         PodOutcome::Blocked(BlockedBy::RateLimit(next)) => *next,
         PodOutcome::Blocked(BlockedBy::Capacity(_)) => Some(next_window_start(now)),
         PodOutcome::Blocked(BlockedBy::NotLeading) | PodOutcome::InFlight => {
@@ -359,7 +371,7 @@ fn recheck_at(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
     }
 }
 
-fn reopens(door: &PlacementAvailability) -> Option<Timestamp> {
+fn reopens_at(door: &PlacementAvailability) -> Option<Timestamp> {
     match door {
         PlacementAvailability::Closed { until, .. } => *until,
         PlacementAvailability::Open | PlacementAvailability::OneProbe => None,
@@ -381,7 +393,7 @@ impl PodDecision {
     /// The limit of the pool or of Azure that blocks the pod, if there is one. Not counted as a limit:
     /// leadership; the rate, which lets each pod pass within seconds; a volume claim, which the cluster binds;
     /// and topology, which depends on other pods.
-    pub(super) fn limit(&self) -> Option<&BlockedBy> {
+    pub(super) fn limit_reached(&self) -> Option<&BlockedBy> {
         match &self.outcome {
             PodOutcome::Blocked(
                 BlockedBy::NotLeading

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, Taint};
 
-use super::amounts::{self, ResourceAmounts};
-use super::fit::NodeConstraints;
+use super::node_constraints::NodeConstraints;
+use super::resource_amounts::{self, ResourceAmounts};
 use super::topology::TopologyRules;
 use crate::aci::failure::FailureClass;
 use crate::api::names::{
@@ -93,7 +93,7 @@ pub struct PodOwner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerKind {
     /// A `ReplicaSet` or `StatefulSet`: replaces the pod, and counts no failure.
-    Replaces,
+    ReplicaController,
     /// A Job: counts a failure unless its pod failure policy ignores disruptions, and replaces the pod within
     /// its limits.
     Job,
@@ -123,13 +123,13 @@ pub struct BoundPod {
     /// The node's name.
     pub node: String,
     /// Since when, by the transition time of `PodScheduled`.
-    pub since: Option<Timestamp>,
+    pub bound_since: Option<Timestamp>,
     /// Whether any of its containers has ever started.
     pub has_started: bool,
     /// Whether its phase is `Running`.
     pub is_running: bool,
     /// Azure's message, if Azure refuses the pod permanently.
-    pub refused: Option<String>,
+    pub azure_refusal: Option<String>,
     /// If it waits for Azure: the kind of failure and Azure's message.
     pub waiting_for_azure: Option<(FailureClass, String)>,
 }
@@ -142,7 +142,7 @@ pub struct GrantRecord {
     /// The workload that it was granted for.
     pub workload: String,
     /// When, by the API server's clock. `None` if the annotation is missing or invalid.
-    pub at: Option<Timestamp>,
+    pub granted_at: Option<Timestamp>,
     /// Whether it has expired. A pending pod with an expired grant holds no slot.
     pub is_expired: bool,
     /// The scheduler's message, if it has provably refused the pod since it was granted.
@@ -152,18 +152,20 @@ pub struct GrantRecord {
 impl PodFacts {
     /// Extracts the facts from `pod`. `None` if fields are missing that the API server sets when it creates a
     /// pod.
-    pub fn of(pod: &Pod) -> Option<Self> {
+    pub fn from_pod(pod: &Pod) -> Option<Self> {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref()?;
-        let demands = NodeConstraints::of(spec);
+        let demands = NodeConstraints::from_pod_spec(spec);
         let annotations = meta.annotations.as_ref();
         let note = |key: &str| annotations.and_then(|all| all.get(key));
         let labels = meta.labels.clone().unwrap_or_default();
         let marks = labels
             .get(POOL_LABEL)
             .filter(|pool| demands.tolerates(&provider_taint(pool)));
-        let is_own = note(GRANTED_UID_ANNOTATION)
-            .map_or_else(|| is_by_a_leader(pod), |uid| Some(uid) == meta.uid.as_ref());
+        let is_own = note(GRANTED_UID_ANNOTATION).map_or_else(
+            || is_label_set_by_leader(pod),
+            |uid| Some(uid) == meta.uid.as_ref(),
+        );
         Some(Self {
             id: PodReference {
                 namespace: meta.namespace.clone()?,
@@ -191,7 +193,7 @@ impl PodFacts {
                 GrantRecord {
                     pool: pool.clone(),
                     workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
-                    at,
+                    granted_at: at,
                     // A mark that is older than the grant is another grant's: of another pool, or copied with the
                     // template.
                     is_expired: at.is_some_and(|at| expired.is_some_and(|expired| at <= expired)),
@@ -200,8 +202,11 @@ impl PodFacts {
             }),
             foreign_grant: marks.filter(|_| !is_own).cloned(),
             refused_since: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
-            requests: amounts::requested(spec),
-            group_requests: amounts::group_requests(spec, amounts::requested(spec)),
+            requests: resource_amounts::pod_requests(spec),
+            group_requests: resource_amounts::group_requests(
+                spec,
+                resource_amounts::pod_requests(spec),
+            ),
             claims: claims(spec),
             rules: TopologyRules::of(spec, &labels).map(Box::new),
             node_constraints: demands,
@@ -222,7 +227,9 @@ impl PodFacts {
     pub fn has_group(&self) -> bool {
         let is_daemon =
             (self.owner.as_ref()).is_some_and(|owner| owner.kind == OwnerKind::DaemonSet);
-        let is_refused = self.bound().is_some_and(|bound| bound.refused.is_some());
+        let is_refused = self
+            .bound()
+            .is_some_and(|bound| bound.azure_refusal.is_some());
         !is_daemon && !is_refused
     }
 
@@ -247,7 +254,7 @@ impl PodFacts {
     }
 
     /// Whether a grant can no longer make it need a slot: it is finished, or bound to a node without a grant.
-    pub fn is_past_granting(&self) -> bool {
+    pub fn is_done_without_grant(&self) -> bool {
         match self.stage {
             PodStage::Finished => true,
             PodStage::Bound(_) => self.grant.is_none(),
@@ -259,7 +266,7 @@ impl PodFacts {
 /// Whether a leader of burstpool wrote the pool's label. Versions of burstpool that did not write the pod's UID
 /// are recognized by this. The API server tracks field managers: when a pod is created, all of its fields
 /// belong to the client that creates it, even if a copied manifest contains other managed fields.
-fn is_by_a_leader(pod: &Pod) -> bool {
+fn is_label_set_by_leader(pod: &Pod) -> bool {
     let label = format!("f:{POOL_LABEL}");
     let mut entries = pod.metadata.managed_fields.iter().flatten();
     entries.any(|entry| {
@@ -297,7 +304,7 @@ fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<PodOwner> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true))?;
     let kind = match owner.kind.as_str() {
-        "ReplicaSet" | "StatefulSet" => OwnerKind::Replaces,
+        "ReplicaSet" | "StatefulSet" => OwnerKind::ReplicaController,
         "DaemonSet" => OwnerKind::DaemonSet,
         "Job" if owner.api_version == "batch/v1" => OwnerKind::Job,
         _ => OwnerKind::Other,
@@ -328,7 +335,7 @@ fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
     let since = |condition: &PodCondition| condition.last_transition_time.as_ref().map(|at| at.0);
     let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else {
         return match scheduled {
-            Some(refused) if is_refusal(refused) => PodStage::Unschedulable(since(refused)),
+            Some(refused) if is_unschedulable(refused) => PodStage::Unschedulable(since(refused)),
             _ => PodStage::Undecided,
         };
     };
@@ -339,10 +346,10 @@ fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
         .collect();
     PodStage::Bound(BoundPod {
         node,
-        since: scheduled.and_then(since),
+        bound_since: scheduled.and_then(since),
         has_started: containers.iter().any(|status| has_started(status)),
         is_running: phase == Some("Running"),
-        refused: containers.iter().find_map(|status| refused(status)),
+        azure_refusal: containers.iter().find_map(|status| azure_refusal(status)),
         waiting_for_azure: containers
             .iter()
             .find_map(|status| waiting_for_azure(status)),
@@ -359,7 +366,7 @@ fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
 fn refusal(pod: &Pod, pool: &str, granted: Timestamp) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
-    let refused = conditions.find(|one| one.type_ == "PodScheduled" && is_refusal(one))?;
+    let refused = conditions.find(|one| one.type_ == "PodScheduled" && is_unschedulable(one))?;
     let message = refused.message.clone().unwrap_or_default();
     // In whole seconds, the resolution of the API server's time.
     let since = refusal_written(pod)?.as_second() - granted.as_second();
@@ -387,7 +394,7 @@ pub fn refusal_written(pod: &Pod) -> Option<Timestamp> {
     written.max()
 }
 
-fn is_refusal(condition: &PodCondition) -> bool {
+fn is_unschedulable(condition: &PodCondition) -> bool {
     condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
 }
 
@@ -412,7 +419,7 @@ fn waiting_for_azure(status: &ContainerStatus) -> Option<(FailureClass, String)>
 }
 
 /// The message of a pod on ACI that Azure refuses permanently.
-fn refused(status: &ContainerStatus) -> Option<String> {
+fn azure_refusal(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     (waiting.reason.as_deref() == Some(FailureClass::Permanent.reason()))
         .then(|| waiting.message.clone().unwrap_or_default())
@@ -437,7 +444,7 @@ mod tests {
             pod.pointer_mut(parent).expect("it is there")[field] = value.clone();
         }
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        PodFacts::of(&pod).expect("a pod that was created")
+        PodFacts::from_pod(&pod).expect("a pod that was created")
     }
 
     fn scheduled(status: &str, reason: &str) -> Value {
@@ -482,7 +489,7 @@ mod tests {
             (grant.pool.as_str(), grant.workload.as_str()),
             ("shop", "web")
         );
-        assert!(grant.at.is_some() && !granted.is_past_granting());
+        assert!(grant.granted_at.is_some() && !granted.is_done_without_grant());
     }
 
     /// The refusal of a pod that was granted at 00:01:00.5, which changed its generation to `generations.0`. Its
@@ -638,10 +645,10 @@ mod tests {
         };
         let refused = of(waiting("CreateContainerError"));
         assert_eq!(
-            (refused.has_started, refused.refused.as_deref()),
+            (refused.has_started, refused.azure_refusal.as_deref()),
             (false, Some("no such sku"))
         );
-        assert_eq!(of(waiting("ErrImagePull")).refused, None);
+        assert_eq!(of(waiting("ErrImagePull")).azure_refusal, None);
         assert_eq!(of(waiting("ErrImagePull")).waiting_for_azure, None);
         let held = Some((FailureClass::Quota, "no such sku".to_owned()));
         assert_eq!(of(waiting("QuotaExceeded")).waiting_for_azure, held);
@@ -667,7 +674,7 @@ mod tests {
             owner("StatefulSet", json!({"controller-revision-hash": "r2"})).expect("an owner");
         assert_eq!(
             (set.kind, set.template.as_str()),
-            (OwnerKind::Replaces, "o/r2")
+            (OwnerKind::ReplicaController, "o/r2")
         );
         assert_eq!(
             owner("Job", json!({})).map(|owner| (owner.kind, owner.name, owner.uid)),

@@ -16,9 +16,9 @@ use crate::api::Rate;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateAllowance {
     /// How many pods may be granted now.
-    pub now: usize,
+    pub available: usize,
     /// When the next grant is allowed after those of now.
-    pub next: Option<Timestamp>,
+    pub next_at: Option<Timestamp>,
 }
 
 /// What `rate` allows after these grants. Grants later than `now`, which another clock wrote, count as of now.
@@ -35,8 +35,8 @@ pub fn allowance(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> Rat
     let over = grants.len().saturating_sub(pods);
     let first = grants.get(over).copied().unwrap_or(now);
     RateAllowance {
-        now: left,
-        next: Some(later(first, per)),
+        available: left,
+        next_at: Some(later(first, per)),
     }
 }
 
@@ -52,7 +52,7 @@ mod tests {
         };
         let grants = grants.iter().copied().map(at).collect();
         let left = allowance(grants, &rate, at(now));
-        (left.now, left.next.expect("a time").as_second())
+        (left.available, left.next_at.expect("a time").as_second())
     }
 
     #[test]

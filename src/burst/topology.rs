@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::assign::NamespaceLabels;
-use super::observe::ObservedPool;
-use super::place::PlacementFacts;
+use super::assignment::NamespaceLabels;
+use super::observation::ObservedPool;
+use super::placement_facts::PlacementFacts;
 use super::pod::{PodFacts, PodReference, provider_taint};
 use crate::aci::translate::Unsupported;
 use rules::{AffinityTerm, SpreadConstraint};

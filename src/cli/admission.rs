@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A node that the policies never let the operator register: its name does not begin with `burst-`.
-const NODE: &str = "burstpool-admission-check";
+const PROBE_NODE: &str = "burstpool-admission-check";
 /// The message with which the policy `burstpool-own-nodes` rejects the node.
 const POLICY_MESSAGE: &str = "burstpool may register, change and delete only its own nodes";
 /// The pause after an attempt that was admitted: policies take effect some seconds after they are applied.
@@ -53,7 +53,7 @@ impl AdmissionWarnings {
     pub async fn run(&self, client: &Client, cancel: &CancellationToken) {
         let (nodes, mut admitted) = (Api::all(client.clone()), 0_u32);
         loop {
-            let tried = attempt(&nodes).await;
+            let tried = probe(&nodes).await;
             admitted = match &tried {
                 ProbeResult::Admitted => admitted.saturating_add(1),
                 ProbeResult::Refused => 0,
@@ -93,14 +93,14 @@ impl AdmissionWarnings {
 }
 
 /// Attempts to register a node that is not a virtual node.
-async fn attempt(nodes: &Api<Node>) -> ProbeResult {
+async fn probe(nodes: &Api<Node>) -> ProbeResult {
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
     let node = Node {
         metadata: ObjectMeta {
-            name: Some(NODE.to_owned()),
+            name: Some(PROBE_NODE.to_owned()),
             ..ObjectMeta::default()
         },
         ..Node::default()

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::Args;
 use kube::Client;
 
-use super::run::kubernetes;
-use crate::controller::spill::{self, ExplainQuery};
+use super::run::kube_config;
+use crate::controller::grants::{self, ExplainQuery};
 
 /// Explain why a pod spills, waits or is refused
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub struct ExplainArguments {
 
 /// The explanation as text.
 pub async fn explain(arguments: ExplainArguments) -> anyhow::Result<String> {
-    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
+    let config = kube_config(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .unwrap_or_else(|| config.default_namespace.clone());
@@ -51,5 +51,5 @@ pub async fn explain(arguments: ExplainArguments) -> anyhow::Result<String> {
         pod: arguments.pod.map(|name| (namespace, name)),
         identities: arguments.pod_identity_namespaces.into_iter().collect(),
     };
-    Box::pin(spill::explain(&client, &question)).await
+    Box::pin(grants::explain(&client, &question)).await
 }

@@ -7,7 +7,7 @@ mod admission;
 mod arguments;
 mod dated;
 mod explain;
-mod lead;
+mod leader_election;
 mod renewals;
 mod run;
 
@@ -41,8 +41,8 @@ enum Command {
 /// Parses the process arguments and runs the subcommand that they name.
 pub fn run() -> anyhow::Result<()> {
     let text = match CommandLine::parse().command {
-        Command::Run(arguments) => return operator(*arguments),
-        Command::Explain(arguments) => explained(arguments)?,
+        Command::Run(arguments) => return run_operator(*arguments),
+        Command::Explain(arguments) => run_explain(arguments)?,
         Command::Crds => api::crd_yaml().context("writing the custom resource definition")?,
         Command::Version => format!("burstpool {}\n", env!("CARGO_PKG_VERSION")),
     };
@@ -66,7 +66,7 @@ pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
     }
 }
 
-fn explained(arguments: explain::ExplainArguments) -> anyhow::Result<String> {
+fn run_explain(arguments: explain::ExplainArguments) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -75,7 +75,7 @@ fn explained(arguments: explain::ExplainArguments) -> anyhow::Result<String> {
         .block_on(Box::pin(explain::explain(arguments)))
 }
 
-fn operator(arguments: arguments::RunArguments) -> anyhow::Result<()> {
+fn run_operator(arguments: arguments::RunArguments) -> anyhow::Result<()> {
     telemetry::logs::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

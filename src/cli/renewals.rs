@@ -98,7 +98,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::sync::mpsc;
 
-    use super::super::lead::Standby;
+    use super::super::leader_election::Standby;
     use super::*;
 
     /// A lease that another instance holds; it renewed the lease at a time that is `seconds` from now by this

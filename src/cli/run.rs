@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::admission::AdmissionWarnings;
 use super::arguments::RunArguments;
 use super::dated::connected;
-use super::lead::{lead, leases};
+use super::leader_election::{lead, lease_client};
 use crate::aci::client::{self, ClientSettings, Credential, GroupScope};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
-use crate::controller::spill::ClusterCache;
+use crate::controller::grants::ClusterCache;
 use crate::controller::triggers::{self, TriggerTasks};
 use crate::kubelet_api::{self, NodeRegistry};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
@@ -39,7 +39,7 @@ const NEWEST_MINOR: u32 = 37;
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
+    let config = kube_config(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .clone()
@@ -49,16 +49,17 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let kubelet =
         kubelet.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
     let port = kubelet.local_addr().context("--kubelet-listen")?.port();
-    let leases = leases(&config)?;
+    let leases = lease_client(&config)?;
     let told = telemetry::bind(arguments.metrics_listen).await?;
-    let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
+    let context =
+        Arc::new(controller_context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
     let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
     let admission = AdmissionWarnings::default();
     let told = telemetry::serve(
         told,
         context.metrics.clone(),
-        ready(&context, &admission),
+        readiness_check(&context, &admission),
         cancel.clone(),
     );
     let (client, until) = (context.client.clone(), cancel.clone());
@@ -97,28 +98,28 @@ async fn serve(
     };
     let settings = kubelet_api::KubeletApiSettings {
         listener,
-        source,
+        certificate_source: source,
         client: context.client.clone(),
-        nodes: context.nodes.clone(),
+        nodes: context.served_nodes.clone(),
     };
     let served = kubelet_api::listen(settings, cancel).await;
     served.context("serving the kubelet API")
 }
 
 /// The readiness of this process: the caches that it still waits for, and its warnings.
-fn ready(
+fn readiness_check(
     context: &Arc<controller::ControllerContext>,
     admission: &AdmissionWarnings,
 ) -> telemetry::ReadinessCheck {
-    let (stores, admission) = (context.stores.clone(), admission.clone());
+    let (stores, admission) = (context.cache.clone(), admission.clone());
     Arc::new(move || telemetry::Readiness {
-        missing: stores.missing(),
+        missing: stores.not_synced(),
         warnings: admission.warnings(),
     })
 }
 
 /// The connection settings from a kubeconfig, or from the environment.
-pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) async fn kube_config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     match kubeconfig {
         None => Config::infer()
             .await
@@ -159,13 +160,13 @@ fn kube_proxy(
         account: account.unwrap_or_else(own),
         api_server: ApiServer {
             url: url.trim_end_matches('/').to_owned(),
-            certificate_authority: certificates(config)?,
+            certificate_authority: server_ca_certificates(config)?,
         },
     }))
 }
 
 /// The CA certificates of the API server, in PEM.
-fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
+fn server_ca_certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
     if let Some(path) = &config.root_cert_file {
         return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     }
@@ -175,7 +176,7 @@ fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
     Ok(pem::encode_many_config(&all.collect::<Vec<_>>(), unix).into_bytes())
 }
 
-async fn context(
+async fn controller_context(
     arguments: &RunArguments,
     config: Config,
     port: u16,
@@ -202,13 +203,13 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
-    let azure = azure(arguments)?.with_metrics(metrics.clone());
+    let azure = azure_client(arguments)?.with_metrics(metrics.clone());
     let stores = Arc::new(ClusterCache::by(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = TriggerTasks::new(triggers::TriggerParts {
         client: client.clone(),
         azure: azure.clone(),
-        stores: stores.clone(),
+        cache: stores.clone(),
         metrics: metrics.clone(),
         identity: identity.clone(),
         monitor_hosts: monitor_hosts(arguments),
@@ -220,30 +221,31 @@ async fn context(
         client,
         client_no_retry: connected(impatient, &clock, &metrics)?,
         azure,
-        scope: GroupScope {
+        default_scope: GroupScope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
         },
-        cluster: system.metadata.uid.context("kube-system has no UID")?,
-        address: arguments.node_address.to_string(),
-        port: i32::from(port),
+        cluster_uid: system.metadata.uid.context("kube-system has no UID")?,
+        node_address: arguments.node_address.to_string(),
+        kubelet_port: i32::from(port),
         kubernetes_minor: NEWEST_MINOR.min(minor),
-        sweep_every: LIST_INTERVAL,
+        sweep_interval: LIST_INTERVAL,
         kube_proxy,
-        identities: arguments.pod_identity_namespaces.iter().cloned().collect(),
-        nodes: NodeRegistry::default(),
+        identity_namespaces: arguments.pod_identity_namespaces.iter().cloned().collect(),
+        served_nodes: NodeRegistry::default(),
         rate_limiters: Mutex::new(HashMap::new()),
         quotas: QuotaRegistry::default(),
-        pools: Mutex::new(HashMap::new()),
+        running_pools: Mutex::new(HashMap::new()),
         shutdown: CancellationToken::new(),
         refused_statuses: controller::RefusedStatuses::default(),
         identity,
         lease_namespace,
-        stores,
+        cache: stores,
         triggers,
-        alerts: alerts
-            .map(|(listen, token_file)| triggers::alerts::ReceiverSettings { listen, token_file }),
-        summaries: controller::spill::summaries(),
+        alert_receiver: alerts.map(|(listen, token_file)| {
+            triggers::alert_receiver::ReceiverSettings { listen, token_file }
+        }),
+        plan_summaries: controller::grants::summaries(),
         metrics,
     })
 }
@@ -257,7 +259,7 @@ fn monitor_hosts(arguments: &RunArguments) -> Vec<String> {
     std::iter::once(own).chain(more).collect()
 }
 
-fn azure(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
+fn azure_client(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
     let mut cloud = arguments.cloud.clone();
     if let Some(arm) = &arguments.arm_endpoint {
         if arm.path() != "/" {
@@ -276,10 +278,11 @@ fn azure(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
         cloud: cloud.clone(),
         extra_ca,
     };
-    let http = client::http(&settings).context("reading the certificates of --arm-ca-file")?;
+    let http =
+        client::http_client(&settings).context("reading the certificates of --arm-ca-file")?;
     let credential = match &arguments.arm_token_file {
         Some(path) => Credential::File(path.clone()),
-        None => Credential::of_environment(|name| std::env::var(name).ok(), &cloud, &http)
+        None => Credential::from_environment(|name| std::env::var(name).ok(), &cloud, &http)
             .map_err(|error| anyhow::anyhow!("finding an Azure credential: {error}"))?,
     };
     tracing::info!(%cloud, ?credential, "using Azure");

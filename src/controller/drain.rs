@@ -4,7 +4,7 @@
 //! gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers delete the
 //! container groups of evicted pods.
 
-pub(super) mod pace;
+pub(super) mod backoff;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,35 +15,35 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
-use pace::EvictionRefusal;
+use backoff::EvictionRefusal;
 
-use super::mistake::InvalidSpec;
-use super::{ControllerContext, Error, pool, strays};
+use super::validation::InvalidSpec;
+use super::{ControllerContext, Error, orphans, placements};
 use crate::api::BurstPool;
 use crate::node::call::{self, ObjectTarget};
-use crate::node::observed::WatchedPod;
-use crate::node::record::DiscoveredNode;
-use crate::node::{daemon, object};
+use crate::node::last_placement::DiscoveredNode;
+use crate::node::watched_pod::WatchedPod;
+use crate::node::{daemon_set, node_object};
 
 /// The timeout of an eviction: the API server reads and writes the `PodDisruptionBudget` and the pod.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Drains a whole pool, and removes its nodes when nothing is left on them. Returns what is left.
-pub(super) async fn pool(
+pub(super) async fn drain_pool(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    let found = strays::adopt_orphans(pool, context).await?;
+    let found = orphans::adopt_orphans(pool, context).await?;
     // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
-    let ensured = pool::ensure(pool, &found, context).await;
+    let ensured = placements::ensure(pool, &found, context).await;
     let own = pool.name_any();
-    let kept = pool::placements(&own, context).await;
+    let kept = placements::running_placements(&own, context).await;
     let mut left = match ensured {
         Ok(()) => Vec::new(),
         // Placements that ran before the spec became invalid are drained. Others may still have nodes.
         Err(InvalidSpec(mistake)) => undrainable_nodes(&own, &kept, &mistake, context).await?,
     };
-    left.extend(remove(&own, &kept, context).await?);
+    left.extend(drain_and_remove(&own, &kept, context).await?);
     Ok(left)
 }
 
@@ -55,7 +55,7 @@ async fn undrainable_nodes(
     mistake: &str,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    let nodes = strays::nodes_of(pool, context).await?;
+    let nodes = orphans::list_pool_nodes(pool, context).await?;
     let left = nodes
         .into_iter()
         .filter(|found| !kept.contains(&found.placement));
@@ -66,14 +66,14 @@ async fn undrainable_nodes(
 }
 
 /// Drains placements that the spec does not list now, and removes those that are empty.
-pub(super) async fn placements(
+pub(super) async fn drain_placements(
     pool: &str,
     removed: &[String],
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     let left = removed
         .iter()
-        .map(|name| remove(pool, std::slice::from_ref(name), context));
+        .map(|name| drain_and_remove(pool, std::slice::from_ref(name), context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
 }
@@ -83,24 +83,26 @@ pub(super) async fn placements(
 ///
 /// The scheduler may bind a pod until the node is gone, and such a pod is drained like the others. Therefore
 /// the placements are checked again after the removal, and the pod workers end last.
-pub(super) async fn remove(
+pub(super) async fn drain_and_remove(
     pool: &str,
     names: &[String],
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    pool::drain(pool, names, context).await;
+    placements::start_draining(pool, names, context).await;
     let left = evict_and_list_remaining(pool, names, context).await?;
     if !left.is_empty() {
         return Ok(left);
     }
-    let removed = names.iter().map(|name| unregister(pool, name, context));
+    let removed = names
+        .iter()
+        .map(|name| unregister_node(pool, name, context));
     let left: Vec<String> = join_all(removed).await.into_iter().flatten().collect();
     if !left.is_empty() {
         return Ok(left);
     }
     let left = evict_and_list_remaining(pool, names, context).await?;
     if left.is_empty() {
-        pool::end(pool, names, context).await;
+        placements::end_placements(pool, names, context).await;
     }
     Ok(left)
 }
@@ -112,39 +114,41 @@ async fn evict_and_list_remaining(
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     // In parallel: Azure may take a minute for each placement, and a reconciliation has a deadline.
-    let left = names.iter().map(|name| placement(pool, name, context));
+    let left = names
+        .iter()
+        .map(|name| drain_placement(pool, name, context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
 }
 
-async fn placement(
+async fn drain_placement(
     pool: &str,
     name: &str,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    let node = object::name(pool, name);
-    let pods = pods_on(&node, context).await?;
+    let node = node_object::name(pool, name);
+    let pods = list_pods_on_node(&node, context).await?;
     // The operator must not evict pods from a node that belongs to another owner.
-    if pool::is_requested_again(pool, name, context).await
-        || pool::has_lost_node(pool, name, context).await
+    if placements::is_requested_again(pool, name, context).await
+        || placements::has_lost_node(pool, name, context).await
     {
         return Ok(Vec::new());
     }
-    let left = evict(pool, name, pods.iter().collect(), context).await;
+    let left = evict_pods(pool, name, pods.iter().collect(), context).await;
     if !left.is_empty() {
         return Ok(left);
     }
     // A LIST may not show a container group that was just created. The group of a pod is gone only when its pod
     // worker has ended.
-    if pool::is_any_kept(pool, name, context).await {
+    if placements::is_any_kept(pool, name, context).await {
         return Ok(vec![format!(
             "the container groups of {node}, which are not known to be gone"
         )]);
     }
-    Ok(match pool::count(pool, name, context).await {
+    Ok(match placements::count_groups(pool, name, context).await {
         Some(0) => Vec::new(),
         Some(groups) => vec![format!("{groups} container groups of {node}")],
-        None if pool::may_not_list(pool, name, context).await => vec![format!(
+        None if placements::may_not_list(pool, name, context).await => vec![format!(
             "the container groups of {node}, which burstpool may not list (Azure answers 403): give its identity \
              the right Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
              deleted, create it again and assign the role there"
@@ -158,39 +162,44 @@ async fn placement(
 /// The pods that are on a node now, without those of `DaemonSet`s, whose controller would recreate them at once
 /// after each eviction. As with `kubectl drain` they stay, and the pod garbage collector deletes them after the
 /// node is removed.
-pub(super) async fn pods_on(node: &str, context: &ControllerContext) -> Result<Vec<Pod>, Error> {
+pub(super) async fn list_pods_on_node(
+    node: &str,
+    context: &ControllerContext,
+) -> Result<Vec<Pod>, Error> {
     // `Observed` accepts every pod: one unusual pod must not stop a drain.
     let pods: Api<WatchedPod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pods = call::with_timeout(CALL_TIMEOUT, pods.list(&on_node)).await;
     let pods = pods.map_err(Error::kubernetes("listing a node's pods"))?;
     let pods = pods.items.into_iter().map(|observed| observed.pod);
-    Ok(pods.filter(|pod| !daemon::is_daemon(pod)).collect())
+    Ok(pods
+        .filter(|pod| !daemon_set::is_daemon_set_pod(pod))
+        .collect())
 }
 
 /// Removes a placement's node. Returns what is left of it, as text.
-async fn unregister(pool: &str, name: &str, context: &ControllerContext) -> Option<String> {
-    let why = match pool::unregister(pool, name, context).await {
+async fn unregister_node(pool: &str, name: &str, context: &ControllerContext) -> Option<String> {
+    let why = match placements::unregister_node(pool, name, context).await {
         Ok(()) => return None,
         Err(kube::Error::Api(status)) => status.message,
         Err(error) => error.to_string(),
     };
-    Some(format!("node {} ({why})", object::name(pool, name)))
+    Some(format!("node {} ({why})", node_object::name(pool, name)))
 }
 
 /// Evicts those of a placement's pods that are due. Returns what is left of them, as text.
-async fn evict(
+async fn evict_pods(
     pool: &str,
     name: &str,
     pods: Vec<&Pod>,
     context: &ControllerContext,
 ) -> Vec<String> {
-    let Some(evictions) = pool::evictions(pool, name, context).await else {
+    let Some(evictions) = placements::eviction_pacer(pool, name, context).await else {
         return pods.into_iter().map(describe_pod).collect();
     };
     let mut evictions = evictions.lock().await;
     let stay = pods.iter().filter_map(|pod| {
-        let target = ObjectTarget::of(&pod.metadata)?;
+        let target = ObjectTarget::from_metadata(&pod.metadata)?;
         let stays = pod.metadata.deletion_timestamp.is_none();
         stays.then_some((target.uid.clone(), (*pod, target)))
     });
@@ -207,7 +216,7 @@ async fn evict(
             .copied()
             .filter(|uid| stay.contains_key(*uid))
             .collect();
-        let Some(uid) = evictions.next(&waiting, Instant::now()) else {
+        let Some(uid) = evictions.next_due(&waiting, Instant::now()) else {
             break;
         };
         let Some((pod, target)) = stay.get(uid) else {
@@ -217,7 +226,7 @@ async fn evict(
         let api: Api<Pod> = Api::namespaced(context.client_no_retry.clone(), &namespace);
         let (why, words) = match call::evict(CALL_TIMEOUT, &api, target).await {
             Ok(()) => {
-                evictions.accepted(uid);
+                evictions.record_accepted(uid);
                 stay.remove(uid);
                 continue;
             }
@@ -227,12 +236,12 @@ async fn evict(
                 continue;
             }
             Err(kube::Error::Api(status)) => (
-                EvictionRefusal::of(&status, &namespace),
+                EvictionRefusal::from_status(&status, &namespace),
                 status.message.clone(),
             ),
             Err(error) => (EvictionRefusal::Failed, error.to_string()),
         };
-        evictions.refused(uid, why, words, Instant::now());
+        evictions.record_refused(uid, why, words, Instant::now());
         // Try each pod once per call: after a slow answer the first one would be due again.
         stay.remove(uid);
     }
@@ -241,7 +250,7 @@ async fn evict(
         uid.is_none_or(|uid| !gone.contains(&uid))
     });
     let left = left.map(|pod| match pod.metadata.uid.as_deref() {
-        Some(uid) => match evictions.why(uid) {
+        Some(uid) => match evictions.refusal_message(uid) {
             Some(why) => format!("{} ({why})", describe_pod(pod)),
             None => describe_pod(pod),
         },

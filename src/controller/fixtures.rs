@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{ControllerContext, RefusedStatuses, spill, triggers};
+use super::{ControllerContext, RefusedStatuses, grants, triggers};
 use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
 use crate::aci::translate::IdentityNamespaces;
 use crate::node::quota::QuotaRegistry;
@@ -18,7 +18,7 @@ pub(super) fn triggers() -> triggers::TriggerTasks {
     triggers::TriggerTasks::new(triggers::TriggerParts {
         client: nobody(),
         azure: azure("http://127.0.0.1:1"),
-        stores: Arc::default(),
+        cache: Arc::default(),
         metrics: Arc::default(),
         identity: "test".to_owned(),
         monitor_hosts: Vec::new(),
@@ -31,29 +31,29 @@ pub(super) fn context(arm: &str) -> ControllerContext {
         client: nobody(),
         client_no_retry: nobody(),
         azure: azure(arm),
-        scope: GroupScope {
+        default_scope: GroupScope {
             subscription: "s".to_owned(),
             resource_group: "rg".to_owned(),
         },
-        cluster: "cluster".to_owned(),
-        address: "127.0.0.1".to_owned(),
-        port: 10250,
+        cluster_uid: "cluster".to_owned(),
+        node_address: "127.0.0.1".to_owned(),
+        kubelet_port: 10250,
         kubernetes_minor: 37,
-        sweep_every: Duration::from_secs(60),
+        sweep_interval: Duration::from_secs(60),
         kube_proxy: None,
-        identities: IdentityNamespaces::default(),
-        nodes: crate::kubelet_api::NodeRegistry::default(),
+        identity_namespaces: IdentityNamespaces::default(),
+        served_nodes: crate::kubelet_api::NodeRegistry::default(),
         rate_limiters: Mutex::default(),
         quotas: QuotaRegistry::default(),
-        pools: Mutex::new(HashMap::new()),
+        running_pools: Mutex::new(HashMap::new()),
         shutdown: CancellationToken::new(),
         refused_statuses: RefusedStatuses::default(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),
-        stores: Arc::default(),
+        cache: Arc::default(),
         triggers: triggers(),
-        alerts: None,
-        summaries: spill::summaries(),
+        alert_receiver: None,
+        plan_summaries: grants::summaries(),
         metrics: Arc::default(),
     }
 }

@@ -16,14 +16,14 @@
 mod drain;
 #[cfg(test)]
 mod fixtures;
-mod measure;
-mod mistake;
-mod pool;
-pub mod spill;
+pub mod grants;
+mod metrics;
+mod orphans;
+mod placements;
 mod status;
-mod strays;
 pub mod triggers;
-mod unreadable;
+mod unreadable_pools;
+mod validation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,13 +43,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::aci::client::{AciClient as Azure, GroupScope};
-use crate::aci::pace::RateLimiter;
+use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::BurstPool;
 use crate::kubelet_api::NodeRegistry;
 use crate::node::environment::KubeProxy;
 use crate::node::quota::QuotaRegistry;
-use crate::node::watched::report_errors;
+use crate::node::watch_health::report_errors;
 use crate::telemetry::Metrics;
 
 pub use status::StatusRefusals as RefusedStatuses;
@@ -57,7 +57,7 @@ pub use status::StatusRefusals as RefusedStatuses;
 /// The finalizer that keeps a deleted pool until it is drained.
 pub const FINALIZER: &str = "burstpool.io/drain";
 /// The name of the Lease that the leading instance holds.
-pub const LEASE: &str = "burstpool";
+pub const LEASE_NAME: &str = "burstpool";
 /// How often a pool is reconciled if nothing changes: its status reports the state of its nodes.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon a pool is reconciled again while some of its nodes are not registered yet.
@@ -100,13 +100,13 @@ pub enum Error {
 
 impl Error {
     /// How soon the drain continues, if the only error is [`Error::Draining`].
-    fn drains_again(&self) -> Option<Duration> {
+    fn drain_retry_after(&self) -> Option<Duration> {
         match self {
             Self::Draining {
                 retry_after: again, ..
             } => Some(*again),
             Self::Finalizer(error) => match &**error {
-                finalizer::Error::CleanupFailed(error) => error.drains_again(),
+                finalizer::Error::CleanupFailed(error) => error.drain_retry_after(),
                 _ => None,
             },
             _ => None,
@@ -129,29 +129,29 @@ pub struct ControllerContext {
     /// The Azure client.
     pub azure: Azure,
     /// The subscription and resource group of pools that do not name their own.
-    pub scope: GroupScope,
+    pub default_scope: GroupScope,
     /// The UID of the cluster's `kube-system` namespace; it marks the container groups that this cluster owns.
-    pub cluster: String,
+    pub cluster_uid: String,
     /// The IP address of the virtual nodes.
-    pub address: String,
+    pub node_address: String,
     /// The port of the kubelet API.
-    pub port: i32,
+    pub kubelet_port: i32,
     /// The minor version of Kubernetes that the virtual nodes report.
     pub kubernetes_minor: u32,
     /// The interval between two listings of container groups.
-    pub sweep_every: Duration,
+    pub sweep_interval: Duration,
     /// What kube-proxy on ACI needs; `None` if the address of the API server is not configured.
     pub kube_proxy: Option<KubeProxy>,
     /// The namespaces whose pods may choose managed identities.
-    pub identities: IdentityNamespaces,
+    pub identity_namespaces: IdentityNamespaces,
     /// The nodes that the kubelet API serves.
-    pub nodes: NodeRegistry,
+    pub served_nodes: NodeRegistry,
     /// By subscription ID, the rate limiter of reads from Azure.
     pub rate_limiters: Mutex<HashMap<String, Arc<RateLimiter>>>,
     /// The quotas of regions, which the placements of all pools share.
     pub quotas: QuotaRegistry,
     /// By pool name, the pools whose node tasks run.
-    pub pools: Mutex<HashMap<String, pool::RunningPool>>,
+    pub running_pools: Mutex<HashMap<String, placements::RunningPool>>,
     /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
     pub shutdown: CancellationToken,
     /// By pool, the writes of its status that the API server refused.
@@ -161,13 +161,13 @@ pub struct ControllerContext {
     /// The namespace of the leader's Lease.
     pub lease_namespace: String,
     /// The watched objects from which grants are planned.
-    pub stores: Arc<spill::ClusterCache>,
+    pub cache: Arc<grants::ClusterCache>,
     /// The triggers, and the scaling of replicas that follows from them.
     pub triggers: triggers::TriggerTasks,
     /// The settings of the alert receiver; `None` if it is off.
-    pub alerts: Option<triggers::alerts::ReceiverSettings>,
+    pub alert_receiver: Option<triggers::alert_receiver::ReceiverSettings>,
     /// By pool, the summary of its last plan, for its status.
-    pub summaries: watch::Sender<spill::PlanSummaries>,
+    pub plan_summaries: watch::Sender<grants::PlanSummaries>,
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -190,20 +190,22 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .reconcile_all_on(debounced(futures::stream::select(
-            changes(context.summaries.subscribe()),
-            changes(context.triggers.subscribe_status_changes()),
+            change_events(context.plan_summaries.subscribe()),
+            change_events(context.triggers.subscribe_status_changes()),
         )))
-        .run(reconcile, retry, context.clone())
+        .run(reconcile, error_policy, context.clone())
         .for_each(|result| async {
             match result {
                 Ok(_) => {}
-                Err(controller::Error::ObjectNotFound(pool)) => forget(&pool.name, &context).await,
+                Err(controller::Error::ObjectNotFound(pool)) => {
+                    forget_pool(&pool.name, &context).await;
+                }
                 Err(error) => tracing::debug!(%error, "reconciling"),
             }
         });
     let alerts = async {
-        match &context.alerts {
-            Some(settings) => context.triggers.receive(settings, &cancel).await,
+        match &context.alert_receiver {
+            Some(settings) => context.triggers.run_receiver(settings, &cancel).await,
             None => context.triggers.disable_receiver(),
         }
     };
@@ -216,26 +218,26 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     };
     tokio::join!(
         reconciled,
-        spill::run(context.clone(), cancel.clone()),
-        cancel.run_until_cancelled(strays::drain_pools(&context)),
+        grants::run(context.clone(), cancel.clone()),
+        cancel.run_until_cancelled(orphans::drain_deleted_pools(&context)),
         alerts,
         ends
     );
-    for (_, running) in context.pools.lock().await.drain() {
+    for (_, running) in context.running_pools.lock().await.drain() {
         running.stop().await;
     }
 }
 
 /// Drops the state of a pool that no longer exists although it was due for another reconciliation: its
 /// finalizer was removed by hand, so it was not drained. `strays` drains its nodes.
-async fn forget(pool: &str, context: &ControllerContext) {
+async fn forget_pool(pool: &str, context: &ControllerContext) {
     context.triggers.remove(pool).await;
     context.metrics.forget_pool(pool);
     context.refused_statuses.forget(pool);
 }
 
 /// Yields `()` every time the watched value changes.
-fn changes<T: Send + Sync + 'static>(
+fn change_events<T: Send + Sync + 'static>(
     said: watch::Receiver<T>,
 ) -> impl Stream<Item = ()> + Send + 'static {
     futures::stream::unfold(said, |mut said| async move {
@@ -267,7 +269,7 @@ async fn reconcile(
         match &pool.0 {
             Ok(pool) => reconcile_with_finalizer(pool, &context).await,
             Err(pool) => {
-                unreadable::reconcile_unreadable(pool, &context).await?;
+                unreadable_pools::reconcile_unreadable(pool, &context).await?;
                 Ok(Action::requeue(RESYNC_INTERVAL))
             }
         }
@@ -279,7 +281,7 @@ async fn reconcile_with_finalizer(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Action, Error> {
-    context.metrics.readable(&pool.name_any());
+    context.metrics.clear_unreadable(&pool.name_any());
     let api: Api<BurstPool> = Api::all(context.client.clone());
     let reconciled = finalizer(&api, FINALIZER, Arc::new(pool.clone()), |event| async {
         match event {
@@ -293,22 +295,26 @@ async fn reconcile_with_finalizer(
 
 async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
-    let found = strays::adopt_orphans(pool, context).await?;
-    let outcome = pool::ensure(pool, &found, context).await;
-    let removed = pool::removed(pool, context).await;
-    let leaving = drain::placements(&pool.name_any(), &removed, context).await?;
-    let nodes = pool::report(pool, context).await;
+    let found = orphans::adopt_orphans(pool, context).await?;
+    let outcome = placements::ensure(pool, &found, context).await;
+    let removed = placements::removed_placements(pool, context).await;
+    let leaving = drain::drain_placements(&pool.name_any(), &removed, context).await?;
+    let nodes = placements::report(pool, context).await;
     let again = if !leaving.is_empty() {
-        pool::next_drain_delay(&pool.name_any(), &leaving, context).await
-    } else if nodes.missing.is_empty() {
+        placements::next_drain_delay(&pool.name_any(), &leaving, context).await
+    } else if nodes.unregistered_nodes.is_empty() {
         RESYNC_INTERVAL
     } else {
         REGISTRATION_POLL_INTERVAL
     };
-    let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
+    let summary = context
+        .plan_summaries
+        .borrow()
+        .get(&pool.name_any())
+        .cloned();
     let told = context.triggers.status_view(pool);
-    let status = status::of(pool, &outcome, &nodes, &leaving, summary.as_ref(), &told);
-    measure::pool(pool, &status, context);
+    let status = status::pool_status(pool, &outcome, &nodes, &leaving, summary.as_ref(), &told);
+    metrics::record_pool(pool, &status, context);
     status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
 }
@@ -317,15 +323,15 @@ async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, 
 /// yet" and is not a failure.
 async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.remove(&pool.name_any()).await;
-    let left = drain::pool(pool, context).await?;
+    let left = drain::drain_pool(pool, context).await?;
     if left.is_empty() {
-        measure::forget(pool, context);
+        metrics::forget_pool(pool, context);
         return Ok(Action::await_change());
     }
-    let again = pool::next_drain_delay(&pool.name_any(), &left, context).await;
-    let nodes = pool::report(pool, context).await;
+    let again = placements::next_drain_delay(&pool.name_any(), &left, context).await;
+    let nodes = placements::report(pool, context).await;
     let quiet = triggers::TriggerStatusView::default();
-    let status = status::of(pool, &Ok(()), &nodes, &left, None, &quiet);
+    let status = status::pool_status(pool, &Ok(()), &nodes, &left, None, &quiet);
     status::write(pool, &status, context).await?;
     Err(Error::Draining {
         left,
@@ -334,12 +340,12 @@ async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Actio
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
-fn retry(
+fn error_policy(
     pool: Arc<DeserializeGuard<BurstPool>>,
     error: &Error,
     _: Arc<ControllerContext>,
 ) -> Action {
-    if let Some(again) = error.drains_again() {
+    if let Some(again) = error.drain_retry_after() {
         return Action::requeue(again);
     }
     tracing::warn!(pool = pool.meta().name, %error, "reconciling a pool");

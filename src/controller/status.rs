@@ -14,11 +14,11 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::mistake::InvalidSpec;
-use super::pool::PlacementReport;
-use super::spill::PlanSummary;
+use super::grants::PlanSummary;
+use super::placements::PlacementReport;
 use super::triggers::{self, ConditionUpdate};
-use super::{ControllerContext, Error, unreadable};
+use super::validation::InvalidSpec;
+use super::{ControllerContext, Error, unreadable_pools};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::PeakState;
@@ -32,7 +32,7 @@ pub(super) const FIELD_MANAGER: &str = "burstpool-status";
 const MISCONFIGURED: &str = "Misconfigured";
 
 /// The status of a pool. Pure, except that it reads the clock for the conditions' times.
-pub(super) fn of(
+pub(super) fn pool_status(
     pool: &BurstPool,
     outcome: &Result<(), InvalidSpec>,
     nodes: &PlacementReport,
@@ -46,7 +46,7 @@ pub(super) fn of(
     let mut set = |kind: &str, status: bool, reason: &str, message: String| {
         condition::set(
             &mut conditions,
-            condition::condition(kind, status, reason, message, generation, now),
+            condition::build(kind, status, reason, message, generation, now),
         );
     };
     match outcome {
@@ -59,12 +59,12 @@ pub(super) fn of(
                 format!("waiting for {}", leaving.join(", ")),
             );
         }
-        Ok(()) if !nodes.missing.is_empty() => {
-            let missing = nodes.missing.join(", ");
+        Ok(()) if !nodes.unregistered_nodes.is_empty() => {
+            let missing = nodes.unregistered_nodes.join(", ");
             let message = format!("waiting for the API server to have the nodes {missing}");
             set(READY, false, "NotRegistered", message);
         }
-        Ok(()) => set(READY, true, "Registered", registered(placements)),
+        Ok(()) => set(READY, true, "Registered", registered_message(placements)),
     }
     let closed: Vec<String> = placements
         .iter()
@@ -79,7 +79,7 @@ pub(super) fn of(
             "every placement takes pods".to_owned(),
         );
     } else {
-        let reason = if nodes.only_cordons {
+        let reason = if nodes.is_only_cordoned {
             "Cordoned"
         } else {
             "Closed"
@@ -87,9 +87,9 @@ pub(super) fn of(
         set(NODES_READY, false, reason, closed.join("; "));
     }
     if let Some(summary) = summary {
-        let (status, reason, message) = spilling(summary);
+        let (status, reason, message) = spilling_condition(summary);
         set(SPILLING, status, reason, message);
-        match &summary.limited {
+        match &summary.limit_message {
             Some(why) if summary.is_dry_run => {
                 let message = format!("mode is DryRun, nothing is written to pods: {why}");
                 set(CAPACITY_LIMITED, true, "LimitReached", message);
@@ -107,12 +107,12 @@ pub(super) fn of(
         match says {
             ConditionUpdate::Set(is, reason, message) => condition::set(
                 &mut conditions,
-                condition::condition(kind, is, reason, message, generation, now),
+                condition::build(kind, is, reason, message, generation, now),
             ),
             ConditionUpdate::Remove => conditions.retain(|condition| condition.type_ != kind),
             // An error of the whole spec is set again below, if it still exists.
             ConditionUpdate::Keep => {
-                let of_spec = [MISCONFIGURED, unreadable::REASON];
+                let of_spec = [MISCONFIGURED, unreadable_pools::REASON];
                 conditions
                     .retain(|one| one.type_ != kind || !of_spec.contains(&one.reason.as_str()));
             }
@@ -120,12 +120,12 @@ pub(super) fn of(
     }
     if let Err(InvalidSpec(mistake)) = outcome {
         let (kind, reason) = (STALLED, MISCONFIGURED);
-        let stalled = condition::condition(kind, true, reason, mistake, generation, now);
+        let stalled = condition::build(kind, true, reason, mistake, generation, now);
         condition::set(&mut conditions, stalled);
     }
     let before = pool.status.clone().unwrap_or_default();
     let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
-    told.add_to(&mut workloads, pool);
+    told.add_scale_status(&mut workloads, pool);
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
@@ -141,7 +141,7 @@ pub(super) fn of(
 
 /// The condition that reports whether pods are on ACI. It is separate from readiness: a pool that bursts is
 /// ready.
-fn spilling(summary: &PlanSummary) -> (bool, &'static str, String) {
+fn spilling_condition(summary: &PlanSummary) -> (bool, &'static str, String) {
     let counts = summary.counts;
     let message = format!(
         "{} on ACI, {} granted, {} holding, {} cannot spill",
@@ -165,7 +165,7 @@ fn spilling(summary: &PlanSummary) -> (bool, &'static str, String) {
 
 /// What a user of an open placement must know and no error will report (decision D17). It appears once for each
 /// placement, in the output of `kubectl describe`.
-pub(super) fn notice(placement: &Placement) -> &'static str {
+pub(super) fn placement_notice(placement: &Placement) -> &'static str {
     match (&placement.network.dns, &placement.subnet_id) {
         (Some(_), _) => "",
         (None, Some(_)) => {
@@ -178,7 +178,7 @@ pub(super) fn notice(placement: &Placement) -> &'static str {
 }
 
 /// One line about registered nodes, for a column of `kubectl get -o wide`.
-fn registered(placements: &[PlacementStatus]) -> String {
+fn registered_message(placements: &[PlacementStatus]) -> String {
     let closed: Vec<&str> = placements
         .iter()
         .filter(|placement| !placement.ready)
@@ -255,7 +255,7 @@ pub(super) async fn write(
         // The grant loop needs the pool's current version for its own writes, and gets it here before the watch
         // delivers it.
         Ok(pool) => {
-            context.stores.update_pool(pool);
+            context.cache.update_pool(pool);
             Ok(())
         }
         Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => Ok(()),

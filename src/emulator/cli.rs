@@ -137,7 +137,7 @@ fn options(arguments: EmulatorArguments) -> EmulatorOptions {
         rtt: arguments.rtt,
         start_latency: arguments.start_latency,
         limits: if arguments.no_limits {
-            ThrottleLimits::lifted()
+            ThrottleLimits::unlimited()
         } else {
             ThrottleLimits::default()
         },

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
 use super::arm::error::ArmFailure;
-use super::group::script::length;
+use super::group::script::to_duration;
 
 /// A fault and the requests that it applies to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ pub enum Fault {
 }
 
 /// The only operation that [`Fault::Lag`] applies to.
-const PUT: &str = "ContainerGroups_CreateOrUpdate";
+const CREATE_OPERATION: &str = "ContainerGroups_CreateOrUpdate";
 
 /// The combined effect of all rules on one request.
 #[derive(Debug, Default, PartialEq)]
@@ -109,7 +109,7 @@ pub struct FaultOutcome {
 pub struct FaultRules {
     rules: Vec<FaultRule>,
     next: u64,
-    chance: StdRng,
+    rng: StdRng,
 }
 
 impl Default for FaultRules {
@@ -117,7 +117,7 @@ impl Default for FaultRules {
         Self {
             rules: Vec::new(),
             next: 1,
-            chance: StdRng::seed_from_u64(0),
+            rng: StdRng::seed_from_u64(0),
         }
     }
 }
@@ -135,9 +135,12 @@ impl FaultRules {
                 "fault.error.status: {status} is not an error; use 400 to 599"
             ));
         }
-        let is_of_put = rule.operation == "*" || rule.operation.eq_ignore_ascii_case(PUT);
+        let is_of_put =
+            rule.operation == "*" || rule.operation.eq_ignore_ascii_case(CREATE_OPERATION);
         if matches!(rule.fault, Fault::Lag(_)) && !is_of_put {
-            return Err(format!("fault.lag: only of the operation {PUT}"));
+            return Err(format!(
+                "fault.lag: only of the operation {CREATE_OPERATION}"
+            ));
         }
         rule.id = self.next;
         self.next += 1;
@@ -147,7 +150,7 @@ impl FaultRules {
 
     /// Restarts the random numbers from this seed.
     pub fn seed(&mut self, seed: u64) {
-        self.chance = StdRng::seed_from_u64(seed);
+        self.rng = StdRng::seed_from_u64(seed);
     }
 
     /// The active rules, oldest first.
@@ -163,7 +166,7 @@ impl FaultRules {
     }
 
     /// Evaluates all rules for one request and counts down the rules that apply.
-    pub fn fate(
+    pub fn outcome_for(
         &mut self,
         operation: &str,
         resource_group: Option<&str>,
@@ -181,8 +184,9 @@ impl FaultRules {
                     resource_group.is_some_and(|group| group.eq_ignore_ascii_case(name))
                 });
             let concerned = concerned
-                && (!matches!(rule.fault, Fault::Lag(_)) || operation.eq_ignore_ascii_case(PUT));
-            if !concerned || rule.count == Some(0) || self.chance.random::<f64>() >= rule.rate {
+                && (!matches!(rule.fault, Fault::Lag(_))
+                    || operation.eq_ignore_ascii_case(CREATE_OPERATION));
+            if !concerned || rule.count == Some(0) || self.rng.random::<f64>() >= rule.rate {
                 continue;
             }
             if let Some(count) = &mut rule.count {
@@ -200,8 +204,8 @@ impl FaultOutcome {
         match fault {
             Fault::Drop => self.dropped = true,
             Fault::LoseAnswer => self.answer_lost = true,
-            Fault::Delay(by) => self.delay += length(*by),
-            Fault::Lag(by) => self.lag = self.lag.max(length(*by)),
+            Fault::Delay(by) => self.delay += to_duration(*by),
+            Fault::Lag(by) => self.lag = self.lag.max(to_duration(*by)),
             Fault::Error {
                 status,
                 code,
@@ -255,8 +259,11 @@ mod tests {
         faults
             .add(rule(serde_json::json!({"count": 2, "fault": error})))
             .expect("a rule");
-        let hit =
-            |faults: &mut FaultRules| faults.fate("ContainerGroups_Get", None, Some("a")).error;
+        let hit = |faults: &mut FaultRules| {
+            faults
+                .outcome_for("ContainerGroups_Get", None, Some("a"))
+                .error
+        };
         let first = hit(&mut faults).expect("the first");
         assert_eq!(
             (first.status.as_u16(), first.code.as_str()),
@@ -269,7 +276,7 @@ mod tests {
                 .add(rule(serde_json::json!({"rate": rate, "fault": "drop"})))
                 .expect("a rule");
             (0..1000)
-                .filter(|_| faults.fate("x", None, None).dropped)
+                .filter(|_| faults.outcome_for("x", None, None).dropped)
                 .count()
         };
         assert_eq!((share(0.0), share(1.0), share(0.3)), (0, 1000, share(0.3)));
@@ -283,22 +290,22 @@ mod tests {
         faults.add(rule(json)).expect("a rule");
         assert!(
             faults
-                .fate("ContainerGroups_Get", None, Some("web-1"))
+                .outcome_for("ContainerGroups_Get", None, Some("web-1"))
                 .answer_lost
         );
         assert_eq!(
-            faults.fate("ContainerGroups_Get", None, Some("api")),
+            faults.outcome_for("ContainerGroups_Get", None, Some("api")),
             FaultOutcome::default()
         );
         assert_eq!(
-            faults.fate("ContainerGroups_List", None, None),
+            faults.outcome_for("ContainerGroups_List", None, None),
             FaultOutcome::default()
         );
         assert_eq!(faults.remove(None), 1);
         let json = serde_json::json!({"resourceGroup": "one", "fault": "drop"});
         faults.add(rule(json)).expect("a rule");
         let list = "ContainerGroups_ListByResourceGroup";
-        let mut dropped = |group| faults.fate(list, group, None).dropped;
+        let mut dropped = |group| faults.outcome_for(list, group, None).dropped;
         assert_eq!(
             [Some("One"), Some("two"), None].map(&mut dropped),
             [true, false, false]

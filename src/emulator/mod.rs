@@ -40,7 +40,7 @@ pub mod group;
 pub mod options;
 pub mod realtime;
 pub mod server;
-pub mod shared;
+pub mod state;
 pub mod store;
 pub mod stream;
 pub mod timeline;

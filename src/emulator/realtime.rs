@@ -25,12 +25,12 @@ use super::arm::metrics::{bytes, millicores};
 use super::clock::ShownClock;
 use super::group::id::GroupKey;
 use super::group::run::{EmulatedRun, RunState};
-use super::shared::EmulatorState;
+use super::state::EmulatorState;
 
 /// The port at which the extension answers.
 pub const PORT: u16 = 18899;
 /// The extension's `extensionType`.
-const KIND: &str = "realtime-metrics";
+const EXTENSION_TYPE: &str = "realtime-metrics";
 /// How often [`serve`] looks for groups that have started or ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -43,7 +43,7 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
             _ = every.tick() => {}
             () = cancel.cancelled() => return,
         }
-        let wanted = wanted(&shared);
+        let wanted = groups_to_serve(&shared);
         served.retain(|key, (address, _)| wanted.get(key) == Some(address));
         for (key, address) in wanted {
             if served.contains_key(&key) {
@@ -52,7 +52,7 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
             match TcpListener::bind((address, PORT)).await {
                 Ok(listener) => {
                     let ends = cancel.child_token();
-                    tasks.spawn(answer(listener, &shared, key.clone(), ends.clone()));
+                    tasks.spawn(serve_group(listener, &shared, key.clone(), ends.clone()));
                     served.insert(key, (address, ends.drop_guard()));
                 }
                 // Another emulator's group may hold the address; the next tick tries again.
@@ -63,13 +63,15 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
 }
 
 /// The groups whose extension must answer now, with their addresses.
-fn wanted(shared: &EmulatorState) -> HashMap<GroupKey, Ipv4Addr> {
+fn groups_to_serve(shared: &EmulatorState) -> HashMap<GroupKey, Ipv4Addr> {
     let now = shared.clock.now();
     let mut store = shared.store();
     store.advance_all(now);
     let groups = store.groups.iter().filter(|(_, group)| {
         let properties = group.body.properties.as_ref();
-        let has = |p: &super::group::model::Properties| p.is_in_subnet() && p.has_extension(KIND);
+        let has = |p: &super::group::model::Properties| {
+            p.is_in_subnet() && p.has_extension(EXTENSION_TYPE)
+        };
         !group.is_real && properties.is_some_and(has) && group.containers.iter().any(runs)
     });
     groups
@@ -81,7 +83,7 @@ fn runs(run: &EmulatedRun) -> bool {
     matches!(run.current, Some(RunState::Running { .. }))
 }
 
-fn answer(
+fn serve_group(
     listener: TcpListener,
     shared: &Arc<EmulatorState>,
     key: GroupKey,

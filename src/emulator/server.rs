@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 
 use super::engine::{self, Engine};
 use super::options::{EmulatorOptions, TlsOptions};
-use super::shared::EmulatorState;
+use super::state::EmulatorState;
 use super::{admin, arm, realtime, stream, tls};
 
 /// The reasons why an emulator cannot start.
@@ -156,7 +156,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.cancel.cancel();
         if let Some(engine) = &self.shared.engine {
-            engine.end();
+            engine.begin_shutdown();
         }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::arm::throttle::{Throttle, ThrottleLimits};
 use super::faults::FaultRules;
 use super::group::id::{GroupId, GroupKey};
-use super::group::life::EmulatedGroup;
+use super::group::lifecycle::EmulatedGroup;
 use super::group::run::ContainerEvent;
 use super::group::script::ContainerScript;
 use super::group::stage::StageEffect;
@@ -23,7 +23,7 @@ use super::options::EmulatorOptions;
 use super::timeline::Timeline;
 
 /// How many finished operations the store remembers. The oldest go first.
-const OPERATIONS_KEPT: usize = 10_000;
+const MAX_ENDED_OPERATIONS: usize = 10_000;
 
 /// How a region without capacity fails creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +179,7 @@ impl GroupStore {
                 }
                 StageEffect::Running { at } => {
                     self.timeline
-                        .note(key, |entry| entry.running = entry.running.or(Some(at)));
+                        .update(key, |entry| entry.running = entry.running.or(Some(at)));
                 }
                 StageEffect::Gone { at } => {
                     let operation = group.operation;
@@ -197,13 +197,18 @@ impl GroupStore {
 
     /// Removes a group and records the time in the timeline.
     pub fn remove(&mut self, key: &GroupKey, at: Timestamp) -> Option<EmulatedGroup> {
-        self.timeline.note(key, |entry| entry.gone = Some(at));
+        self.timeline.update(key, |entry| entry.gone = Some(at));
         self.lagging.remove(key);
         self.groups.remove(key)
     }
 
     /// Starts an operation and returns its id.
-    pub fn begin(&mut self, group: &GroupId, kind: OperationKind, now: Timestamp) -> Uuid {
+    pub fn begin_operation(
+        &mut self,
+        group: &GroupId,
+        kind: OperationKind,
+        now: Timestamp,
+    ) -> Uuid {
         let id = Uuid::new_v4();
         let operation = StoredOperation {
             group: group.clone(),
@@ -225,7 +230,7 @@ impl GroupStore {
         }
         operation.ended = Some((succeeded, events));
         self.ended.push_back(id);
-        if self.ended.len() > OPERATIONS_KEPT
+        if self.ended.len() > MAX_ENDED_OPERATIONS
             && let Some(oldest) = self.ended.pop_front()
         {
             self.operations.remove(&oldest);
@@ -253,17 +258,17 @@ impl GroupStore {
             if key.subscription != subscription || group.region != region {
                 continue;
             }
-            for (name, amount) in super::group::quota::uses(group) {
+            for (name, amount) in super::group::quota::current_usage(group) {
                 *used.entry(name).or_default() += amount;
             }
         }
         used.into_iter()
-            .map(|(name, amount)| (name, whole(amount)))
+            .map(|(name, amount)| (name, whole_cores(amount)))
             .collect()
     }
 
     /// Whether the credential lacks the right to take this action.
-    pub fn lacks(&self, action: &str) -> bool {
+    pub fn is_withheld(&self, action: &str) -> bool {
         !self.withheld.is_empty() && self.withheld.contains(&action.to_lowercase())
     }
 
@@ -285,7 +290,7 @@ impl GroupStore {
 }
 
 /// A number of cores as the service counts it: rounded up to whole cores.
-pub fn whole(amount: f64) -> u64 {
+pub fn whole_cores(amount: f64) -> u64 {
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

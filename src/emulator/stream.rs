@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::engine::Terminal;
 use super::group::id::GroupKey;
 use super::group::run::{EmulatedRun, RunState};
-use super::shared::EmulatorState;
+use super::state::EmulatorState;
 
 /// How long a session waits for its client, and how long a connected client may take to send the
 /// password.
@@ -233,7 +233,7 @@ async fn simulated_shell(socket: &mut WebSocket, command: &str) {
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return,
         };
-        let (reply, ended) = typed(&mut line, &String::from_utf8_lossy(&bytes));
+        let (reply, ended) = shell_reply(&mut line, &String::from_utf8_lossy(&bytes));
         if socket.send(Message::Text(reply.into())).await.is_err() || ended {
             return;
         }
@@ -241,7 +241,7 @@ async fn simulated_shell(socket: &mut WebSocket, command: &str) {
 }
 
 /// The output of a simulated shell after `text` is typed, and whether the shell ends.
-fn typed(line: &mut String, text: &str) -> (String, bool) {
+fn shell_reply(line: &mut String, text: &str) -> (String, bool) {
     let mut reply = String::new();
     for letter in text.chars() {
         match letter {
@@ -312,11 +312,14 @@ mod tests {
     fn a_simulated_shell_echoes_and_ends_on_exit_and_on_ctrl_c() {
         let mut line = String::new();
         assert_eq!(
-            typed(&mut line, "echo hi\n"),
+            shell_reply(&mut line, "echo hi\n"),
             ("echo hi\r\nhi\r\n# ".to_owned(), false)
         );
-        assert_eq!(typed(&mut line, "exit\n"), ("exit\r\n".to_owned(), true));
-        assert_eq!(typed(&mut line, "\u{3}"), (String::new(), true));
+        assert_eq!(
+            shell_reply(&mut line, "exit\n"),
+            ("exit\r\n".to_owned(), true)
+        );
+        assert_eq!(shell_reply(&mut line, "\u{3}"), (String::new(), true));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct Timeline {
 
 impl Timeline {
     /// Adds an entry for a group that was created at `at`.
-    pub fn put(&mut self, id: &GroupId, at: Timestamp) {
+    pub fn record_create(&mut self, id: &GroupId, at: Timestamp) {
         let entry = TimelineEntry {
             group: id.to_string(),
             put_received: at,
@@ -78,7 +78,7 @@ impl Timeline {
     }
 
     /// Changes the newest entry of a group. Does nothing if there is none.
-    pub fn note(&mut self, key: &GroupKey, what: impl FnOnce(&mut TimelineEntry)) {
+    pub fn update(&mut self, key: &GroupKey, what: impl FnOnce(&mut TimelineEntry)) {
         let number = self.latest.get(key);
         if let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) {
             what(entry);

@@ -24,7 +24,7 @@ const ELLIPSIS: &str = "...";
 
 /// Truncates a text to the length of an Event's note or message: 1,024 bytes, on a character boundary. A truncated
 /// text ends with three dots.
-pub fn note(text: &str) -> String {
+pub fn truncate_note(text: &str) -> String {
     if text.len() <= MAX_NOTE_BYTES {
         return text.to_owned();
     }
@@ -35,13 +35,13 @@ pub fn note(text: &str) -> String {
 }
 
 /// Truncates a text to the length of an Event's reason or action: 128 bytes, on a character boundary.
-pub fn word(text: &str) -> String {
+pub fn truncate_reason(text: &str) -> String {
     truncate(text, MAX_REASON_BYTES).to_owned()
 }
 
 /// The name of an Event: the name of its object, a dot, and `unique` (at most 64 letters and digits). If the result
 /// would be too long, the object's name is truncated.
-pub fn name(object: &str, unique: &str) -> String {
+pub fn event_name(object: &str, unique: &str) -> String {
     let front = truncate(object, MAX_NAME_BYTES - unique.len() - 1);
     // Each part between dots must end with a letter or a digit.
     format!("{}.{unique}", front.trim_end_matches(['.', '-']))
@@ -59,7 +59,7 @@ pub async fn publish(
     event: &Event,
     object: &ObjectReference,
 ) -> kube::Result<()> {
-    let event = of(reporter, event, object, Timestamp::now());
+    let event = build_event(reporter, event, object, Timestamp::now());
     // Events about cluster-scoped objects go to this namespace, as Kubernetes' own do.
     let namespace = object.namespace.as_deref().unwrap_or("default");
     let events: Api<Object> = Api::namespaced(client.clone(), namespace);
@@ -68,7 +68,12 @@ pub async fn publish(
 }
 
 /// Builds the Event object.
-fn of(reporter: &Reporter, event: &Event, object: &ObjectReference, now: Timestamp) -> Object {
+fn build_event(
+    reporter: &Reporter,
+    event: &Event,
+    object: &ObjectReference,
+    now: Timestamp,
+) -> Object {
     let controller = &reporter.controller;
     let kind = match event.type_ {
         EventType::Normal => "Normal",
@@ -77,18 +82,23 @@ fn of(reporter: &Reporter, event: &Event, object: &ObjectReference, now: Timesta
     let unique = format!("{:x}", now.as_nanosecond());
     Object {
         metadata: ObjectMeta {
-            name: Some(name(object.name.as_ref().unwrap_or(controller), &unique)),
+            name: Some(event_name(
+                object.name.as_ref().unwrap_or(controller),
+                &unique,
+            )),
             namespace: object.namespace.clone(),
             ..ObjectMeta::default()
         },
-        action: Some(word(&event.action)),
+        action: Some(truncate_reason(&event.action)),
         event_time: Some(MicroTime(now)),
-        note: event.note.as_deref().map(note),
-        reason: Some(word(&event.reason)),
+        note: event.note.as_deref().map(truncate_note),
+        reason: Some(truncate_reason(&event.reason)),
         regarding: Some(object.clone()),
         related: event.secondary.clone(),
         reporting_controller: Some(controller.clone()),
-        reporting_instance: Some(word(reporter.instance.as_ref().unwrap_or(controller))),
+        reporting_instance: Some(truncate_reason(
+            reporter.instance.as_ref().unwrap_or(controller),
+        )),
         type_: Some(kind.to_owned()),
         ..Object::default()
     }
@@ -125,7 +135,7 @@ mod tests {
                 secondary: None,
             };
             let about = ObjectReference { name: Some(object), ..ObjectReference::default() };
-            let written = of(&reporter, &event, &about, Timestamp::now());
+            let written = build_event(&reporter, &event, &about, Timestamp::now());
             let (kept, said) = (written.note.expect("a note"), written.reason.expect("a reason"));
             prop_assert!(kept.len() <= 1024 && said.len() <= 128);
             prop_assert!(written.action.expect("an action").len() <= 128);
@@ -149,15 +159,15 @@ mod tests {
     #[test]
     fn a_note_of_many_bytes_in_few_characters_is_cut_between_them() {
         let long = "€".repeat(1000);
-        let cut = note(&long);
+        let cut = truncate_note(&long);
         assert_eq!((cut.len(), cut.chars().count()), (1023, 343));
-        assert_eq!(note("short"), "short");
+        assert_eq!(truncate_note("short"), "short");
     }
 
     #[test]
     fn the_name_of_an_event_ends_with_what_makes_it_unique() {
-        assert_eq!(name("web-1", "2a"), "web-1.2a");
+        assert_eq!(event_name("web-1", "2a"), "web-1.2a");
         let long = format!("{}-{}", "a".repeat(249), "b".repeat(3));
-        assert_eq!(name(&long, "2a"), format!("{}.2a", "a".repeat(249)));
+        assert_eq!(event_name(&long, "2a"), format!("{}.2a", "a".repeat(249)));
     }
 }

@@ -11,7 +11,7 @@ use super::remote_command::{CommandOutcome, CommandStreams, OutputStream};
 /// Sends the container's output until it ends or the client disconnects.
 pub async fn run(source: LogSource, streams: CommandStreams) -> CommandOutcome {
     let CommandStreams {
-        out,
+        output: out,
         client_gone: gone,
         ..
     } = streams;

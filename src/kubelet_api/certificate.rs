@@ -20,9 +20,9 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 /// The lifetime of a self-signed certificate.
-const LIFETIME: time::Duration = time::Duration::days(365);
+const CERTIFICATE_LIFETIME: time::Duration = time::Duration::days(365);
 /// The age at which it is renewed: 240 days.
-const RENEWAL: Duration = Duration::from_secs(240 * 24 * 3600);
+const RENEW_AFTER: Duration = Duration::from_secs(240 * 24 * 3600);
 /// The interval between two reads of the files.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -61,7 +61,7 @@ pub enum Error {
     Key(#[source] rustls::Error),
     /// The self-signed certificate cannot be created.
     #[error("making the certificate of the kubelet API")]
-    Make(#[source] rcgen::Error),
+    Generate(#[source] rcgen::Error),
 }
 
 /// The current serving certificate.
@@ -93,7 +93,7 @@ impl ServingCertificate {
         let key = match source {
             CertificateSource::SelfSigned(address) => generate_self_signed(*address)?,
             CertificateSource::Files { certificate, key } => {
-                parsed(&read(certificate, key).await?)?
+                parse_certified_key(&read_files(certificate, key).await?)?
             }
         };
         Ok(Self(RwLock::new(Arc::new(key))))
@@ -117,7 +117,7 @@ impl ServingCertificate {
 
     async fn renew(&self, address: IpAddr) {
         loop {
-            tokio::time::sleep(RENEWAL).await;
+            tokio::time::sleep(RENEW_AFTER).await;
             match generate_self_signed(address) {
                 Ok(key) => self.replace(key),
                 Err(error) => tracing::error!(%error, "renewing the kubelet API's certificate"),
@@ -128,10 +128,10 @@ impl ServingCertificate {
     /// Reads the files at intervals. While they do not form a valid pair (they may be half written), the old
     /// certificate stays.
     async fn reload_files(&self, certificate: PathBuf, key: PathBuf) {
-        let mut shown = read(&certificate, &key).await.ok();
+        let mut shown = read_files(&certificate, &key).await.ok();
         loop {
             tokio::time::sleep(RELOAD_INTERVAL).await;
-            let now = match read(&certificate, &key).await {
+            let now = match read_files(&certificate, &key).await {
                 Ok(now) if shown.as_ref() != Some(&now) => now,
                 Ok(_) => continue,
                 Err(error) => {
@@ -139,7 +139,7 @@ impl ServingCertificate {
                     continue;
                 }
             };
-            match parsed(&now) {
+            match parse_certified_key(&now) {
                 Ok(key) => {
                     self.replace(key);
                     tracing::info!("the kubelet API has a new certificate");
@@ -157,7 +157,7 @@ impl ServingCertificate {
     }
 }
 
-async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<CertificatePem, Error> {
+async fn read_files(certificate: &PathBuf, key: &PathBuf) -> Result<CertificatePem, Error> {
     let read = async |path: &PathBuf| {
         let bytes = tokio::fs::read(path).await;
         bytes.map_err(|source| Error::Read {
@@ -168,7 +168,7 @@ async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<CertificatePem, Er
     Ok((read(certificate).await?, read(key).await?))
 }
 
-fn parsed((certificate, key): &CertificatePem) -> Result<CertifiedKey, Error> {
+fn parse_certified_key((certificate, key): &CertificatePem) -> Result<CertifiedKey, Error> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
     let chain = chain.map_err(Error::Pem)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(Error::Pem)?;
@@ -178,16 +178,16 @@ fn parsed((certificate, key): &CertificatePem) -> Result<CertifiedKey, Error> {
 }
 
 fn generate_self_signed(address: IpAddr) -> Result<CertifiedKey, Error> {
-    let mut wanted = CertificateParams::new(vec![address.to_string()]).map_err(Error::Make)?;
+    let mut wanted = CertificateParams::new(vec![address.to_string()]).map_err(Error::Generate)?;
     wanted
         .distinguished_name
         .push(DnType::CommonName, "burstpool kubelet API");
     wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // Allow for clients whose clock is behind.
     wanted.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
-    wanted.not_after = wanted.not_before + LIFETIME;
-    let pair = KeyPair::generate().map_err(Error::Make)?;
-    let certificate = wanted.self_signed(&pair).map_err(Error::Make)?;
+    wanted.not_after = wanted.not_before + CERTIFICATE_LIFETIME;
+    let pair = KeyPair::generate().map_err(Error::Generate)?;
+    let certificate = wanted.self_signed(&pair).map_err(Error::Generate)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
     let key = any_supported_type(&key).map_err(Error::Key)?;
     Ok(CertifiedKey::new(vec![certificate.der().clone()], key))

@@ -24,10 +24,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::callers::Authenticator;
+use super::auth::Authenticator;
 use super::certificate::{self, CertificateSource, ServingCertificate};
 use super::nodes::NodeRegistry;
-use super::serve::KubeletServer;
+use super::server::KubeletServer;
 use super::tasks::ListenerTasks;
 
 /// The most connections at once. A shell in a pod takes one, and so does a log that is followed.
@@ -49,7 +49,7 @@ pub struct KubeletApiSettings {
     /// The socket to listen on.
     pub listener: TcpListener,
     /// The source of its certificate.
-    pub source: CertificateSource,
+    pub certificate_source: CertificateSource,
     /// The Kubernetes client.
     pub client: Client,
     /// The nodes that it serves.
@@ -62,12 +62,16 @@ pub async fn listen(
     settings: KubeletApiSettings,
     cancel: CancellationToken,
 ) -> Result<impl Future<Output = ()>, certificate::Error> {
-    let identity = Arc::new(ServingCertificate::load(&settings.source).await?);
+    let identity = Arc::new(ServingCertificate::load(&settings.certificate_source).await?);
     let tasks = TaskTracker::new();
-    let kept = (identity.clone(), settings.source, cancel.clone());
+    let kept = (
+        identity.clone(),
+        settings.certificate_source,
+        cancel.clone(),
+    );
     tasks.spawn(async move { kept.0.keep_current(kept.1, kept.2).await });
     let server = Arc::new(KubeletServer {
-        callers: Authenticator::new(settings.client.clone()),
+        authenticator: Authenticator::new(settings.client.clone()),
         client: settings.client,
         nodes: settings.nodes,
         usage: Arc::default(),
@@ -77,7 +81,7 @@ pub async fn listen(
         },
     });
     let listening = Listening {
-        acceptor: TlsAcceptor::from(Arc::new(tls(identity))),
+        acceptor: TlsAcceptor::from(Arc::new(tls_config(identity))),
         server,
         connection_permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         cancel,
@@ -104,7 +108,7 @@ impl Listening {
             match accepted {
                 Ok((stream, _)) => {
                     if let Ok(place) = self.connection_permits.clone().try_acquire_owned() {
-                        self.tasks.spawn(self.connection(stream, place));
+                        self.tasks.spawn(self.serve_connection(stream, place));
                     } else {
                         tracing::warn!(MAX_CONNECTIONS, "too many connections");
                     }
@@ -122,7 +126,7 @@ impl Listening {
         self.tasks.wait().await;
     }
 
-    fn connection(
+    fn serve_connection(
         &self,
         stream: TcpStream,
         place: OwnedSemaphorePermit,
@@ -140,7 +144,7 @@ impl Listening {
                 () = cancel.cancelled() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => serve(stream, server, place, cancel).await,
+                Ok(Ok(stream)) => serve_http(stream, server, place, cancel).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                 Err(_) => tracing::debug!("TLS handshake: too slow"),
             }
@@ -159,7 +163,7 @@ fn tcp_keepalive() -> TcpKeepalive {
         .with_retries(3)
 }
 
-async fn serve(
+async fn serve_http(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     server: Arc<KubeletServer>,
     place: OwnedSemaphorePermit,
@@ -172,7 +176,7 @@ async fn serve(
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         let (server, shown) = (server.clone(), shown.clone());
         request.extensions_mut().insert(place.clone());
-        async move { Ok::<_, std::convert::Infallible>(server.answer(&shown, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(server.handle(&shown, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -198,7 +202,7 @@ async fn serve(
     }
 }
 
-fn tls(identity: Arc<ServingCertificate>) -> ServerConfig {
+fn tls_config(identity: Arc<ServingCertificate>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone());
     let mut config = config

@@ -14,28 +14,28 @@
 //!                              session ends a stream when its pod or container ends
 //! ```
 
-mod answer;
 mod attach;
-mod callers;
+mod auth;
 mod certificate;
 mod exec;
 #[cfg(test)]
-mod given;
+mod fixtures;
 mod listener;
-mod listing;
 mod logs;
 mod nodes;
-mod numbers;
+mod pods;
 mod port_forward;
-mod recently;
+mod prometheus_metrics;
 mod remote_command;
+mod response;
 mod route;
-mod scraped;
-mod serve;
-mod session;
+mod server;
+mod session_lifetime;
 mod spdy;
+mod stats_summary;
 mod streams;
 mod tasks;
+mod ttl_cache;
 mod upgrade;
 mod usage;
 

@@ -60,7 +60,7 @@ impl NodeRegistry {
     }
 
     /// The pod of this name.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<FoundPod> {
+    pub fn find_pod(&self, namespace: &str, name: &str) -> Option<FoundPod> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = kept.values().filter_map(|node| {
             let pod = node.find_pod(namespace, name)?;
@@ -78,20 +78,20 @@ impl FoundPod {
     /// The pod's present state. The lookup uses the node that is served now, because a node that was replaced gets
     /// no more updates.
     pub fn presence(&self) -> PodPresence {
-        match self.nodes.find(&self.pod.namespace, &self.pod.name) {
+        match self.nodes.find_pod(&self.pod.namespace, &self.pod.name) {
             Some(found) if found.pod.uid == self.pod.uid => PodPresence::Present(found.pod),
             Some(_) => PodPresence::Gone,
-            None if self.is_served() => PodPresence::Gone,
+            None if self.is_node_served() => PodPresence::Gone,
             None => PodPresence::Unknown,
         }
     }
 
     /// Whether the pod may still exist.
-    pub fn is_there(&self) -> bool {
+    pub fn may_exist(&self) -> bool {
         !matches!(self.presence(), PodPresence::Gone)
     }
 
-    fn is_served(&self) -> bool {
+    fn is_node_served(&self) -> bool {
         let kept = self.nodes.0.read().unwrap_or_else(PoisonError::into_inner);
         let served = kept.get(&self.node.owner.node);
         served.is_some_and(|served| Arc::ptr_eq(served, &self.node))

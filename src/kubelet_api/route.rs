@@ -31,7 +31,7 @@ pub enum KubeletRoute {
     /// The stats summary, as JSON.
     Summary,
     /// Resource metrics for Prometheus and metrics-server, of all nodes or of one.
-    Resource(Option<String>),
+    ResourceMetrics(Option<String>),
     /// Another metrics endpoint of a kubelet.
     Scrape(ScrapeEndpoint),
     /// A container's log.
@@ -68,7 +68,7 @@ pub struct NodePermission {
 }
 
 /// The endpoint of a path; `None` if there is none.
-pub fn route(path: &str) -> Option<KubeletRoute> {
+pub fn parse_route(path: &str) -> Option<KubeletRoute> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let target = |container: &str, uid: Option<&str>| ContainerRef {
         namespace: parts[1].to_owned(),
@@ -85,8 +85,8 @@ pub fn route(path: &str) -> Option<KubeletRoute> {
         ["metrics", "cadvisor"] => KubeletRoute::Scrape(ScrapeEndpoint::Cadvisor),
         ["metrics", "probes"] => KubeletRoute::Scrape(ScrapeEndpoint::Probes),
         ["metrics", "slis"] => KubeletRoute::Scrape(ScrapeEndpoint::Slis),
-        ["metrics", "resource"] => KubeletRoute::Resource(None),
-        ["metrics", "resource", node] => KubeletRoute::Resource(Some((*node).to_owned())),
+        ["metrics", "resource"] => KubeletRoute::ResourceMetrics(None),
+        ["metrics", "resource", node] => KubeletRoute::ResourceMetrics(Some((*node).to_owned())),
         ["containerLogs", _, _, container] => KubeletRoute::Logs(target(container, None)),
         ["exec", _, _, container] => KubeletRoute::Exec(target(container, None)),
         ["exec", _, _, uid, container] => KubeletRoute::Exec(target(container, Some(uid))),
@@ -100,7 +100,7 @@ pub fn route(path: &str) -> Option<KubeletRoute> {
 
 impl KubeletRoute {
     /// The pod that the request is about, if any.
-    pub fn target(&self) -> Option<&ContainerRef> {
+    pub fn container_ref(&self) -> Option<&ContainerRef> {
         match self {
             Self::Logs(target)
             | Self::Exec(target)
@@ -124,7 +124,7 @@ impl KubeletRoute {
                 verb,
                 subresource: "stats",
             },
-            Self::Resource(_) | Self::Scrape(_) => NodePermission {
+            Self::ResourceMetrics(_) | Self::Scrape(_) => NodePermission {
                 verb,
                 subresource: "metrics",
             },
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn paths_are_a_kubelets() {
-        let Some(KubeletRoute::Logs(target)) = route("/containerLogs/shop/web-0/main") else {
+        let Some(KubeletRoute::Logs(target)) = parse_route("/containerLogs/shop/web-0/main") else {
             unreachable!("logs");
         };
         assert_eq!(
             (&*target.namespace, &*target.pod, &*target.container),
             ("shop", "web-0", "main")
         );
-        let Some(KubeletRoute::Exec(target)) = route("/exec/shop/web-0/123/main") else {
+        let Some(KubeletRoute::Exec(target)) = parse_route("/exec/shop/web-0/123/main") else {
             unreachable!("a command");
         };
         assert_eq!(
@@ -161,13 +161,16 @@ mod tests {
             (Some("123"), "main")
         );
         assert!(matches!(
-            route("/portForward/shop/web-0"),
+            parse_route("/portForward/shop/web-0"),
             Some(KubeletRoute::PortForward(_))
         ));
-        assert_eq!(route("/runningpods/"), Some(KubeletRoute::RunningPods));
         assert_eq!(
-            route("/metrics/resource/burst-a"),
-            Some(KubeletRoute::Resource(Some("burst-a".to_owned())))
+            parse_route("/runningpods/"),
+            Some(KubeletRoute::RunningPods)
+        );
+        assert_eq!(
+            parse_route("/metrics/resource/burst-a"),
+            Some(KubeletRoute::ResourceMetrics(Some("burst-a".to_owned())))
         );
         for path in [
             "/",
@@ -175,14 +178,14 @@ mod tests {
             "/pods/x",
             "/metrics/elsewhere",
         ] {
-            assert_eq!(route(path), None, "{path}");
+            assert_eq!(parse_route(path), None, "{path}");
         }
     }
 
     #[test]
     fn rights_are_a_kubelets() {
         let right = |path: &str| {
-            let right = route(path).expect("a route").permission(&Method::GET);
+            let right = parse_route(path).expect("a route").permission(&Method::GET);
             (right.verb, right.subresource)
         };
         assert_eq!(right("/stats/summary"), ("get", "stats"));

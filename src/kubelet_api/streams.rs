@@ -9,10 +9,10 @@ use http::StatusCode;
 use hyper::Request;
 use hyper::body::Incoming;
 
-use super::answer::{ApiResult, HttpError};
 use super::nodes::FoundPod;
 use super::remote_command::{self, CommandOutcome, CommandRequest, CommandStreams};
-use super::session::{self, SessionTarget};
+use super::response::{ApiResult, HttpError};
+use super::session_lifetime::{self, SessionTarget};
 use super::tasks::ListenerTasks;
 use super::upgrade::{self, negotiate};
 use super::{attach, exec, logs, port_forward};
@@ -32,7 +32,7 @@ pub fn exec(
         return Err(HttpError::bad_request("command: there is none"));
     }
     let place = exec::ShellTarget {
-        found: found.clone(),
+        pod: found.clone(),
         container: container.to_owned(),
     };
     let session = (found, SessionTarget::Container(container.to_owned()));
@@ -62,7 +62,7 @@ pub fn attach(
     }
     let source = logs::LogSource {
         container: container.to_owned(),
-        found: found.clone(),
+        pod: found.clone(),
     };
     let session = (found, SessionTarget::Container(container.to_owned()));
     start_command(request, tasks, wanted, session, |streams, _| {
@@ -76,7 +76,7 @@ pub fn port_forward(
     mut request: Request<Incoming>,
     tasks: &ListenerTasks,
 ) -> ApiResult {
-    let ports = port_forward::ports(request.uri().query().unwrap_or_default());
+    let ports = port_forward::parse_ports(request.uri().query().unwrap_or_default());
     let ports = ports.map_err(HttpError::bad_request)?;
     let address = found.pod.address.filter(|_| !found.pod.is_group_deleted);
     let Some(address) = address else {
@@ -157,7 +157,7 @@ async fn run_session(
             Ok(()) => return,
             Err(_) => "it has lived for a day",
         },
-        why = session::wait_until_over(found, opened) => why,
+        why = session_lifetime::wait_until_over(found, opened) => why,
     };
     let (namespace, pod) = (&found.pod.namespace, &found.pod.name);
     tracing::info!(namespace, pod, why = ended, "ending a session");

@@ -23,12 +23,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::answer::{HttpError, text};
+use super::response::{HttpError, text_response};
 
 /// The header with the protocols that a SPDY client offers.
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 /// The header of the error that lists the supported protocols.
-const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
+const ACCEPTED_PROTOCOLS: &str = "x-accepted-stream-protocol-versions";
 
 /// The largest WebSocket message in bytes: the limit of Kubernetes' own servers.
 const MAX_MESSAGE_BYTES: usize = 32 << 20;
@@ -60,7 +60,7 @@ pub struct SupportedProtocols {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NegotiatedProtocol {
     /// What carries the streams.
-    pub carrier: StreamTransport,
+    pub transport: StreamTransport,
     /// The protocol; empty if a WebSocket client offered none.
     pub protocol: String,
 }
@@ -113,7 +113,7 @@ pub fn negotiate(
     headers: &HeaderMap,
     spoken: &SupportedProtocols,
 ) -> Result<NegotiatedProtocol, Box<Response<Body>>> {
-    let bad = |message: String| Box::new(HttpError::bad_request(message).response());
+    let bad = |message: String| Box::new(HttpError::bad_request(message).into_response());
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     let upgrade = upgrade.unwrap_or_default().to_ascii_lowercase();
     let (carrier, offered, known) = match upgrade.as_str() {
@@ -134,11 +134,14 @@ pub fn negotiate(
     };
     if let Some(protocol) = offered.iter().find(|offer| known.contains(&offer.as_str())) {
         let protocol = protocol.clone();
-        return Ok(NegotiatedProtocol { carrier, protocol });
+        return Ok(NegotiatedProtocol {
+            transport: carrier,
+            protocol,
+        });
     }
     match carrier {
         StreamTransport::Websocket if offered.is_empty() => Ok(NegotiatedProtocol {
-            carrier,
+            transport: carrier,
             protocol: String::new(),
         }),
         StreamTransport::Spdy if offered.is_empty() => Err(bad(format!(
@@ -149,10 +152,10 @@ pub fn negotiate(
         ))),
         StreamTransport::Spdy => {
             let message = format!("unable to negotiate protocol: client supports {offered:?}");
-            let mut response = text(StatusCode::FORBIDDEN, message);
+            let mut response = text_response(StatusCode::FORBIDDEN, message);
             for protocol in known {
                 let value = HeaderValue::from_static(protocol);
-                response.headers_mut().append(ACCEPTED, value);
+                response.headers_mut().append(ACCEPTED_PROTOCOLS, value);
             }
             Err(Box::new(response))
         }
@@ -170,7 +173,7 @@ pub fn upgrade(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let protocol = HeaderValue::try_from(&agreed.protocol);
     let protocol = protocol.map_err(|_| HttpError::bad_request("a protocol that is no text"))?;
-    match agreed.carrier {
+    match agreed.transport {
         StreamTransport::Spdy => {
             headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
             headers.insert(STREAM_PROTOCOL, protocol);
@@ -237,7 +240,10 @@ mod tests {
         let offers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9")];
         let refused = negotiate(&headers(&offers), &SPOKEN).expect_err("they do not");
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
-        assert_eq!(refused.headers().get_all(ACCEPTED).iter().count(), 2);
+        assert_eq!(
+            refused.headers().get_all(ACCEPTED_PROTOCOLS).iter().count(),
+            2
+        );
         for offers in [&[("upgrade", "SPDY/3.1")][..], &[("upgrade", "h2c")], &[]] {
             let refused = negotiate(&headers(offers), &SPOKEN).expect_err("they do not");
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST);

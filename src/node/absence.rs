@@ -21,14 +21,14 @@ use jiff::Timestamp;
 
 /// How long after a PUT was sent Azure may deny the group. Azure documents no limit; its own clients wait for
 /// seconds.
-pub const LAG: Duration = Duration::from_secs(20);
+pub const CONSISTENCY_LAG: Duration = Duration::from_secs(20);
 /// The pause between the two GETs that confirm each other.
-pub const CONFIRM: Duration = Duration::from_secs(5);
+pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause between GETs while Azure may lag.
 const LAG_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// If no LIST is available: how many GETs must deny a group, and over how long. First for a group that runs, then
 /// for a group whose DELETE was accepted.
-const WITHOUT_LIST: [(u32, Duration); 2] =
+const THRESHOLDS_WITHOUT_LIST: [(u32, Duration); 2] =
     [(5, Duration::from_secs(120)), (3, Duration::from_secs(20))];
 /// After this many GETs that deny the group, the pause between GETs triples.
 const SLOW_DOWN_AFTER_GETS: u32 = 8;
@@ -39,7 +39,7 @@ pub enum PriorGroupState {
     /// It is not known to have been created: any answer that is not lag proves that it was not.
     NotCreated,
     /// It existed, and the operator did not ask for its deletion.
-    There,
+    Existed,
     /// Azure accepted its DELETE, or its pod is being deleted, or an operator may have sent its PUT.
     Deleted,
 }
@@ -59,20 +59,20 @@ pub struct AbsenceEvidence {
     /// Answers to requests that were sent before this time prove nothing: for GETs, and for LISTs.
     valid_from: [Option<Timestamp>; 2],
     /// When the first and the last GET that count were sent.
-    counted: Option<(Timestamp, Timestamp)>,
+    counted_gets: Option<(Timestamp, Timestamp)>,
     /// How many GETs count.
-    gets: u32,
+    get_count: u32,
     /// When the last LIST without the group was sent, if it counts.
-    listed: Option<Timestamp>,
+    last_list_without: Option<Timestamp>,
     /// When the last GET that denied the group was sent, whether or not it counts.
-    denied: Option<Timestamp>,
+    last_denied: Option<Timestamp>,
 }
 
 impl AbsenceEvidence {
     /// The state after a PUT that was sent at `sent`.
     pub fn after_put(sent: Timestamp) -> Self {
         Self {
-            valid_from: [Some(later(sent, LAG)); 2],
+            valid_from: [Some(later(sent, CONSISTENCY_LAG)); 2],
             ..Self::default()
         }
     }
@@ -80,7 +80,7 @@ impl AbsenceEvidence {
     /// An answer to a request that was sent at `asked` shows the group.
     pub fn record_seen(&mut self, source: EvidenceSource, asked: Timestamp) {
         self.valid_from[source as usize] = Some(asked);
-        if self.denied.is_none_or(|denied| denied <= asked) {
+        if self.last_denied.is_none_or(|denied| denied <= asked) {
             *self = Self {
                 valid_from: self.valid_from,
                 ..Self::default()
@@ -89,7 +89,7 @@ impl AbsenceEvidence {
     }
 
     /// Azure accepted a DELETE that was sent at `sent`: answers to earlier requests prove nothing.
-    pub fn deleted(&mut self, sent: Timestamp) {
+    pub fn record_delete(&mut self, sent: Timestamp) {
         *self = Self {
             valid_from: self.valid_from.map(|from| from.max(Some(sent))),
             ..Self::default()
@@ -97,59 +97,63 @@ impl AbsenceEvidence {
     }
 
     /// Azure answered a GET or a DELETE that was sent at `asked` that there is no such group.
-    pub fn denied(&mut self, asked: Timestamp) {
-        self.denied = Some(asked);
-        if !self.is_lag(EvidenceSource::Get, asked) {
-            let first = self.counted.map_or(asked, |(first, _)| first);
-            self.counted = Some((first, asked));
-            self.gets += 1;
+    pub fn record_denial(&mut self, asked: Timestamp) {
+        self.last_denied = Some(asked);
+        if !self.is_within_lag(EvidenceSource::Get, asked) {
+            let first = self.counted_gets.map_or(asked, |(first, _)| first);
+            self.counted_gets = Some((first, asked));
+            self.get_count += 1;
         }
     }
 
     /// A LIST that was sent at `asked` does not contain the group.
-    pub fn not_listed(&mut self, asked: Timestamp) {
-        if !self.is_lag(EvidenceSource::List, asked) {
-            self.listed = self.listed.max(Some(asked));
+    pub fn record_not_listed(&mut self, asked: Timestamp) {
+        if !self.is_within_lag(EvidenceSource::List, asked) {
+            self.last_list_without = self.last_list_without.max(Some(asked));
         }
     }
 
     /// Whether a denial of this kind, to a request sent at `asked`, proves nothing.
-    pub fn is_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
+    pub fn is_within_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
         self.valid_from[source as usize].is_some_and(|from| asked < from)
     }
 
     /// Whether a GET that counts denies the group.
     pub fn is_suspected(&self) -> bool {
-        self.gets > 0
+        self.get_count > 0
     }
 
     /// Whether the answers prove that the group is gone.
     pub fn is_proven(&self, before: PriorGroupState) -> bool {
-        let Some((first, last)) = self.counted else {
-            return before == PriorGroupState::NotCreated && self.listed.is_some();
+        let Some((first, last)) = self.counted_gets else {
+            return before == PriorGroupState::NotCreated && self.last_list_without.is_some();
         };
         let lasts = |pause: Duration| later(first, pause) <= last;
         let without_list = |(gets, pause): (u32, Duration)| {
-            self.gets >= gets && lasts(pause) && !self.is_lag(EvidenceSource::List, last)
+            self.get_count >= gets
+                && lasts(pause)
+                && !self.is_within_lag(EvidenceSource::List, last)
         };
         match before {
             PriorGroupState::NotCreated => true,
-            PriorGroupState::There => {
-                let is_listed = self.listed.is_some_and(|listed| listed > first);
-                (lasts(CONFIRM) && is_listed) || without_list(WITHOUT_LIST[0])
+            PriorGroupState::Existed => {
+                let is_listed = self.last_list_without.is_some_and(|listed| listed > first);
+                (lasts(CONFIRM_INTERVAL) && is_listed) || without_list(THRESHOLDS_WITHOUT_LIST[0])
             }
-            PriorGroupState::Deleted => self.listed.is_some() || without_list(WITHOUT_LIST[1]),
+            PriorGroupState::Deleted => {
+                self.last_list_without.is_some() || without_list(THRESHOLDS_WITHOUT_LIST[1])
+            }
         }
     }
 
     /// When to ask again for a group that the last answer denies; `None` if no answer does.
     pub fn next_check_at(&self) -> Option<Timestamp> {
-        let pause = match self.gets {
+        let pause = match self.get_count {
             0 => LAG_RETRY_INTERVAL,
-            gets if gets < SLOW_DOWN_AFTER_GETS => CONFIRM,
-            _ => CONFIRM * 3,
+            gets if gets < SLOW_DOWN_AFTER_GETS => CONFIRM_INTERVAL,
+            _ => CONFIRM_INTERVAL * 3,
         };
-        Some(later(self.denied?, pause))
+        Some(later(self.last_denied?, pause))
     }
 }
 

@@ -45,7 +45,7 @@ pub struct ObjectTarget {
 
 impl ObjectTarget {
     /// The object with this metadata; `None` without a name or a UID, which every object from the API server has.
-    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+    pub fn from_metadata(metadata: &ObjectMeta) -> Option<Self> {
         Some(Self {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
@@ -58,7 +58,7 @@ impl ObjectTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionOutcome {
     /// The API server deletes the object, or will when its grace period and its finalizers allow it.
-    Begun,
+    Started,
     /// The object does not exist any longer, another object has its name, or its version differs from the target's.
     NotFound,
 }
@@ -87,7 +87,7 @@ where
         Err(kube::Error::Api(status)) if is_object_not_found(&status) || status.is_conflict() => {
             Ok(DeletionOutcome::NotFound)
         }
-        deleted => deleted.map(|_| DeletionOutcome::Begun),
+        deleted => deleted.map(|_| DeletionOutcome::Started),
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn an_object_that_is_not_the_one_that_was_meant_is_left_alone_and_that_is_no_error() {
         for (code, outcome) in [
-            (200, Some(DeletionOutcome::Begun)),
+            (200, Some(DeletionOutcome::Started)),
             (404, Some(DeletionOutcome::NotFound)),
             (409, Some(DeletionOutcome::NotFound)),
             (403, None),
@@ -233,7 +233,7 @@ mod tests {
             name: Some("db-0".to_owned()),
             ..ObjectMeta::default()
         };
-        assert_eq!(ObjectTarget::of(&named), None);
+        assert_eq!(ObjectTarget::from_metadata(&named), None);
     }
 
     #[tokio::test]

@@ -20,14 +20,14 @@ use crate::aci::client::QuotaUsage;
 use crate::aci::translate::quantity::NanoAmount;
 use crate::api::{Placement, Priority};
 use crate::burst::PodFacts;
-use crate::burst::amounts::ResourceAmounts;
 use crate::burst::pod::PodStage;
+use crate::burst::resource_amounts::ResourceAmounts;
 
 /// A core in thousandths.
-pub const CORE: i64 = 1000;
+pub const MILLICORES_PER_CORE: i64 = 1000;
 
 /// Local storage of a container group in bytes (ACI's documents: 50 GB).
-const STORAGE: i64 = 50_000_000_000;
+const EPHEMERAL_STORAGE_BYTES: i64 = 50_000_000_000;
 
 /// An amount of compute; negative if more is used than there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct ComputeAmount {
 
 impl ComputeAmount {
     /// Reads the amounts of a node's status; `None` if CPU, memory or pods is missing.
-    pub fn of(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
-        let milli = |name: &str| milli(amounts.get(name)?);
+    pub fn from_quantities(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
+        let milli = |name: &str| quantity_milli(amounts.get(name)?);
         Some(Self {
             cpu_milli: milli("cpu")?,
             memory_bytes: milli("memory")? / 1000,
@@ -52,7 +52,7 @@ impl ComputeAmount {
     }
 
     /// The amounts of one pod: what it requests, or what its container group takes.
-    fn used(amounts: ResourceAmounts) -> Self {
+    fn from_amounts(amounts: ResourceAmounts) -> Self {
         Self {
             cpu_milli: amounts.cpu_milli,
             memory_bytes: amounts.memory,
@@ -72,7 +72,7 @@ impl ComputeAmount {
 
     /// Ephemeral storage of that many pods in bytes: each container group has its own.
     pub fn storage_bytes(&self) -> i64 {
-        self.pods.saturating_mul(STORAGE)
+        self.pods.saturating_mul(EPHEMERAL_STORAGE_BYTES)
     }
 
     /// The sum.
@@ -100,8 +100,8 @@ impl ComputeAmount {
 pub fn placement_capacity(placement: &Placement) -> ComputeAmount {
     let capacity = &placement.capacity;
     ComputeAmount {
-        cpu_milli: milli(&capacity.cpu).unwrap_or_default(),
-        memory_bytes: milli(&capacity.memory).unwrap_or_default() / 1000,
+        cpu_milli: quantity_milli(&capacity.cpu).unwrap_or_default(),
+        memory_bytes: quantity_milli(&capacity.memory).unwrap_or_default() / 1000,
         pods: capacity.pods,
     }
 }
@@ -116,7 +116,7 @@ pub fn core_quota_name(placement: &Placement) -> &'static str {
 
 /// What is left of a limit of the region; `None` if Azure does not report it.
 pub fn remaining_quota(name: &str, usages: &[QuotaUsage]) -> Option<i64> {
-    let usage = usages.iter().find(|usage| usage.is_of(name))?;
+    let usage = usages.iter().find(|usage| usage.is_named(name))?;
     Some(usage.limit.saturating_sub(usage.used.max(0)).max(0))
 }
 
@@ -136,7 +136,7 @@ pub struct NodeLoad {
 impl NodeLoad {
     /// The load of `pods`. `is_counted` says whether the group of the pod with this UID existed before the usages
     /// were read; `is_created`, whether it exists now.
-    pub fn of<'a>(
+    pub fn from_pods<'a>(
         pods: impl IntoIterator<Item = &'a PodFacts>,
         is_counted: impl Fn(&str) -> bool,
         is_created: impl Fn(&str) -> bool,
@@ -146,8 +146,13 @@ impl NodeLoad {
             .into_iter()
             .filter(|pod| pod.stage != PodStage::Finished)
         {
-            let (uid, group) = (pod.id.uid.as_str(), ComputeAmount::used(pod.node_usage()));
-            load.requests = load.requests.plus(ComputeAmount::used(pod.requests));
+            let (uid, group) = (
+                pod.id.uid.as_str(),
+                ComputeAmount::from_amounts(pod.node_usage()),
+            );
+            load.requests = load
+                .requests
+                .plus(ComputeAmount::from_amounts(pod.requests));
             load.groups = load.groups.plus(group);
             if pod.has_group() && !is_counted(uid) {
                 load.uncounted = load.uncounted.plus(group);
@@ -170,8 +175,8 @@ pub struct NodeOffer {
 impl NodeOffer {
     /// The offer of a node with this load, with `left` still available as ACI counts. The pods are bounded by the
     /// cores, since a pod takes at least one.
-    pub fn of(load: &NodeLoad, left: ComputeAmount) -> Self {
-        let pods = left.pods.min(left.cpu_milli / CORE).max(0);
+    pub fn new(load: &NodeLoad, left: ComputeAmount) -> Self {
+        let pods = left.pods.min(left.cpu_milli / MILLICORES_PER_CORE).max(0);
         let left = ComputeAmount {
             cpu_milli: left.cpu_milli.max(0),
             memory_bytes: left.memory_bytes.max(0),
@@ -185,7 +190,7 @@ impl NodeOffer {
 }
 
 /// A quantity in thousandths, rounded up; `None` if it is invalid or negative.
-pub fn milli(quantity: &Quantity) -> Option<i64> {
+pub fn quantity_milli(quantity: &Quantity) -> Option<i64> {
     let milli = NanoAmount::from_quantity(quantity)?.in_steps_of(NanoAmount::thousandths(1));
     Some(i64::try_from(milli).unwrap_or(i64::MAX))
 }
@@ -227,7 +232,7 @@ mod tests {
 
     fn load(pods: &[PodFacts], counted: &[&str]) -> NodeLoad {
         let is_counted = |uid: &str| counted.iter().any(|name| uid == format!("uid-{name}"));
-        NodeLoad::of(pods, is_counted, is_counted)
+        NodeLoad::from_pods(pods, is_counted, is_counted)
     }
 
     #[test]
@@ -256,7 +261,7 @@ mod tests {
             memory_bytes: 1 << 40,
             pods: 100,
         };
-        let empty = NodeOffer::of(&NodeLoad::default(), left);
+        let empty = NodeOffer::new(&NodeLoad::default(), left);
         assert_eq!(
             (empty.allocatable.cpu_milli, empty.allocatable.pods),
             (5000, 5)
@@ -264,7 +269,7 @@ mod tests {
         // Two pods are bound: ACI has three cores left, and the scheduler may place three more pods.
         let two = load(&[pod("a", 250), pod("b", 250)], &[]);
         assert_eq!((two.uncounted.cpu_milli, two.uncreated), (2000, 2));
-        let after = NodeOffer::of(&two, left.minus(two.uncounted));
+        let after = NodeOffer::new(&two, left.minus(two.uncounted));
         assert_eq!(
             (after.allocatable.cpu_milli, after.allocatable.pods),
             (3500, 5)
@@ -276,7 +281,7 @@ mod tests {
     fn what_has_no_group_takes_none_and_what_is_counted_already_is_not_counted_again() {
         let mut refused = pod("refused", 250);
         if let PodStage::Bound(bound) = &mut refused.stage {
-            bound.refused = Some("no such sku".to_owned());
+            bound.azure_refusal = Some("no such sku".to_owned());
         }
         let mut daemon = pod("daemon", 100);
         if let Some(owner) = &mut daemon.owner {
@@ -300,7 +305,7 @@ mod tests {
             memory_bytes: -1,
             pods: -7,
         };
-        let offer = NodeOffer::of(&load, over);
+        let offer = NodeOffer::new(&load, over);
         assert_eq!(offer.allocatable, load.requests);
         assert_eq!(offer.capacity, load.groups);
     }

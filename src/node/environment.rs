@@ -11,20 +11,20 @@
 
 mod claims;
 mod kube_proxy;
-mod lack;
-mod read;
+mod missing;
+mod reader;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 
-use crate::aci::translate::needs::pod_references;
-use crate::aci::translate::{ResolvedReferences, resolved};
+use crate::aci::translate::references::pod_references;
+use crate::aci::translate::{ResolvedReferences, resolved_references};
 
-pub use claims::mountable;
+pub use claims::check_mountable;
 pub use kube_proxy::{AccountName, AccountNameError, KubeProxy, SERVICE_ACCOUNT};
-pub use lack::{MissingObject, MissingReason};
+pub use missing::{MissingObject, MissingReason};
 
 /// What was read.
 #[derive(Clone, Debug, Default)]
@@ -44,27 +44,31 @@ pub async fn resolve(
     kube_proxy: Option<&KubeProxy>,
 ) -> Result<PodEnvironment, Vec<MissingObject>> {
     let needs = pod_references(pod);
-    let mut read = read::ReadReferences::of(client, pod, &needs, kube_proxy).await;
-    let missing = lack::required(&needs, &read);
+    let mut read = reader::ReadReferences::fetch(client, pod, &needs, kube_proxy).await;
+    let missing = missing::missing_required(&needs, &read);
     if !missing.is_empty() {
         return Err(missing);
     }
     Ok(PodEnvironment {
-        warnings: lack::missing_pull_secrets(&needs, &read),
+        warnings: missing::missing_pull_secrets(&needs, &read),
         resolved: ResolvedReferences {
-            secrets: read.secrets.found(),
-            config_maps: read.config_maps.found(),
+            secrets: read.secrets.take_found(),
+            config_maps: read.config_maps.take_found(),
             claims: read.claims(),
             tokens: read.tokens(),
             kube_config: read.kube_config.and_then(Result::ok),
-            services: visible(pod, needs.services, services),
+            services: visible_services(pod, needs.services, services),
         },
     })
 }
 
 /// The Services for which `pod` gets environment variables: those of its namespace if `links` is set, and the API
 /// server's, unless the namespace has a Service of that name.
-fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::ServiceAddress> {
+fn visible_services(
+    pod: &Pod,
+    links: bool,
+    services: &[Arc<Service>],
+) -> Vec<resolved_references::ServiceAddress> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let in_namespace = |service: &Service, namespace: &str| {
         service.metadata.namespace.as_deref() == Some(namespace)
@@ -73,11 +77,11 @@ fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::S
         .iter()
         .filter(|s| links && in_namespace(s, namespace));
     let mut visible: Vec<_> = own
-        .filter_map(|s| resolved::ServiceAddress::of(s))
+        .filter_map(|s| resolved_references::ServiceAddress::from_service(s))
         .collect();
     let masters = services.iter().filter(|s| in_namespace(s, "default"));
     let master = masters
-        .filter_map(|s| resolved::ServiceAddress::of(s))
+        .filter_map(|s| resolved_references::ServiceAddress::from_service(s))
         .find(|service| service.name == "kubernetes");
     if let Some(master) = master
         && visible.iter().all(|service| service.name != master.name)
@@ -114,7 +118,7 @@ mod tests {
         let seen = |namespace: &str, links| {
             let mut pod = Pod::default();
             pod.metadata.namespace = Some(namespace.to_owned());
-            let seen = visible(&pod, links, &all).into_iter();
+            let seen = visible_services(&pod, links, &all).into_iter();
             seen.map(|s| s.address).collect::<Vec<_>>()
         };
         assert_eq!(seen("shop", true), ["10.0.0.1", "10.0.0.3"]);

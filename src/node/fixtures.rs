@@ -9,8 +9,8 @@ use kube::client::Body;
 use serde_json::json;
 
 use super::capacity::{ComputeAmount, NodeOffer};
-use super::object::NodeConfig;
-use super::record::LastPlacement;
+use super::last_placement::LastPlacement;
+use super::node_object::NodeConfig;
 use crate::aci::client::GroupScope;
 use crate::api::Placement;
 

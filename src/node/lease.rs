@@ -129,8 +129,8 @@ pub async fn remove(
 ) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = call::find(CALL_TIMEOUT, &leases, name).await?;
-    let lease = lease.filter(|lease| is_of(lease, node));
-    let Some(lease) = lease.and_then(|lease| ObjectTarget::of(&lease.metadata)) else {
+    let lease = lease.filter(|lease| is_owned_by(lease, node));
+    let Some(lease) = lease.and_then(|lease| ObjectTarget::from_metadata(&lease.metadata)) else {
         return Ok(());
     };
     let removed = call::delete(CALL_TIMEOUT, &leases, &lease, None).await;
@@ -138,7 +138,7 @@ pub async fn remove(
 }
 
 /// Whether the lease has no owner, or `node` owns it; if `node` is `None`, always.
-fn is_of(lease: &Lease, node: Option<&ObjectTarget>) -> bool {
+fn is_owned_by(lease: &Lease, node: Option<&ObjectTarget>) -> bool {
     let mut owners = lease.metadata.owner_references.iter().flatten();
     owners.all(|owner| node.is_none_or(|node| node.uid == owner.uid))
 }

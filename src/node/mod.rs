@@ -16,21 +16,21 @@
 //! for the facts about pods, [`burst`](crate::burst).
 
 pub mod absence;
-pub mod binding;
 pub mod call;
 pub mod capacity;
-pub mod daemon;
+pub mod daemon_set;
 pub mod environment;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod last_placement;
 pub mod lease;
-pub mod object;
-pub mod observed;
-pub mod plan;
+pub mod node_controller;
+pub mod node_object;
+pub mod pod_plan;
 pub mod pods;
+pub mod post_bind_patch;
 pub mod quota;
-pub mod record;
 pub mod region;
-pub mod register;
-pub mod registration;
-pub mod watched;
+pub mod registration_steps;
+pub mod watch_health;
+pub mod watched_pod;

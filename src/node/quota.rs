@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::capacity::{self, CORE, ComputeAmount, NodeLoad, NodeOffer};
+use super::capacity::{self, ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
 use super::pods::PodsContext;
 use crate::aci::client::{GroupScope, QuotaUsage};
 
 /// How long the other placements must wait for what a placement gave up.
-pub(crate) const HANDOVER: Duration = Duration::from_secs(10);
+pub(crate) const HANDOVER_DELAY: Duration = Duration::from_secs(10);
 
 /// The quotas of all subscriptions and regions that have placements.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub struct QuotaRegistry(Mutex<HashMap<(String, String), Arc<RegionQuota>>>);
 
 impl QuotaRegistry {
     /// The quota of a subscription in a region.
-    pub fn of(&self, scope: &GroupScope, region: &str) -> Arc<RegionQuota> {
+    pub fn region_quota(&self, scope: &GroupScope, region: &str) -> Arc<RegionQuota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
         let mut all = lock(&self.0);
         // Forget quotas that no placement uses.
@@ -44,7 +44,7 @@ struct QuotaState {
     members: Vec<QuotaMember>,
     /// Azure's last answer, and the UIDs of the pods whose groups existed before the request was sent.
     usages: Option<Vec<QuotaUsage>>,
-    counted: HashSet<String>,
+    counted_pods: HashSet<String>,
     /// Whether all members' pods were listed at that time. The group of a pod that was not known then is counted
     /// twice: in Azure's usage, and as a group created since.
     knew_all: bool,
@@ -63,7 +63,7 @@ struct QuotaMember {
 
 /// A request to Azure: when it was sent, and which pods had groups then.
 pub struct UsageQuery {
-    at: Instant,
+    started_at: Instant,
     created_pods: HashSet<String>,
     knew_all: bool,
 }
@@ -84,7 +84,7 @@ impl RegionQuota {
     /// Gives the placement no more pods. Its existing pods count for as long as they have workers.
     pub fn leave(&self, context: &Arc<PodsContext>) {
         for member in &mut lock(&self.0).members {
-            member.is_closed |= member.is(context);
+            member.is_closed |= member.is_for(context);
         }
     }
 
@@ -93,7 +93,7 @@ impl RegionQuota {
         let inner = lock(&self.0);
         let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
         UsageQuery {
-            at: Instant::now(),
+            started_at: Instant::now(),
             knew_all: kept().all(|context| context.has_listed_pods()),
             created_pods: kept()
                 .flat_map(|context| context.pods_with_groups())
@@ -105,9 +105,12 @@ impl RegionQuota {
     /// request than the last one is ignored.
     pub fn finish_query(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
         let mut inner = lock(&self.0);
-        if inner.usages_read_at.is_none_or(|before| before <= asked.at) {
-            inner.usages_read_at = Some(asked.at);
-            (inner.usages, inner.counted) = (usages, asked.created_pods);
+        if inner
+            .usages_read_at
+            .is_none_or(|before| before <= asked.started_at)
+        {
+            inner.usages_read_at = Some(asked.started_at);
+            (inner.usages, inner.counted_pods) = (usages, asked.created_pods);
             inner.knew_all = asked.knew_all;
         }
     }
@@ -126,7 +129,7 @@ impl RegionQuota {
         let created: HashSet<String> = kept()
             .flat_map(|context| context.pods_with_groups())
             .collect();
-        inner.counted.iter().any(|uid| !created.contains(uid))
+        inner.counted_pods.iter().any(|uid| !created.contains(uid))
     }
 
     /// What the placement's node offers now.
@@ -136,14 +139,15 @@ impl RegionQuota {
         let seen = inner.observe_members();
         inner.distribute(&seen, Instant::now());
         let mut all = inner.members.iter().zip(&seen);
-        let own = all.find(|(member, _)| member.is(context));
+        let own = all.find(|(member, _)| member.is_for(context));
         own.map(|(member, seen)| {
             let left = ComputeAmount {
-                cpu_milli: member.cpu.assigned.saturating_mul(CORE) - seen.load.groups.cpu_milli,
+                cpu_milli: member.cpu.assigned.saturating_mul(MILLICORES_PER_CORE)
+                    - seen.load.groups.cpu_milli,
                 memory_bytes: seen.remaining_capacity.memory_bytes,
                 pods: member.pods.assigned - seen.load.groups.pods,
             };
-            NodeOffer::of(&seen.load, left.at_most(seen.remaining_capacity))
+            NodeOffer::new(&seen.load, left.at_most(seen.remaining_capacity))
         })
         .unwrap_or_default()
     }
@@ -154,9 +158,9 @@ struct MemberObservation {
     load: NodeLoad,
     /// What the placement's own capacity leaves.
     remaining_capacity: ComputeAmount,
-    cores: &'static str,
+    core_quota_name: &'static str,
     /// How many groups Azure still lets the subscription create; `None` if not known.
-    creates: Option<i64>,
+    remaining_creates: Option<i64>,
 }
 
 impl QuotaState {
@@ -166,18 +170,18 @@ impl QuotaState {
         contexts
             .map(|(member, context)| {
                 let Some(context) = context else {
-                    return MemberObservation::nothing();
+                    return MemberObservation::empty();
                 };
                 let created = context.pods_with_groups();
                 let pods = context.pod_facts();
-                let load = NodeLoad::of(
+                let load = NodeLoad::from_pods(
                     pods.iter().map(Arc::as_ref),
-                    |uid| self.counted.contains(uid),
+                    |uid| self.counted_pods.contains(uid),
                     |uid| created.contains(uid),
                 );
                 let settings = context.settings();
                 let own = capacity::placement_capacity(&settings.placement).minus(load.groups);
-                let creates = context.azure.creates_left(&context.scope);
+                let creates = context.azure.remaining_creates(&context.scope);
                 MemberObservation {
                     load,
                     remaining_capacity: if member.is_closed {
@@ -185,8 +189,9 @@ impl QuotaState {
                     } else {
                         own
                     },
-                    cores: capacity::core_quota_name(&settings.placement),
-                    creates: creates.map(|(left, _)| i64::try_from(left).unwrap_or(i64::MAX)),
+                    core_quota_name: capacity::core_quota_name(&settings.placement),
+                    remaining_creates: creates
+                        .map(|(left, _)| i64::try_from(left).unwrap_or(i64::MAX)),
                 }
             })
             .collect()
@@ -195,7 +200,8 @@ impl QuotaState {
     /// Divides the cores that are left, by kind, and the groups that are left.
     fn distribute(&mut self, seen: &[MemberObservation], now: Instant) {
         let usages = self.usages.as_deref().unwrap_or_default();
-        let of_kind = |kind: &str, one: &MemberObservation| kind.is_empty() || one.cores == kind;
+        let of_kind =
+            |kind: &str, one: &MemberObservation| kind.is_empty() || one.core_quota_name == kind;
         let left = |name: &str, kind: &str, taken: fn(&ComputeAmount) -> i64| {
             let uncounted = seen.iter().filter(|one| of_kind(kind, one));
             let uncounted: i64 = uncounted.map(|one| taken(&one.load.uncounted)).sum();
@@ -203,19 +209,19 @@ impl QuotaState {
         };
         self.is_short = false;
         for kind in ["StandardCores", "StandardSpotCores"] {
-            let left = left(kind, kind, |room| whole(room.cpu_milli));
+            let left = left(kind, kind, |room| whole_cores(room.cpu_milli));
             let members = self.members.iter_mut().zip(seen);
             let members = members.filter(|(_, one)| of_kind(kind, one));
             let members = members.map(|(member, seen)| ShareRequest {
                 share: &mut member.cpu,
-                used: whole(seen.load.groups.cpu_milli),
-                additional: seen.remaining_capacity.cpu_milli.max(0) / CORE,
+                used: whole_cores(seen.load.groups.cpu_milli),
+                additional: seen.remaining_capacity.cpu_milli.max(0) / MILLICORES_PER_CORE,
             });
             self.is_short |= divide(left, members.collect(), now);
         }
         let groups = left("ContainerGroups", "", |room| room.pods);
         let uncreated: i64 = seen.iter().map(|one| one.load.uncreated).sum();
-        let creates = seen.iter().filter_map(|one| one.creates).min();
+        let creates = seen.iter().filter_map(|one| one.remaining_creates).min();
         let creates = creates.map(|left| left.saturating_sub(uncreated));
         let members = self.members.iter_mut().zip(seen);
         let members = members.map(|(member, seen)| ShareRequest {
@@ -229,25 +235,25 @@ impl QuotaState {
 }
 
 impl MemberObservation {
-    fn nothing() -> Self {
+    fn empty() -> Self {
         Self {
             load: NodeLoad::default(),
             remaining_capacity: ComputeAmount::default(),
-            cores: "",
-            creates: None,
+            core_quota_name: "",
+            remaining_creates: None,
         }
     }
 }
 
 impl QuotaMember {
-    fn is(&self, context: &Arc<PodsContext>) -> bool {
+    fn is_for(&self, context: &Arc<PodsContext>) -> bool {
         std::ptr::eq(self.context.as_ptr(), Arc::as_ptr(context))
     }
 }
 
 /// Thousandths of a core, rounded up to whole cores.
-fn whole(cpu_milli: i64) -> i64 {
-    cpu_milli.saturating_add(CORE - 1) / CORE
+fn whole_cores(cpu_milli: i64) -> i64 {
+    cpu_milli.saturating_add(MILLICORES_PER_CORE - 1) / MILLICORES_PER_CORE
 }
 
 /// How much of a resource a placement may use in total.
@@ -260,7 +266,7 @@ pub(crate) struct QuotaShare {
 
 impl QuotaShare {
     /// The most that the placement may have used.
-    fn held(&self) -> i64 {
+    fn max_held(&self) -> i64 {
         let before = self.previously_assigned.iter().map(|(had, _)| *had);
         before.fold(self.assigned, i64::max)
     }
@@ -306,7 +312,7 @@ pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<ShareRequest<'_>>, now: 
     }
     for at in 0..wishes.len() {
         let others = wishes.iter().enumerate().filter(|(other, _)| *other != at);
-        let held = others.map(|(_, wish)| wish.share.held().max(wish.used));
+        let held = others.map(|(_, wish)| wish.share.max_held().max(wish.used));
         let free = total.saturating_sub(held.fold(0, i64::saturating_add));
         let wish = &mut wishes[at];
         if wanted[at] > wish.share.assigned {
@@ -323,7 +329,7 @@ fn assign(share: &mut QuotaShare, given: i64, now: Instant) {
     if given < share.assigned {
         share
             .previously_assigned
-            .push((share.assigned, now + HANDOVER));
+            .push((share.assigned, now + HANDOVER_DELAY));
     }
     share.assigned = given;
 }
@@ -361,12 +367,15 @@ mod tests {
             subscription: "S".to_owned(),
             resource_group: "rg".to_owned(),
         };
-        let first = quotas.of(&scope, "westeurope");
+        let first = quotas.region_quota(&scope, "westeurope");
         for number in 0..100 {
-            drop(quotas.of(&scope, &format!("region-{number}")));
+            drop(quotas.region_quota(&scope, &format!("region-{number}")));
         }
         assert!(lock(&quotas.0).len() <= 2);
-        assert!(Arc::ptr_eq(&first, &quotas.of(&scope, "WestEurope")));
+        assert!(Arc::ptr_eq(
+            &first,
+            &quotas.region_quota(&scope, "WestEurope")
+        ));
     }
 
     #[test]
@@ -407,7 +416,7 @@ mod tests {
         // The first uses its whole share. The second gives up half of its own.
         let later = divided(Some(6), &mut shares, &[(6, 44), (0, 50)], now);
         assert_eq!(later, [6, 3], "a pod may just have been bound there");
-        let after = now + HANDOVER;
+        let after = now + HANDOVER_DELAY;
         let later = divided(Some(6), &mut shares, &[(6, 44), (0, 50)], after);
         assert_eq!(later, [9, 3]);
         let unlimited = divided(None, &mut shares, &[(6, 44), (0, 50)], after);
@@ -439,7 +448,7 @@ mod tests {
                 let used: i64 = has.iter().sum();
                 prop_assert!(used <= total, "{used} of {total}: {has:?}");
                 let have: Vec<(i64, i64)> = has.iter().map(|has| (*has, 20)).collect();
-                offered.extend((0..3).map(|of| (now + HANDOVER, of, shares[of].assigned)));
+                offered.extend((0..3).map(|of| (now + HANDOVER_DELAY, of, shares[of].assigned)));
                 let given = divided(Some(total - used), &mut shares, &have, now);
                 prop_assert!(given.iter().sum::<i64>() <= total.max(used));
             }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::capacity;
-use super::object::{NodeConfig, Unavailable};
+use super::node_object::{NodeConfig, Unavailable};
 use super::pods::PodsContext;
 use crate::aci::client::QuotaUsage;
 use crate::aci::error::Error;
@@ -33,10 +33,10 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the offer is computed again without a notification: other placements of the region change it, too.
-const RECOUNT: Duration = Duration::from_secs(1);
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// A wait for creates that Azure asks for closes the placement if it is longer than this. Shorter waits are over
 /// before the API server has the new node status.
-const LONG_WAIT: Duration = Duration::from_secs(10);
+const CLOSING_WAIT_THRESHOLD: Duration = Duration::from_secs(10);
 
 /// Keeps the offer in `facts`, and whether the region is closed, up to date until `cancel`.
 pub async fn run(
@@ -67,7 +67,8 @@ async fn poll_until_dropped(
         let before = facts.borrow().region_unavailable.clone();
         let mut next = began + known.poll(context, before.as_ref()).await;
         publish(facts, cancel, &known, context);
-        let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
+        let mut recount =
+            tokio::time::interval_at(Instant::now() + RECOUNT_INTERVAL, RECOUNT_INTERVAL);
         recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -109,7 +110,7 @@ impl RegionState {
         let is_only_unread = is_forbidden && context.can_list().await;
         match answer {
             Ok(usages) => {
-                (self.unavailable, self.notice) = (exhausted(placement, &usages), None);
+                (self.unavailable, self.notice) = (exhausted_quota(placement, &usages), None);
                 context.quota.finish_query(asked, Some(usages));
                 POLL_INTERVAL
             }
@@ -141,12 +142,12 @@ fn unreadable_quota_message(region: &str) -> String {
 }
 
 /// Why Azure would accept no creates now; `None` if it would.
-fn throttled(context: &PodsContext) -> Option<Unavailable> {
+fn create_throttling(context: &PodsContext) -> Option<Unavailable> {
     let (settings, now) = (context.settings(), Timestamp::now());
     let region = &settings.placement.region;
-    let waits = context.azure.creates_wait_until(&context.scope);
-    let waits = waits.filter(|until| later(now, LONG_WAIT) < *until);
-    let spent = context.azure.creates_left(&context.scope);
+    let waits = context.azure.creates_blocked_until(&context.scope);
+    let waits = waits.filter(|until| later(now, CLOSING_WAIT_THRESHOLD) < *until);
+    let spent = context.azure.remaining_creates(&context.scope);
     let spent = spent.filter(|(left, _)| *left == 0).map(|(_, until)| until);
     let message = match (waits, spent) {
         (Some(until), _) => format!(
@@ -172,7 +173,10 @@ fn publish(
     context: &Arc<PodsContext>,
 ) {
     let offer = context.quota.offer(context);
-    let closed = known.unavailable.clone().or_else(|| throttled(context));
+    let closed = known
+        .unavailable
+        .clone()
+        .or_else(|| create_throttling(context));
     facts.send_if_modified(|facts| {
         if cancel.is_cancelled() {
             return false;
@@ -182,7 +186,7 @@ fn publish(
         let offer = if known
             .unavailable
             .as_ref()
-            .is_some_and(|closed| closed.reason != EXHAUSTED)
+            .is_some_and(|closed| closed.reason != QUOTA_EXHAUSTED)
         {
             facts.offer
         } else {
@@ -193,13 +197,13 @@ fn publish(
         (facts.offer, facts.region_unavailable) = (offer, closed);
         facts.region_notice.clone_from(&known.notice);
         if facts.region_unavailable != before {
-            log(facts, before.as_ref());
+            log_change(facts, before.as_ref());
         }
         changed
     });
 }
 
-fn log(facts: &NodeConfig, before: Option<&Unavailable>) {
+fn log_change(facts: &NodeConfig, before: Option<&Unavailable>) {
     let node = facts.name();
     match &facts.region_unavailable {
         Some(Unavailable { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
@@ -246,16 +250,16 @@ fn stable_words(message: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The reason for a quota that is used up.
-const EXHAUSTED: &str = "QuotaExhausted";
+const QUOTA_EXHAUSTED: &str = "QuotaExhausted";
 
 /// The limit of the region that is reached, if any.
-fn exhausted(placement: &Placement, usages: &[QuotaUsage]) -> Option<Unavailable> {
+fn exhausted_quota(placement: &Placement, usages: &[QuotaUsage]) -> Option<Unavailable> {
     let cores = capacity::core_quota_name(placement);
     let full = usages.iter().find(|usage| {
-        (usage.is_of("ContainerGroups") || usage.is_of(cores)) && usage.used >= usage.limit
+        (usage.is_named("ContainerGroups") || usage.is_named(cores)) && usage.used >= usage.limit
     })?;
     Some(Unavailable {
-        reason: EXHAUSTED.to_owned(),
+        reason: QUOTA_EXHAUSTED.to_owned(),
         message: format!(
             "the quota '{}' in region '{}' is used up: {} of {}",
             full.name, placement.region, full.used, full.limit
@@ -282,7 +286,7 @@ mod tests {
     fn a_region_whose_usages_may_not_be_read_is_told_apart_from_one_that_does_not_answer() {
         let refused = |status: u16, code: &str| {
             let body = format!(r#"{{"error": {{"code": "{code}", "message": "no"}}}}"#);
-            let failure = Box::new(ArmError::read(status, body.as_bytes(), None));
+            let failure = Box::new(ArmError::parse(status, body.as_bytes(), None));
             let what = "reading usages of westus".to_owned();
             Error::Refused { what, failure }
         };
@@ -352,7 +356,7 @@ mod tests {
             region: "westus".to_owned(),
             ..Placement::default()
         };
-        let closed = exhausted(&regular, &usages).expect("it is full");
+        let closed = exhausted_quota(&regular, &usages).expect("it is full");
         assert_eq!(
             closed.message,
             "the quota 'StandardCores' in region 'westus' is used up: 10 of 10"
@@ -361,6 +365,6 @@ mod tests {
             priority: Priority::Spot,
             ..regular
         };
-        assert_eq!(exhausted(&spot, &usages), None);
+        assert_eq!(exhausted_quota(&spot, &usages), None);
     }
 }

@@ -18,11 +18,11 @@
 //! `status.replicas`, which is higher while a rollout surges. And percentages are exact here; with the HPA's
 //! floating point numbers, 100 replicas plus 10 percent are 111.
 
+mod desired;
 mod step;
-mod wanted;
 
+pub use desired::{DesiredReplicas, TriggerRequest, desired_replicas};
 pub use step::{ReplicaStep, ScalingHistory, step};
-pub use wanted::{DesiredReplicas, TriggerRequest, desired_replicas};
 
 /// Converts a calculated number of replicas as the HPA's source does: truncated, and saturated at the range of
 /// `i32`.
@@ -30,6 +30,6 @@ pub use wanted::{DesiredReplicas, TriggerRequest, desired_replicas};
     clippy::cast_possible_truncation,
     reason = "a cast from a float saturates, which is what is wanted of too large ones"
 )]
-fn replicas(number: f64) -> i32 {
+fn to_replicas(number: f64) -> i32 {
     number as i32
 }

@@ -26,21 +26,26 @@ pub struct ScalingHistory {
 
 impl ScalingHistory {
     /// Records that the replicas were changed.
-    pub fn changed(&mut self, from: i32, to: i32, now: Timestamp) {
+    pub fn record_change(&mut self, from: i32, to: i32, now: Timestamp) {
         if to > from {
             self.added.push((now, to - from));
         } else {
             self.removed.push((now, from - to));
         }
         // The CRD limits a policy's period to 30 minutes.
-        let old = before(now, 1800);
+        let old = seconds_before(now, 1800);
         self.added.retain(|(at, _)| *at > old);
         self.removed.retain(|(at, _)| *at > old);
     }
 
     /// The replicas at the beginning of a policy's period.
-    fn at_start_of(&self, policy: &ScalingPolicy, current: i32, now: Timestamp) -> i32 {
-        let since = before(now, policy.period_seconds);
+    fn replicas_at_period_start(
+        &self,
+        policy: &ScalingPolicy,
+        current: i32,
+        now: Timestamp,
+    ) -> i32 {
+        let since = seconds_before(now, policy.period_seconds);
         let sum = |changes: &[(Timestamp, i32)]| -> i32 {
             let recent = changes.iter().filter(|(at, _)| *at > since);
             recent.map(|(_, change)| change).sum()
@@ -55,7 +60,7 @@ pub struct ReplicaStep {
     /// The replicas to set.
     pub replicas: i32,
     /// Why this is not the number that the triggers ask for. `None` if it is.
-    pub held: Option<&'static str>,
+    pub limited_by: Option<&'static str>,
 }
 
 /// Computes the replicas to set now, if the target's `spec.replicas` is `current` and the triggers ask for
@@ -72,7 +77,7 @@ pub fn step(
     }
     let bounded = |replicas, held| ReplicaStep {
         replicas,
-        held: Some(held),
+        limited_by: Some(held),
     };
     if current == 0 && spec.min_replicas > 0 {
         return bounded(0, "somebody has set 0 replicas, which switches scaling off");
@@ -84,9 +89,9 @@ pub fn step(
         return bounded(spec.min_replicas, "there are fewer than minReplicas");
     }
     let stable = stabilize(spec, history, current, wanted, now);
-    let mut step = limited(spec, history, current, stable, now);
-    if step.held.is_none() && stable != wanted {
-        step.held = Some(if wanted >= current {
+    let mut step = apply_limits(spec, history, current, stable, now);
+    if step.limited_by.is_none() && stable != wanted {
+        step.limited_by = Some(if wanted >= current {
             "fewer were asked for within scaleUp.stabilizationWindowSeconds"
         } else {
             "more were asked for within scaleDown.stabilizationWindowSeconds"
@@ -105,12 +110,12 @@ fn stabilize(
     now: Timestamp,
 ) -> i32 {
     let behavior = &spec.behavior;
-    let up = before(
+    let up = seconds_before(
         now,
         behavior.scale_up.stabilization_window_seconds.unwrap_or(0),
     );
     let down = behavior.scale_down.stabilization_window_seconds;
-    let down = before(now, down.unwrap_or(DEFAULT_DOWNSCALE_WINDOW_SECONDS));
+    let down = seconds_before(now, down.unwrap_or(DEFAULT_DOWNSCALE_WINDOW_SECONDS));
     let (mut lowest, mut highest) = (wanted, wanted);
     for (at, recommended) in &history.recommended {
         if *at > up {
@@ -128,7 +133,7 @@ fn stabilize(
 }
 
 /// Applies the policies and the bounds.
-fn limited(
+fn apply_limits(
     spec: &WorkloadScale,
     history: &ScalingHistory,
     current: i32,
@@ -162,7 +167,7 @@ fn limited(
     };
     ReplicaStep {
         replicas: if is_beyond { limit } else { wanted },
-        held: is_beyond.then_some(held),
+        limited_by: is_beyond.then_some(held),
     }
 }
 
@@ -172,8 +177,8 @@ fn up_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: T
         policy(PolicyType::Pods, 4),
         policy(PolicyType::Percent, 100),
     ];
-    let proposals = policies(rules, &usual).iter().map(|policy| {
-        let start = history.at_start_of(policy, current, now);
+    let proposals = policies_or_default(rules, &usual).iter().map(|policy| {
+        let start = history.replicas_at_period_start(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_add(policy.value),
             // Rounded up. Otherwise a small number of replicas would never grow.
@@ -191,8 +196,8 @@ fn up_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: T
 /// The fewest replicas that the scale-down policies allow.
 fn down_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: Timestamp) -> i32 {
     let usual = [policy(PolicyType::Percent, 100)];
-    let proposals = policies(rules, &usual).iter().map(|policy| {
-        let start = history.at_start_of(policy, current, now);
+    let proposals = policies_or_default(rules, &usual).iter().map(|policy| {
+        let start = history.replicas_at_period_start(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_sub(policy.value),
             PolicyType::Percent => percent(start, 100 - i64::from(policy.value), 0),
@@ -220,7 +225,10 @@ const fn policy(kind: PolicyType, value: i32) -> ScalingPolicy {
     }
 }
 
-fn policies<'a>(rules: &'a ScalingRules, usual: &'a [ScalingPolicy]) -> &'a [ScalingPolicy] {
+fn policies_or_default<'a>(
+    rules: &'a ScalingRules,
+    usual: &'a [ScalingPolicy],
+) -> &'a [ScalingPolicy] {
     if rules.policies.is_empty() {
         usual
     } else {
@@ -229,7 +237,7 @@ fn policies<'a>(rules: &'a ScalingRules, usual: &'a [ScalingPolicy]) -> &'a [Sca
 }
 
 /// The time `seconds` before `now`.
-fn before(now: Timestamp, seconds: i32) -> Timestamp {
+fn seconds_before(now: Timestamp, seconds: i32) -> Timestamp {
     let seconds = u64::try_from(seconds).unwrap_or_default();
     now.saturating_sub(Duration::from_secs(seconds))
         .unwrap_or(Timestamp::MIN)

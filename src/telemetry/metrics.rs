@@ -14,7 +14,7 @@ use prometheus::{
 use super::triggers::TriggerMetrics;
 
 /// The pod states that are counted for each pool.
-pub const STATES: [&str; 6] = [
+pub const POD_STATES: [&str; 6] = [
     "holding",
     "granted",
     "spilled",
@@ -23,12 +23,12 @@ pub const STATES: [&str; 6] = [
     "user_placed",
 ];
 /// The possible outcomes of a grant.
-const GRANTS: [&str; 7] = [
+const GRANT_OUTCOMES: [&str; 7] = [
     "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
 ];
 /// The buckets for durations of requests to Azure, in seconds: at least one round trip, at most the timeout of a
 /// minute.
-const SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+const AZURE_LATENCY_BUCKETS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 /// The outcome of a request to Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Metrics {
     groups: IntGaugeVec,
     grants: IntCounterVec,
     requests: IntCounterVec,
-    seconds: HistogramVec,
+    request_seconds: HistogramVec,
     pub(super) triggers: TriggerMetrics,
 }
 
@@ -126,8 +126,11 @@ impl Metrics {
                 "Requests to Azure by the class that it counts them in, and by what came of them.",
                 &["class", "outcome"],
             ),
-            seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["class"])
-                .expect("a well-formed metric"),
+            request_seconds: HistogramVec::new(
+                seconds.buckets(AZURE_LATENCY_BUCKETS.to_vec()),
+                &["class"],
+            )
+            .expect("a well-formed metric"),
         };
         metrics.register();
         metrics
@@ -151,7 +154,7 @@ impl Metrics {
             Box::new(self.groups.clone()),
             Box::new(self.grants.clone()),
             Box::new(self.requests.clone()),
-            Box::new(self.seconds.clone()),
+            Box::new(self.request_seconds.clone()),
         ];
         for one in all {
             let registered = self.registry.register(one);
@@ -161,7 +164,7 @@ impl Metrics {
     }
 
     /// All metrics in the text format of Prometheus.
-    pub fn text(&self) -> String {
+    pub fn encode(&self) -> String {
         let families = self.registry.gather();
         let text = TextEncoder::new().encode_to_string(&families);
         text.expect("names and labels were checked when they were made")
@@ -178,15 +181,15 @@ impl Metrics {
     }
 
     /// Sets the number of a pool's pods in each of [`STATES`], and the most pods that the pool may have on ACI.
-    pub fn pods(&self, pool: &str, counts: [i64; STATES.len()], max: i64) {
-        for (state, count) in STATES.iter().zip(counts) {
+    pub fn set_pods(&self, pool: &str, counts: [i64; POD_STATES.len()], max: i64) {
+        for (state, count) in POD_STATES.iter().zip(counts) {
             self.pods.with_label_values(&[pool, state]).set(count);
         }
         self.pods_max.with_label_values(&[pool]).set(max);
     }
 
     /// Records that a stored pool cannot be read. Returns whether that is new.
-    pub fn unreadable(&self, pool: &str) -> bool {
+    pub fn set_unreadable(&self, pool: &str) -> bool {
         let gauge = self.unreadable.with_label_values(&[pool]);
         let is_new = gauge.get() == 0;
         gauge.set(1);
@@ -194,13 +197,13 @@ impl Metrics {
     }
 
     /// Records that a stored pool can be read.
-    pub fn readable(&self, pool: &str) {
+    pub fn clear_unreadable(&self, pool: &str) {
         // The series may not exist.
         let _ = self.unreadable.remove_label_values(&[pool]);
     }
 
     /// Sets whether a placement is open for pods, and how many container groups it has.
-    pub fn placement(&self, pool: &str, placement: &str, open: bool, groups: i64) {
+    pub fn set_placement(&self, pool: &str, placement: &str, open: bool, groups: i64) {
         let labels = [pool, placement];
         self.open.with_label_values(&labels).set(open.into());
         self.groups.with_label_values(&labels).set(groups);
@@ -215,25 +218,25 @@ impl Metrics {
 
     /// Removes the series of a pool, except those of its placements and triggers.
     pub fn forget_pool(&self, pool: &str) {
-        for state in STATES {
+        for state in POD_STATES {
             let _ = self.pods.remove_label_values(&[pool, state]);
         }
-        for outcome in GRANTS {
+        for outcome in GRANT_OUTCOMES {
             let _ = self.grants.remove_label_values(&[pool, outcome]);
         }
         let _ = self.pods_max.remove_label_values(&[pool]);
-        self.readable(pool);
+        self.clear_unreadable(pool);
     }
 
     /// Counts a pod that was to be granted, by outcome: `granted`, `conflict`, `gone`, `denied`, `lost`, `unsent`
     /// or `unmarked`.
-    pub fn grant(&self, pool: &str, outcome: &str) {
-        debug_assert!(GRANTS.contains(&outcome), "{outcome}");
+    pub fn count_grant(&self, pool: &str, outcome: &str) {
+        debug_assert!(GRANT_OUTCOMES.contains(&outcome), "{outcome}");
         self.grants.with_label_values(&[pool, outcome]).inc();
     }
 
     /// Counts a request to Azure. `took` is recorded only if Azure answered.
-    pub fn azure(&self, class: &str, call: CallOutcome, took: Duration) {
+    pub fn count_azure_request(&self, class: &str, call: CallOutcome, took: Duration) {
         let status;
         let outcome = match call {
             CallOutcome::Done => "done",
@@ -247,7 +250,7 @@ impl Metrics {
         };
         self.requests.with_label_values(&[class, outcome]).inc();
         if matches!(call, CallOutcome::Done | CallOutcome::Refused(_)) {
-            let seconds = self.seconds.with_label_values(&[class]);
+            let seconds = self.request_seconds.with_label_values(&[class]);
             seconds.observe(took.as_secs_f64());
         }
     }
@@ -260,17 +263,17 @@ mod tests {
     #[test]
     fn what_was_told_of_a_pool_is_shown_and_then_forgotten() {
         let metrics = Metrics::new();
-        metrics.pods("shop", [1, 2, 3, 4, 5, 6], 100);
-        metrics.placement("shop", "weu", true, 3);
-        metrics.grant("shop", "granted");
-        assert!(metrics.unreadable("shop") && !metrics.unreadable("shop"));
-        metrics.azure(
+        metrics.set_pods("shop", [1, 2, 3, 4, 5, 6], 100);
+        metrics.set_placement("shop", "weu", true, 3);
+        metrics.count_grant("shop", "granted");
+        assert!(metrics.set_unreadable("shop") && !metrics.set_unreadable("shop"));
+        metrics.count_azure_request(
             "creates",
             CallOutcome::Refused(429),
             Duration::from_millis(30),
         );
-        metrics.azure("creates", CallOutcome::Held, Duration::ZERO);
-        let text = metrics.text();
+        metrics.count_azure_request("creates", CallOutcome::Held, Duration::ZERO);
+        let text = metrics.encode();
         for line in [
             "burstpool_pods{pool=\"shop\",state=\"spilled\"} 3",
             "burstpool_pods_max{pool=\"shop\"} 100",
@@ -285,6 +288,6 @@ mod tests {
         }
         metrics.forget_placement("shop", "weu");
         metrics.forget_pool("shop");
-        assert!(!metrics.text().contains("shop"), "{}", metrics.text());
+        assert!(!metrics.encode().contains("shop"), "{}", metrics.encode());
     }
 }

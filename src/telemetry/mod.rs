@@ -11,6 +11,6 @@ mod triggers;
 mod watches;
 
 pub use clock::ServerClock;
-pub use metrics::{CallOutcome, Metrics, STATES};
+pub use metrics::{CallOutcome, Metrics, POD_STATES};
 pub use server::{Readiness, ReadinessCheck, bind, serve};
-pub use watches::{FailureStreak, error_chain, unreadable};
+pub use watches::{FailureStreak, error_chain, record_unreadable};

@@ -64,9 +64,9 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let router = Router::new()
-        .route("/metrics", get(text))
+        .route("/metrics", get(metrics_text))
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(is_ready))
+        .route("/readyz", get(readyz))
         .with_state(ServerState { metrics, ready });
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(cancel.clone().cancelled_owned())
@@ -82,17 +82,17 @@ pub async fn serve(
     }
 }
 
-async fn text(State(shared): State<ServerState>) -> impl IntoResponse {
+async fn metrics_text(State(shared): State<ServerState>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-    (kind, shared.metrics.text())
+    (kind, shared.metrics.encode())
 }
 
-async fn is_ready(State(shared): State<ServerState>) -> (StatusCode, String) {
-    (shared.ready)().answer()
+async fn readyz(State(shared): State<ServerState>) -> (StatusCode, String) {
+    (shared.ready)().response()
 }
 
 impl Readiness {
-    fn answer(&self) -> (StatusCode, String) {
+    fn response(&self) -> (StatusCode, String) {
         let warnings = self.warnings.iter().map(|one| format!("warning: {one}\n"));
         let warnings: String = warnings.collect();
         if self.missing.is_empty() {
@@ -113,14 +113,14 @@ mod tests {
     #[test]
     fn a_warning_is_told_and_keeps_nothing_from_being_ready() {
         let mut readiness = Readiness::default();
-        assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
+        assert_eq!(readiness.response(), (StatusCode::OK, "ok\n".to_owned()));
         readiness.warnings.push("unbound".to_owned());
         let warned = "ok\nwarning: unbound\n".to_owned();
-        assert_eq!(readiness.answer(), (StatusCode::OK, warned));
+        assert_eq!(readiness.response(), (StatusCode::OK, warned));
         readiness.missing.push("pods".to_owned());
         let missing = "pods\nwarning: unbound\n".to_owned();
         assert_eq!(
-            readiness.answer(),
+            readiness.response(),
             (StatusCode::SERVICE_UNAVAILABLE, missing)
         );
     }

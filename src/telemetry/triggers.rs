@@ -11,7 +11,7 @@ use prometheus::{
 use super::Metrics;
 
 /// The buckets for the latency of a trigger's source, in seconds: the timeout of a trigger is at most a minute.
-const ANSWERS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const LATENCY_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// The metrics of triggers.
 pub(super) struct TriggerMetrics {
@@ -51,7 +51,8 @@ impl TriggerMetrics {
                 trigger,
             )
             .expect(right),
-            latency: HistogramVec::new(histogram.buckets(ANSWERS.to_vec()), trigger).expect(right),
+            latency: HistogramVec::new(histogram.buckets(LATENCY_BUCKETS.to_vec()), trigger)
+                .expect(right),
             refused_alerts: IntCounterVec::new(
                 of(
                     "alerts_refused_total",
@@ -77,7 +78,7 @@ impl TriggerMetrics {
 
 impl Metrics {
     /// Sets the state and the value of a trigger.
-    pub fn trigger(&self, pool: &str, trigger: &str, active: bool, value: Option<f64>) {
+    pub fn set_trigger(&self, pool: &str, trigger: &str, active: bool, value: Option<f64>) {
         let labels = &[pool, trigger];
         self.triggers
             .active
@@ -110,7 +111,7 @@ impl Metrics {
     }
 
     /// Counts a request that the alert receiver refused.
-    pub fn refused_alert(&self, reason: &'static str) {
+    pub fn count_refused_alert(&self, reason: &'static str) {
         self.triggers
             .refused_alerts
             .with_label_values(&[reason])
@@ -125,11 +126,11 @@ mod tests {
     #[test]
     fn a_trigger_has_a_value_a_state_errors_and_latencies_until_it_is_no_more() {
         let metrics = Metrics::default();
-        metrics.trigger("shop", "requests", true, Some(1520.0));
+        metrics.set_trigger("shop", "requests", true, Some(1520.0));
         metrics.record_query("shop", "requests", Duration::from_millis(20), true);
         metrics.record_query("shop", "requests", Duration::from_secs(5), false);
-        metrics.refused_alert("unauthenticated");
-        let text = metrics.text();
+        metrics.count_refused_alert("unauthenticated");
+        let text = metrics.encode();
         let labels = r#"{pool="shop",trigger="requests"}"#;
         for line in [
             format!("burstpool_trigger_value{labels} 1520"),
@@ -141,6 +142,6 @@ mod tests {
             assert!(text.contains(&line), "{line}: {text}");
         }
         metrics.forget_trigger("shop", "requests");
-        assert!(!metrics.text().contains("shop"));
+        assert!(!metrics.encode().contains("shop"));
     }
 }

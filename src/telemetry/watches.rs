@@ -40,7 +40,7 @@ pub(super) fn register(registry: &Registry) {
 }
 
 /// Counts and logs an object that cannot be read.
-pub fn unreadable(kind: &str, name: &str, why: &str) {
+pub fn record_unreadable(kind: &str, name: &str, why: &str) {
     UNREADABLE.with_label_values(&[kind]).inc();
     tracing::warn!(kind, name, error = why, "an object that cannot be read");
 }
@@ -49,7 +49,7 @@ pub fn unreadable(kind: &str, name: &str, why: &str) {
 #[derive(Debug)]
 pub struct FailureStreak {
     watch: &'static str,
-    warned: Option<Instant>,
+    last_warned: Option<Instant>,
 }
 
 impl FailureStreak {
@@ -57,17 +57,19 @@ impl FailureStreak {
     pub fn new(watch: &'static str) -> Self {
         Self {
             watch,
-            warned: None,
+            last_warned: None,
         }
     }
 
     /// Records a failure. It logs a warning for the first of consecutive failures, and again every five minutes
     /// while they continue. Returns whether it logged a warning.
-    pub fn failed(&mut self, error: &dyn std::error::Error) -> bool {
+    pub fn record_failure(&mut self, error: &dyn std::error::Error) -> bool {
         FAILURES.with_label_values(&[self.watch]).inc();
-        let warns = self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
+        let warns = self
+            .last_warned
+            .is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
         if warns {
-            self.warned = Some(Instant::now());
+            self.last_warned = Some(Instant::now());
             tracing::warn!(watch = self.watch, error = %error_chain(error), "a watch fails");
         } else {
             tracing::debug!(watch = self.watch, error = %error_chain(error), "a watch fails");
@@ -77,7 +79,7 @@ impl FailureStreak {
 
     /// Records that the watch has delivered something, which ends the consecutive failures.
     pub fn record_success(&mut self) {
-        if self.warned.take().is_some() {
+        if self.last_warned.take().is_some() {
             tracing::info!(watch = self.watch, "the watch works again");
         }
     }
@@ -106,13 +108,13 @@ mod tests {
     async fn a_watch_that_goes_on_failing_is_warned_of_once_and_then_now_and_then() {
         let error = std::io::Error::other("refused");
         let mut streak = FailureStreak::new("tests");
-        assert!(streak.failed(&error), "the first one is seen");
-        assert!(!streak.failed(&error));
+        assert!(streak.record_failure(&error), "the first one is seen");
+        assert!(!streak.record_failure(&error));
         tokio::time::advance(WARN_INTERVAL).await;
-        assert!(streak.failed(&error), "it is not forgotten");
+        assert!(streak.record_failure(&error), "it is not forgotten");
         streak.record_success();
-        assert!(streak.failed(&error), "the next one is another");
-        let text = Metrics::new().text();
+        assert!(streak.record_failure(&error), "the next one is another");
+        let text = Metrics::new().encode();
         let line = "burstpool_watch_failures_total{watch=\"tests\"} 4";
         assert!(text.contains(line), "{text}");
     }

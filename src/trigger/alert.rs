@@ -49,7 +49,7 @@ enum AlertState {
 }
 
 /// Parses a body of the webhook.
-pub fn read(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
+pub fn parse(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
     let payload: WebhookPayload = serde_json::from_slice(body)
         .map_err(|error| format!("it is no payload of Alertmanager's webhook: {error}"))?;
     if payload.version != "4" {
@@ -61,7 +61,7 @@ pub fn read(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
     let notices = payload.alerts.into_iter().map(|entry| AlertNotice {
         is_firing: entry.status == AlertState::Firing,
         fingerprint: if entry.fingerprint.is_empty() {
-            fingerprint(&entry.labels)
+            fallback_fingerprint(&entry.labels)
         } else {
             entry.fingerprint.chars().take(64).collect()
         },
@@ -71,7 +71,7 @@ pub fn read(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
 }
 
 /// A hash of the labels in place of a fingerprint, which senders older than Alertmanager 0.16 do not send.
-fn fingerprint(labels: &BTreeMap<String, String>) -> String {
+fn fallback_fingerprint(labels: &BTreeMap<String, String>) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
     labels.hash(&mut hasher);
@@ -84,7 +84,7 @@ pub struct ActiveAlerts(BTreeMap<String, Timestamp>);
 
 impl ActiveAlerts {
     /// Restores the alerts from a status.
-    pub fn restored(alerts: &[FiringAlert]) -> Self {
+    pub fn from_status(alerts: &[FiringAlert]) -> Self {
         let alerts = alerts.iter();
         Self(
             alerts
@@ -112,7 +112,7 @@ impl ActiveAlerts {
     }
 
     /// Whether any alert fires at `now`.
-    pub fn is_any(&self, now: Timestamp) -> bool {
+    pub fn is_any_firing(&self, now: Timestamp) -> bool {
         self.0.values().any(|expires| *expires > now)
     }
 
@@ -126,7 +126,7 @@ impl ActiveAlerts {
     }
 
     /// The alerts that fire, for a status.
-    pub fn list(&self, now: Timestamp) -> Vec<FiringAlert> {
+    pub fn to_status(&self, now: Timestamp) -> Vec<FiringAlert> {
         let fire = self.0.iter().filter(|(_, expires)| **expires > now);
         fire.map(|(fingerprint, expires)| FiringAlert {
             fingerprint: fingerprint.clone(),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn notices(status: &str, fingerprints: &[&str]) -> Vec<AlertNotice> {
-        read(payload(status, fingerprints).to_string().as_bytes()).expect("a payload")
+        parse(payload(status, fingerprints).to_string().as_bytes()).expect("a payload")
     }
 
     fn at(second: i64) -> Timestamp {
@@ -194,11 +194,11 @@ mod tests {
     fn an_alert_fires_until_it_is_resolved() {
         let mut firing = ActiveAlerts::default();
         assert!(firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0)));
-        assert!(firing.is_any(at(1)));
+        assert!(firing.is_any_firing(at(1)));
         firing.apply(&spec(), &notices("resolved", &["a"]), at(2));
-        assert!(firing.is_any(at(3)), "the other one fires still");
+        assert!(firing.is_any_firing(at(3)), "the other one fires still");
         firing.apply(&spec(), &notices("resolved", &["b"]), at(4));
-        assert!(!firing.is_any(at(4)));
+        assert!(!firing.is_any_firing(at(4)));
         assert!(
             firing.apply(&spec(), &notices("resolved", &["b"]), at(5)),
             "again: as before"
@@ -211,7 +211,7 @@ mod tests {
         firing.apply(&spec(), &notices("firing", &["a"]), at(0));
         firing.apply(&spec(), &notices("firing", &["a"]), at(60));
         assert_eq!(firing.next_expiry(at(61)), Some(at(160)));
-        assert!(firing.is_any(at(159)) && !firing.is_any(at(160)));
+        assert!(firing.is_any_firing(at(159)) && !firing.is_any_firing(at(160)));
         assert_eq!(firing.next_expiry(at(160)), None);
     }
 
@@ -219,13 +219,13 @@ mod tests {
     fn alerts_are_after_a_restart_what_they_were_and_one_that_is_sent_again_restores_the_rest() {
         let mut firing = ActiveAlerts::default();
         firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0));
-        let mut restored = ActiveAlerts::restored(&firing.list(at(1)));
+        let mut restored = ActiveAlerts::from_status(&firing.to_status(at(1)));
         assert_eq!(restored, firing);
         restored.apply(&spec(), &notices("resolved", &["a", "b"]), at(2));
-        assert!(!restored.is_any(at(2)));
+        assert!(!restored.is_any_firing(at(2)));
         let mut lost = ActiveAlerts::default();
         lost.apply(&spec(), &notices("firing", &["a"]), at(3));
-        assert!(lost.is_any(at(3)));
+        assert!(lost.is_any_firing(at(3)));
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         assert!(!firing.apply(&other, &notices("firing", &["a"]), at(0)));
         other.match_labels.clear();
         assert!(!firing.apply(&other, &notices("firing", &["a"]), at(0)));
-        assert!(!firing.is_any(at(0)));
+        assert!(!firing.is_any_firing(at(0)));
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
         let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         firing.apply(&spec(), &notices("firing", &many), at(0));
-        assert_eq!(firing.list(at(0)).len(), MAX_REMEMBERED);
+        assert_eq!(firing.to_status(at(0)).len(), MAX_REMEMBERED);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         let both = [new, notices("resolved", &old)].concat();
         assert!(firing.apply(&spec(), &both, at(1)));
         let left: Vec<String> = firing
-            .list(at(1))
+            .to_status(at(1))
             .into_iter()
             .map(|one| one.fingerprint)
             .collect();
@@ -280,7 +280,7 @@ mod tests {
             (old.to_string().into_bytes(), "version is '3'"),
             (odd.to_string().into_bytes(), "maybe"),
         ] {
-            let why = read(&body).expect_err(said);
+            let why = parse(&body).expect_err(said);
             assert!(why.contains(said), "{said}: {why}");
         }
         let mut bare = payload("firing", &["a"]);
@@ -288,7 +288,7 @@ mod tests {
             .as_object_mut()
             .expect("fields")
             .remove("fingerprint");
-        let read = read(bare.to_string().as_bytes()).expect("a payload");
+        let read = parse(bare.to_string().as_bytes()).expect("a payload");
         assert_eq!(read[0].fingerprint.len(), 16);
     }
 }

@@ -28,7 +28,7 @@ pub struct CronSchedule {
     /// Whether a day must match both day fields. So it is if one of them begins with `*`.
     both_days: bool,
     /// Whether the hour field begins with `*`. The schedule then counts elapsed hours, not hours of the clock.
-    pub is_of_every_hour: bool,
+    pub is_every_hour: bool,
 }
 
 /// Why a text is not a valid crontab.
@@ -65,7 +65,7 @@ impl CronSchedule {
     }
 
     /// Whether it names any day at all.
-    fn ever_comes(&self) -> bool {
+    fn can_occur(&self) -> bool {
         let named = |month: &usize| self.months >> (month + 1) & 1 == 1;
         let has_day = |month: usize| self.days & ((1 << (DAYS[month] + 1)) - 1) != 0;
         let mut months = (0..12).filter(named);
@@ -93,19 +93,19 @@ impl FromStr for CronSchedule {
                 fields.len()
             )));
         };
-        let mut weekdays = field("day of week", weekday, 0..=7, &WEEKDAYS, 0)?;
+        let mut weekdays = parse_field("day of week", weekday, 0..=7, &WEEKDAYS, 0)?;
         // Sunday is both 0 and 7.
         weekdays |= weekdays >> 7 & 1;
         let cron = Self {
-            minutes: field("minute", minute, 0..=59, &[], 0)?,
-            hours: field("hour", hour, 0..=23, &[], 0)?,
-            days: field("day of month", day, 1..=31, &[], 0)?,
-            months: field("month", month, 1..=12, &MONTHS, 1)?,
+            minutes: parse_field("minute", minute, 0..=59, &[], 0)?,
+            hours: parse_field("hour", hour, 0..=23, &[], 0)?,
+            days: parse_field("day of month", day, 1..=31, &[], 0)?,
+            months: parse_field("month", month, 1..=12, &MONTHS, 1)?,
             weekdays,
             both_days: day.starts_with('*') || weekday.starts_with('*'),
-            is_of_every_hour: hour.starts_with('*'),
+            is_every_hour: hour.starts_with('*'),
         };
-        if !cron.ever_comes() {
+        if !cron.can_occur() {
             return Err(CronError(format!(
                 "'{text}' never comes: no month has that day"
             )));
@@ -115,7 +115,7 @@ impl FromStr for CronSchedule {
 }
 
 /// Parses one field to a bit set of numbers. `names` stand for the numbers from `first` on.
-fn field(
+fn parse_field(
     what: &str,
     text: &str,
     range: RangeInclusive<u32>,

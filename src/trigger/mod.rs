@@ -22,9 +22,9 @@
 //! takes the state in `onError.then`. A trigger whose value was never known is inactive during `keepFor`.
 
 pub mod alert;
-pub mod answer;
 pub mod cron;
-pub mod decide;
+pub mod evaluation;
+pub mod query_response;
 pub mod window;
 
 use jiff::Timestamp;
@@ -59,7 +59,7 @@ pub enum QueryError {
     /// Prometheus gave no usable response. The operator repeats the query after the interval.
     Unknown(String),
     /// The operator sends no query until a user edits the object that the message names.
-    Mistake(String),
+    InvalidSpec(String),
 }
 
 impl From<String> for QueryError {
@@ -86,12 +86,12 @@ pub struct TriggerState {
     /// A message for `status.triggers`.
     pub message: String,
     /// What a user must edit before the value can be known.
-    pub mistake: Option<String>,
+    pub spec_error: Option<String>,
 }
 
 impl TriggerState {
     /// Restores the state from `status.triggers`, for a new leader.
-    pub fn restored(status: &TriggerStatus) -> Self {
+    pub fn from_status(status: &TriggerStatus) -> Self {
         Self {
             active: status.active,
             proposal: ReplicaProposal::Hold,
@@ -100,12 +100,12 @@ impl TriggerState {
             unknown_since: status.unknown_since.as_ref().map(|time| time.0),
             alerts: status.alerts.clone(),
             message: status.message.clone(),
-            mistake: None,
+            spec_error: None,
         }
     }
 
     /// Converts the state to its entry in `status.triggers`.
-    pub fn status(&self, name: &str) -> TriggerStatus {
+    pub fn to_status(&self, name: &str) -> TriggerStatus {
         TriggerStatus {
             name: name.to_owned(),
             active: self.active,
@@ -113,7 +113,10 @@ impl TriggerState {
             since: self.since.map(truncated_time),
             unknown_since: self.unknown_since.map(truncated_time),
             alerts: self.alerts.clone(),
-            message: self.mistake.clone().unwrap_or_else(|| self.message.clone()),
+            message: self
+                .spec_error
+                .clone()
+                .unwrap_or_else(|| self.message.clone()),
         }
     }
 
@@ -121,11 +124,11 @@ impl TriggerState {
     /// for a metric that it cannot read.
     pub fn invalid(why: String, before: &Self, now: Timestamp) -> Self {
         Self {
-            mistake: Some(why),
+            spec_error: Some(why),
             proposal: ReplicaProposal::Hold,
             ..Self::default()
         }
-        .after(before, now)
+        .with_since(before, now)
     }
 
     /// The same state, marked as unreachable since `since`, with the reason.
@@ -140,12 +143,12 @@ impl TriggerState {
 
     /// Whether its value is known and its spec is valid.
     pub fn is_known(&self) -> bool {
-        self.unknown_since.is_none() && self.mistake.is_none()
+        self.unknown_since.is_none() && self.spec_error.is_none()
     }
 
     /// Sets `since`: the earlier time if `active` has not changed, otherwise `now`.
     #[must_use]
-    fn after(mut self, before: &Self, now: Timestamp) -> Self {
+    fn with_since(mut self, before: &Self, now: Timestamp) -> Self {
         let same = self.active == before.active;
         self.since = before.since.filter(|_| same).or(Some(now));
         self
@@ -176,10 +179,10 @@ mod tests {
                 expires: Time(at(90)),
             }],
             message: "no answer".to_owned(),
-            mistake: None,
+            spec_error: None,
         };
-        let status = before.status("requests");
+        let status = before.to_status("requests");
         assert_eq!(status.value.as_deref(), Some("1520.5"));
-        assert_eq!(TriggerState::restored(&status), before);
+        assert_eq!(TriggerState::from_status(&status), before);
     }
 }

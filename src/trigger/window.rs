@@ -38,7 +38,7 @@ pub enum WindowState {
 
 impl ScheduleWindows {
     /// Parses a schedule. An error names the field.
-    pub fn of(spec: &Schedule) -> Result<Self, String> {
+    pub fn parse(spec: &Schedule) -> Result<Self, String> {
         let cron = spec.start.parse();
         let cron = cron.map_err(|why| format!("schedule.start: {why}"))?;
         let duration = Duration::from(spec.duration);
@@ -47,13 +47,13 @@ impl ScheduleWindows {
         }
         Ok(Self {
             cron,
-            zone: zone(&spec.time_zone)?,
+            zone: parse_time_zone(&spec.time_zone)?,
             duration,
         })
     }
 
     /// Whether a window is open at `now`.
-    pub fn at(&self, now: Timestamp) -> WindowState {
+    pub fn state_at(&self, now: Timestamp) -> WindowState {
         let end = |start: Timestamp| {
             start
                 .saturating_add(self.duration)
@@ -61,7 +61,7 @@ impl ScheduleWindows {
         };
         match self.last_start(now).map(end) {
             Some(end) if end > now => WindowState::Open(end),
-            _ => WindowState::Closed(self.next(now)),
+            _ => WindowState::Closed(self.next_start(now)),
         }
     }
 
@@ -69,10 +69,10 @@ impl ScheduleWindows {
     fn last_start(&self, now: Timestamp) -> Option<Timestamp> {
         let back = self.duration.saturating_add(Duration::from_secs(48 * 3600));
         let oldest = now.saturating_sub(back).unwrap_or(Timestamp::MIN);
-        let oldest = self.date(oldest);
-        let mut date = self.date(now).tomorrow().ok()?;
+        let oldest = self.local_date(oldest);
+        let mut date = self.local_date(now).tomorrow().ok()?;
         while date >= oldest {
-            let starts = self.starts(date);
+            let starts = self.starts_on(date);
             if let Some(last) = starts.filter(|start| *start <= now).max() {
                 return Some(last);
             }
@@ -82,10 +82,10 @@ impl ScheduleWindows {
     }
 
     /// The next start after `now`.
-    fn next(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut date = self.date(now).yesterday().ok()?;
+    fn next_start(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut date = self.local_date(now).yesterday().ok()?;
         for _ in 0..MAX_DAYS_AHEAD {
-            let starts = self.starts(date);
+            let starts = self.starts_on(date);
             if let Some(next) = starts.filter(|start| *start > now).min() {
                 return Some(next);
             }
@@ -94,29 +94,32 @@ impl ScheduleWindows {
         None
     }
 
-    fn date(&self, time: Timestamp) -> Date {
+    fn local_date(&self, time: Timestamp) -> Date {
         time.to_zoned(self.zone.clone()).date()
     }
 
     /// The starts whose clock time is on this day.
-    fn starts(&self, date: Date) -> impl Iterator<Item = Timestamp> + '_ {
+    fn starts_on(&self, date: Date) -> impl Iterator<Item = Timestamp> + '_ {
         let is_named = self.cron.has_day(date);
         let times = self.cron.times().filter(move |_| is_named);
         times.flat_map(move |(hour, minute)| {
-            let both = self.moments(date.at(hour, minute, 0, 0));
+            let both = self.instants_of(date.at(hour, minute, 0, 0));
             both.into_iter().flatten()
         })
     }
 
     /// The moments of a clock time: normally one, at a clock change none, one or two.
-    fn moments(&self, time: DateTime) -> [Option<Timestamp>; 2] {
-        let every_hour = self.cron.is_of_every_hour;
+    fn instants_of(&self, time: DateTime) -> [Option<Timestamp>; 2] {
+        let every_hour = self.cron.is_every_hour;
         match self.zone.to_ambiguous_timestamp(time).offset() {
             AmbiguousOffset::Unambiguous { offset } => [offset.to_timestamp(time).ok(), None],
             AmbiguousOffset::Gap { .. } if every_hour => [None, None],
             AmbiguousOffset::Gap { before, .. } => {
                 let unchanged = before.to_timestamp(time).ok();
-                [unchanged.and_then(|late| self.change_until(late)), None]
+                [
+                    unchanged.and_then(|late| self.last_clock_change(late)),
+                    None,
+                ]
             }
             AmbiguousOffset::Fold { before, after } => [
                 before.to_timestamp(time).ok(),
@@ -126,7 +129,7 @@ impl ScheduleWindows {
     }
 
     /// The last clock change at or before `time`.
-    fn change_until(&self, time: Timestamp) -> Option<Timestamp> {
+    fn last_clock_change(&self, time: Timestamp) -> Option<Timestamp> {
         let after = time.checked_add(SignedDuration::from_secs(1)).ok()?;
         let change = self.zone.preceding(after).next()?;
         Some(change.timestamp())
@@ -135,7 +138,7 @@ impl ScheduleWindows {
 
 /// Finds a time zone by its IANA name: in the machine's database, or in the one compiled into the binary,
 /// because a container image may have none.
-fn zone(name: &str) -> Result<TimeZone, String> {
+fn parse_time_zone(name: &str) -> Result<TimeZone, String> {
     if let Ok(zone) = TimeZone::get(name) {
         return Ok(zone);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burstpool::aci::translate;
 use burstpool::api::BurstPool;
-use burstpool::burst::labels::selector;
+use burstpool::burst::label_selector::parse;
 use burstpool::burst::{
     ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PoolInputs, TargetScale, TargetScales, observe, plan,
@@ -87,16 +87,16 @@ fn place() -> PlacementFacts {
         },
     });
     let node: Node = serde_json::from_value(node).expect("a node");
-    PlacementFacts::of("weu", NODE, Some(&node), None)
+    PlacementFacts::new("weu", NODE, Some(&node), None)
 }
 
 fn scales() -> TargetScales {
     let all = (0..WORKLOADS).map(|number| {
         let app = format!("w{number}");
         let scale = TargetScale {
-            desired: 100,
-            replicas: 100,
-            selector: selector(&format!("app={app}")).expect("a selector"),
+            spec_replicas: 100,
+            status_replicas: 100,
+            selector: parse(&format!("app={app}")).expect("a selector"),
         };
         (("shop".to_owned(), app), Ok(scale))
     });
@@ -117,7 +117,7 @@ pub fn run() {
     println!("\n{PODS} pods that wait, {WORKLOADS} workloads |       p50 |       p99");
 
     let mut times = Vec::new();
-    let facts = |pod: &Pod| PodFacts::of(pod).expect("a pod that was created");
+    let facts = |pod: &Pod| PodFacts::from_pod(pod).expect("a pod that was created");
     let waiting: Vec<PodFacts> = pods
         .iter()
         .map(|pod| {
@@ -155,7 +155,7 @@ pub fn run() {
         nodes: &nodes,
         waiting: &waiting,
         labelled: &labelled,
-        placed: &labelled,
+        on_pool_nodes: &labelled,
         scales: &scales,
         namespaces: &namespaces,
         claims: &ClaimStates::new(),
@@ -164,7 +164,7 @@ pub fn run() {
     let own = PoolInputs {
         placements: &places,
         bound: &labelled,
-        verdicts: &verdicts,
+        eligibility: &verdicts,
         leader_state: &memory,
         is_triggered: false,
         leadership: Leadership::Leading,

@@ -1,7 +1,7 @@
 //! The patch of a pod that is bound to a virtual node: its deletion cost, and how long it tolerates an
 //! unreachable node; and which values of others the operator does not overwrite.
 
-use burstpool::node::binding;
+use burstpool::node::post_bind_patch;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -163,7 +163,7 @@ async fn a_patch_that_was_made_from_a_pod_as_it_was_writes_over_nothing() {
     };
 
     let stale = tenant.create(&new).await.expect("a pod");
-    let patch = binding::patch(&stale, -1000).expect("it needs one");
+    let patch = post_bind_patch::patch(&stale, -1000).expect("it needs one");
     let mut raised = tolerations(&stale).to_vec();
     raised[1].toleration_seconds = Some(100_000);
     for theirs in [
@@ -176,14 +176,14 @@ async fn a_patch_that_was_made_from_a_pod_as_it_was_writes_over_nothing() {
         kubernetes_minds(send(patch.clone()).await);
     }
     let fresh = pods.get("web").await.expect("the pod");
-    let patch = binding::patch(&fresh, -1000).expect("it needs one");
+    let patch = post_bind_patch::patch(&fresh, -1000).expect("it needs one");
     let settled = send(patch.clone()).await.expect("it is taken");
     assert_eq!(
         settled.annotations().get(COST).map(String::as_str),
         Some("-1000")
     );
     assert_eq!(patience(&settled), [DAY, Some(100_000)]);
-    assert_eq!(binding::patch(&settled, -1000), None);
+    assert_eq!(post_bind_patch::patch(&settled, -1000), None);
 
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("web", &at_once).await.expect("deleted");

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use burstpool::aci::client::{
-    AciClient as AzureClient, ClientSettings, CloudEndpoints, Credential, GroupScope, http,
+    AciClient as AzureClient, ClientSettings, CloudEndpoints, Credential, GroupScope, http_client,
 };
 use burstpool::aci::names::GroupOwner;
-use burstpool::aci::pace::RateLimiter;
+use burstpool::aci::rate_limiter::RateLimiter;
 use burstpool::aci::translate::IdentityNamespaces;
 use burstpool::api::{Placement, ScaleIn};
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::timeline::TimelineEntry;
 use burstpool::emulator::{Emulator, EmulatorOptions};
-use burstpool::node::object;
+use burstpool::node::node_controller;
+use burstpool::node::node_object;
 use burstpool::node::pods::{self, PodsConfig, PodsContext};
-use burstpool::node::register;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, Toleration};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -135,7 +135,7 @@ impl Burst {
         let cancel = self.cancel.clone();
         let nodes: Api<Node> = Api::all(client.clone());
         let registered = async move {
-            register::run(client, changes, cancel).await;
+            node_controller::run(client, changes, cancel).await;
             drop(sender);
         };
         let kept = pods::run(Arc::new(self.context()), self.cancel.clone());
@@ -162,7 +162,7 @@ impl Burst {
     fn context(&self) -> PodsContext {
         let arm = self.setup.arm.as_deref().unwrap_or(self.emulator.url());
         let cloud = CloudEndpoints::default().with_arm(arm.parse().expect("a URL"));
-        let http = http(&ClientSettings {
+        let http = http_client(&ClientSettings {
             cloud: cloud.clone(),
             extra_ca: Vec::new(),
         })
@@ -202,7 +202,7 @@ impl Burst {
         GroupOwner {
             cluster: self.setup.cluster_uid.to_owned(),
             pool: self.pool.clone(),
-            node: object::name(&self.pool, "weu"),
+            node: node_object::name(&self.pool, "weu"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use burstpool::aci::names::{GroupName, GroupOwner};
 use burstpool::api::BurstPool;
-use burstpool::node::daemon::REASON;
+use burstpool::node::daemon_set::REASON;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};

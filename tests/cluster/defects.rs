@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use burstpool::aci::names::{CLUSTER, GroupName, POD_UID};
+use burstpool::aci::names::{CLUSTER_TAG, GroupName, POD_UID_TAG};
 use burstpool::emulator::group::model::{Container, GroupBody, Properties};
 use burstpool::emulator::{Emulator, EmulatorOptions};
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -167,7 +167,7 @@ async fn a_foreign_group_of_a_pods_name_is_left_alone_and_the_pod_says_so() {
     burst.create("web", &gated).await;
     let owner = burst.owner();
     let name = GroupName::from_pod(&owner.cluster, &burst.read("web").await);
-    let half = BTreeMap::from([(CLUSTER.to_owned(), owner.cluster.clone())]);
+    let half = BTreeMap::from([(CLUSTER_TAG.to_owned(), owner.cluster.clone())]);
     burst.foreign(name.as_str(), &half).await;
     let asked = burst.answers(LIST, "200");
     burst
@@ -300,7 +300,7 @@ async fn pods_whose_names_meet_or_are_long_have_groups_of_their_own() {
     let bodies = burst.bodies();
     let tags = bodies.values().filter_map(|body| body.tags.as_ref());
     let uids: HashSet<&str> = tags
-        .filter_map(|tags| tags.get(POD_UID).map(String::as_str))
+        .filter_map(|tags| tags.get(POD_UID_TAG).map(String::as_str))
         .collect();
     assert_eq!(uids.len(), 3);
     let first = burst.read("a-b").await.uid().expect("a UID");

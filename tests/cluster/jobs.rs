@@ -161,7 +161,7 @@ async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read(
     let options = EmulatorOptions {
         start_latency: Some(Duration::from_millis(500)),
         shows: burstpool::emulator::ShownTime::EmulatedTime {
-            behind: burstpool::node::plan::FINISHED_GROUP_TTL.saturating_sub(left),
+            behind: burstpool::node::pod_plan::FINISHED_GROUP_TTL.saturating_sub(left),
         },
         ..EmulatorOptions::default()
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use burstpool::aci::names::{CLUSTER, GroupOwner, NODE, POD_UID};
+use burstpool::aci::names::{CLUSTER_TAG, GroupOwner, NODE_TAG, POD_UID_TAG};
 use burstpool::emulator::timeline::TimelineEntry;
 use serde_json::json;
 
@@ -89,7 +89,7 @@ async fn two_clusters_in_one_resource_group_leave_each_others_groups_alone() {
     let clusters: Vec<String> = one
         .bodies()
         .into_values()
-        .filter_map(|body| body.tags?.remove(CLUSTER))
+        .filter_map(|body| body.tags?.remove(CLUSTER_TAG))
         .collect();
     let of = |name: &str| clusters.iter().filter(|cluster| *cluster == name).count();
     assert_eq!((of("cluster-one"), of("cluster-two")), (3, 5));
@@ -126,9 +126,9 @@ async fn sweeping_takes_only_groups_of_ours_whose_pod_is_gone() {
         ("no-tags", BTreeMap::new()),
         ("another-cluster", of("theirs", &owner.node)),
         ("another-node", of(&owner.cluster, "burst-other-weu")),
-        ("no-cluster", without(CLUSTER)),
-        ("no-node", without(NODE)),
-        ("no-pod", without(POD_UID)),
+        ("no-cluster", without(CLUSTER_TAG)),
+        ("no-node", without(NODE_TAG)),
+        ("no-pod", without(POD_UID_TAG)),
     ];
     for (name, tags) in &theirs {
         burst.foreign(name, tags).await;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use burstpool::aci::client::GroupScope;
 use burstpool::api::Placement;
 use burstpool::node::capacity::{ComputeAmount, NodeOffer};
-use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, NodeConfig, Unavailable};
-use burstpool::node::record::LastPlacement;
-use burstpool::node::register;
+use burstpool::node::last_placement::LastPlacement;
+use burstpool::node::node_controller;
+use burstpool::node::node_object::{AZURE_CONDITION, CLOSED_TAINT, NodeConfig, Unavailable};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -80,7 +80,7 @@ impl Kept {
         let cancel = CancellationToken::new();
         let ends = cancel.clone();
         let task = tokio::spawn(async move {
-            register::run(client, changes, ends).await;
+            node_controller::run(client, changes, ends).await;
         });
         let kept = Self {
             name,
@@ -168,7 +168,7 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
         .await
         .expect("it is renewed");
 
-    register::remove(
+    node_controller::unregister(
         &cluster.client().expect("a client"),
         "burst-none-weu",
         |_| true,
@@ -321,7 +321,7 @@ async fn registering_and_removing_a_node_leaves_home_as_it_is() {
     let kept = Kept::start(&cluster, "neutral").await;
     let with = placed(&cluster, "with").await;
     kept.cancel.cancel();
-    register::remove(&client, &kept.name, |_| true)
+    node_controller::unregister(&client, &kept.name, |_| true)
         .await
         .expect("removed");
     let after = placed(&cluster, "after").await;

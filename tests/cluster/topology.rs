@@ -216,7 +216,7 @@ impl Known {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespaces = namespaces.list(&all).await.expect("namespaces").items;
         let of = |name: &str| {
-            let facts = pods.iter().filter_map(PodFacts::of);
+            let facts = pods.iter().filter_map(PodFacts::from_pod);
             let of = facts.filter(|pod| pod.id.namespace == name);
             ListResult::Listed(of.map(Arc::new).collect())
         };
@@ -234,7 +234,7 @@ impl Known {
         });
         Self {
             pool: serde_json::from_value(pool).expect("a pool"),
-            places: [PlacementFacts::of("weu", AWAY, away, None)],
+            places: [PlacementFacts::new("weu", AWAY, away, None)],
             neighbors: Neighbors {
                 nodes: ListResult::Listed(
                     nodes
@@ -259,7 +259,7 @@ impl Known {
         pod.metadata.generation = Some(1);
         let created = &self.pool.metadata.creation_timestamp;
         pod.metadata.creation_timestamp.clone_from(created);
-        let mut facts = PodFacts::of(&pod).expect("it is created");
+        let mut facts = PodFacts::from_pod(&pod).expect("it is created");
         facts.stage = PodStage::Unschedulable(Some(facts.created));
         let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let placement = translate::TranslationTarget {
@@ -275,7 +275,7 @@ impl Known {
             nodes: &HashMap::from([(AWAY.to_owned(), "shop".to_owned())]),
             waiting: &[&facts],
             labelled: &[],
-            placed: &[],
+            on_pool_nodes: &[],
             scales: &TargetScales::new(),
             namespaces: &self.namespaces,
             claims: &ClaimStates::new(),
@@ -285,7 +285,7 @@ impl Known {
             ahead: jiff::SignedDuration::ZERO,
             placements: &self.places,
             bound: &[],
-            verdicts: &verdicts,
+            eligibility: &verdicts,
             leader_state: &LeaderState::default(),
             is_triggered: false,
             leadership: Leadership::Leading,

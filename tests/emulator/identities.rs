@@ -38,10 +38,10 @@ fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, AciClie
         cloud: cloud.clone(),
         extra_ca,
     };
-    let http = client::http(&settings).unwrap();
+    let http = client::http_client(&settings).unwrap();
     let variables: HashMap<&str, &str> = environment.iter().copied().collect();
     let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
-    let credential = Credential::of_environment(get, &cloud, &http).map_err(|e| e.to_string())?;
+    let credential = Credential::from_environment(get, &cloud, &http).map_err(|e| e.to_string())?;
     let kind = format!("{credential:?}");
     Ok((kind, AciClient::new(&cloud, credential, http)))
 }

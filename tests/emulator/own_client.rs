@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burstpool::aci::client::{
-    AciClient, ClientSettings, CloudEndpoints, Credential, GroupDeletion, GroupScope, http,
+    AciClient, ClientSettings, CloudEndpoints, Credential, GroupDeletion, GroupScope, http_client,
 };
 use burstpool::aci::error::Error;
 use burstpool::aci::failure::FailureClass;
-use burstpool::aci::pace::RateLimiter;
+use burstpool::aci::rate_limiter::RateLimiter;
 use burstpool::emulator::{EmulatorOptions, TlsOptions};
 use reqwest::Method;
 use serde_json::json;
@@ -42,7 +42,7 @@ fn client(azure: &Azure) -> (AciClient, tempfile::NamedTempFile) {
     };
     let credential = Credential::File(file.path().to_owned());
     (
-        AciClient::new(&cloud, credential, http(&settings).unwrap()),
+        AciClient::new(&cloud, credential, http_client(&settings).unwrap()),
         file,
     )
 }
@@ -78,7 +78,7 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     let names = listed.groups.iter().map(|group| group.name.as_deref());
     let names: Vec<_> = names.flatten().collect();
     assert_eq!(names, ["one", "three", "two"]);
-    assert_eq!((listed.pages, listed.unreadable), (2, 0));
+    assert_eq!((listed.page_count, listed.unreadable_count), (2, 0));
     assert_eq!(
         client
             .logs(&scope(), "one", "web", Some(5), false)
@@ -103,7 +103,7 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     assert_eq!((cores.used, cores.limit), (3, 100));
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
-        GroupDeletion::Done
+        GroupDeletion::Deleted
     );
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
@@ -113,7 +113,7 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     client.put(&scope(), "four", &with_secret).await.unwrap();
     assert_eq!(
         client.delete(&scope(), "four").await.unwrap(),
-        GroupDeletion::Begun
+        GroupDeletion::Started
     );
     assert!(
         client
@@ -147,7 +147,7 @@ async fn all_containers_of_a_group_are_measured_however_many_there_are() {
     azure.advance(600.0);
     let until = azure.emulator.shared().clock.now();
     let known = client
-        .usage(&scope(), "many", (since, until))
+        .container_usage(&scope(), "many", (since, until))
         .await
         .unwrap();
     let known: Vec<String> = known.into_keys().collect();
@@ -244,7 +244,7 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     let cloud = CloudEndpoints::default()
         .with_arm(url.parse().unwrap())
         .with_authority(url);
-    let http = http(&ClientSettings {
+    let http = http_client(&ClientSettings {
         cloud: cloud.clone(),
         extra_ca: ca,
     })
@@ -258,7 +258,7 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
         };
         Some(value.to_owned())
     };
-    let credential = Credential::of_environment(environment, &cloud, &http).unwrap();
+    let credential = Credential::from_environment(environment, &cloud, &http).unwrap();
     assert_eq!(format!("{credential:?}"), "ClientSecret");
     let client = AciClient::new(&cloud, credential, http);
     let listed = client

@@ -11,9 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::names::GroupOwner;
 use burstpool::aci::translate::claims::ClaimedShare;
-use burstpool::aci::translate::needs::pod_references;
 use burstpool::aci::translate::quantity::NanoAmount;
-use burstpool::aci::translate::resolved::ObjectContent;
+use burstpool::aci::translate::references::pod_references;
+use burstpool::aci::translate::resolved_references::ObjectContent;
 use burstpool::aci::translate::{
     NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, translate,
 };
@@ -127,7 +127,7 @@ fn any_volume_is_a_share_or_refused_by_its_name_and_shows_no_key() {
             data: BTreeMap::from([("azurestorageaccountkey".to_owned(), SECRET.into())]),
             ..ObjectContent::default()
         };
-        match ClaimedShare::of(&PersistentVolumeClaim::default(), &volume) {
+        match ClaimedShare::from_volume(&PersistentVolumeClaim::default(), &volume) {
             Ok(share) => {
                 shares.set(shares.get() + 1);
                 let shown = format!("{:?}", share.with_key(&content));

@@ -31,7 +31,7 @@ pub struct UnknownCloud(String);
 
 impl Default for CloudEndpoints {
     fn default() -> Self {
-        Self::of(
+        Self::new(
             "https://management.azure.com",
             "https://login.microsoftonline.com",
             "https://prometheus.monitor.azure.com",
@@ -40,7 +40,7 @@ impl Default for CloudEndpoints {
 }
 
 impl CloudEndpoints {
-    fn of(arm: &str, authority: &str, monitor: &str) -> Self {
+    fn new(arm: &str, authority: &str, monitor: &str) -> Self {
         let arm: Url = arm.parse().expect("the URLs of this file are URLs");
         Self {
             scope: format!("{arm}.default"),
@@ -82,12 +82,12 @@ impl FromStr for CloudEndpoints {
     fn from_str(name: &str) -> Result<Self, UnknownCloud> {
         match name.to_ascii_lowercase().as_str() {
             "azurecloud" | "azurepubliccloud" => Ok(Self::default()),
-            "azureusgovernment" | "azureusgovernmentcloud" => Ok(Self::of(
+            "azureusgovernment" | "azureusgovernmentcloud" => Ok(Self::new(
                 "https://management.usgovcloudapi.net",
                 "https://login.microsoftonline.us",
                 "https://prometheus.monitor.azure.us",
             )),
-            "azurechinacloud" => Ok(Self::of(
+            "azurechinacloud" => Ok(Self::new(
                 "https://management.chinacloudapi.cn",
                 "https://login.chinacloudapi.cn",
                 "https://prometheus.monitor.azure.cn",

@@ -54,7 +54,7 @@ impl Credential {
     /// 3. the machine's managed identity. `AZURE_CLIENT_ID` selects one of several; `IDENTITY_ENDPOINT` and
     ///    `IDENTITY_HEADER` select the one of App Service; `AZURE_POD_IDENTITY_AUTHORITY_HOST` replaces the address
     ///    of the metadata service.
-    pub fn of_environment(
+    pub fn from_environment(
         environment: impl Fn(&str) -> Option<String>,
         cloud: &CloudEndpoints,
         http: &reqwest::Client,
@@ -151,7 +151,7 @@ struct HttpClientAdapter {
 
 impl HttpClientAdapter {
     /// The URL to which a request is actually sent.
-    fn target(&self, url: &Url) -> Url {
+    fn rewrite_metadata_url(&self, url: &Url) -> Url {
         let mut target = url.clone();
         if let Some(metadata) = &self.metadata
             && url.host_str() == Some(METADATA_SERVICE)
@@ -179,7 +179,9 @@ impl HttpClient for HttpClientAdapter {
             // The identities send only GET and POST. The branch covers methods that azure_core may add.
             _ => reqwest::Method::POST,
         };
-        let mut sent = self.http.request(method, self.target(request.url()));
+        let mut sent = self
+            .http
+            .request(method, self.rewrite_metadata_url(request.url()));
         for (name, value) in request.headers().iter() {
             sent = sent.header(name.as_str(), value.as_str());
         }

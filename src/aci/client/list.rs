@@ -5,11 +5,11 @@
 
 use url::Url;
 
-use super::send::body;
+use super::requests::read_body;
 use super::{AciClient, GroupScope, RequestClass};
 use crate::aci::error::Error;
-use crate::aci::pace::RateLimiter;
-use crate::aci::view::{ContainerGroup, ListPage};
+use crate::aci::rate_limiter::RateLimiter;
+use crate::aci::response::{ContainerGroup, ListPage};
 
 /// The container groups of a resource group.
 #[derive(Clone, Debug, Default)]
@@ -18,9 +18,9 @@ pub struct GroupList {
     pub groups: Vec<ContainerGroup>,
     /// The number of groups that could not be parsed. If it is not zero, the list does not prove that any group is
     /// gone.
-    pub unreadable: usize,
+    pub unreadable_count: usize,
     /// The number of pages.
-    pub pages: u32,
+    pub page_count: u32,
 }
 
 impl AciClient {
@@ -45,23 +45,23 @@ impl AciClient {
         ));
         let mut listed = GroupList::default();
         loop {
-            listed.pages += 1;
+            listed.page_count += 1;
             pace.acquire_priority().await;
             let answer = self
-                .send_counted(scope, RequestClass::Reads, &what, self.read_url(url))
+                .send_counted(scope, RequestClass::Reads, &what, self.get_url(url))
                 .await?;
-            let page = ListPage::parse(&body(answer, &what).await?).map_err(unreadable)?;
-            listed.unreadable += page.unreadable.len();
+            let page = ListPage::parse(&read_body(answer, &what).await?).map_err(unreadable)?;
+            listed.unreadable_count += page.unreadable.len();
             listed.groups.extend(page.groups);
             let Some(link) = page.next_link else {
                 return Ok(listed);
             };
-            url = self.next(&link).map_err(unreadable)?;
+            url = self.next_page_url(&link).map_err(unreadable)?;
         }
     }
 
     /// Parses the link to the next page and checks that it points to the same ARM endpoint.
-    fn next(&self, link: &str) -> serde_json::Result<Url> {
+    fn next_page_url(&self, link: &str) -> serde_json::Result<Url> {
         let next = Url::parse(link).ok();
         let ours = next.filter(|next| next.origin() == self.arm.origin());
         ours.ok_or_else(|| serde::de::Error::custom(format!("nextLink leads elsewhere: {link}")))
@@ -81,7 +81,7 @@ mod tests {
             reqwest::Client::new(),
         );
         let arm = "https://management.azure.com/subscriptions/s?$skiptoken=a%2Fb";
-        assert_eq!(client.next(arm).expect("ours").as_str(), arm);
+        assert_eq!(client.next_page_url(arm).expect("ours").as_str(), arm);
         for elsewhere in [
             "https://management.azure.com.example/",
             "http://management.azure.com/",
@@ -89,7 +89,10 @@ mod tests {
             "/subscriptions/s",
             "next",
         ] {
-            let error = client.next(elsewhere).expect_err(elsewhere).to_string();
+            let error = client
+                .next_page_url(elsewhere)
+                .expect_err(elsewhere)
+                .to_string();
             assert!(error.contains(elsewhere), "{error}");
         }
     }

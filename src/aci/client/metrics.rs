@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AciClient, GroupScope, RequestClass, read};
+use super::{AciClient, GroupScope, RequestClass, read_json};
 use crate::aci::error::Error;
 
 /// The API version of Azure Monitor.
@@ -23,11 +23,11 @@ const MAX_SERIES: &str = "200";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MinuteUsage {
     /// The start of the minute.
-    pub begins: Timestamp,
+    pub start: Timestamp,
     /// Average CPU, in millicores.
     pub millicores: f64,
     /// Average memory, in bytes.
-    pub bytes: f64,
+    pub memory_bytes: f64,
 }
 
 /// The known minutes of each container, in order of time.
@@ -35,7 +35,7 @@ pub type MinuteUsages = BTreeMap<String, Vec<MinuteUsage>>;
 
 impl AciClient {
     /// The usage of the containers of a group between `since` and `until`.
-    pub async fn usage(
+    pub async fn container_usage(
         &self,
         scope: &GroupScope,
         name: &str,
@@ -56,26 +56,26 @@ impl AciClient {
             .append_pair("timespan", &format!("{since:.0}/{until:.0}"))
             .append_pair("top", MAX_SERIES)
             .append_pair("$filter", "containerName eq '*'");
-        let call = self.read_url(url);
+        let call = self.get_url(url);
         let answer = self
             .send_counted(scope, RequestClass::Metrics, &what, call)
             .await?;
-        Ok(minutes(&read(answer, &what).await?))
+        Ok(parse_minutes(&read_json(answer, &what).await?))
     }
 }
 
 /// Parses Azure Monitor's answer. Unknown or malformed parts are skipped.
-fn minutes(answer: &Value) -> MinuteUsages {
-    let cpu = points(answer, METRICS[0]);
-    let memory = points(answer, METRICS[1]);
+fn parse_minutes(answer: &Value) -> MinuteUsages {
+    let cpu = parse_points(answer, METRICS[0]);
+    let memory = parse_points(answer, METRICS[1]);
     let mut known = MinuteUsages::new();
     for ((container, begins), millicores) in cpu {
         let key = (container, begins);
         if let Some(&bytes) = memory.get(&key) {
             let minute = MinuteUsage {
-                begins,
+                start: begins,
                 millicores,
-                bytes,
+                memory_bytes: bytes,
             };
             known.entry(key.0).or_default().push(minute);
         }
@@ -84,16 +84,16 @@ fn minutes(answer: &Value) -> MinuteUsages {
 }
 
 /// The averages of one metric, by container and minute.
-fn points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f64> {
+fn parse_points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f64> {
     let metrics = answer["value"].as_array().into_iter().flatten();
-    let named = metrics.filter(|value| is(&value["name"]["value"], metric));
+    let named = metrics.filter(|value| is_named(&value["name"]["value"], metric));
     let series = named.filter_map(|value| value["timeseries"].as_array());
     let mut points = BTreeMap::new();
     for one in series.flatten() {
         let labels = one["metadatavalues"].as_array().into_iter().flatten();
         let label = labels.into_iter().find(|label| {
             // Azure has changed the case of this name over the years.
-            is(&label["name"]["value"], "containerName")
+            is_named(&label["name"]["value"], "containerName")
         });
         let Some(container) = label.and_then(|label| label["value"].as_str()) else {
             continue;
@@ -108,7 +108,7 @@ fn points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f64> {
     points
 }
 
-fn is(value: &Value, name: &str) -> bool {
+fn is_named(value: &Value, name: &str) -> bool {
     value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(name))
 }
 
@@ -142,16 +142,16 @@ mod tests {
                 ])),
             ]},
         ]});
-        let known = minutes(&answer);
+        let known = parse_minutes(&answer);
         let minute = MinuteUsage {
-            begins: "2026-11-24T10:01:00Z".parse().expect("a time"),
+            start: "2026-11-24T10:01:00Z".parse().expect("a time"),
             millicores: 500.5,
-            bytes: 1024.0,
+            memory_bytes: 1024.0,
         };
         assert_eq!(
             known,
             MinuteUsages::from([("web".to_owned(), vec![minute])])
         );
-        assert!(minutes(&json!({"value": []})).is_empty());
+        assert!(parse_minutes(&json!({"value": []})).is_empty());
     }
 }

@@ -10,10 +10,10 @@
 
 mod cloud;
 mod credential;
-mod gate;
 mod list;
 mod metrics;
-mod send;
+mod requests;
+mod retry_after;
 mod terminal;
 mod transport;
 
@@ -28,10 +28,10 @@ use url::Url;
 
 pub use cloud::{CloudEndpoints, UnknownCloud};
 pub use credential::Credential;
-pub use gate::{RateLimitKey, RequestClass, RetryAfterGate};
 pub use list::GroupList;
 pub use metrics::{MinuteUsage, MinuteUsages};
-use send::read;
+use requests::read_json;
+pub use retry_after::{RateLimitKey, RequestClass, RetryAfterGate};
 pub use terminal::{TerminalInput, TerminalOutput};
 use transport::{PlaceholderCredential, Transport};
 
@@ -57,9 +57,9 @@ pub enum GroupDeletion {
     /// The group does not exist: status 204 or 404.
     NotFound,
     /// The group existed and is deleted now: status 200, whose body is the group.
-    Done,
+    Deleted,
     /// Azure has started to delete the group: status 202.
-    Begun,
+    Started,
 }
 
 /// A terminal session in a container, as Azure's `exec` call returns it.
@@ -85,23 +85,23 @@ pub struct QuotaUsage {
 
 impl QuotaUsage {
     /// Reads one usage from JSON; `None` if the name or a number is missing.
-    fn read(usage: &Value) -> Option<Self> {
+    fn parse(usage: &Value) -> Option<Self> {
         Some(Self {
             name: usage["name"]["value"].as_str()?.to_owned(),
-            used: whole(&usage["currentValue"])?,
-            limit: whole(&usage["limit"])?,
+            used: whole_number(&usage["currentValue"])?,
+            limit: whole_number(&usage["limit"])?,
         })
     }
 
     /// Whether this is the quota called `name`. ARM compares names without regard to case.
-    pub fn is_of(&self, name: &str) -> bool {
+    pub fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 }
 
 /// Reads a number as an integer and rounds fractions up. Some Azure services write whole numbers with a fraction; a
 /// limit that is not read would look like no limit.
-fn whole(number: &Value) -> Option<i64> {
+fn whole_number(number: &Value) -> Option<i64> {
     #[allow(
         clippy::cast_possible_truncation,
         reason = "what is out of range is as good as its bound"
@@ -133,9 +133,9 @@ pub struct AciClient {
 }
 
 /// Builds an HTTP client that trusts the system's certificates and those of the settings.
-pub fn http(settings: &ClientSettings) -> reqwest::Result<reqwest::Client> {
+pub fn http_client(settings: &ClientSettings) -> reqwest::Result<reqwest::Client> {
     let extra = reqwest::Certificate::from_pem_bundle(&settings.extra_ca)?;
-    Transport::http(&extra)
+    Transport::new_http_client(&extra)
 }
 
 impl AciClient {
@@ -150,7 +150,7 @@ impl AciClient {
             credential,
             scope: scope.clone(),
         });
-        let options = transport::options(transport.clone());
+        let options = transport::client_options(transport.clone());
         let api = crate_api::Client::new(
             arm.clone(),
             Arc::new(PlaceholderCredential),
@@ -184,7 +184,7 @@ impl AciClient {
     }
 
     /// The HTTP client for Azure, with the extra certificates that `--arm-ca-file` adds.
-    pub fn http(&self) -> reqwest::Client {
+    pub fn http_client(&self) -> reqwest::Client {
         self.transport.http.clone()
     }
 
@@ -220,7 +220,7 @@ impl AciClient {
         let sent = self
             .send_counted(scope, RequestClass::Creates, &what, call)
             .await?;
-        read(sent.into_raw_response(), &what).await
+        read_json(sent.into_raw_response(), &what).await
     }
 
     /// Reads a container group with its instance views (the live states of its containers).
@@ -231,7 +231,7 @@ impl AciClient {
         let sent = self
             .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
-        read(sent.into_raw_response(), &what).await
+        read_json(sent.into_raw_response(), &what).await
     }
 
     /// Deletes a container group. A group that does not exist is not an error: see [`GroupDeletion::NotFound`].
@@ -244,8 +244,8 @@ impl AciClient {
             .await
         {
             Ok(sent) => Ok(match u16::from(sent.as_raw_response().status()) {
-                200 => GroupDeletion::Done,
-                202 => GroupDeletion::Begun,
+                200 => GroupDeletion::Deleted,
+                202 => GroupDeletion::Started,
                 _ => GroupDeletion::NotFound,
             }),
             Err(error) if error.means_nothing_to_delete() => Ok(GroupDeletion::NotFound),
@@ -264,17 +264,17 @@ impl AciClient {
     }
 
     /// The time until which Azure asked to send no creates of container groups; `None` if creates may be sent.
-    pub fn creates_wait_until(&self, scope: &GroupScope) -> Option<Timestamp> {
-        self.gate.closed_until(&self.creates(scope))
+    pub fn creates_blocked_until(&self, scope: &GroupScope) -> Option<Timestamp> {
+        self.gate.blocked_until(&self.create_limit_key(scope))
     }
 
     /// How many container groups Azure still lets this client create, and the latest time at which that budget is
     /// renewed; `None` if it is not known.
-    pub fn creates_left(&self, scope: &GroupScope) -> Option<(u64, Timestamp)> {
-        self.gate.left(&self.creates(scope))
+    pub fn remaining_creates(&self, scope: &GroupScope) -> Option<(u64, Timestamp)> {
+        self.gate.remaining_budget(&self.create_limit_key(scope))
     }
 
-    fn creates(&self, scope: &GroupScope) -> RateLimitKey {
+    fn create_limit_key(&self, scope: &GroupScope) -> RateLimitKey {
         RateLimitKey::new(
             &scope.subscription,
             self.region.as_deref(),
@@ -292,9 +292,9 @@ impl AciClient {
         let sent = self
             .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
-        let answer = read(sent.into_raw_response(), &what).await?;
+        let answer = read_json(sent.into_raw_response(), &what).await?;
         let usages = answer["value"].as_array().into_iter().flatten();
-        Ok(usages.filter_map(QuotaUsage::read).collect())
+        Ok(usages.filter_map(QuotaUsage::parse).collect())
     }
 
     /// The last `tail` lines of a container's log; without `tail`, all that ACI keeps.
@@ -317,7 +317,7 @@ impl AciClient {
         let sent = self
             .send_counted(scope, RequestClass::Reads, &what, call.send())
             .await?;
-        let answer = read(sent.into_raw_response(), &what).await?;
+        let answer = read_json(sent.into_raw_response(), &what).await?;
         Ok(answer["content"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -343,11 +343,11 @@ impl AciClient {
         let sent = self
             .send_counted(scope, RequestClass::Actions, &what, call)
             .await?;
-        let answer = read(sent.into_raw_response(), &what).await?;
+        let answer = read_json(sent.into_raw_response(), &what).await?;
         serde_json::from_value(answer).map_err(|source| Error::Unreadable { what, source })
     }
 
-    async fn read_url(&self, url: Url) -> azure_core::Result<azure_core::Response> {
+    async fn get_url(&self, url: Url) -> azure_core::Result<azure_core::Response> {
         use azure_core::HttpClient as _;
         let request = azure_core::Request::new(url, azure_core::Method::Get);
         self.transport.execute_request(&request).await
@@ -365,7 +365,7 @@ mod tests {
         let read = |used: Value, limit: Value| {
             let usage =
                 json!({"name": {"value": "StandardCores"}, "currentValue": used, "limit": limit});
-            QuotaUsage::read(&usage).map(|usage| (usage.used, usage.limit))
+            QuotaUsage::parse(&usage).map(|usage| (usage.used, usage.limit))
         };
         assert_eq!(read(json!(3), json!(10)), Some((3, 10)));
         assert_eq!(read(json!(2.5), json!(10.0)), Some((3, 10)));

@@ -37,7 +37,7 @@ impl AciClient {
         &self,
         session: &TerminalSession,
     ) -> Result<(TerminalInput, TerminalOutput), Error> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.upgraded(session)).await;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.open_websocket(session)).await;
         let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
         let unheard = |source| Error::NoAnswer {
             what: "connecting to a container's terminal".to_owned(),
@@ -52,7 +52,7 @@ impl AciClient {
     }
 
     /// Opens the websocket with the shared HTTP client, which trusts the configured certificates.
-    async fn upgraded(
+    async fn open_websocket(
         &self,
         session: &TerminalSession,
     ) -> Result<Upgraded, Box<dyn std::error::Error + Send + Sync>> {
@@ -89,7 +89,7 @@ impl TerminalInput {
     }
 
     /// Closes the terminal. ACI then ends the command that runs in it.
-    pub async fn leave(&mut self) {
+    pub async fn close(&mut self) {
         // The terminal may have ended already.
         let _ = self.0.close().await;
     }

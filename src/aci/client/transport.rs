@@ -16,7 +16,7 @@ use bytes::Bytes;
 use reqwest::header::RETRY_AFTER;
 
 use super::credential::Credential;
-use super::gate::BudgetWindow;
+use super::retry_after::BudgetWindow;
 use crate::aci::failure::ArmError;
 
 tokio::task_local! {
@@ -46,7 +46,7 @@ pub(super) async fn with_budgets<T>(
 }
 
 /// Stores the remaining budgets of an answer for [`with_budgets`].
-fn note_budgets(headers: &reqwest::header::HeaderMap) {
+fn record_budgets(headers: &reqwest::header::HeaderMap) {
     let told = BudgetWindow::HEADERS
         .into_iter()
         .filter_map(|(window, name)| {
@@ -77,7 +77,7 @@ pub(super) struct Transport {
 
 impl Transport {
     /// Builds the HTTP client: it pools connections and trusts the system's certificates and `extra`.
-    pub fn http(extra: &[reqwest::Certificate]) -> reqwest::Result<reqwest::Client> {
+    pub fn new_http_client(extra: &[reqwest::Certificate]) -> reqwest::Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
@@ -118,11 +118,11 @@ impl HttpClient for Transport {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
-        note_budgets(response.headers());
+        record_budgets(response.headers());
         let success = response.status().is_success();
         let body = response.bytes().await.map_err(io)?;
         if !success {
-            let failure = ArmError::read(status, &body, retry_after);
+            let failure = ArmError::parse(status, &body, retry_after);
             return Err(Error::new(ErrorKind::Other, HttpFailure(failure)));
         }
         let status = StatusCode::try_from(status).unwrap_or(StatusCode::Ok);
@@ -153,7 +153,7 @@ impl azure_core::auth::TokenCredential for PlaceholderCredential {
 }
 
 /// The options of the crate's client: our transport and no retries. The caller decides whether and when to retry.
-pub(super) fn options(transport: Arc<Transport>) -> azure_core::ClientOptions {
+pub(super) fn client_options(transport: Arc<Transport>) -> azure_core::ClientOptions {
     azure_core::ClientOptions::new(azure_core::TransportOptions::new(transport))
         .retry(azure_core::RetryOptions::none())
 }

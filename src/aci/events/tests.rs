@@ -43,7 +43,7 @@ fn group(web: &Value, whole: &Value) -> ContainerGroup {
 
 #[test]
 fn events_of_group_init_container_and_container_come_in_order_with_their_places() {
-    let told = events(
+    let told = pod_events(
         &pod("p", "u"),
         &group(
             &json!([
@@ -78,7 +78,7 @@ fn events_of_group_init_container_and_container_come_in_order_with_their_places(
 fn the_same_event_has_the_same_name_whenever_it_is_told_and_another_key_when_it_happened_again() {
     let told = |uid: &str, message: &str, second: u32, count: u32| {
         let web = json!([event("BackOff", message, second, count)]);
-        let all = events(&pod("p", uid), &group(&web, &json!([])));
+        let all = pod_events(&pod("p", uid), &group(&web, &json!([])));
         all.into_iter()
             .find(|event| event.reason == "BackOff")
             .expect("it is told")
@@ -98,7 +98,7 @@ fn the_same_event_has_the_same_name_whenever_it_is_told_and_another_key_when_it_
 #[test]
 fn an_event_told_twice_in_one_answer_is_one_and_the_newer() {
     let twice = json!([event("BackOff", "x", 30, 2), event("BackOff", "x", 9, 1)]);
-    let told = events(&pod("p", "u"), &group(&twice, &json!([])));
+    let told = pod_events(&pod("p", "u"), &group(&twice, &json!([])));
     let counts: Vec<_> = told
         .iter()
         .filter(|event| event.reason == "BackOff")
@@ -116,7 +116,7 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
         {"name": "", "message": "", "lastTimestamp": "2026-11-24T08:00:01Z"},
     ]);
     let pod = pod(&"x.".repeat(126), "u");
-    let told = events(&pod, &group(&odd, &json!([])));
+    let told = pod_events(&pod, &group(&odd, &json!([])));
     let find = |reason: &str| {
         told.iter()
             .find(|event| event.reason == reason)
@@ -127,7 +127,7 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
     assert_eq!(find("twowords").kind, "Warning");
     assert_eq!(find("twowords").message, format!("{}...", "ü".repeat(510)));
     let unnamed = find("AzureEvent");
-    assert_eq!(unnamed.first, unnamed.last);
+    assert_eq!(unnamed.first_timestamp, unnamed.last_timestamp);
     for event in &told {
         assert!(
             event.name.len() <= 253 && !event.name.contains(".."),
@@ -140,7 +140,7 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
 #[test]
 fn old_news_is_not_told_by_who_cannot_know_whether_it_was() {
     let web = json!([event("Pulled", "nginx", 0, 1)]);
-    let told = events(&pod("p", "u"), &group(&web, &json!([])));
+    let told = pod_events(&pod("p", "u"), &group(&web, &json!([])));
     let event = told
         .iter()
         .find(|event| event.message == "nginx")
@@ -150,7 +150,7 @@ fn old_news_is_not_told_by_who_cannot_know_whether_it_was() {
     assert!(event.is_fresh(at("2026-11-24T07:00:00Z")), "clocks differ");
     assert!(!event.is_fresh(at("2026-11-24T08:45:00Z")));
     let timeless = PodEvent {
-        last: None,
+        last_timestamp: None,
         ..event.clone()
     };
     assert!(!timeless.is_fresh(at("2026-11-24T08:00:00Z")));

@@ -6,7 +6,7 @@ use super::*;
 
 fn error(status: u16, code: &str, message: &str) -> ArmError {
     let body = json!({"error": {"code": code, "message": message}}).to_string();
-    ArmError::read(status, body.as_bytes(), None)
+    ArmError::parse(status, body.as_bytes(), None)
 }
 
 const NO_CAPACITY: &str =
@@ -199,7 +199,7 @@ fn a_wrapped_error_is_found() {
         inner,
     ];
     for body in bodies {
-        let verdict = ArmError::read(400, body.to_string().as_bytes(), None).verdict();
+        let verdict = ArmError::parse(400, body.to_string().as_bytes(), None).verdict();
         assert_eq!(verdict.class, FailureClass::Image, "{body}");
         assert_eq!(
             verdict.message,
@@ -211,12 +211,12 @@ fn a_wrapped_error_is_found() {
 #[test]
 fn a_body_that_is_no_error_is_quoted_not_believed() {
     let page = "<html>504 Gateway</html>".repeat(100);
-    let verdict = ArmError::read(404, page.as_bytes(), None).verdict();
+    let verdict = ArmError::parse(404, page.as_bytes(), None).verdict();
     assert_eq!(verdict.class, FailureClass::Transient);
     assert!(verdict.message.starts_with("<html>") && verdict.message.chars().count() == 300);
-    let verdict = ArmError::read(502, b"", None).verdict();
+    let verdict = ArmError::parse(502, b"", None).verdict();
     assert_eq!(verdict.message, "status 502 without a reason");
-    let odd = ArmError::read(400, br#"{"error": "text"}"#, None).verdict();
+    let odd = ArmError::parse(400, br#"{"error": "text"}"#, None).verdict();
     assert_eq!(
         (odd.class, odd.message.as_str()),
         (FailureClass::Unknown, r#"{"error": "text"}"#)

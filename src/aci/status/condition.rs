@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
 
 use super::phase::{FAILED, PhaseOutcome, SUCCEEDED};
-use super::{MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, run, seconds};
-use crate::aci::view::Provisioning;
+use super::{
+    MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, container_state, whole_seconds,
+};
+use crate::aci::response::Provisioning;
 
 /// The types of the conditions that only a node's agent writes.
 const OWN_CONDITIONS: [&str; 5] = [
@@ -19,13 +21,13 @@ const OWN_CONDITIONS: [&str; 5] = [
     "ContainersReady",
     "PodResizePending",
 ];
-const DISRUPTION: &str = "DisruptionTarget";
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Whether this node writes the condition. `DisruptionTarget` has many writers; the node's own is recognized by its
 /// reason.
-pub fn is_ours(condition: &PodCondition) -> bool {
+pub fn is_own_condition(condition: &PodCondition) -> bool {
     OWN_CONDITIONS.contains(&condition.type_.as_str())
-        || (condition.type_ == DISRUPTION
+        || (condition.type_ == DISRUPTION_TARGET
             && [MAINTENANCE, NOT_FOUND, STOPPED]
                 .map(Some)
                 .contains(&condition.reason.as_deref()))
@@ -35,11 +37,11 @@ pub fn is_ours(condition: &PodCondition) -> bool {
 struct ConditionValue(bool, Option<&'static str>, Option<String>);
 
 impl ConditionValue {
-    fn yes() -> Self {
+    fn met() -> Self {
         Self(true, None, None)
     }
 
-    fn no(reason: &'static str, message: String) -> Self {
+    fn unmet(reason: &'static str, message: String) -> Self {
         Self(
             false,
             Some(reason),
@@ -56,45 +58,47 @@ pub fn pod_conditions(
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
     let phase = outcome.phase;
-    let others: Vec<PodCondition> = live(case)
+    let others: Vec<PodCondition> = live_conditions(case)
         .iter()
-        .filter(|condition| !is_ours(condition))
+        .filter(|condition| !is_own_condition(condition))
         .cloned()
         .collect();
     let ready = containers_ready(case, phase, containers);
     let gated = ready_with_gates(case, &ready, &others);
     let mut all = vec![
-        make(
+        build_condition(
             case,
             OWN_CONDITIONS[0],
             has_sandbox(case, phase, init, containers),
         ),
-        make(case, OWN_CONDITIONS[1], initialized(phase, init)),
-        make(case, OWN_CONDITIONS[2], gated),
-        make(case, OWN_CONDITIONS[3], ready),
+        build_condition(case, OWN_CONDITIONS[1], initialized(phase, init)),
+        build_condition(case, OWN_CONDITIONS[2], gated),
+        build_condition(case, OWN_CONDITIONS[3], ready),
     ];
-    if let Some(resize) = resize(case) {
-        all.push(make(case, OWN_CONDITIONS[4], resize));
+    if let Some(resize) = resize_pending(case) {
+        all.push(build_condition(case, OWN_CONDITIONS[4], resize));
     }
-    let is_disrupted = others.iter().any(|condition| condition.type_ == DISRUPTION);
-    if let Some(says) = disrupted(outcome, containers).filter(|_| !is_disrupted) {
-        all.push(make(case, DISRUPTION, says));
+    let is_disrupted = others
+        .iter()
+        .any(|condition| condition.type_ == DISRUPTION_TARGET);
+    if let Some(says) = disruption_target(outcome, containers).filter(|_| !is_disrupted) {
+        all.push(build_condition(case, DISRUPTION_TARGET, says));
     }
     all.extend(others);
     all
 }
 
-fn live<'a>(case: &StatusInput<'a>) -> &'a [PodCondition] {
+fn live_conditions<'a>(case: &StatusInput<'a>) -> &'a [PodCondition] {
     case.live.conditions.as_deref().unwrap_or_default()
 }
 
-fn make(
+fn build_condition(
     case: &StatusInput,
     kind: &str,
     ConditionValue(is_true, reason, message): ConditionValue,
 ) -> PodCondition {
     let status = if is_true { "True" } else { "False" };
-    let old = live(case)
+    let old = live_conditions(case)
         .iter()
         .find(|old| old.type_ == kind && old.status == status);
     let since = old.and_then(|old| old.last_transition_time.clone());
@@ -103,7 +107,7 @@ fn make(
         status: status.to_owned(),
         reason: reason.map(str::to_owned),
         message,
-        last_transition_time: since.or_else(|| Some(seconds(case.now))),
+        last_transition_time: since.or_else(|| Some(whole_seconds(case.now))),
         observed_generation: case.observed_generation(),
         last_probe_time: None,
     }
@@ -120,19 +124,20 @@ fn has_sandbox(
     let group = case.group().filter(|_| !case.is_gone());
     let has_address = group.is_some_and(|group| group.ip().is_some());
     let mut all = init.iter().chain(containers);
-    let is_there = all.any(|status| run::has_run(status) || !status.image_id.is_empty());
+    let is_there =
+        all.any(|status| container_state::has_run(status) || !status.image_id.is_empty());
     let is_over = matches!(phase, SUCCEEDED | FAILED);
     ConditionValue(!is_over && (has_address || is_there), None, None)
 }
 
 fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
-    let names = names(init, |status| {
-        run::termination(status).is_none_or(|end| end.exit_code != 0)
+    let names = container_names(init, |status| {
+        container_state::termination(status).is_none_or(|end| end.exit_code != 0)
     });
     if names.is_empty() {
         ConditionValue(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
     } else {
-        ConditionValue::no(
+        ConditionValue::unmet(
             "ContainersNotInitialized",
             format!("containers with incomplete status: {names}"),
         )
@@ -145,24 +150,24 @@ fn containers_ready(
     containers: &[ContainerStatus],
 ) -> ConditionValue {
     match phase {
-        SUCCEEDED => return ConditionValue::no("PodCompleted", String::new()),
-        FAILED => return ConditionValue::no("PodFailed", String::new()),
+        SUCCEEDED => return ConditionValue::unmet("PodCompleted", String::new()),
+        FAILED => return ConditionValue::unmet("PodFailed", String::new()),
         _ => {}
     }
-    if let Some(state) = case.disturbance() {
+    if let Some(state) = case.unready_state() {
         let reason = if *state == Provisioning::Deleting {
             "Deleting"
         } else {
             REPAIRING
         };
         let message = format!("Azure says that the container group is {}", state.as_str());
-        return ConditionValue::no(reason, message);
+        return ConditionValue::unmet(reason, message);
     }
-    let names = names(containers, |status| !status.ready);
+    let names = container_names(containers, |status| !status.ready);
     if names.is_empty() && !containers.is_empty() {
-        ConditionValue::yes()
+        ConditionValue::met()
     } else {
-        ConditionValue::no(
+        ConditionValue::unmet(
             "ContainersNotReady",
             format!("containers with unready status: {names}"),
         )
@@ -198,15 +203,15 @@ fn ready_with_gates(
         .filter_map(|gate| shut(&gate.condition_type))
         .collect();
     if shut.is_empty() {
-        ConditionValue::yes()
+        ConditionValue::met()
     } else {
-        ConditionValue::no("ReadinessGatesNotReady", shut.join(", "))
+        ConditionValue::unmet("ReadinessGatesNotReady", shut.join(", "))
     }
 }
 
 /// `PodResizePending`: an in-place resize (KEP-1287) is infeasible, because to change a container group ACI
 /// restarts it or needs another one.
-fn resize(case: &StatusInput) -> Option<ConditionValue> {
+fn resize_pending(case: &StatusInput) -> Option<ConditionValue> {
     let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
     let differs = |container: &&Container| {
         let status = statuses.iter().find(|status| status.name == container.name);
@@ -242,7 +247,10 @@ fn is_same<T: PartialEq>(
 }
 
 /// `DisruptionTarget`: the platform caused the failure, not the program. A Job's `podFailurePolicy` can ignore it.
-fn disrupted(outcome: &PhaseOutcome, containers: &[ContainerStatus]) -> Option<ConditionValue> {
+fn disruption_target(
+    outcome: &PhaseOutcome,
+    containers: &[ContainerStatus],
+) -> Option<ConditionValue> {
     if outcome.phase != FAILED {
         return None;
     }
@@ -253,8 +261,9 @@ fn disrupted(outcome: &PhaseOutcome, containers: &[ContainerStatus]) -> Option<C
     {
         return Some(ConditionValue(true, Some(reason), outcome.message.clone()));
     }
-    let mut ends = containers.iter().filter_map(run::termination);
-    let by_maintenance = ends.any(|end| run::MAINTENANCE_CODES.contains(&end.exit_code));
+    let mut ends = containers.iter().filter_map(container_state::termination);
+    let by_maintenance =
+        ends.any(|end| container_state::MAINTENANCE_EXIT_CODES.contains(&end.exit_code));
     by_maintenance.then(|| {
         let message = "a container was ended by maintenance of Azure's platform".to_owned();
         ConditionValue(true, Some(MAINTENANCE), Some(message))
@@ -262,7 +271,10 @@ fn disrupted(outcome: &PhaseOutcome, containers: &[ContainerStatus]) -> Option<C
 }
 
 /// The names of the matching containers, in the kubelet's format.
-fn names(statuses: &[ContainerStatus], which: impl Fn(&ContainerStatus) -> bool) -> String {
+fn container_names(
+    statuses: &[ContainerStatus],
+    which: impl Fn(&ContainerStatus) -> bool,
+) -> String {
     let names: Vec<_> = statuses
         .iter()
         .filter(|status| which(status))

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, ResourceRequirements,
 };
 
-use super::{ContainerInput, PodRestartPolicy, StatusInput, run, waiting};
-use crate::aci::view::{self, ContainerGroup, ContainerInstanceView, Provisioning};
+use super::{ContainerInput, PodRestartPolicy, StatusInput, container_state, waiting_reason};
+use crate::aci::response::{self, ContainerGroup, ContainerInstanceView, Provisioning};
 
 /// The statuses of the init containers, given those of the main containers, which start after them.
 pub fn init_container_statuses(
@@ -20,7 +20,7 @@ pub fn init_container_statuses(
         .init_container_statuses
         .as_deref()
         .unwrap_or_default();
-    let started = case.ran() || containers.iter().any(run::has_run);
+    let started = case.has_run() || containers.iter().any(container_state::has_run);
     let infers = started && !case.is_finished();
     let status = |container: &Container| {
         let name = &container.name;
@@ -29,27 +29,32 @@ pub fn init_container_statuses(
             group_container: case.group().and_then(|group| group.init_container(name)),
             live: live.iter().find(|status| status.name == *name),
         };
-        let mut status = base(case, &part);
-        fill(case, &part, waiting::INITIALIZING, &mut status);
+        let mut status = base_status(case, &part);
+        fill_state(case, &part, waiting_reason::POD_INITIALIZING, &mut status);
         let is_told = part
             .group_container
-            .and_then(view::GroupContainer::view)
+            .and_then(response::GroupContainer::instance_view)
             .is_some();
-        if infers && !is_told && run::termination(&status).is_none() && !run::is_running(&status) {
+        if infers
+            && !is_told
+            && container_state::termination(&status).is_none()
+            && !container_state::is_running(&status)
+        {
             // Main containers start only after all init containers have succeeded, whether Azure reports that or
             // not.
             let known = part
                 .live
-                .and_then(run::termination)
+                .and_then(container_state::termination)
                 .filter(|end| end.exit_code == 0);
-            let untold = view::ContainerRunView {
+            let untold = response::ContainerRunView {
                 exit_code: Some(0),
-                ..view::ContainerRunView::default()
+                ..response::ContainerRunView::default()
             };
             let end = known
                 .cloned()
-                .unwrap_or_else(|| run::run_termination(case, name, &untold));
-            (status.state, status.last_state) = (Some(run::ended(end)), None);
+                .unwrap_or_else(|| container_state::run_termination(case, name, &untold));
+            (status.state, status.last_state) =
+                (Some(container_state::terminated_state(end)), None);
         }
         status
     };
@@ -62,9 +67,9 @@ pub fn init_container_statuses(
 }
 
 /// Sets `ready`: an init container is ready once it has ended with exit code 0.
-pub fn set_ready(init: &mut [ContainerStatus]) {
+pub fn set_init_ready(init: &mut [ContainerStatus]) {
     for status in init {
-        status.ready = run::termination(status).is_some_and(|end| end.exit_code == 0);
+        status.ready = container_state::termination(status).is_some_and(|end| end.exit_code == 0);
     }
 }
 
@@ -76,11 +81,12 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
         .init_containers
         .as_ref()
         .is_some_and(|init| !init.is_empty());
-    let initialising = has_init && !mains_have_started(case) && !are_initialised(case);
+    let initialising =
+        has_init && !containers_have_started(case) && !init_containers_have_succeeded(case);
     let usual = if initialising {
-        waiting::INITIALIZING
+        waiting_reason::POD_INITIALIZING
     } else {
-        waiting::CREATING
+        waiting_reason::CONTAINER_CREATING
     };
     let status = |container: &Container| {
         let name = &container.name;
@@ -89,10 +95,12 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
             group_container: case.group().and_then(|group| group.container(name)),
             live: live.iter().find(|status| status.name == *name),
         };
-        let mut status = base(case, &part);
-        fill(case, &part, usual, &mut status);
-        status.ready = run::is_running(&status) && !case.is_finished() && is_ready(case, container);
-        allocate(case, &part, &mut status);
+        let mut status = base_status(case, &part);
+        fill_state(case, &part, usual, &mut status);
+        status.ready = container_state::is_running(&status)
+            && !case.is_finished()
+            && is_ready(case, container);
+        set_allocated_resources(case, &part, &mut status);
         status
     };
     case.spec.containers.iter().map(status).collect()
@@ -102,7 +110,7 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
 /// some containers have readiness probes, an unhealthy group makes only those containers not ready.
 fn is_ready(case: &StatusInput, container: &Container) -> bool {
     let probed = |container: &Container| container.readiness_probe.is_some();
-    match case.disturbance() {
+    match case.unready_state() {
         None => true,
         Some(Provisioning::Unhealthy) if case.spec.containers.iter().any(probed) => {
             !probed(container)
@@ -112,8 +120,10 @@ fn is_ready(case: &StatusInput, container: &Container) -> bool {
 }
 
 /// The fields of a container's status that do not depend on its state.
-fn base(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
-    let view = part.group_container.and_then(view::GroupContainer::view);
+fn base_status(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
+    let view = part
+        .group_container
+        .and_then(response::GroupContainer::instance_view);
     let live = part.live.filter(|_| !needs_new_group(case));
     let known = live.map(|live| live.image_id.clone());
     ContainerStatus {
@@ -125,10 +135,10 @@ fn base(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
 
 /// The image that the container runs or ran, else the one of the spec. The spec's image may change later; the
 /// group's does not.
-fn image(part: &ContainerInput, status: &ContainerStatus) -> String {
+fn current_image(part: &ContainerInput, status: &ContainerStatus) -> String {
     let ran = part
         .live
-        .filter(|_| run::has_run(status))
+        .filter(|_| container_state::has_run(status))
         .map(|live| live.image.clone());
     let runs = part
         .group_container
@@ -141,33 +151,43 @@ fn image(part: &ContainerInput, status: &ContainerStatus) -> String {
 
 /// Sets the state, restart count and ID. A final live state wins, then the group's instance view, then, if the
 /// group has none, the live state again.
-fn fill(case: &StatusInput, part: &ContainerInput, usual: &str, status: &mut ContainerStatus) {
-    let view = part.group_container.and_then(view::GroupContainer::view);
+fn fill_state(
+    case: &StatusInput,
+    part: &ContainerInput,
+    usual: &str,
+    status: &mut ContainerStatus,
+) {
+    let view = part
+        .group_container
+        .and_then(response::GroupContainer::instance_view);
     let live = part.live;
     if let Some(live) = live.filter(|live| is_final(case, live)) {
         copy_live_state(live, status);
     } else if let Some(view) = view {
         apply_instance_view(case, view, usual, status);
     } else if was_started(case) && live.is_none_or(is_default_waiting) {
-        status.state = Some(run::running(&view::ContainerRunView::default()));
+        status.state = Some(container_state::running_state(
+            &response::ContainerRunView::default(),
+        ));
     } else if let Some(live) = live.filter(|live| keeps_live_state(case, live)) {
         copy_live_state(live, status);
     } else {
-        status.state = Some(waiting::state(case, None, usual));
+        status.state = Some(waiting_reason::container_state(case, None, usual));
         if let Some(live) = live.filter(|_| !needs_new_group(case)) {
             status.restart_count = live.restart_count;
-            let last = run::termination(live).or(run::last_termination(live));
-            status.last_state = last.cloned().map(run::ended);
+            let last =
+                container_state::termination(live).or(container_state::last_termination(live));
+            status.last_state = last.cloned().map(container_state::terminated_state);
         }
     }
-    status.started = Some(run::is_running(status));
-    status.image = image(part, status);
+    status.started = Some(container_state::is_running(status));
+    status.image = current_image(part, status);
 }
 
 /// Whether the live state of a container is final: the pod has ended, or the container has ended and its restart
 /// policy does not restart it.
 fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
-    let ended = run::termination(live).is_some_and(|end| match case.policy {
+    let ended = container_state::termination(live).is_some_and(|end| match case.restart_policy {
         PodRestartPolicy::Never => true,
         PodRestartPolicy::OnFailure => end.exit_code == 0,
         PodRestartPolicy::Always => false,
@@ -178,9 +198,11 @@ fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
 /// Whether to keep the live state of a container because no newer answer has instance views.
 fn keeps_live_state(case: &StatusInput, live: &ContainerStatus) -> bool {
     let stands = |group: &ContainerGroup| {
-        !group.has_instance_view() && live.state.is_some() && waiting::group_problem(case).is_none()
+        !group.has_instance_view()
+            && live.state.is_some()
+            && waiting_reason::group_problem(case).is_none()
     };
-    let has_run = run::has_run(live) && !needs_new_group(case);
+    let has_run = container_state::has_run(live) && !needs_new_group(case);
     match case.group() {
         Some(group) => stands(group) || (has_run && !group.has_instance_view()),
         None => has_run,
@@ -193,7 +215,9 @@ fn was_started(case: &StatusInput) -> bool {
     let started = |group: &ContainerGroup| {
         !group.has_instance_view() && group.provisioning() == Some(&Provisioning::Succeeded)
     };
-    case.policy == PodRestartPolicy::Always && !case.ran() && case.group().is_some_and(started)
+    case.restart_policy == PodRestartPolicy::Always
+        && !case.has_run()
+        && case.group().is_some_and(started)
 }
 
 /// Whether the live status says only that the container is being created.
@@ -202,14 +226,16 @@ fn is_default_waiting(live: &ContainerStatus) -> bool {
     let reason = waiting.map(|waiting| waiting.as_ref().and_then(|w| w.reason.as_deref()));
     matches!(
         reason,
-        None | Some(Some(waiting::CREATING | waiting::INITIALIZING))
+        None | Some(Some(
+            waiting_reason::CONTAINER_CREATING | waiting_reason::POD_INITIALIZING
+        ))
     )
 }
 
 /// Whether the live container statuses are obsolete because the pod gets a new group.
 fn needs_new_group(case: &StatusInput) -> bool {
     matches!(case.observation, super::GroupObservation::Vanished)
-        && !case.ran()
+        && !case.has_run()
         && !case.is_finished()
 }
 
@@ -231,26 +257,33 @@ fn apply_instance_view(
     status: &mut ContainerStatus,
 ) {
     let name = status.name.clone();
-    if let Some(first) = run::first_end(case, &name, view) {
+    if let Some(first) = container_state::first_termination(case, &name, view) {
         status.container_id.clone_from(&first.container_id);
-        status.state = Some(run::ended(first));
+        status.state = Some(container_state::terminated_state(first));
         return;
     }
-    let previous = run::previous(view);
+    let previous = container_state::previous_run(view);
     status.restart_count =
         i32::try_from(view.restart_count.unwrap_or_default().max(0)).unwrap_or(i32::MAX);
-    status.last_state = previous.map(|run| run::ended(run::run_termination(case, &name, run)));
+    status.last_state = previous.map(|run| {
+        container_state::terminated_state(container_state::run_termination(case, &name, run))
+    });
     let current = view.current_state.as_ref();
     let (state, run) = match current.map(|run| (run.kind(), run)) {
-        Some((view::ContainerState::Running, run)) => (run::running(run), Some(run)),
-        Some((view::ContainerState::Terminated, run)) => (
-            run::ended(run::run_termination(case, &name, run)),
+        Some((response::ContainerState::Running, run)) => {
+            (container_state::running_state(run), Some(run))
+        }
+        Some((response::ContainerState::Terminated, run)) => (
+            container_state::terminated_state(container_state::run_termination(case, &name, run)),
             Some(run),
         ),
-        _ => (waiting::state(case, Some(view), usual), previous),
+        _ => (
+            waiting_reason::container_state(case, Some(view), usual),
+            previous,
+        ),
     };
     status.state = Some(state);
-    status.container_id = run.and_then(|run| run::id(case, &name, run));
+    status.container_id = run.and_then(|run| container_state::container_id(case, &name, run));
 }
 
 /// The image by digest, from ACI's events: `Successfully pulled image "nginx@sha256:..."`.
@@ -267,7 +300,11 @@ fn image_id(view: &ContainerInstanceView) -> Option<String> {
 /// Sets the allocated resources: the spec's resources at the time when the group was first seen. They never change
 /// after that, so a resize shows as a difference to the spec (KEP-1287). A resize between the PUT and the first
 /// answer goes unnoticed.
-fn allocate(case: &StatusInput, part: &ContainerInput, status: &mut ContainerStatus) {
+fn set_allocated_resources(
+    case: &StatusInput,
+    part: &ContainerInput,
+    status: &mut ContainerStatus,
+) {
     let live = part.live.filter(|_| !needs_new_group(case));
     if let Some(live) = live.filter(|live| live.resources.is_some()) {
         status
@@ -285,36 +322,36 @@ fn allocate(case: &StatusInput, part: &ContainerInput, status: &mut ContainerSta
     }
 }
 
-fn mains_have_started(case: &StatusInput) -> bool {
+fn containers_have_started(case: &StatusInput) -> bool {
     let containers = case
         .group()
         .map_or(&[][..], |group| &group.properties.containers);
-    let has_run = |container: &view::GroupContainer| {
-        let Some(view) = container.view() else {
+    let has_run = |container: &response::GroupContainer| {
+        let Some(view) = container.instance_view() else {
             return false;
         };
         let current = view
             .current_state
             .as_ref()
-            .map(view::ContainerRunView::kind);
-        run::previous(view).is_some()
+            .map(response::ContainerRunView::kind);
+        container_state::previous_run(view).is_some()
             || view.restart_count.unwrap_or_default() > 0
-            || current.is_some_and(|kind| kind != view::ContainerState::Waiting)
+            || current.is_some_and(|kind| kind != response::ContainerState::Waiting)
     };
-    case.ran() || was_started(case) || containers.iter().any(has_run)
+    case.has_run() || was_started(case) || containers.iter().any(has_run)
 }
 
 /// Whether the group reports that all of its init containers ended with exit code 0.
-fn are_initialised(case: &StatusInput) -> bool {
+fn init_containers_have_succeeded(case: &StatusInput) -> bool {
     let containers = case
         .group()
         .map_or(&[][..], |group| &group.properties.init_containers);
-    let is_done = |container: &view::GroupContainer| {
+    let is_done = |container: &response::GroupContainer| {
         let run = container
-            .view()
+            .instance_view()
             .and_then(|view| view.current_state.as_ref());
         run.is_some_and(|run| {
-            run.kind() == view::ContainerState::Terminated && run.exit_code == Some(0)
+            run.kind() == response::ContainerState::Terminated && run.exit_code == Some(0)
         })
     };
     !containers.is_empty() && containers.iter().all(is_done)

@@ -5,9 +5,10 @@
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
 use super::{
-    GroupObservation, NOT_FOUND, PodRestartPolicy, STOPPED, StatusInput, run, seconds, waiting,
+    GroupObservation, NOT_FOUND, PodRestartPolicy, STOPPED, StatusInput, container_state,
+    waiting_reason, whole_seconds,
 };
-use crate::aci::view::{ContainerGroup, GroupState};
+use crate::aci::response::{ContainerGroup, GroupState};
 
 pub const PENDING: &str = "Pending";
 pub const RUNNING: &str = "Running";
@@ -25,7 +26,7 @@ pub struct PhaseOutcome {
 
 /// The end of containers whose end was not observed.
 pub struct UnobservedEnd {
-    code: i32,
+    exit_code: i32,
     reason: &'static str,
     message: &'static str,
     /// Whether it also applies to containers that were never seen running.
@@ -33,33 +34,33 @@ pub struct UnobservedEnd {
 }
 
 /// The pod was deleted. The kubelet writes `Error` for a container that it had to kill.
-const DELETED: UnobservedEnd = UnobservedEnd {
-    code: run::UNKNOWN_CODE,
+const POD_DELETED: UnobservedEnd = UnobservedEnd {
+    exit_code: container_state::UNKNOWN_EXIT_CODE,
     reason: "Error",
     message: "ended with its container group when the pod was deleted; Azure does not tell its exit code",
     includes_never_run: false,
 };
 const GROUP_GONE: UnobservedEnd = UnobservedEnd {
-    code: run::UNKNOWN_CODE,
+    exit_code: container_state::UNKNOWN_EXIT_CODE,
     reason: NOT_FOUND,
     message: "its container group is gone",
     includes_never_run: false,
 };
 const GROUP_STOPPED: UnobservedEnd = UnobservedEnd {
-    code: run::UNKNOWN_CODE,
+    exit_code: container_state::UNKNOWN_EXIT_CODE,
     reason: STOPPED,
     message: "its container group was stopped in Azure",
     includes_never_run: false,
 };
 const UNREPORTED_SUCCESS: UnobservedEnd = UnobservedEnd {
-    code: 0,
+    exit_code: 0,
     reason: "Completed",
     message: "the container group succeeded",
     includes_never_run: true,
 };
 const UNREPORTED_FAILURE: UnobservedEnd = UnobservedEnd {
-    code: run::UNKNOWN_CODE,
-    reason: run::UNKNOWN,
+    exit_code: container_state::UNKNOWN_EXIT_CODE,
+    reason: container_state::STATUS_UNKNOWN,
     message: "the container group failed, and Azure does not tell of this container",
     includes_never_run: true,
 };
@@ -75,7 +76,7 @@ pub fn pod_phase(
     }
     match case.observation {
         GroupObservation::Deleted(_) => deleted(containers),
-        GroupObservation::Vanished if case.ran() => {
+        GroupObservation::Vanished if case.has_run() => {
             let message = "the container group is gone although nobody deleted the pod";
             failed(NOT_FOUND, message, GROUP_GONE)
         }
@@ -99,7 +100,7 @@ fn already_finished(case: &StatusInput) -> PhaseOutcome {
             .then_some(if matches!(case.observation, GroupObservation::Vanished) {
                 GROUP_GONE
             } else {
-                DELETED
+                POD_DELETED
             }),
     }
 }
@@ -108,14 +109,17 @@ fn already_finished(case: &StatusInput) -> PhaseOutcome {
 /// Failed. Jobs with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for this phase.
 fn deleted(containers: &[ContainerStatus]) -> PhaseOutcome {
     let ended_well = |status: &ContainerStatus| {
-        let end = run::termination(status).or_else(|| {
-            let waits = !run::is_running(status);
-            run::last_termination(status).filter(|_| waits)
+        let end = container_state::termination(status).or_else(|| {
+            let waits = !container_state::is_running(status);
+            container_state::last_termination(status).filter(|_| waits)
         });
         end.is_some_and(|end| end.exit_code == 0)
     };
     let succeeded = !containers.is_empty() && containers.iter().all(ended_well);
-    plain(if succeeded { SUCCEEDED } else { FAILED }, Some(DELETED))
+    without_reason(
+        if succeeded { SUCCEEDED } else { FAILED },
+        Some(POD_DELETED),
+    )
 }
 
 /// The phase of a pod whose group has ended; `None` if it has not.
@@ -135,34 +139,36 @@ fn ended(
     }
     let codes: Vec<i32> = containers
         .iter()
-        .filter_map(run::termination)
+        .filter_map(container_state::termination)
         .map(|end| end.exit_code)
         .collect();
     let all_ended = !containers.is_empty() && codes.len() == containers.len();
     let all_well = codes.iter().all(|code| *code == 0);
-    let none_ran = !containers.iter().any(run::has_run);
+    let none_ran = !containers.iter().any(container_state::has_run);
     let init_failed = none_ran
         && init
             .iter()
-            .filter_map(run::termination)
+            .filter_map(container_state::termination)
             .any(|end| end.exit_code != 0);
-    match (case.policy, state) {
+    match (case.restart_policy, state) {
         (PodRestartPolicy::Always, _) => None,
-        (PodRestartPolicy::Never, _) if init_failed => Some(plain(FAILED, None)),
-        (_, _) if all_ended && all_well => Some(plain(SUCCEEDED, None)),
-        (PodRestartPolicy::Never, _) if all_ended => Some(plain(FAILED, None)),
+        (PodRestartPolicy::Never, _) if init_failed => Some(without_reason(FAILED, None)),
+        (_, _) if all_ended && all_well => Some(without_reason(SUCCEEDED, None)),
+        (PodRestartPolicy::Never, _) if all_ended => Some(without_reason(FAILED, None)),
         (_, Some(GroupState::Succeeded)) if all_well => {
-            Some(plain(SUCCEEDED, Some(UNREPORTED_SUCCESS)))
+            Some(without_reason(SUCCEEDED, Some(UNREPORTED_SUCCESS)))
         }
-        (PodRestartPolicy::Never, Some(_)) => Some(plain(FAILED, Some(UNREPORTED_FAILURE))),
+        (PodRestartPolicy::Never, Some(_)) => {
+            Some(without_reason(FAILED, Some(UNREPORTED_FAILURE)))
+        }
         (PodRestartPolicy::OnFailure | PodRestartPolicy::Never, _) => None,
     }
 }
 
 /// Pending, or Running once a container has run. It never goes back to Pending.
 fn unfinished(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
-    let ran = case.ran() || containers.iter().any(run::has_run);
-    let trouble = waiting::group_problem(case);
+    let ran = case.has_run() || containers.iter().any(container_state::has_run);
+    let trouble = waiting_reason::group_problem(case);
     let (reason, message) = trouble.unzip();
     PhaseOutcome {
         phase: if ran { RUNNING } else { PENDING },
@@ -172,7 +178,7 @@ fn unfinished(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcom
     }
 }
 
-fn plain(phase: &'static str, end: Option<UnobservedEnd>) -> PhaseOutcome {
+fn without_reason(phase: &'static str, end: Option<UnobservedEnd>) -> PhaseOutcome {
     PhaseOutcome {
         phase,
         reason: None,
@@ -194,7 +200,7 @@ impl UnobservedEnd {
     /// Ends a container that has not ended. If it was waiting for a restart, its last end becomes its end. If it
     /// never ran, it stays as it is, as with the kubelet, unless the end applies to all containers.
     pub fn apply(&self, status: &mut ContainerStatus, case: &StatusInput) {
-        if run::termination(status).is_some() {
+        if container_state::termination(status).is_some() {
             return;
         }
         let started_at = match &status.state {
@@ -202,25 +208,28 @@ impl UnobservedEnd {
                 .running
                 .as_ref()
                 .and_then(|running| running.started_at.clone()),
-            _ => match run::last_termination(status).cloned() {
+            _ => match container_state::last_termination(status).cloned() {
                 Some(last) => {
-                    (status.state, status.last_state) = (Some(run::ended(last)), None);
+                    (status.state, status.last_state) =
+                        (Some(container_state::terminated_state(last)), None);
                     return;
                 }
                 None if self.includes_never_run => None,
                 None => return,
             },
         };
-        let is_running = run::is_running(status);
-        status.state = Some(run::ended(ContainerStateTerminated {
-            exit_code: self.code,
-            reason: Some(self.reason.to_owned()),
-            message: Some(self.message.to_owned()),
-            started_at,
-            finished_at: is_running.then(|| seconds(case.now)),
-            container_id: status.container_id.clone(),
-            ..ContainerStateTerminated::default()
-        }));
+        let is_running = container_state::is_running(status);
+        status.state = Some(container_state::terminated_state(
+            ContainerStateTerminated {
+                exit_code: self.exit_code,
+                reason: Some(self.reason.to_owned()),
+                message: Some(self.message.to_owned()),
+                started_at,
+                finished_at: is_running.then(|| whole_seconds(case.now)),
+                container_id: status.container_id.clone(),
+                ..ContainerStateTerminated::default()
+            },
+        ));
         (status.ready, status.started) = (false, Some(false));
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::arbitrary::{group, pod, stored};
 use super::*;
-use crate::aci::events::events;
+use crate::aci::events::pod_events;
 
 /// The number of cases for each property.
 const CASES: u32 = 500;
@@ -69,12 +69,12 @@ fn revives(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
         .as_ref()
         .and_then(|spec| spec.restart_policy.as_deref());
     let revived = |old: &ContainerStatus, new: &[ContainerStatus]| {
-        let Some(end) = run::termination(old) else {
+        let Some(end) = container_state::termination(old) else {
             return false;
         };
         let stays = policy == Some("Never") || (policy == Some("OnFailure") && end.exit_code == 0);
         let now = new.iter().find(|status| status.name == old.name);
-        stays && now.is_some_and(|now| run::termination(now).is_none())
+        stays && now.is_some_and(|now| container_state::termination(now).is_none())
     };
     let lists = |status: &PodStatus| {
         [
@@ -125,7 +125,7 @@ proptest! {
             let gone = matches!(look, SampleSeen::Deleted(_) | SampleSeen::Vanished);
             let ended = is_finished(&new) && (gone || !is_finished(&old));
             let mut statuses = new.container_statuses.iter().flatten();
-            prop_assert!(!ended || !statuses.any(|s| run::is_running(s) || s.ready));
+            prop_assert!(!ended || !statuses.any(|s| container_state::is_running(s) || s.ready));
             pod.status = Some(stored(&new));
         }
     }
@@ -156,8 +156,8 @@ proptest! {
     #[test]
     fn events_have_names_of_their_own_that_stay(pod in pod(), body in group()) {
         let group = ContainerGroup::from_value(&body).expect("a group");
-        let told = events(&pod, &group);
-        prop_assert_eq!(&told, &events(&pod, &group));
+        let told = pod_events(&pod, &group);
+        prop_assert_eq!(&told, &pod_events(&pod, &group));
         let names: std::collections::BTreeSet<_> = told.iter().map(|event| &event.name).collect();
         prop_assert_eq!(names.len(), told.len());
     }

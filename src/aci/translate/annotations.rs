@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::body::{Confidential, EmptyObject, Identity};
-use super::placement::TranslationTarget;
 use super::refusals::Refusals;
+use super::target::TranslationTarget;
 use crate::aci::names::GroupOwner;
 
 /// Managed identities for the pod's code.
@@ -49,12 +49,15 @@ const MAX_TAGS: usize = 50;
 const MAX_TAG_LENGTHS: (usize, usize) = (512, 256);
 
 /// The field path of an annotation.
-pub(super) fn path(name: &str) -> String {
+pub(super) fn annotation_path(name: &str) -> String {
     format!("metadata.annotations[{name}]")
 }
 
 /// The first of the annotations `names` that has a non-empty value, with that value.
-pub(super) fn find<'a>(pod: &'a Pod, names: &[&'static str]) -> Option<(&'static str, &'a str)> {
+pub(super) fn find_annotation<'a>(
+    pod: &'a Pod,
+    names: &[&'static str],
+) -> Option<(&'static str, &'a str)> {
     let annotations = pod.metadata.annotations.as_ref()?;
     names.iter().find_map(|name| {
         let value = annotations.get(*name)?.trim();
@@ -64,7 +67,7 @@ pub(super) fn find<'a>(pod: &'a Pod, names: &[&'static str]) -> Option<(&'static
 
 /// The DNS label that the pod requests.
 pub(super) fn dns_name_label(pod: &Pod) -> Option<(&'static str, &str)> {
-    find(pod, &[DNS_NAME_LABEL, PEER_DNS_NAME_LABEL])
+    find_annotation(pod, &[DNS_NAME_LABEL, PEER_DNS_NAME_LABEL])
 }
 
 /// The identity that pulls images, if the pod requests one.
@@ -73,10 +76,10 @@ pub(super) fn pull_identity<'a>(
     placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<&'a str> {
-    let (name, id) = find(pod, &[PULL_IDENTITY])?;
+    let (name, id) = find_annotation(pod, &[PULL_IDENTITY])?;
     require_listed(name, pod, placement, refusals);
     let valid = is_identity(id);
-    refusals.require(valid, path(name), NO_IDENTITY);
+    refusals.require(valid, annotation_path(name), NO_IDENTITY);
     valid.then_some(id)
 }
 
@@ -91,7 +94,7 @@ fn require_listed(
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     refusals.require(
         placement.identities.allow(namespace),
-        path(name),
+        annotation_path(name),
         format!(
             "pods of namespace {namespace} may not choose managed identities: they could take every identity that burstpool \
              may assign; to accept that, start burstpool with --pod-identity-namespaces={namespace}"
@@ -110,7 +113,7 @@ pub(super) fn identity(
 ) -> Option<Identity> {
     let mut assigned: BTreeMap<String, EmptyObject> = BTreeMap::new();
     let mut system = false;
-    if let Some((name, value)) = find(pod, &[IDENTITY]) {
+    if let Some((name, value)) = find_annotation(pod, &[IDENTITY]) {
         for id in value.split(',').map(str::trim).filter(|id| !id.is_empty()) {
             if id.eq_ignore_ascii_case("system") {
                 system = true;
@@ -118,7 +121,7 @@ pub(super) fn identity(
                 assigned.insert(id.to_owned(), EmptyObject::new());
             } else {
                 refusals.refuse(
-                    path(name),
+                    annotation_path(name),
                     format!("'{id}' {NO_IDENTITY}; 'system' is the group's own"),
                 );
             }
@@ -167,19 +170,19 @@ fn is_identity(id: &str) -> bool {
 }
 
 /// The policy of a confidential group. Only a placement with the SKU Confidential can enforce it.
-pub(super) fn confidential(
+pub(super) fn confidential_properties(
     pod: &Pod,
     placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<Confidential> {
     const WHY: &str = "needs a placement of the SKU Confidential";
     let here = placement.is_confidential();
-    if let Some((name, sku)) = find(pod, &[PEER_SKU]) {
+    if let Some((name, sku)) = find_annotation(pod, &[PEER_SKU]) {
         let asks = sku.eq_ignore_ascii_case("Confidential");
-        refusals.require(here || !asks, path(name), WHY);
+        refusals.require(here || !asks, annotation_path(name), WHY);
     }
-    let (name, policy) = find(pod, &[CCE_POLICY, PEER_CCE_POLICY])?;
-    refusals.require(here, path(name), WHY);
+    let (name, policy) = find_annotation(pod, &[CCE_POLICY, PEER_CCE_POLICY])?;
+    refusals.require(here, annotation_path(name), WHY);
     Some(Confidential {
         cce_policy: policy.to_owned(),
     })
@@ -196,24 +199,24 @@ pub(super) fn tags(
     let mut tags = owner.tags(pod);
     let pools = placement.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
     let pools: Vec<_> = pools.collect();
-    merge(&mut tags, &pools, "azure.tags of the BurstPool", refusals);
-    if let Some((name, value)) = find(pod, &[TAGS]) {
+    merge_tags(&mut tags, &pools, "azure.tags of the BurstPool", refusals);
+    if let Some((name, value)) = find_annotation(pod, &[TAGS]) {
         let mut asked = Vec::new();
         for tag in value.split(',').map(str::trim).filter(|t| !t.is_empty()) {
             match tag.split_once('=') {
                 Some((key, value)) => asked.push((key.trim(), value.trim())),
-                None => refusals.refuse(path(name), format!("'{tag}' is not key=value")),
+                None => refusals.refuse(annotation_path(name), format!("'{tag}' is not key=value")),
             }
         }
-        merge(&mut tags, &asked, &path(name), refusals);
+        merge_tags(&mut tags, &asked, &annotation_path(name), refusals);
         let few = tags.len() <= MAX_TAGS;
-        refusals.require(few, path(name), "a resource has at most 50 tags");
+        refusals.require(few, annotation_path(name), "a resource has at most 50 tags");
     }
     tags
 }
 
 /// Adds `more` to `tags`. Names are compared without regard to case.
-fn merge(
+fn merge_tags(
     tags: &mut BTreeMap<String, String>,
     more: &[(&str, &str)],
     field: &str,

@@ -16,11 +16,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 
+use super::azure_files::AZURE_FILE_CSI_DRIVER;
 use super::body::AzureFile;
-use super::concealed::SecretString;
 use super::refusals::Refusals;
-use super::resolved::{ObjectContent, ValueSource};
-use super::shares::DRIVER;
+use super::resolved_references::{ObjectContent, ValueSource};
+use super::secret_string::SecretString;
 
 /// Volume attributes that ACI cannot honor: the name, the values that are harmless, and why ACI does not support
 /// others.
@@ -41,7 +41,7 @@ const UNSUPPORTED_ATTRIBUTES: [(&str, &[&str], &str); 6] = [
     ),
 ];
 /// The provisioner of the in-tree volume plugin, which preceded the CSI driver.
-const IN_TREE: &str = "kubernetes.io/azure-file";
+const IN_TREE_PROVISIONER: &str = "kubernetes.io/azure-file";
 /// The advice in messages about a volume that is not an Azure Files share.
 const REMEDY: &str = "use a claim of a StorageClass of file.csi.azure.com, or let the pod run on the cluster's nodes";
 
@@ -69,7 +69,10 @@ pub enum ClaimBacking {
 
 impl ClaimedShare {
     /// The share that `claim` is bound to, or an explanation why ACI cannot mount the volume.
-    pub fn of(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<Self, String> {
+    pub fn from_volume(
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<Self, String> {
         let none = PersistentVolumeSpec::default();
         let spec = volume.spec.as_ref().unwrap_or(&none);
         let name = volume.metadata.name.as_deref().unwrap_or_default();
@@ -80,15 +83,15 @@ impl ClaimedShare {
         let options = spec.mount_options.iter().flatten();
         let read_only = only_reads || options.into_iter().any(|option| option == "ro");
         let found = match (&spec.azure_file, &spec.csi) {
-            (Some(file), _) => Ok(in_tree(file, namespace)),
-            (None, Some(csi)) if csi.driver == DRIVER => by_driver(csi, namespace),
+            (Some(file), _) => Ok(in_tree_share(file, namespace)),
+            (None, Some(csi)) if csi.driver == AZURE_FILE_CSI_DRIVER => csi_share(csi, namespace),
             (None, Some(csi)) => Err(format!(
                 "spec.csi.driver is {}, and ACI mounts Azure Files only; {REMEDY}",
                 csi.driver
             )),
             (None, None) => Err(format!(
                 "{} is no Azure Files share, and ACI mounts nothing else; {REMEDY}",
-                kind(spec)
+                volume_source_field(spec)
             )),
         };
         match found {
@@ -102,8 +105,8 @@ impl ClaimedShare {
 
     /// The share with the key from its Secret, or the name of the Secret's key that is missing.
     pub fn with_key(self, secret: &ObjectContent) -> Result<AzureFile, &'static str> {
-        let account = entry(secret, ["azurestorageaccountname", "accountname"]);
-        let key = entry(secret, ["azurestorageaccountkey", "accountkey"]);
+        let account = secret_entry(secret, ["azurestorageaccountname", "accountname"]);
+        let key = secret_entry(secret, ["azurestorageaccountkey", "accountkey"]);
         Ok(AzureFile {
             share_name: self.share,
             read_only: self.read_only,
@@ -117,7 +120,7 @@ impl ClaimedShare {
 pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
     let name = class.metadata.name.as_deref().unwrap_or_default();
     match class.provisioner.as_str() {
-        DRIVER | IN_TREE => Ok(()),
+        AZURE_FILE_CSI_DRIVER | IN_TREE_PROVISIONER => Ok(()),
         other => Err(format!(
             "its StorageClass {name} is of {other}, and ACI mounts Azure Files only; {REMEDY}"
         )),
@@ -125,14 +128,14 @@ pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
 }
 
 /// The value of a Secret under either of two key names. The driver accepts keys in any case.
-fn entry(secret: &ObjectContent, names: [&str; 2]) -> Option<String> {
-    let entries = secret.files().filter(|(key, _)| is_any(key, &names));
+fn secret_entry(secret: &ObjectContent, names: [&str; 2]) -> Option<String> {
+    let entries = secret.files().filter(|(key, _)| matches_any(key, &names));
     let mut values = entries.map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
     values.find(|value| !value.is_empty())
 }
 
-fn in_tree(file: &AzureFilePersistentVolumeSource, claims: &str) -> ClaimedShare {
-    let namespace = some(file.secret_namespace.as_deref()).unwrap_or(claims);
+fn in_tree_share(file: &AzureFilePersistentVolumeSource, claims: &str) -> ClaimedShare {
+    let namespace = non_empty(file.secret_namespace.as_deref()).unwrap_or(claims);
     ClaimedShare {
         share: file.share_name.clone(),
         account: None,
@@ -141,25 +144,25 @@ fn in_tree(file: &AzureFilePersistentVolumeSource, claims: &str) -> ClaimedShare
     }
 }
 
-fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedShare, String> {
+fn csi_share(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedShare, String> {
     let attribute = |name: &str| {
         let mut all = csi.volume_attributes.iter().flatten();
         let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-        some(Some(value))
+        non_empty(Some(value))
     };
     let by_field = |name: &str| match name {
-        "fsType" => some(csi.fs_type.as_deref()),
+        "fsType" => non_empty(csi.fs_type.as_deref()),
         _ => None,
     };
     for (name, harmless, why) in UNSUPPORTED_ATTRIBUTES {
         let value = attribute(name).or_else(|| by_field(name));
-        if let Some(value) = value.filter(|value| !is_any(value, harmless)) {
+        if let Some(value) = value.filter(|value| !matches_any(value, harmless)) {
             return Err(format!(
                 "its attribute {name} is {value}, and {why}; {REMEDY}"
             ));
         }
     }
-    let handle = VolumeHandle::of(&csi.volume_handle);
+    let handle = VolumeHandle::parse(&csi.volume_handle);
     if let Some(disk) = handle.disk {
         return Err(format!(
             "it is the disk image {disk} in a share, and ACI mounts shares; {REMEDY}"
@@ -173,11 +176,11 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
         account: account.map(str::to_owned),
         secret: match &csi.node_stage_secret_ref {
             Some(staged) => {
-                let namespace = some(staged.namespace.as_deref()).unwrap_or(claims);
+                let namespace = non_empty(staged.namespace.as_deref()).unwrap_or(claims);
                 let name = staged.name.clone().unwrap_or_default();
                 (namespace.to_owned(), name)
             }
-            None => by_name(&attribute, &handle, account, claims)?,
+            None => account_secret(&attribute, &handle, account, claims)?,
         },
         read_only: csi.read_only.unwrap_or(false),
     })
@@ -185,7 +188,7 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
 
 /// The Secret for a volume without a node stage Secret: the one that the volume's attributes name, or the one that
 /// the driver created for the account.
-fn by_name<'a>(
+fn account_secret<'a>(
     attribute: &dyn Fn(&str) -> Option<&'a str>,
     handle: &VolumeHandle<'_>,
     account: Option<&str>,
@@ -199,11 +202,11 @@ fn by_name<'a>(
     Ok((namespace.unwrap_or(claims).to_owned(), name))
 }
 
-fn is_any(value: &str, all: &[&str]) -> bool {
+fn matches_any(value: &str, all: &[&str]) -> bool {
     all.iter().any(|one| one.eq_ignore_ascii_case(value))
 }
 
-fn some(text: Option<&str>) -> Option<&str> {
+fn non_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
@@ -218,12 +221,12 @@ struct VolumeHandle<'a> {
 }
 
 impl<'a> VolumeHandle<'a> {
-    fn of(handle: &'a str) -> Self {
+    fn parse(handle: &'a str) -> Self {
         let parts: Vec<&str> = handle.split('#').collect();
         if parts.len() < 3 {
             return Self::default();
         }
-        let part = |index: usize| some(parts.get(index).copied());
+        let part = |index: usize| non_empty(parts.get(index).copied());
         Self {
             account: part(1),
             share: part(2),
@@ -235,7 +238,7 @@ impl<'a> VolumeHandle<'a> {
 }
 
 /// The name of the spec field that holds the volume's type.
-fn kind(spec: &PersistentVolumeSpec) -> String {
+fn volume_source_field(spec: &PersistentVolumeSpec) -> String {
     let ordinary = [
         "accessModes",
         "capacity",
@@ -259,7 +262,7 @@ fn kind(spec: &PersistentVolumeSpec) -> String {
 }
 
 /// The share for the claim called `name`.
-pub(super) fn volume(
+pub(super) fn claim_volume(
     name: &str,
     read_only: bool,
     at: &str,

@@ -14,7 +14,7 @@ use super::pod::TranslationContext;
 use super::probes::probe;
 use super::refusals::Refusals;
 use super::security::security_context;
-use super::volumes::{VolumeNames, mounts};
+use super::volumes::{VolumeNames, volume_mounts};
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MAX_CONTAINERS: usize = 60;
@@ -29,7 +29,7 @@ pub(super) struct GroupContainers {
 }
 
 /// All containers, init containers first, each with its field path. The index is `None` for init containers.
-pub(super) fn all<'a>(
+pub(super) fn all_containers<'a>(
     context: &TranslationContext<'a>,
 ) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
     let init = context.spec.init_containers.iter().flatten().enumerate();
@@ -46,7 +46,7 @@ pub(super) fn containers(
     refusals: &mut Refusals,
 ) -> GroupContainers {
     let mut containers = GroupContainers::default();
-    let count = all(context).count();
+    let count = all_containers(context).count();
     let any = !context.spec.containers.is_empty();
     refusals.require(any, "spec.containers", "there are none");
     refusals.require(
@@ -55,14 +55,14 @@ pub(super) fn containers(
         "a group has 60 containers at most",
     );
     let mut seen = BTreeSet::new();
-    for (at, container, index) in all(context) {
+    for (at, container, index) in all_containers(context) {
         let once = seen.insert(&container.name);
         let why = format!("'{}' is used twice", container.name);
         refusals.require(once, format!("{at}.name"), why);
-        let mut properties = common(container, &at, context, names, refusals);
+        let mut properties = common_properties(container, &at, context, names, refusals);
         if let Some(index) = index {
             properties.ports = ports(container, &at, &mut containers.ports, refusals);
-            properties.resources = context.sizes.of(index);
+            properties.resources = context.sizes.container_resources(index);
             let mut probe =
                 |name: &str, own| probe(own, container, &format!("{at}.{name}"), refusals);
             properties.liveness_probe = probe("livenessProbe", container.liveness_probe.as_ref());
@@ -83,7 +83,7 @@ pub(super) fn containers(
 }
 
 /// The properties that containers and init containers have in common.
-fn common(
+fn common_properties(
     container: &Container,
     at: &str,
     context: &TranslationContext<'_>,
@@ -92,7 +92,7 @@ fn common(
 ) -> ContainerProperties {
     let name = &container.name;
     let why = format!("'{name}': ACI takes 1 to 63 lower-case letters, digits and inner hyphens");
-    refusals.require(is_name(name), format!("{at}.name"), why);
+    refusals.require(is_container_name(name), format!("{at}.name"), why);
     let image = container.image.as_deref().unwrap_or_default();
     refusals.require(
         !image.trim().is_empty(),
@@ -109,9 +109,9 @@ fn common(
     let environment = environment(container, at, context, refusals);
     ContainerProperties {
         image: image.to_owned(),
-        command: command(container, at, &environment, refusals),
+        command: command_line(container, at, &environment, refusals),
         environment_variables: environment.into_body(),
-        volume_mounts: mounts(container, at, names, refusals),
+        volume_mounts: volume_mounts(container, at, names, refusals),
         security_context: security_context(
             container,
             context.spec.security_context.as_ref(),
@@ -124,7 +124,7 @@ fn common(
 }
 
 /// Joins `command` and `args` to one command line and expands variables in it.
-fn command(
+fn command_line(
     container: &Container,
     at: &str,
     environment: &ContainerEnv,
@@ -140,7 +140,7 @@ fn command(
     let mut line = Vec::new();
     for (list, parts) in [("command", command), ("args", args)] {
         for (index, part) in parts.iter().enumerate() {
-            match environment.command(part) {
+            match environment.expand_command(part) {
                 Ok(part) => line.push(part),
                 Err(why) => refusals.refuse(format!("{at}.{list}[{index}]"), why),
             }
@@ -149,7 +149,7 @@ fn command(
     line
 }
 
-fn is_name(name: &str) -> bool {
+fn is_container_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&name.len())
         && name.bytes().all(plain)

@@ -10,17 +10,17 @@ use serde_ignored::Path;
 /// server has and k8s-openapi does not.
 pub fn decode<'a, D: Deserializer<'a>>(raw: D) -> Result<(Pod, Vec<String>), D::Error> {
     let mut unknown = Vec::new();
-    let pod = serde_ignored::deserialize(raw, |path| unknown.push(spelled(&path)))?;
+    let pod = serde_ignored::deserialize(raw, |path| unknown.push(path_text(&path)))?;
     Ok((pod, unknown))
 }
 
 /// The path in the notation of Kubernetes.
-fn spelled(path: &Path<'_>) -> String {
+fn path_text(path: &Path<'_>) -> String {
     match path {
         Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", spelled(parent)),
+        Path::Seq { parent, index } => format!("{}[{index}]", path_text(parent)),
         Path::Map { parent, key } => {
-            let parent = spelled(parent);
+            let parent = path_text(parent);
             if parent.is_empty() {
                 key.clone()
             } else {
@@ -29,7 +29,7 @@ fn spelled(path: &Path<'_>) -> String {
         }
         Path::Some { parent }
         | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => spelled(parent),
+        | Path::NewtypeVariant { parent } => path_text(parent),
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn dns_config(
     } else if policy != "None" {
         config.servers = vec![AZURE_RESOLVER.to_owned()];
     }
-    config.add(own);
+    config.merge(own);
     for server in &config.servers {
         let valid = server.parse::<IpAddr>().is_ok();
         refusals.require(
@@ -95,7 +95,7 @@ struct DnsLists {
 
 impl DnsLists {
     /// Adds the pod's own settings. An option replaces an earlier option of the same name.
-    fn add(&mut self, own: &PodDNSConfig) {
+    fn merge(&mut self, own: &PodDNSConfig) {
         let lists = [
             (&mut self.servers, &own.nameservers),
             (&mut self.searches, &own.searches),

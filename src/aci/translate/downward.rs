@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::needs::service_account;
 use super::pod::TranslationContext;
 use super::printable::is_print;
 use super::quantity::NanoAmount;
-use super::resources::DISK;
+use super::references::service_account;
+use super::resources::GROUP_DISK;
 
 /// Where the value is used: some fields are available only in variables, others only in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum DownwardTarget {
 }
 
 /// The value of a field of the pod; the error says why it is not available.
-pub(super) fn field(
+pub(super) fn field_value(
     path: &str,
     asker: DownwardTarget,
     context: &TranslationContext<'_>,
@@ -33,12 +33,14 @@ pub(super) fn field(
         let value = map.as_ref().and_then(|map| map.get(key));
         Ok(value.cloned().unwrap_or_default())
     };
-    match (subscripted(path), asker) {
+    match (split_subscript(path), asker) {
         (("metadata.labels", Some(name)), _) => key(&metadata.labels, name),
         (("metadata.annotations", Some(name)), _) => key(&metadata.annotations, name),
-        (("metadata.labels", None), DownwardTarget::File) => Ok(listed(metadata.labels.as_ref())),
+        (("metadata.labels", None), DownwardTarget::File) => {
+            Ok(format_map(metadata.labels.as_ref()))
+        }
         (("metadata.annotations", None), DownwardTarget::File) => {
-            Ok(listed(metadata.annotations.as_ref()))
+            Ok(format_map(metadata.annotations.as_ref()))
         }
         (("metadata.name", None), _) => text(&metadata.name),
         (("metadata.namespace", None), _) => text(&metadata.namespace),
@@ -62,7 +64,7 @@ pub(super) fn field(
 }
 
 /// Splits `path['key']` into path and key.
-fn subscripted(path: &str) -> (&str, Option<&str>) {
+fn split_subscript(path: &str) -> (&str, Option<&str>) {
     let inner = path
         .strip_suffix("']")
         .and_then(|path| path.split_once("['"));
@@ -73,14 +75,16 @@ fn subscripted(path: &str) -> (&str, Option<&str>) {
 }
 
 /// A map as lines of `key="value"`, sorted by key (as in pkg/fieldpath of Kubernetes).
-fn listed(map: Option<&BTreeMap<String, String>>) -> String {
+fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
     let lines = map.into_iter().flatten();
-    let lines: Vec<String> = lines.map(|(k, v)| format!("{k}={}", quoted(v))).collect();
+    let lines: Vec<String> = lines
+        .map(|(k, v)| format!("{k}={}", go_quoted(v)))
+        .collect();
     lines.join("\n")
 }
 
 /// Quotes text as Go's `%q` does.
-fn quoted(text: &str) -> String {
+fn go_quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
         match letter {
@@ -110,7 +114,7 @@ fn quoted(text: &str) -> String {
 
 /// The value of a container's resource; the error says why it is not available. A limit that the container does not
 /// set is the pod's limit, else the size of the whole group (the kubelet uses the allocatable amount of its node).
-pub(super) fn resource(
+pub(super) fn resource_value(
     selector: &ResourceFieldSelector,
     own: Option<&Container>,
     context: &TranslationContext<'_>,
@@ -133,7 +137,7 @@ pub(super) fn resource(
     let whole = match resource {
         "cpu" => group.0,
         "memory" => group.1,
-        "ephemeral-storage" => DISK,
+        "ephemeral-storage" => GROUP_DISK,
         _ => return Err(format!("'{}' is no resource of ACI", selector.resource)),
     };
     let own = container.resources.as_ref();
@@ -141,19 +145,19 @@ pub(super) fn resource(
         let limits = [own, context.spec.resources.as_ref()];
         let mut limits = limits.iter().flatten().filter_map(|r| r.limits.as_ref());
         let limit = limits.find_map(|limits| limits.get(resource));
-        let limit = limit.map(parsed).transpose()?;
+        let limit = limit.map(parse_quantity).transpose()?;
         limit.filter(|limit| !limit.is_zero()).unwrap_or(whole)
     } else {
         let request = own.and_then(|r| r.requests.as_ref()?.get(resource));
-        request.map_or(Ok(NanoAmount::default()), parsed)?
+        request.map_or(Ok(NanoAmount::default()), parse_quantity)?
     };
-    let divisor = selector.divisor.as_ref().map(parsed).transpose()?;
+    let divisor = selector.divisor.as_ref().map(parse_quantity).transpose()?;
     let one = NanoAmount::whole(1);
     let divisor = divisor.filter(|divisor| !divisor.is_zero()).unwrap_or(one);
     Ok(amount.in_steps_of(divisor).to_string())
 }
 
-fn parsed(quantity: &Quantity) -> Result<NanoAmount, String> {
+fn parse_quantity(quantity: &Quantity) -> Result<NanoAmount, String> {
     NanoAmount::from_quantity(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
 }
 
@@ -173,7 +177,7 @@ mod tests {
             ("a['b']['c']", ("a", Some("b']['c"))),
             ("']", ("']", None)),
         ] {
-            assert_eq!(subscripted(path), split, "{path}");
+            assert_eq!(split_subscript(path), split, "{path}");
         }
     }
 
@@ -188,12 +192,12 @@ mod tests {
             ),
         ]);
         assert_eq!(
-            listed(Some(&map)),
+            format_map(Some(&map)),
             concat!(
                 "a=\"\"\nb=\"x\\n\\\"\\\\\\t\\x01\\u0085é\"\n",
                 "c=\" \\x7f\\u00a0\\u00ad\\u200b\\ufeff\u{fffd}\\ue000😀\\U000e0001\"",
             )
         );
-        assert_eq!(listed(None), "");
+        assert_eq!(format_map(None), "");
     }
 }

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource};
 
 use super::body::EnvironmentVariable;
-use super::concealed::SecretString;
 use super::downward::{self, DownwardTarget};
 use super::expansion::{Expanded, expand};
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::resolved::ReferenceKind;
+use super::resolved_references::ReferenceKind;
+use super::secret_string::SecretString;
 use super::services;
 
 const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and underscores only";
@@ -25,7 +25,7 @@ const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and u
 #[derive(Debug, Default)]
 pub(super) struct ContainerEnv {
     variables: BTreeMap<String, (usize, EnvValue)>,
-    set: usize,
+    set_count: usize,
     /// The host name. It becomes the variable HOSTNAME, which is set last because no command may refer to it.
     hostname: String,
     /// Variables whose optional Secret is missing, each with the text of a reference to it. A value that refers to
@@ -37,12 +37,12 @@ pub(super) struct ContainerEnv {
 /// The value of a variable.
 struct EnvValue {
     text: String,
-    secret: bool,
+    is_secret: bool,
 }
 
 impl std::fmt::Debug for EnvValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.secret {
+        f.write_str(if self.is_secret {
             "(concealed)"
         } else {
             &self.text
@@ -52,18 +52,19 @@ impl std::fmt::Debug for EnvValue {
 
 impl ContainerEnv {
     fn set(&mut self, name: &str, value: EnvValue) {
-        self.set += 1;
-        self.variables.insert(name.to_owned(), (self.set, value));
+        self.set_count += 1;
+        self.variables
+            .insert(name.to_owned(), (self.set_count, value));
     }
 
     fn set_if_absent(&mut self, name: &str, text: &str) {
-        if !self.variables.contains_key(name) && is_name(name) {
+        if !self.variables.contains_key(name) && is_variable_name(name) {
             let text = text.to_owned();
             self.set(
                 name,
                 EnvValue {
                     text,
-                    secret: false,
+                    is_secret: false,
                 },
             );
         }
@@ -75,7 +76,7 @@ impl ContainerEnv {
             let withheld = self.missing_secrets.get(name);
             let own = self.variables.get(name).map(|(_, value)| value);
             if let Some(value) = own {
-                return Some((&value.text, value.secret || withheld.is_some()));
+                return Some((&value.text, value.is_secret || withheld.is_some()));
             }
             let service = services.get(name).map(|text| (text.as_str(), false));
             service.or(withheld.map(|reference| (reference.as_str(), true)))
@@ -84,9 +85,9 @@ impl ContainerEnv {
 
     /// Expands a part of a command. It is an error if the result would contain a secret, because ACI shows commands
     /// to all readers of the group.
-    pub(super) fn command(&self, part: &str) -> Result<String, String> {
+    pub(super) fn expand_command(&self, part: &str) -> Result<String, String> {
         let expanded = self.expand(part, &BTreeMap::new());
-        if expanded.secret {
+        if expanded.is_secret {
             return Err(
                 "it refers to a variable with a secret value, and ACI shows commands to all who \
                  may read the group; let the program read the variable itself"
@@ -107,7 +108,7 @@ impl ContainerEnv {
         variables
             .into_iter()
             .map(|(name, (_, value))| {
-                let (plain, secret) = if value.secret {
+                let (plain, secret) = if value.is_secret {
                     (None, Some(SecretString::new(value.text)))
                 } else {
                     (Some(value.text), None)
@@ -145,11 +146,17 @@ pub(super) fn environment(
                 from_source(source, container, &at, context, refusals)
             }
             _ => {
-                let Expanded { text, secret } = environment.expand(text, &by_name);
-                Some(EnvValue { text, secret })
+                let Expanded {
+                    text,
+                    is_secret: secret,
+                } = environment.expand(text, &by_name);
+                Some(EnvValue {
+                    text,
+                    is_secret: secret,
+                })
             }
         };
-        if !is_name(&variable.name) {
+        if !is_variable_name(&variable.name) {
             refusals.refuse(
                 format!("{at}.name"),
                 format!("'{}': {NO_NAME}", variable.name),
@@ -190,7 +197,7 @@ fn hostname<'a>(context: &TranslationContext<'a>) -> &'a str {
     name[..end.unwrap_or(0)].trim_end_matches(['-', '.'])
 }
 
-fn is_name(name: &str) -> bool {
+fn is_variable_name(name: &str) -> bool {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     plain && (1..=63).contains(&name.len())
 }
@@ -219,9 +226,9 @@ fn from_object(
         let prefix = source.prefix.as_deref().unwrap_or_default();
         for (key, value) in &object.data {
             let name = format!("{prefix}{key}");
-            if !is_name(&name) {
+            if !is_variable_name(&name) {
                 refusals.refuse(at, format!("'{name}': {NO_NAME}"));
-            } else if let Some(value) = text(value.clone(), kind, at, refusals) {
+            } else if let Some(value) = text_value(value.clone(), kind, at, refusals) {
                 environment.set(&name, value);
             }
         }
@@ -241,8 +248,8 @@ fn from_source(
     let secret = source.secret_key_ref.as_ref();
     let secret = secret.map(|key| (ReferenceKind::Secret, &key.name, &key.key, key.optional));
     if let Some((kind, name, key, optional)) = map.or(secret) {
-        return match context.values.variable(kind, name, key, optional) {
-            Ok(value) => text(value?, kind, at, refusals),
+        return match context.values.variable_value(kind, name, key, optional) {
+            Ok(value) => text_value(value?, kind, at, refusals),
             Err(why) => {
                 refusals.refuse(at, why);
                 None
@@ -250,10 +257,10 @@ fn from_source(
         };
     }
     let value = if let Some(field) = &source.field_ref {
-        downward::field(&field.field_path, DownwardTarget::Variable, context)
+        downward::field_value(&field.field_path, DownwardTarget::Variable, context)
             .map_err(|why| (format!("{at}.valueFrom.fieldRef.fieldPath"), why))
     } else if let Some(selector) = &source.resource_field_ref {
-        downward::resource(selector, Some(container), context)
+        downward::resource_value(selector, Some(container), context)
             .map_err(|why| (format!("{at}.valueFrom.resourceFieldRef"), why))
     } else {
         Ok(String::new())
@@ -261,7 +268,7 @@ fn from_source(
     match value {
         Ok(text) => Some(EnvValue {
             text,
-            secret: false,
+            is_secret: false,
         }),
         Err((field, why)) => {
             refusals.refuse(field, why);
@@ -271,7 +278,7 @@ fn from_source(
 }
 
 /// Converts bytes to the value of a variable.
-fn text(
+fn text_value(
     value: Vec<u8>,
     kind: ReferenceKind,
     at: &str,
@@ -282,5 +289,8 @@ fn text(
         return None;
     };
     let secret = kind == ReferenceKind::Secret;
-    Some(EnvValue { text, secret })
+    Some(EnvValue {
+        text,
+        is_secret: secret,
+    })
 }

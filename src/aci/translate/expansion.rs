@@ -7,14 +7,14 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub(super) text: String,
-    pub(super) secret: bool,
+    pub(super) is_secret: bool,
 }
 
 /// Replaces every reference in `text` with the result of `lookup`: the value, and whether it is secret.
 pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<(&'a str, bool)>) -> Expanded {
     let mut expanded = Expanded {
         text: String::with_capacity(text.len()),
-        secret: false,
+        is_secret: false,
     };
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -25,7 +25,7 @@ pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<(&'a str, b
             match lookup(name) {
                 Some((value, secret)) => {
                     expanded.text.push_str(value);
-                    expanded.secret |= secret;
+                    expanded.is_secret |= secret;
                 }
                 None => expanded.text.extend(["$(", name, ")"]),
             }
@@ -82,7 +82,7 @@ mod tests {
         ] {
             let expanded = expand(text, lookup);
             assert_eq!(expanded.text, expected, "{text}");
-            assert!(!expanded.secret);
+            assert!(!expanded.is_secret);
         }
     }
 
@@ -94,8 +94,8 @@ mod tests {
             "USER" => Some(("y", false)),
             _ => None,
         };
-        assert!(expand("$(USER):$(PASSWORD)", lookup).secret);
-        assert!(expand("$(NOTHING)", lookup).secret);
-        assert!(!expand("$(USER):$$(PASSWORD):$(OTHER)", lookup).secret);
+        assert!(expand("$(USER):$(PASSWORD)", lookup).is_secret);
+        assert!(expand("$(NOTHING)", lookup).is_secret);
+        assert!(!expand("$(USER):$$(PASSWORD):$(OTHER)", lookup).is_secret);
     }
 }

@@ -10,12 +10,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
-use super::concealed::SecretString;
 use super::downward::{self, DownwardTarget};
-use super::needs;
 use super::pod::TranslationContext;
+use super::references;
 use super::refusals::Refusals;
-use super::resolved::ReferenceKind;
+use super::resolved_references::ReferenceKind;
+use super::secret_string::SecretString;
 
 /// File contents by name.
 #[derive(Default)]
@@ -32,14 +32,14 @@ impl FileMap {
     }
 
     fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
-        if is_path(path, at, refusals) {
+        if check_path(path, at, refusals) {
             self.0.insert(path.to_owned(), content);
         }
     }
 }
 
 /// Whether `path` is a valid file name in a volume. If not, it is refused at the field path `at`.
-fn is_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
+fn check_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
     if path.contains('/') {
         let why = format!("'{path}' is in a directory, and ACI's volumes with content are flat");
         refusals.refuse(at, why);
@@ -93,7 +93,7 @@ pub(super) fn files(
     if let Some(own) = &volume.secret {
         let name = own.secret_name.as_deref().unwrap_or_default();
         let object = KeyedObject::secret(name, own.optional, own.items.as_ref());
-        from_object(
+        add_object(
             &object,
             &format!("{at}.secret"),
             context,
@@ -102,7 +102,7 @@ pub(super) fn files(
         );
     } else if let Some(map) = &volume.config_map {
         let object = KeyedObject::config_map(&map.name, map.optional, map.items.as_ref());
-        from_object(
+        add_object(
             &object,
             &format!("{at}.configMap"),
             context,
@@ -111,7 +111,7 @@ pub(super) fn files(
         );
     } else if let Some(downward) = &volume.downward_api {
         let items = downward.items.as_deref().unwrap_or_default();
-        from_pod(
+        add_downward_files(
             items,
             &format!("{at}.downwardAPI"),
             context,
@@ -121,7 +121,7 @@ pub(super) fn files(
     } else if let Some(projected) = &volume.projected {
         for (index, source) in projected.sources.iter().flatten().enumerate() {
             let at = format!("{at}.projected.sources[{index}]");
-            projection(source, &at, context, &mut files, refusals);
+            add_projection(source, &at, context, &mut files, refusals);
         }
     } else {
         return None;
@@ -129,7 +129,7 @@ pub(super) fn files(
     Some(files)
 }
 
-fn projection(
+fn add_projection(
     source: &VolumeProjection,
     at: &str,
     context: &TranslationContext<'_>,
@@ -138,11 +138,11 @@ fn projection(
 ) {
     if let Some(own) = &source.secret {
         let object = KeyedObject::secret(&own.name, own.optional, own.items.as_ref());
-        from_object(&object, &format!("{at}.secret"), context, files, refusals);
+        add_object(&object, &format!("{at}.secret"), context, files, refusals);
     }
     if let Some(map) = &source.config_map {
         let object = KeyedObject::config_map(&map.name, map.optional, map.items.as_ref());
-        from_object(
+        add_object(
             &object,
             &format!("{at}.configMap"),
             context,
@@ -152,7 +152,7 @@ fn projection(
     }
     if let Some(downward) = &source.downward_api {
         let items = downward.items.as_deref().unwrap_or_default();
-        from_pod(
+        add_downward_files(
             items,
             &format!("{at}.downwardAPI"),
             context,
@@ -162,7 +162,7 @@ fn projection(
     }
     if let Some(token) = &source.service_account_token {
         let at = format!("{at}.serviceAccountToken");
-        let need = needs::token(token.audience.as_deref(), token.expiration_seconds);
+        let need = references::token_need(token.audience.as_deref(), token.expiration_seconds);
         match context.values.token(&need) {
             Ok(bytes) => files.add(&token.path, bytes, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
@@ -170,7 +170,7 @@ fn projection(
     }
 }
 
-fn from_object(
+fn add_object(
     object: &KeyedObject<'_>,
     at: &str,
     context: &TranslationContext<'_>,
@@ -197,16 +197,16 @@ fn from_object(
     }
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
-        match context.values.key(kind, name, &item.key, optional) {
+        match context.values.file_value(kind, name, &item.key, optional) {
             Ok(Some(bytes)) => files.add(&item.path, bytes, &format!("{at}.path"), refusals),
             // The path is checked even if the optional file is missing, so that the refusal does not depend on it.
-            Ok(None) => _ = is_path(&item.path, &format!("{at}.path"), refusals),
+            Ok(None) => _ = check_path(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }
 }
 
-fn from_pod(
+fn add_downward_files(
     items: &[DownwardAPIVolumeFile],
     at: &str,
     context: &TranslationContext<'_>,
@@ -217,9 +217,9 @@ fn from_pod(
         let at = format!("{at}.items[{index}]");
         let value = match (&item.field_ref, &item.resource_field_ref) {
             (Some(field), None) => {
-                downward::field(&field.field_path, DownwardTarget::File, context)
+                downward::field_value(&field.field_path, DownwardTarget::File, context)
             }
-            (None, Some(selector)) => downward::resource(selector, None, context),
+            (None, Some(selector)) => downward::resource_value(selector, None, context),
             _ => Err("a file has exactly one of fieldRef and resourceFieldRef".to_owned()),
         };
         match value {

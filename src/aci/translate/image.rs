@@ -23,7 +23,7 @@ pub(super) struct ImageLocation {
 }
 
 /// Parses an image reference as Docker does: the first part is a registry if it looks like a host name.
-pub(super) fn location(image: &str) -> ImageLocation {
+pub(super) fn parse_location(image: &str) -> ImageLocation {
     let image = image.split('@').next().unwrap_or_default();
     let (first, rest) = image.split_once('/').unwrap_or(("", image));
     let is_host = first.contains(['.', ':']) || first == "localhost";
@@ -36,7 +36,7 @@ pub(super) fn location(image: &str) -> ImageLocation {
         Some((path, tag)) if !tag.contains('/') => path,
         _ => path,
     };
-    let registry = normalised(registry);
+    let registry = normalized_registry(registry);
     let path = if registry == DOCKER_HUB && !path.contains('/') {
         format!("library/{path}")
     } else {
@@ -46,7 +46,7 @@ pub(super) fn location(image: &str) -> ImageLocation {
 }
 
 /// Normalizes the name of a registry.
-fn normalised(registry: &str) -> String {
+fn normalized_registry(registry: &str) -> String {
     let registry = registry.to_lowercase();
     if HUB_NAMES.contains(&registry.as_str()) {
         DOCKER_HUB.to_owned()
@@ -67,8 +67,8 @@ pub(super) fn match_length(key: &str, location: &ImageLocation) -> Option<usize>
         "v1" | "v2" => "",
         path => path,
     };
-    let host = normalised(host);
-    let host_fits = host == location.registry || matches(&host, &location.registry);
+    let host = normalized_registry(host);
+    let host_fits = host == location.registry || host_matches(&host, &location.registry);
     let below = location.path.strip_prefix(path)?;
     let path_fits = path.is_empty() || below.is_empty() || below.starts_with('/');
     (host_fits && path_fits).then_some(path.len())
@@ -76,7 +76,7 @@ pub(super) fn match_length(key: &str, location: &ImageLocation) -> Option<usize>
 
 /// Whether `pattern` matches `host`: the same port, and every part matches. `*` stands for any characters within
 /// one part.
-fn matches(pattern: &str, host: &str) -> bool {
+fn host_matches(pattern: &str, host: &str) -> bool {
     fn split(name: &str) -> (&str, Option<&str>) {
         name.split_once(':')
             .map_or((name, None), |(h, p)| (h, Some(p)))
@@ -109,7 +109,7 @@ fn part_matches(pattern: &str, part: &str) -> bool {
 }
 
 /// Whether the registry belongs to Azure, so that a managed identity can pull from it.
-pub(super) fn is_azures(registry: &str) -> bool {
+pub(super) fn is_azure_registry(registry: &str) -> bool {
     let host = registry.split(':').next().unwrap_or_default();
     [".azurecr.io", ".azurecr.us", ".azurecr.cn"]
         .iter()
@@ -137,7 +137,7 @@ mod tests {
             ("registry:5000/a/b", "registry:5000", "a/b"),
             ("", DOCKER_HUB, "library/"),
         ] {
-            let found = location(image);
+            let found = parse_location(image);
             assert_eq!(
                 (found.registry.as_str(), found.path.as_str()),
                 (registry, path),
@@ -175,7 +175,7 @@ mod tests {
             ("", "nginx", None),
         ] {
             assert_eq!(
-                match_length(key, &location(image)),
+                match_length(key, &parse_location(image)),
                 fits,
                 "{key} for {image}"
             );
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn azures_registries_are_known_by_their_domains() {
-        assert!(is_azures("shop.azurecr.io") && is_azures("shop.azurecr.cn"));
-        assert!(!is_azures("azurecr.io.evil.example") && !is_azures(DOCKER_HUB));
+        assert!(is_azure_registry("shop.azurecr.io") && is_azure_registry("shop.azurecr.cn"));
+        assert!(!is_azure_registry("azurecr.io.evil.example") && !is_azure_registry(DOCKER_HUB));
     }
 }

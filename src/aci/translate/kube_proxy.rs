@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::body::{Extension, ExtensionProperties};
-use super::concealed::SecretString;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
+use super::secret_string::SecretString;
 
 /// The type of the extension, and its name in the group.
 const KUBE_PROXY: &str = "kube-proxy";

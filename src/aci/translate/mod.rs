@@ -34,46 +34,46 @@
 //! | [`body`], [`concealed`] | the PUT's body; strings that logs never print |
 
 pub mod annotations;
-mod asked;
+mod azure_files;
 pub mod body;
 pub mod claims;
-pub mod concealed;
 mod containers;
-pub mod decisions;
 mod decode;
 mod dns;
 mod downward;
 mod env;
 mod expansion;
+pub mod field_table;
 mod files;
 mod image;
 pub mod kube_proxy;
-pub mod needs;
 mod network;
-mod placement;
 mod pod;
 mod printable;
 mod probes;
 pub mod quantity;
-mod realtime;
+mod realtime_metrics;
+pub mod references;
 mod refusals;
 mod registry;
-pub mod resolved;
+mod requests;
+pub mod resolved_references;
 mod resources;
+pub mod secret_string;
 mod security;
 mod services;
-mod shares;
+mod target;
 mod volumes;
 
 pub use body::Group;
-pub use decisions::table;
 pub use decode::decode;
-pub use needs::{PodReferences, pod_references};
-pub use placement::{IdentityNamespaces, NO_IDENTITIES, TranslationTarget};
+pub use field_table::markdown_table;
 pub use pod::{eligible, translate};
+pub use references::{PodReferences, pod_references};
 pub use refusals::Unsupported;
-pub use resolved::ResolvedReferences;
+pub use resolved_references::ResolvedReferences;
 pub use resources::group_cpu;
+pub use target::{IdentityNamespaces, NO_IDENTITIES, TranslationTarget};
 
 #[cfg(test)]
 mod tests;

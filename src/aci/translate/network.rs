@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::annotations::{self, path};
+use super::annotations::{self, annotation_path};
 use super::body::{IpAddress, Port, PortProtocol, SubnetId};
 use super::pod::TranslationContext;
 use super::probes;
@@ -87,7 +87,7 @@ pub(super) fn subnets(context: &TranslationContext<'_>) -> Vec<SubnetId> {
 }
 
 /// The public address of a group with these ports; `None` if it gets no public address.
-pub(super) fn address(
+pub(super) fn public_address(
     ports: &BTreeSet<Port>,
     context: &TranslationContext<'_>,
     refusals: &mut Refusals,
@@ -102,9 +102,9 @@ pub(super) fn address(
             && !label.starts_with('-')
             && !label.ends_with('-');
         let why = "a DNS label has 5 to 63 lower-case letters, digits and inner hyphens";
-        refusals.require(good, path(name), why);
+        refusals.require(good, annotation_path(name), why);
         let why = "it needs a public address: ports, and a placement without subnet and not Spot";
-        refusals.require(public, path(name), why);
+        refusals.require(public, annotation_path(name), why);
     }
     if placement.is_spot() {
         let why = "a spot container group has no address, so nothing could reach its ports";

@@ -6,17 +6,17 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::annotations;
 use super::body::{Group, Properties};
-use super::containers::{all, containers};
-use super::decisions;
+use super::containers::{all_containers, containers};
 use super::dns::dns_config;
+use super::field_table;
 use super::kube_proxy;
-use super::network::{address, subnets};
-use super::placement::TranslationTarget;
-use super::realtime;
+use super::network::{public_address, subnets};
+use super::realtime_metrics;
 use super::refusals::{Refusals, Unsupported};
 use super::registry::credentials;
-use super::resolved::{ResolvedReferences, ValueSource};
+use super::resolved_references::{ResolvedReferences, ValueSource};
 use super::resources::{ContainerSizes, sizes};
+use super::target::TranslationTarget;
 use super::volumes::volumes;
 use crate::aci::names::GroupOwner;
 
@@ -84,7 +84,7 @@ fn build(
             refusals.refuse(field, "burstpool does not know this field");
         }
     }
-    decisions::check(spec, &mut refusals);
+    field_table::check(spec, &mut refusals);
     let sizes = sizes(spec, placement, &mut refusals);
     let context = TranslationContext {
         pod,
@@ -112,7 +112,7 @@ fn properties(
     let placement = context.placement;
     let (volumes, names) = volumes(context, refusals);
     let containers = containers(context, &names, refusals);
-    let images: Vec<(String, &str)> = all(context)
+    let images: Vec<(String, &str)> = all_containers(context)
         .filter_map(|(at, c, _)| Some((format!("{at}.image"), c.image.as_deref()?)))
         .collect();
     Properties {
@@ -120,18 +120,18 @@ fn properties(
         restart_policy: restart_policy(context.spec, refusals),
         sku: placement.is_confidential().then_some("Confidential"),
         priority: placement.is_spot().then_some("Spot"),
-        confidential_compute_properties: annotations::confidential(
+        confidential_compute_properties: annotations::confidential_properties(
             context.pod,
             placement,
             refusals,
         ),
         image_registry_credentials: credentials(&images, pull_identity, context, refusals),
-        ip_address: address(&containers.ports, context, refusals),
+        ip_address: public_address(&containers.ports, context, refusals),
         subnet_ids: subnets(context),
         dns_config: dns_config(context, refusals),
         extensions: kube_proxy::extension(context, refusals)
             .into_iter()
-            .chain(realtime::extension(&containers.ports, context))
+            .chain(realtime_metrics::extension(&containers.ports, context))
             .collect(),
         volumes,
         containers: containers.main,

@@ -13,7 +13,7 @@ use super::refusals::Refusals;
 /// Expands a part of a probe's command as the kubelet does (`ExpandContainerCommandOnlyStatic` in its source):
 /// references are replaced with the literal values in `env`. A variable with `valueFrom` counts as empty, so no
 /// secret gets into the command.
-fn expanded(part: &str, container: &Container) -> String {
+fn expand_static(part: &str, container: &Container) -> String {
     let lookup = |name: &str| {
         let mut variables = container.env.iter().flatten().rev();
         let variable = variables.find(|variable| variable.name == name)?;
@@ -33,7 +33,7 @@ pub(super) fn probe(
     let exec = probe.exec.as_ref().map(|exec| {
         let parts = exec.command.iter().flatten();
         ProbeExec {
-            command: parts.map(|part| expanded(part, container)).collect(),
+            command: parts.map(|part| expand_static(part, container)).collect(),
         }
     });
     if let Some(exec) = &exec {
@@ -85,7 +85,7 @@ fn http_get(
             "http"
         }
     };
-    let port = match port(&get.port, ports) {
+    let port = match resolve_port(&get.port, ports) {
         Ok(port) => port,
         Err(why) => {
             refusals.refuse(format!("{at}.port"), why);
@@ -112,11 +112,11 @@ pub(super) fn probe_uses_port(container: &Container, number: u16) -> bool {
     let probes = [&container.liveness_probe, &container.readiness_probe];
     let asked = probes.into_iter().flatten();
     let mut asked = asked.filter_map(|probe| probe.http_get.as_ref());
-    asked.any(|get| port(&get.port, ports) == Ok(number))
+    asked.any(|get| resolve_port(&get.port, ports) == Ok(number))
 }
 
 /// The number of a port that is given by number, or by a name among the container's ports.
-fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
+fn resolve_port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {

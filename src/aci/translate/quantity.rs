@@ -7,7 +7,7 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Billionths in one unit.
-const ONE: i128 = 1_000_000_000;
+const NANOS_PER_UNIT: i128 = 1_000_000_000;
 
 /// An amount in billionths of its unit (cores or bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,18 +17,18 @@ impl NanoAmount {
     /// An amount of `count` whole units.
     pub const fn whole(count: u64) -> Self {
         // This cannot overflow: 2^64 times 10^9 is below 2^127.
-        Self(count as i128 * ONE)
+        Self(count as i128 * NANOS_PER_UNIT)
     }
 
     /// An amount of `count` thousandths of a unit.
     pub const fn thousandths(count: u64) -> Self {
-        Self(count as i128 * (ONE / 1000))
+        Self(count as i128 * (NANOS_PER_UNIT / 1000))
     }
 
     /// Parses `quantity`; `None` if it is invalid, negative, or more than Kubernetes can store (2^63 - 1).
     pub fn from_quantity(quantity: &Quantity) -> Option<Self> {
         let amount = parse(quantity.0.trim())?;
-        (0..=i128::from(i64::MAX) * ONE)
+        (0..=i128::from(i64::MAX) * NANOS_PER_UNIT)
             .contains(&amount)
             .then_some(Self(amount))
     }

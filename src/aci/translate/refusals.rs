@@ -47,7 +47,7 @@ impl Refusals {
     }
 
     /// Whether any path that starts with `field` has been refused.
-    pub(super) fn any_in(&self, field: &str) -> bool {
+    pub(super) fn has_refusal_in(&self, field: &str) -> bool {
         self.0
             .iter()
             .any(|refusal| refusal.field.starts_with(field))

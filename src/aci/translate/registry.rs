@@ -13,13 +13,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
-use super::annotations::{PULL_IDENTITY, path};
+use super::annotations::{PULL_IDENTITY, annotation_path};
 use super::body::RegistryCredential;
-use super::concealed::SecretString;
 use super::image::{self, ImageLocation};
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::resolved::{ObjectContent, ValueSource};
+use super::resolved_references::{ObjectContent, ValueSource};
+use super::secret_string::SecretString;
 
 /// The content of Docker's `config.json`.
 #[derive(Default, Deserialize)]
@@ -68,14 +68,14 @@ pub(super) fn credentials(
     let mut chosen: BTreeMap<String, RegistryCredential> = BTreeMap::new();
     let mut azures = false;
     for (at, image) in images {
-        let location = image::location(image);
+        let location = image::parse_location(image);
         let registry = location.registry.clone();
-        azures |= image::is_azures(&registry);
-        let credential = match best(&candidates, &location) {
-            Some(candidate) => of_entry(candidate, &registry, refusals),
+        azures |= image::is_azure_registry(&registry);
+        let credential = match best_candidate(&candidates, &location) {
+            Some(candidate) => login_credential(candidate, &registry, refusals),
             None => identity
-                .filter(|_| image::is_azures(&registry))
-                .map(|id| of_identity(id, &registry)),
+                .filter(|_| image::is_azure_registry(&registry))
+                .map(|id| identity_credential(id, &registry)),
         };
         let Some(credential) = credential else {
             continue;
@@ -89,13 +89,13 @@ pub(super) fn credentials(
     }
     refusals.require(
         identity.is_none() || azures,
-        path(PULL_IDENTITY),
+        annotation_path(PULL_IDENTITY),
         "no image is in Azure Container Registry, so none can be pulled by an identity",
     );
     chosen.into_values().collect()
 }
 
-fn of_identity(id: &str, registry: &str) -> RegistryCredential {
+fn identity_credential(id: &str, registry: &str) -> RegistryCredential {
     RegistryCredential {
         server: registry.to_owned(),
         identity: Some(id.to_owned()),
@@ -104,7 +104,7 @@ fn of_identity(id: &str, registry: &str) -> RegistryCredential {
 }
 
 /// The candidate that matches most of the image's path; of several, the first.
-fn best<'a>(
+fn best_candidate<'a>(
     candidates: &'a [CredentialCandidate],
     location: &ImageLocation,
 ) -> Option<&'a CredentialCandidate> {
@@ -115,7 +115,7 @@ fn best<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-fn of_entry(
+fn login_credential(
     candidate: &CredentialCandidate,
     registry: &str,
     refusals: &mut Refusals,
@@ -173,7 +173,7 @@ fn candidates(
         let Some(data) = resolved.secrets.get(&name.name) else {
             continue;
         };
-        match entries(data) {
+        match parse_entries(data) {
             Ok(entries) => {
                 let entries = entries.into_iter();
                 let given = entries.filter_map(|(key, entry)| {
@@ -192,7 +192,7 @@ fn candidates(
     candidates
 }
 
-fn entries(content: &ObjectContent) -> Result<RegistryEntries, serde_json::Error> {
+fn parse_entries(content: &ObjectContent) -> Result<RegistryEntries, serde_json::Error> {
     if let Some(config) = content.data.get(".dockerconfigjson") {
         let config: DockerConfig = serde_json::from_slice(config)?;
         return Ok(config.auths.unwrap_or_default());

@@ -20,11 +20,11 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::asked::{RequestedResources, requested_by_containers, requested_resources};
 use super::body::{Amounts, Resources};
-use super::placement::TranslationTarget;
 use super::quantity::NanoAmount;
 use super::refusals::Refusals;
+use super::requests::{RequestedResources, requested_by_containers, requested_resources};
+use super::target::TranslationTarget;
 
 /// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
 const MIN_GROUP_SIZE: GroupSize = GroupSize {
@@ -32,11 +32,11 @@ const MIN_GROUP_SIZE: GroupSize = GroupSize {
     memory: 10,
 };
 /// The size of a container without requests: the scheduler's non-zero defaults of 100m and 200Mi, rounded up.
-const DEFAULT: GroupSize = GroupSize { cpu: 10, memory: 3 };
+const DEFAULT_CONTAINER_SIZE: GroupSize = GroupSize { cpu: 10, memory: 3 };
 /// The smallest size of a container.
 const MIN_CONTAINER_SIZE: GroupSize = GroupSize { cpu: 1, memory: 1 };
 /// The disk of a group: 50 GB (quotas page of 2025-11).
-pub(super) const DISK: NanoAmount = NanoAmount::whole(50_000_000_000);
+pub(super) const GROUP_DISK: NanoAmount = NanoAmount::whole(50_000_000_000);
 
 /// CPU in hundredths of a core, and memory in tenths of a GB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub(super) struct ContainerSizes {
 
 impl ContainerSizes {
     /// The resources of the container at `index`.
-    pub(super) fn of(&self, index: usize) -> Option<Resources> {
+    pub(super) fn container_resources(&self, index: usize) -> Option<Resources> {
         let (requests, limits) = self.containers.get(index)?;
         Some(Resources {
             requests: requests.amounts(),
@@ -105,7 +105,7 @@ impl ContainerSizes {
 
 /// CPU of a pod's group in millicores. It is computed even if ACI cannot run the pod.
 pub fn group_cpu(spec: &PodSpec) -> i64 {
-    let total = measured(spec, &mut Refusals::default()).total;
+    let total = compute_sizes(spec, &mut Refusals::default()).total;
     i64::try_from(total.cpu.saturating_mul(10)).unwrap_or(i64::MAX)
 }
 
@@ -115,34 +115,36 @@ pub(super) fn sizes(
     placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> ContainerSizes {
-    let sizes = measured(spec, refusals);
-    largest(sizes.total, placement, refusals);
+    let sizes = compute_sizes(spec, refusals);
+    check_max_size(sizes.total, placement, refusals);
     sizes
 }
 
-fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
+fn compute_sizes(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let init = requested_by_containers(init, "spec.initContainers", refusals);
     let proper = requested_by_containers(&spec.containers, "spec.containers", refusals);
     let pod = requested_resources(spec.resources.as_ref(), "spec.resources", refusals);
-    disk(&init, &proper, refusals);
+    check_disk(&init, &proper, refusals);
 
-    let default = default(&pod, &proper);
+    let default = default_size(&pod, &proper);
     let mut requests: Vec<GroupSize> = proper
         .iter()
         .map(|asked| {
-            let mut size = asked.request(default).max(MIN_CONTAINER_SIZE);
+            let mut size = asked.request_or(default).max(MIN_CONTAINER_SIZE);
             if pod.memory_limit.is_none() {
-                size.memory = size.memory.max(asked.limit(GroupSize::default()).memory);
+                size.memory = size.memory.max(asked.limit_or(GroupSize::default()).memory);
             }
             size
         })
         .collect();
-    let mut wanted = MIN_GROUP_SIZE.max(pod.request(GroupSize::default()));
-    wanted.memory = wanted.memory.max(pod.limit(GroupSize::default()).memory);
+    let mut wanted = MIN_GROUP_SIZE.max(pod.request_or(GroupSize::default()));
+    wanted.memory = wanted.memory.max(pod.limit_or(GroupSize::default()).memory);
     for asked in &init {
-        wanted = wanted.max(asked.request(GroupSize::default()));
-        wanted.memory = wanted.memory.max(asked.limit(GroupSize::default()).memory);
+        wanted = wanted.max(asked.request_or(GroupSize::default()));
+        wanted.memory = wanted
+            .memory
+            .max(asked.limit_or(GroupSize::default()).memory);
     }
     raise_total_to(&mut requests, wanted);
     let total = requests
@@ -150,8 +152,8 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
         .copied()
         .fold(GroupSize::default(), GroupSize::plus);
 
-    let most = pod.limit(total).min(total);
-    let limits = proper.iter().map(|asked| asked.limit(most).min(most));
+    let most = pod.limit_or(total).min(total);
+    let limits = proper.iter().map(|asked| asked.limit_or(most).min(most));
     let containers = requests.iter().zip(limits);
     let containers = containers.map(|(request, limit)| (*request, limit.max(*request)));
     ContainerSizes {
@@ -162,7 +164,7 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
 
 /// The size of a container without requests. With a pod-level request, it is at most an equal part of what the
 /// other containers leave.
-fn default(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize {
+fn default_size(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize {
     let (cpu, memory) = pod.explicit_request();
     let part = |whole: Option<u64>, of: fn(&RequestedResources) -> Option<u64>, usual: u64| {
         let Some(whole) = whole else { return usual };
@@ -172,8 +174,16 @@ fn default(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize
         usual.min(whole.saturating_sub(asked) / silent)
     };
     GroupSize {
-        cpu: part(cpu, |asked| asked.explicit_request().0, DEFAULT.cpu),
-        memory: part(memory, |asked| asked.explicit_request().1, DEFAULT.memory),
+        cpu: part(
+            cpu,
+            |asked| asked.explicit_request().0,
+            DEFAULT_CONTAINER_SIZE.cpu,
+        ),
+        memory: part(
+            memory,
+            |asked| asked.explicit_request().1,
+            DEFAULT_CONTAINER_SIZE.memory,
+        ),
     }
 }
 
@@ -202,7 +212,7 @@ fn raise_total_to(requests: &mut [GroupSize], wanted: GroupSize) {
 
 /// Refuses a pod that exceeds the largest group. The limits are those of the quotas page of 2025-11; the FAQ says
 /// 32 CPU and 256 GB, and only the smaller numbers are safe.
-fn largest(total: GroupSize, placement: &TranslationTarget<'_>, refusals: &mut Refusals) {
+fn check_max_size(total: GroupSize, placement: &TranslationTarget<'_>, refusals: &mut Refusals) {
     let (kind, cpu, memory) = if placement.is_spot() {
         ("Spot", 4, 16)
     } else if placement.is_confidential() {
@@ -222,13 +232,13 @@ fn largest(total: GroupSize, placement: &TranslationTarget<'_>, refusals: &mut R
 }
 
 /// Refuses a pod that needs more ephemeral storage than the disk of a group has.
-fn disk(init: &[RequestedResources], proper: &[RequestedResources], refusals: &mut Refusals) {
+fn check_disk(init: &[RequestedResources], proper: &[RequestedResources], refusals: &mut Refusals) {
     let together = proper
         .iter()
         .fold(NanoAmount::default(), |sum, a| sum.plus(a.disk));
     let most = init.iter().map(|a| a.disk).max().unwrap_or_default();
     refusals.require(
-        together.max(most) <= DISK,
+        together.max(most) <= GROUP_DISK,
         "spec.containers",
         "together they need more ephemeral-storage than a container group's 50 GB",
     );

@@ -5,8 +5,8 @@
 use k8s_openapi::api::core::v1::{Capabilities, Container, PodSecurityContext, SecurityContext};
 
 use super::body;
-use super::placement::TranslationTarget;
 use super::refusals::Refusals;
+use super::target::TranslationTarget;
 
 const TOO_LARGE: &str = "ACI takes numbers from 0 to 2147483647";
 

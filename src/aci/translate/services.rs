@@ -4,15 +4,15 @@
 //! extension (decision D17). A variable whose name ACI does not accept (longer than 63 characters) is left out: the
 //! pod did not request that Service explicitly.
 
-use super::resolved::ServiceAddress;
+use super::resolved_references::ServiceAddress;
 
 /// The variables for all `services`, in their order.
 pub(super) fn variables(services: &[ServiceAddress]) -> Vec<(String, String)> {
-    services.iter().flat_map(of_service).collect()
+    services.iter().flat_map(service_variables).collect()
 }
 
-fn of_service(service: &ServiceAddress) -> Vec<(String, String)> {
-    let prefix = spelled(&service.name);
+fn service_variables(service: &ServiceAddress) -> Vec<(String, String)> {
+    let prefix = env_name(&service.name);
     let address = &service.address;
     let mut variables = vec![(format!("{prefix}_SERVICE_HOST"), address.clone())];
     for (index, (name, protocol, port)) in service.ports.iter().enumerate() {
@@ -28,7 +28,7 @@ fn of_service(service: &ServiceAddress) -> Vec<(String, String)> {
             variables.push((format!("{prefix}_PORT"), url.clone()));
         }
         if let Some(name) = name {
-            let name = format!("{prefix}_SERVICE_PORT_{}", spelled(name));
+            let name = format!("{prefix}_SERVICE_PORT_{}", env_name(name));
             variables.push((name, port.to_string()));
         }
         let link = format!("{prefix}_PORT_{port}_{}", protocol.to_uppercase());
@@ -40,7 +40,7 @@ fn of_service(service: &ServiceAddress) -> Vec<(String, String)> {
     variables
 }
 
-fn spelled(name: &str) -> String {
+fn env_name(name: &str) -> String {
     name.replace('-', "_").to_uppercase()
 }
 

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Volume};
 
+use super::azure_files;
 use super::body::{self, EmptyObject, GitRepo, VolumeMount};
 use super::claims;
 use super::files::files;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::shares;
 
 /// The most volumes of a group (a hard limit; quotas page of 2025-11).
 const MAX_VOLUMES: usize = 20;
@@ -25,12 +25,12 @@ pub(super) struct VolumeNames(BTreeMap<String, String>);
 
 impl VolumeNames {
     /// Chooses names for `volumes`. A volume keeps its name if ACI accepts it.
-    fn of(volumes: &[Volume]) -> Self {
+    fn new(volumes: &[Volume]) -> Self {
         let mut taken: BTreeSet<String> = volumes.iter().map(|v| v.name.clone()).collect();
         let mut names = BTreeMap::new();
         for (index, volume) in volumes.iter().enumerate() {
             let mut name = volume.name.clone();
-            if !is_name(&name) {
+            if !is_volume_name(&name) {
                 name = format!("volume-{index}");
                 while !taken.insert(name.clone()) {
                     name.push('x');
@@ -42,7 +42,7 @@ impl VolumeNames {
     }
 }
 
-fn is_name(name: &str) -> bool {
+fn is_volume_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (5..=63).contains(&name.len())
         && name.bytes().all(plain)
@@ -57,7 +57,7 @@ pub(super) fn volumes(
     refusals: &mut Refusals,
 ) -> (Vec<body::Volume>, VolumeNames) {
     let volumes = context.spec.volumes.as_deref().unwrap_or_default();
-    let names = VolumeNames::of(volumes);
+    let names = VolumeNames::new(volumes);
     refusals.require(
         volumes.len() <= MAX_VOLUMES,
         "spec.volumes",
@@ -75,14 +75,14 @@ pub(super) fn volumes(
         );
         translated.push(body::Volume {
             name: names.0.get(&volume.name).cloned().unwrap_or_default(),
-            ..kind(volume, &at, context, refusals)
+            ..volume_body(volume, &at, context, refusals)
         });
     }
     (translated, names)
 }
 
 /// The type-specific part of a volume, without its name.
-fn kind(
+fn volume_body(
     volume: &Volume,
     at: &str,
     context: &TranslationContext<'_>,
@@ -102,7 +102,7 @@ fn kind(
     let kinds = given.iter().filter(|given| **given).count();
     // The field table has already refused a volume of an unsupported kind.
     refusals.require(
-        kinds == 1 || (kinds == 0 && refusals.any_in(&format!("{at}."))),
+        kinds == 1 || (kinds == 0 && refusals.has_refusal_in(&format!("{at}."))),
         at,
         "it is not exactly one kind of volume that ACI has",
     );
@@ -123,8 +123,8 @@ fn kind(
     } else if let Some(claim) = &volume.persistent_volume_claim {
         let read_only = claim.read_only.unwrap_or(false);
         let (name, values) = (&claim.claim_name, context.values);
-        translated.azure_file = claims::volume(name, read_only, at, values, refusals);
-    } else if let Some(share) = shares::azure_file(volume, at, context.values, refusals) {
+        translated.azure_file = claims::claim_volume(name, read_only, at, values, refusals);
+    } else if let Some(share) = azure_files::azure_file(volume, at, context.values, refusals) {
         translated.azure_file = Some(share);
     } else if volume.empty_dir.is_some() {
         translated.empty_dir = Some(EmptyObject::new());
@@ -133,7 +133,7 @@ fn kind(
 }
 
 /// The volume mounts of `container`, whose field path is `at`.
-pub(super) fn mounts(
+pub(super) fn volume_mounts(
     container: &Container,
     at: &str,
     names: &VolumeNames,
@@ -192,7 +192,7 @@ mod tests {
             "volume-1",
             &long,
         ];
-        let names = VolumeNames::of(&all.map(volume)).0;
+        let names = VolumeNames::new(&all.map(volume)).0;
         let made = |name: &str| names[name].as_str();
         assert_eq!(made("config"), "config");
         assert_eq!(made("volume-0"), "volume-0");
@@ -201,6 +201,6 @@ mod tests {
         assert_eq!(made(&long), "volume-6");
         let unique: BTreeSet<_> = names.values().collect();
         assert_eq!(unique.len(), all.len());
-        assert!(names.values().all(|name| is_name(name)));
+        assert!(names.values().all(|name| is_volume_name(name)));
     }
 }

@@ -37,21 +37,30 @@ fn reserved(plan: &BurstPlan) -> Vec<&str> {
 fn a_pod_is_reserved_a_second_before_its_hold_is_over_and_granted_then_without_a_write() {
     let mut scene = scene(&json!({}), &[("a", 30)]);
     let early = scene.plan_at(millis(28_900));
-    assert_eq!((reserved(&early), early.must_reserve), (vec![], false));
+    assert_eq!(
+        (reserved(&early), early.must_write_reservations),
+        (vec![], false)
+    );
     let until = std::time::Duration::from_millis(100);
     assert_eq!(early.replan_after, Some(until));
 
     let plan = scene.plan(29);
-    assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a"], true));
+    assert_eq!(
+        (reserved(&plan), plan.must_write_reservations),
+        (vec!["a"], true)
+    );
     assert_eq!((plan.grants().count(), plan.counts.holding), (0, 1));
     scene.execute(&plan, 29);
     let meanwhile = scene.plan_at(millis(29_500));
-    let is_quiet = !meanwhile.must_reserve && meanwhile.releases.is_empty();
+    let is_quiet = !meanwhile.must_write_reservations && meanwhile.releases.is_empty();
     assert!(is_quiet && meanwhile.grants().count() == 0);
     assert_eq!(meanwhile.reservations, plan.reservations);
 
     let due = scene.plan(30);
-    assert_eq!((granted(&due), due.must_reserve), (vec!["a"], false));
+    assert_eq!(
+        (granted(&due), due.must_write_reservations),
+        (vec!["a"], false)
+    );
     assert_eq!(due.decisions[0].slot, SlotState::Reserved);
 }
 
@@ -64,7 +73,7 @@ fn who_is_ready_has_the_slot_that_another_had_reserved_ahead() {
     scene.waiting.push(refused("b", 14));
     let plan = scene.plan_at(millis(29_100));
     assert_eq!((granted(&plan), reserved(&plan)), (vec!["b"], vec!["b"]));
-    assert!(plan.must_reserve && plan.releases.is_empty());
+    assert!(plan.must_write_reservations && plan.releases.is_empty());
 }
 
 #[test]
@@ -89,7 +98,10 @@ fn a_dry_run_keeps_nothing_that_was_reserved_ahead() {
     scene.execute(&plan, 29);
     scene.pool.spec.mode = crate::api::Mode::DryRun;
     let plan = scene.plan(30);
-    assert_eq!((reserved(&plan), plan.must_reserve), (vec![], true));
+    assert_eq!(
+        (reserved(&plan), plan.must_write_reservations),
+        (vec![], true)
+    );
     assert_eq!(plan.decisions[0].slot, SlotState::None);
 }
 
@@ -100,16 +112,25 @@ fn what_no_grant_waits_for_is_written_twice_a_second_at_most() {
     scene.execute(&plan, 29);
     scene.waiting.push(refused("c", 15));
     let soon = scene.plan_at(millis(29_100));
-    assert_eq!((reserved(&soon), soon.must_reserve), (vec!["a"], false));
+    assert_eq!(
+        (reserved(&soon), soon.must_write_reservations),
+        (vec!["a"], false)
+    );
     let left = std::time::Duration::from_millis(400);
     assert_eq!(soon.replan_after, Some(left));
     let plan = scene.plan_at(millis(29_500));
-    assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a", "c"], true));
+    assert_eq!(
+        (reserved(&plan), plan.must_write_reservations),
+        (vec!["a", "c"], true)
+    );
 
     // A grant does not wait for the pace of other reservations.
     scene.waiting.push(refused("d", 14));
     let plan = scene.plan_at(millis(29_100));
-    assert_eq!((granted(&plan), plan.must_reserve), (vec!["d"], true));
+    assert_eq!(
+        (granted(&plan), plan.must_write_reservations),
+        (vec!["d"], true)
+    );
 }
 
 #[test]
@@ -120,7 +141,10 @@ fn a_pod_that_finds_room_at_home_meanwhile_is_not_looked_for() {
     scene.waiting.clear();
     let plan = scene.plan_at(millis(29_500));
     assert_eq!(
-        (plan.unwatched_reservations.len(), plan.must_reserve),
+        (
+            plan.unwatched_reservations.len(),
+            plan.must_write_reservations
+        ),
         (0, true)
     );
     assert_eq!(reserved(&plan), Vec::<&str>::new());
@@ -137,9 +161,15 @@ fn a_new_leader_leaves_what_was_reserved_ahead_and_grants_it_when_it_is_due() {
     scene.change_leader("another");
     let plan = scene.plan_at(millis(29_500));
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
-    assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a"], false));
+    assert_eq!(
+        (reserved(&plan), plan.must_write_reservations),
+        (vec!["a"], false)
+    );
     let due = scene.plan(30);
-    assert_eq!((granted(&due), due.must_reserve), (vec!["a"], false));
+    assert_eq!(
+        (granted(&due), due.must_write_reservations),
+        (vec!["a"], false)
+    );
 
     // Its hold would now be longer. It is unknown whether another leader may still grant it, so the pod is
     // changed.

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::aci::translate::Unsupported;
 use crate::burst::eligibility::ClaimState;
-use crate::burst::fit::NodeConstraints;
 use crate::burst::fixtures::{PlanScene, placement_facts, pod};
+use crate::burst::node_constraints::NodeConstraints;
 use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
 use crate::burst::pod::{BoundPod, PodStage};
 
@@ -24,7 +24,7 @@ fn demanding(scene: &mut PlanScene, spec: serde_json::Value) {
     let mut spec = spec;
     spec["containers"] = json!([]);
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].node_constraints = NodeConstraints::of(&spec);
+    scene.waiting[0].node_constraints = NodeConstraints::from_pod_spec(&spec);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_po
     );
     let plan = scene.plan(60);
     assert_eq!((plan.counts.refused, plan.counts.holding), (0, 1));
-    assert_eq!(plan.limited, None);
+    assert_eq!(plan.limit_message, None);
     assert_eq!(
         plan.workloads[0].message,
         "PersistentVolumeClaim shop/data is not bound yet"
@@ -149,7 +149,7 @@ fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps
         let mut scene = PlanScene::new(&json!({}), &["a"]);
         demanding(&mut scene, spec);
         assert!(refused(&scene, "a").contains(field), "{field}");
-        assert_eq!(scene.plan(60).stamps, []);
+        assert_eq!(scene.plan(60).refused_since_stamps, []);
     }
 }
 
@@ -180,10 +180,10 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
     let mut scene = PlanScene::new(&json!({}), &["a", "b"]).spilled("web", &["g"]);
     scene.labelled[0].stage = PodStage::Bound(BoundPod {
         node: "burst-shop-weu".to_owned(),
-        since: None,
+        bound_since: None,
         has_started: false,
         is_running: false,
-        refused: Some("limit above request".to_owned()),
+        azure_refusal: Some("limit above request".to_owned()),
         waiting_for_azure: None,
     });
     if let Some(owner) = &mut scene.waiting[1].owner {

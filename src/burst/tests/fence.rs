@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::burst::PodWriteResult;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, pool, reservation, scales, target};
-use crate::burst::memory::PodWrite;
-use crate::burst::observe::Leadership;
+use crate::burst::leader_state::PodWrite;
+use crate::burst::observation::Leadership;
 use crate::burst::outcome::{BlockedBy, PodOutcome};
 use crate::burst::plan::Precondition;
 
@@ -24,7 +24,11 @@ fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
         scene.leadership = standing;
         let plan = scene.plan(15);
         assert_eq!(
-            (plan.precondition, plan.grants().count(), plan.must_reserve),
+            (
+                plan.precondition,
+                plan.grants().count(),
+                plan.must_write_reservations
+            ),
             (first, 0, false)
         );
         assert_eq!(
@@ -44,8 +48,8 @@ fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
 fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    assert!(plan.must_reserve);
-    scene.reserve(&plan);
+    assert!(plan.must_write_reservations);
+    scene.write_reservations(&plan);
     scene
         .leader_state
         .record_patch_sent(&scene.waiting[0].id.clone());
@@ -55,27 +59,33 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
         at(15),
     );
     let next = scene.plan(15);
-    assert_eq!((next.grants().count(), next.must_reserve), (0, false));
+    assert_eq!(
+        (next.grants().count(), next.must_write_reservations),
+        (0, false)
+    );
     assert_eq!(scene.outcome(15, "a"), PodOutcome::InFlight);
     // Now the label's watch shows it: it counts as granted, and its reservation is removed.
     let a = scene.waiting.remove(0).granted("shop", "web", 15);
     scene.labelled.push(a);
     let seen = scene.plan(16);
     assert_eq!((seen.grants().count(), seen.counts.granted), (0, 1));
-    assert!(seen.must_reserve && seen.reservations.is_empty());
+    assert!(seen.must_write_reservations && seen.reservations.is_empty());
 }
 
 #[test]
 fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let first = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&first);
     scene.placements[0].unavailable = Some("it is full".to_owned());
     let plan = scene.plan(16);
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
-    assert_eq!((plan.reservations.len(), plan.must_reserve), (1, false));
+    assert_eq!(
+        (plan.reservations.len(), plan.must_write_reservations),
+        (1, false)
+    );
     scene.placements[0].unavailable = None;
     assert_eq!(scene.outcome(16, "a"), PodOutcome::InFlight);
 
@@ -83,8 +93,11 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     // first.
     scene.waiting[0] = pod("a").at_version("2");
     let plan = scene.plan(17);
-    assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], true));
-    scene.reserve(&plan);
+    assert_eq!(
+        (granted(&plan), plan.must_write_reservations),
+        (vec!["a"], true)
+    );
+    scene.write_reservations(&plan);
     scene
         .leader_state
         .record_patch_sent(&scene.waiting[0].id.clone());
@@ -93,7 +106,10 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
         .leader_state
         .record_grant_answer(&first, denied, at(17));
     let plan = scene.plan(17);
-    assert_eq!((plan.grants().count(), plan.must_reserve), (0, false));
+    assert_eq!(
+        (plan.grants().count(), plan.must_write_reservations),
+        (0, false)
+    );
     assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
 }
 
@@ -101,7 +117,7 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
 fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene
         .leader_state
         .record_patch_sent(&scene.waiting[0].id.clone());
@@ -126,7 +142,7 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
 fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     scene
@@ -152,10 +168,13 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
 fn a_new_leader_finishes_the_reservations_that_it_finds() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     let plan = scene.plan(16);
-    assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], false));
+    assert_eq!(
+        (granted(&plan), plan.must_write_reservations),
+        (vec!["a"], false)
+    );
     scene.waiting.remove(0);
     let plan = scene.plan(18);
     assert_eq!(
@@ -176,7 +195,7 @@ fn a_new_leader_finishes_the_reservations_that_it_finds() {
 fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     // A patch of a frozen leader is for version 1, and fails.
     scene.waiting[0] = pod("a").at_version("2");
@@ -190,20 +209,23 @@ fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
 fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
     let mut scene = PlanScene::new(&one(), &["a"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.waiting[0] = pod("a").at_version("2");
     let anew = scene.plan(16);
-    assert_eq!((granted(&anew), anew.must_reserve), (vec!["a"], true));
+    assert_eq!(
+        (granted(&anew), anew.must_write_reservations),
+        (vec!["a"], true)
+    );
     assert_eq!(anew.reservations[0].resource_version, "2");
-    scene.reserve(&anew);
-    assert!(!scene.plan(16).must_reserve);
+    scene.write_reservations(&anew);
+    assert!(!scene.plan(16).must_write_reservations);
     // Another instance leads, and its watch is behind: the pod may be granted already.
     scene.change_leader("another");
     scene.waiting[0] = pod("a").at_version("1");
     let plan = scene.plan(17);
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
     assert_eq!(
-        (plan.reservations, plan.must_reserve),
+        (plan.reservations, plan.must_write_reservations),
         (anew.reservations, false)
     );
     assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
@@ -215,7 +237,7 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
 fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     scene.placements[0].unavailable = Some("it is full".to_owned());
     let a = scene.waiting[0].id.clone();
@@ -240,7 +262,7 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
 fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     let a = scene.waiting.remove(0).on("home-1");
     let entry = reservation(&pod("a"), "me");
@@ -255,7 +277,7 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
     let mut scene = PlanScene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(1);
@@ -278,7 +300,7 @@ fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet
     let mut scene = PlanScene::new(&half, &["a", "b"]);
     scene.scales = scales(&[("web", 2, 2), ("db", 18, 18)]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("another");
     scene.scales = scales(&[("web", 2, 2)]);
     let plan = scene.plan(16);
@@ -289,17 +311,17 @@ fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet
 fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     scene
         .leader_state
         .record_grant_answer(&a, PodWriteResult::Gone, at(15));
-    scene.remember(&plan, 15);
+    scene.record(&plan, 15);
     let plan = scene.plan(16);
     assert_eq!(granted(&plan), ["a"]);
     scene.leader_state.record_patch_sent(&a);
-    scene.remember(&plan, 16);
+    scene.record(&plan, 16);
     let plan = scene.plan(16);
     assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
 }
@@ -321,7 +343,7 @@ fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
 fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     // Another instance leads, adopts the reservation, and freezes with its patch in flight. Then the first
     // leads again.
     scene.change_leader("another");
@@ -357,7 +379,7 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
     );
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a"]);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     scene
@@ -386,7 +408,7 @@ fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
     }
     let plan = scene.plan(15);
     assert!(!plan.workloads[0].message.contains("belongs"), "{plan:?}");
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     // A new leader knows of no patch: the reservation stays, whatever the label's watch shows.
     scene.change_leader("other");
     let plan = scene.plan(15);
@@ -407,7 +429,7 @@ fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
 fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
     let mut scene = PlanScene::new(&one(), &["a"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     scene.change_leader("other");
     scene.others = vec![pool("old", &json!({"workloads": []}))];
     let theirs = pod("a").granted("old", "web", 15).at_version("2");

@@ -103,10 +103,10 @@ fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_
     scene.waiting[0].is_first_generation = false;
     assert_eq!(scene.outcome(600, "a"), held(615));
     let plan = scene.plan(600);
-    assert_eq!(plan.stamps.len(), 1);
+    assert_eq!(plan.refused_since_stamps.len(), 1);
     scene.execute(&plan, 600);
     scene.leader_state = crate::burst::LeaderState::default();
-    assert_eq!(scene.plan(610).stamps, []);
+    assert_eq!(scene.plan(610).refused_since_stamps, []);
     assert_eq!(scene.outcome(610, "a"), held(615));
     assert!(is_granted(&scene, 615, "a"));
 }
@@ -116,7 +116,7 @@ fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
     let mut scene = PlanScene::new(&json!({"mode": "DryRun"}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     let plan = scene.plan(600);
-    scene.remember(&plan, 600);
+    scene.record(&plan, 600);
     assert!(is_granted(&scene, 615, "a"));
 }
 
@@ -146,7 +146,7 @@ fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
     let why = HoldReason::Nominated;
     let until = at(2000 + span);
     assert_eq!(plan.decisions[0].outcome, PodOutcome::Hold { until, why });
-    scene.remember(&plan, 2000);
+    scene.record(&plan, 2000);
     assert!(!is_granted(&scene, 2000 + span - 1, "a"));
     assert!(is_granted(&scene, 2000 + span, "a"));
 }
@@ -155,11 +155,11 @@ fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
 fn a_pod_whose_spec_changes_while_it_is_held_is_not_held_anew() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(10);
-    scene.remember(&plan, 10);
+    scene.record(&plan, 10);
     scene.waiting[0] = pod("a").at_version("2");
     scene.waiting[0].is_first_generation = false;
     assert_eq!(scene.outcome(11, "a"), held(15));
-    assert_eq!(scene.plan(11).stamps[0].since, at(0));
+    assert_eq!(scene.plan(11).refused_since_stamps[0].since, at(0));
 }
 
 #[test]
@@ -167,7 +167,8 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].node_constraints = crate::burst::fit::NodeConstraints::of(&spec);
+    scene.waiting[0].node_constraints =
+        crate::burst::node_constraints::NodeConstraints::from_pod_spec(&spec);
     assert_eq!(scene.outcome(60, "a"), ignored(IgnoreReason::UserPlaced));
     scene.bound = vec![pod("b").on("burst-shop-weu")];
     let plan = scene.plan(60);
@@ -187,7 +188,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
     let mut scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a"]);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     scene.leader_state.record_grant_answer(
@@ -211,7 +212,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
 fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     scene
@@ -238,7 +239,7 @@ fn a_dry_run_decides_the_same_and_reserves_nothing() {
         decisions.map(|decision| decision.outcome.clone()).collect()
     };
     assert_eq!(outcomes(&dry), outcomes(&active));
-    assert!(dry.is_dry_run && dry.reservations.is_empty() && !dry.must_reserve);
+    assert!(dry.is_dry_run && dry.reservations.is_empty() && !dry.must_write_reservations);
     assert_eq!((dry.counts.granted, dry.counts.holding), (0, 2));
     assert_eq!((active.counts.granted, active.counts.holding), (1, 1));
 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::burst::PodWriteResult;
-use crate::burst::fit::NodeConstraints;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, reservation, scale_of, scales, target};
+use crate::burst::node_constraints::NodeConstraints;
 use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
 use crate::burst::pod::PodStage;
 
@@ -179,7 +179,8 @@ fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
     let copy = &mut scene.waiting[1];
     let spec = json!({"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
         "value": "shop", "effect": "NoSchedule"}]});
-    copy.node_constraints = NodeConstraints::of(&serde_json::from_value(spec).expect("a spec"));
+    copy.node_constraints =
+        NodeConstraints::from_pod_spec(&serde_json::from_value(spec).expect("a spec"));
     copy.foreign_grant = Some("shop".to_owned());
     scene.labelled.push(copy.clone());
     let plan = scene.plan(15);
@@ -198,7 +199,7 @@ fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_gr
  {
     let mut scene = PlanScene::new(&max(&json!(3)), &["a", "b"]);
     let plan = scene.plan(15);
-    scene.reserve(&plan);
+    scene.write_reservations(&plan);
     let a = scene.waiting[0].id.clone();
     scene.leader_state.record_patch_sent(&a);
     let why = || "a webhook removed the label".to_owned();
@@ -217,7 +218,7 @@ fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_gr
     scene
         .bound
         .push(pod("a").at_version("3").on("burst-shop-weu"));
-    scene.remember(&plan, 16);
+    scene.record(&plan, 16);
     let plan = scene.plan(26);
     assert_eq!(
         (granted(&plan), plan.counts.spilled, plan.counts.user_placed),

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::aci::failure::FailureClass;
 use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
+use crate::burst::never_started::RescueAction;
 use crate::burst::outcome::{BlockedBy, PodOutcome};
 use crate::burst::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodStage};
-use crate::burst::rescue::RescueAction;
 use crate::burst::{BurstPlan, PlacementAvailability};
 
 fn two() -> Value {
@@ -26,10 +26,10 @@ fn starting(name: &str, second: i64) -> PodFacts {
     let mut pod = pod(name).granted("shop", "web", second);
     pod.stage = PodStage::Bound(BoundPod {
         node: "burst-shop-weu".to_owned(),
-        since: Some(at(second)),
+        bound_since: Some(at(second)),
         has_started: false,
         is_running: false,
-        refused: None,
+        azure_refusal: None,
         waiting_for_azure: None,
     });
     pod
@@ -96,11 +96,10 @@ fn a_full_or_closed_placement_is_passed_over_for_the_next() {
 fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     let mut scene = PlanScene::new(&two(), &["a", "b", "c"]);
     scene.placements = vec![placement_facts("weu", 9), placement_facts("neu", 1)];
-    scene.leader_state.placement_health_mut("weu").failed(
-        FailureClass::Quota,
-        "no cores left",
-        at(20),
-    );
+    scene
+        .leader_state
+        .placement_health_mut("weu")
+        .record_failure(FailureClass::Quota, "no cores left", at(20));
     let plan = scene.plan(20);
     assert_eq!(places(&plan), ["neu"], "the other one is used");
     let why = "no cores left".to_owned();
@@ -112,7 +111,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
         }
     );
     assert_eq!(
-        plan.limited.as_deref(),
+        plan.limit_message.as_deref(),
         Some("pods of web wait: no placement that can run it has enough pods left")
     );
     scene.placements[1].unavailable = Some("it has no node".to_owned());
@@ -134,7 +133,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     scene
         .leader_state
         .placement_health_mut("weu")
-        .succeeded(at(53));
+        .record_success(at(53));
     assert_eq!(scene.plan(53).grants().count(), 2, "it works again");
 }
 
@@ -163,11 +162,10 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         [],
         "where creates do not fail, an image may take its time"
     );
-    scene.leader_state.placement_health_mut("weu").failed(
-        FailureClass::Capacity,
-        "no room",
-        at(20),
-    );
+    scene
+        .leader_state
+        .placement_health_mut("weu")
+        .record_failure(FailureClass::Capacity, "no room", at(20));
     let plan = scene.plan(309);
     assert_eq!(
         (plan.never_started.len(), plan.replan_after),
@@ -225,7 +223,7 @@ fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_th
     let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
     let failed = |scene: &mut PlanScene, second| {
         let backend = scene.leader_state.placement_health_mut("weu");
-        backend.failed(FailureClass::Capacity, "no room", at(second));
+        backend.record_failure(FailureClass::Capacity, "no room", at(second));
     };
     // A user-placed pod that waits for a ConfigMap that is never created.
     let mut guest = starting("guest", 1);
@@ -256,7 +254,7 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
         let mut pod = starting(name, 10);
         if let PodStage::Bound(bound) = &mut pod.stage {
             bound.waiting_for_azure = class.map(|class| (class, "please wait".to_owned()));
-            bound.refused = refused.map(str::to_owned);
+            bound.azure_refusal = refused.map(str::to_owned);
         }
         pod
     };
@@ -268,7 +266,7 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
         waits("typo", None, None),
     ];
     let plan = scene.plan(10);
-    scene.remember(&plan, 10);
+    scene.record(&plan, 10);
     let rescued = |second| {
         let rescues = scene.plan(second).never_started;
         let names = rescues.iter().map(|one| one.pod.name.clone());
@@ -292,10 +290,10 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     }
     scene.labelled = vec![unknown.clone()];
     let plan = scene.plan(0);
-    scene.remember(&plan, 0);
+    scene.record(&plan, 0);
     assert_eq!(granted(&scene.plan(299)), ["a"], "it may pass");
     let plan = scene.plan(300);
-    scene.remember(&plan, 300);
+    scene.record(&plan, 300);
     scene.labelled.clear();
     let refused =
         |scene: &PlanScene, second| matches!(scene.outcome(second, "a"), PodOutcome::Refuse(_));
@@ -307,9 +305,9 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     unknown.id.uid = "uid-next".to_owned();
     scene.labelled = vec![unknown];
     let plan = scene.plan(1000);
-    scene.remember(&plan, 1000);
+    scene.record(&plan, 1000);
     let plan = scene.plan(1300);
-    scene.remember(&plan, 1300);
+    scene.record(&plan, 1300);
     scene.labelled.clear();
     assert!(refused(&scene, 2499) && !refused(&scene, 2500));
     scene.labelled = vec![

@@ -47,7 +47,7 @@ fn in_trouble(number: usize, app: &str, has_expired: bool) -> PodFacts {
     }
     let mut pod = pod.on("burst-shop-weu");
     if let PodStage::Bound(bound) = &mut pod.stage {
-        (bound.has_started, bound.is_running, bound.refused) = (false, false, said);
+        (bound.has_started, bound.is_running, bound.azure_refusal) = (false, false, said);
     }
     pod
 }
@@ -108,13 +108,13 @@ proptest! {
         let after = held(&scene);
         let desired: u64 = APPS.iter().map(|app| {
             let key = ("shop".to_owned(), (*app).to_owned());
-            scene.scales[&key].as_ref().expect("a scale").desired
+            scene.scales[&key].as_ref().expect("a scale").spec_replicas
         }).sum();
-        prop_assert!(after.0 <= scene.pool.spec.spill.max_replicas.of(desired).max(before.0));
+        prop_assert!(after.0 <= scene.pool.spec.spill.max_replicas.resolve(desired).max(before.0));
         let own = scene.pool.spec.workloads[0].spill.as_ref().and_then(|spill| spill.max_replicas);
         let web = ("shop".to_owned(), "web".to_owned());
-        let web = scene.scales[&web].as_ref().expect("a scale").desired;
-        let own = own.unwrap_or(MaxReplicas::Count(0)).of(web);
+        let web = scene.scales[&web].as_ref().expect("a scale").spec_replicas;
+        let own = own.unwrap_or(MaxReplicas::Count(0)).resolve(web);
         prop_assert!(after.1[0] <= own.max(before.1[0]));
         // Earlier grants are of second 5: at second 100 they are older than a minute, and do not count against
         // the rate.
@@ -151,10 +151,10 @@ proptest! {
         scene.execute(&plan, 100);
         let next = scene.plan(100);
         prop_assert_eq!(next.grants().count(), 0);
-        prop_assert_eq!(next.stamps.len(), 0);
+        prop_assert_eq!(next.refused_since_stamps.len(), 0);
         scene.execute(&next, 100);
         let last = scene.plan(100);
-        prop_assert!(!last.must_reserve, "{:?}", last.reservations);
+        prop_assert!(!last.must_write_reservations, "{:?}", last.reservations);
     }
 
     #[test]

@@ -125,12 +125,12 @@ fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
         PlanScene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
     let plan = scene.plan(100);
     assert_eq!(plan.peak, PeakState::Active);
-    scene.remember(&plan, 100);
+    scene.record(&plan, 100);
     scene.labelled.clear();
     let plan = scene.plan(399);
     assert_eq!(plan.peak, PeakState::Cooldown);
     assert_eq!(plan.replan_after, Some(std::time::Duration::from_secs(1)));
-    scene.remember(&plan, 399);
+    scene.record(&plan, 399);
     assert_eq!(scene.plan(400).peak, PeakState::None);
     scene.leader_state = crate::burst::LeaderState::default();
     scene.leader_state.record_peak(at(390));
@@ -146,12 +146,12 @@ fn a_limit_that_is_reached_is_said_once_for_the_pool() {
     let scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
     let told =
         "pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
-    assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
-    assert_eq!(scene.plan(14).limited, None);
+    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(told));
+    assert_eq!(scene.plan(14).limit_message, None);
     // The message, and with it the pool's status, stays the same while pods are granted.
     let mut scene = scene;
     scene.waiting.pop();
-    assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
+    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(told));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn each_reason_why_pods_wait_is_said_with_its_workload_and_the_rate_by_the_workl
     let plan = scene.plan(15);
     let rate = "spec.spill.rate lets no more pods spill now";
     let own = "its workload has as many pods on ACI as its maxReplicas lets it: 1";
-    assert_eq!(plan.limited, Some(format!("pods of web wait: {own}")));
+    assert_eq!(plan.limit_message, Some(format!("pods of web wait: {own}")));
     assert_eq!(plan.workloads[1].message, format!("{rate}"));
 }
 

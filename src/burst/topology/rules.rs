@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstra
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Expression, Selector, SelectorExt as _};
 
-use crate::burst::assign::NamespaceLabels;
+use crate::burst::assignment::NamespaceLabels;
 use crate::burst::pod::PodFacts;
 
 /// A pod's required constraints on running pods. Preferred terms are not included.

@@ -48,7 +48,7 @@ fn facts(name: &str, namespace: &str, labels: &Value, spec: &Value) -> PodFacts 
         "spec": serde_json::from_str::<Value>(&spec).expect("JSON"),
     }))
     .expect("a pod");
-    PodFacts::of(&pod).expect("it is created")
+    PodFacts::from_pod(&pod).expect("it is created")
 }
 
 fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> NeighborNode {
@@ -153,7 +153,13 @@ fn a_pod_that_cannot_be_placed_holds_no_slot_and_is_no_limit_of_the_pool() {
     let mut scene = scene_of(unmet.expect("it is one of them"));
     let plan = scene.plan(60);
     assert_eq!((plan.reservations.len(), plan.counts.holding), (0, 1));
-    assert_eq!((plan.limited.as_deref(), plan.stamps.len()), (None, 0));
+    assert_eq!(
+        (
+            plan.limit_message.as_deref(),
+            plan.refused_since_stamps.len()
+        ),
+        (None, 0)
+    );
     assert_eq!(plan.decisions[0].outcome.reason(), "ConstraintNotMet");
     assert_eq!(
         plan.workloads[0].message,

@@ -49,7 +49,7 @@ async fn a_status_that_a_policy_denies_is_not_written_with_every_look() {
 #[test]
 fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
     let of = |placement: serde_json::Value| {
-        notice(&serde_json::from_value(placement).expect("a placement"))
+        placement_notice(&serde_json::from_value(placement).expect("a placement"))
     };
     let plain = of(json!({"name": "a", "region": "b"}));
     assert!(
@@ -150,13 +150,13 @@ impl ConditionState {
             message: "no quota".to_owned(),
         };
         let (outcome, leaving) = (&self.outcome, &self.leaving);
-        let status = of(
+        let status = pool_status(
             &pool,
             outcome,
             &PlacementReport {
                 placements: vec![placement],
-                missing: self.missing,
-                only_cordons: self.is_cordoned,
+                unregistered_nodes: self.missing,
+                is_only_cordoned: self.is_cordoned,
             },
             leaving,
             self.summary.as_ref(),
@@ -176,7 +176,7 @@ fn peak(limited: Option<&str>, is_dry_run: bool) -> ConditionState {
     let summary = PlanSummary {
         counts,
         peak: PeakState::Active,
-        limited: limited.map(str::to_owned),
+        limit_message: limited.map(str::to_owned),
         is_dry_run,
         ..PlanSummary::default()
     };
@@ -336,19 +336,40 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
     assert!(pool.status.as_ref().is_some_and(stalled));
     let told = triggers::TriggerStatusView::default();
     let none = PlacementReport::default();
-    assert!(!stalled(&of(&pool, &Ok(()), &none, &[], None, &told)));
+    assert!(!stalled(&pool_status(
+        &pool,
+        &Ok(()),
+        &none,
+        &[],
+        None,
+        &told
+    )));
     // The same before the scaling of a target has been evaluated.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
     scaled["spec"]["workloads"] = json!([{"name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
-    assert!(!stalled(&of(&scaled, &Ok(()), &none, &[], None, &told)));
+    assert!(!stalled(&pool_status(
+        &scaled,
+        &Ok(()),
+        &none,
+        &[],
+        None,
+        &told
+    )));
     // The same if the pool could not be read.
     let mut unreadable = scaled;
     let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
     let mut all = conditions.iter_mut();
     let one = all.find(|one| one.type_ == STALLED).expect("it is stalled");
-    super::unreadable::REASON.clone_into(&mut one.reason);
-    assert!(!stalled(&of(&unreadable, &Ok(()), &none, &[], None, &told)));
+    super::unreadable_pools::REASON.clone_into(&mut one.reason);
+    assert!(!stalled(&pool_status(
+        &unreadable,
+        &Ok(()),
+        &none,
+        &[],
+        None,
+        &told
+    )));
 }

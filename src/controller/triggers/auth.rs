@@ -14,7 +14,7 @@ pub(super) struct PrometheusAuth {
     /// The header that authenticates the operator.
     pub header: Option<(HeaderName, HeaderValue)>,
     /// A client certificate and its key, in PEM.
-    pub identity: Option<Vec<u8>>,
+    pub client_certificate: Option<Vec<u8>>,
     /// The trusted certificate authorities, in PEM.
     pub ca: Option<Vec<u8>>,
     /// The Secret's resource version.
@@ -24,7 +24,7 @@ pub(super) struct PrometheusAuth {
 }
 
 /// Keys that are valid only together.
-const PAIRS: [(&str, &str); 3] = [
+const KEY_PAIRS: [(&str, &str); 3] = [
     ("username", "password"),
     ("headerName", "headerValue"),
     ("tls.crt", "tls.key"),
@@ -32,13 +32,13 @@ const PAIRS: [(&str, &str); 3] = [
 
 impl PrometheusAuth {
     /// Reads a Secret's keys.
-    pub fn of<'a>(
+    pub fn from_secret<'a>(
         data: impl Iterator<Item = (&'a str, &'a [u8])>,
         version: Option<String>,
     ) -> Result<Self, String> {
         let data: std::collections::BTreeMap<&str, &[u8]> = data.collect();
         let has = |key: &str| data.contains_key(key);
-        for (one, other) in PAIRS {
+        for (one, other) in KEY_PAIRS {
             let missing = match (has(one), has(other)) {
                 (true, false) => other,
                 (false, true) => one,
@@ -69,7 +69,7 @@ impl PrometheusAuth {
         let mut hidden = Vec::new();
         for key in ["password", "token", "headerValue"] {
             let value = text(key)?;
-            if value.split([' ', ',']).any(is_service_accounts) {
+            if value.split([' ', ',']).any(is_service_account_token) {
                 return Err(format!(
                     "has a service account's token in the key {key}, which is never sent: use a credential that \
                      Prometheus alone takes"
@@ -82,17 +82,23 @@ impl PrometheusAuth {
                 let both = format!("{}:{}", text("username")?, text("password")?);
                 let both = BASE64_STANDARD.encode(both);
                 hidden.push(both.clone());
-                Some((AUTHORIZATION, secret("password", &format!("Basic {both}"))?))
+                Some((
+                    AUTHORIZATION,
+                    sensitive_header("password", &format!("Basic {both}"))?,
+                ))
             }
             Some(&"token") => {
                 let token = format!("Bearer {}", text("token")?);
-                Some((AUTHORIZATION, secret("token", &token)?))
+                Some((AUTHORIZATION, sensitive_header("token", &token)?))
             }
             Some(_) => {
                 let name = text("headerName")?.parse();
                 let name: HeaderName =
                     name.map_err(|_| "has a key headerName that is no header's name".to_owned())?;
-                Some((name, secret("headerValue", &text("headerValue")?)?))
+                Some((
+                    name,
+                    sensitive_header("headerValue", &text("headerValue")?)?,
+                ))
             }
             None => None,
         };
@@ -104,12 +110,12 @@ impl PrometheusAuth {
         });
         let auth = Self {
             header,
-            identity,
+            client_certificate: identity,
             ca: pem("ca.crt"),
             version,
             secrets: hidden,
         };
-        if auth.header.is_none() && auth.identity.is_none() && auth.ca.is_none() {
+        if auth.header.is_none() && auth.client_certificate.is_none() && auth.ca.is_none() {
             return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());
         }
         Ok(auth)
@@ -117,7 +123,7 @@ impl PrometheusAuth {
 }
 
 /// Whether a text is the token of a Kubernetes service account: a JWT whose subject is one.
-fn is_service_accounts(text: &str) -> bool {
+fn is_service_account_token(text: &str) -> bool {
     let mut parts = text.split('.');
     let (Some(_), Some(claims), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -131,7 +137,7 @@ fn is_service_accounts(text: &str) -> bool {
 }
 
 /// A header value that is marked sensitive, so that it is not printed.
-fn secret(key: &str, text: &str) -> Result<HeaderValue, String> {
+fn sensitive_header(key: &str, text: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(text);
     let mut value = value.map_err(|_| format!("has a key {key} that cannot be in a header"))?;
     value.set_sensitive(true);
@@ -143,7 +149,7 @@ mod tests {
     use super::*;
 
     fn of(data: &[(&str, &str)]) -> Result<PrometheusAuth, String> {
-        PrometheusAuth::of(
+        PrometheusAuth::from_secret(
             data.iter().map(|(key, value)| (*key, value.as_bytes())),
             None,
         )
@@ -169,7 +175,10 @@ mod tests {
         let Ok(mutual) = of(&[("tls.crt", "cert"), ("tls.key", "key")]) else {
             unreachable!("both are there");
         };
-        assert_eq!(mutual.identity.as_deref(), Some(&b"cert\nkey"[..]));
+        assert_eq!(
+            mutual.client_certificate.as_deref(),
+            Some(&b"cert\nkey"[..])
+        );
         assert!(mutual.header.is_none() && mutual.ca.is_none());
     }
 

@@ -13,12 +13,12 @@
 //! receiver ◀── HTTP ──┘                           └─▶ status
 //! ```
 
-pub mod alerts;
+pub mod alert_receiver;
 mod auth;
+mod other_autoscalers;
 mod prometheus;
-mod rivals;
 mod scaling;
-mod server;
+mod server_address;
 mod status;
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,12 +32,12 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::spill::ClusterCache;
+use super::grants::ClusterCache;
 use crate::aci::client::AciClient as Azure;
 use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerStatus};
 use crate::telemetry::Metrics;
-use crate::trigger::{TriggerState, decide};
-use alerts::FiringAlerts;
+use crate::trigger::{TriggerState, evaluation};
+use alert_receiver::FiringAlerts;
 pub(super) use scaling::ScalingState;
 pub(super) use status::{ConditionUpdate, TriggerStatusView, conditions};
 
@@ -51,7 +51,7 @@ type ScalingStates = BTreeMap<String, BTreeMap<String, ScalingState>>;
 
 /// The triggers of all pools.
 pub struct TriggerTasks {
-    shared: Arc<TriggerContext>,
+    context: Arc<TriggerContext>,
     pools: Mutex<HashMap<String, PoolTriggers>>,
 }
 
@@ -59,7 +59,7 @@ pub struct TriggerTasks {
 struct TriggerContext {
     client: Client,
     azure: Azure,
-    stores: Arc<ClusterCache>,
+    cache: Arc<ClusterCache>,
     metrics: Arc<Metrics>,
     reporter: Reporter,
     alerts: FiringAlerts,
@@ -67,7 +67,7 @@ struct TriggerContext {
     monitor_hosts: Vec<String>,
     /// Cancelled when this instance stops leading or shuts down: no task may then call or write.
     shutdown: CancellationToken,
-    readings: watch::Sender<TriggerStates>,
+    states: watch::Sender<TriggerStates>,
     scalings: watch::Sender<ScalingStates>,
     /// Notified of changes that a status should report at once. Changed values alone wait for the next status
     /// update.
@@ -89,7 +89,7 @@ pub struct TriggerParts {
     /// The Azure client, whose identity authenticates to Azure Monitor.
     pub azure: Azure,
     /// The cache of the grant loop: notified when a trigger becomes active or inactive.
-    pub stores: Arc<ClusterCache>,
+    pub cache: Arc<ClusterCache>,
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
     /// The identity of this instance of the operator.
@@ -109,31 +109,31 @@ impl TriggerTasks {
             reporter,
             client: parts.client,
             azure: parts.azure,
-            stores: parts.stores,
+            cache: parts.cache,
             metrics: parts.metrics,
             alerts: FiringAlerts::default(),
             monitor_hosts: parts.monitor_hosts,
             shutdown: CancellationToken::new(),
-            readings: watch::Sender::default(),
+            states: watch::Sender::default(),
             scalings: watch::Sender::default(),
             status_changed: watch::Sender::default(),
         };
         Self {
-            shared: Arc::new(shared),
+            context: Arc::new(shared),
             pools: Mutex::default(),
         }
     }
 
     /// Whether any trigger of the pool is active.
     pub fn is_any_active(&self, pool: &str) -> bool {
-        let readings = self.shared.readings.borrow();
+        let readings = self.context.states.borrow();
         let standings = readings.get(pool).into_iter().flat_map(BTreeMap::values);
         standings.into_iter().any(|standing| standing.active)
     }
 
     /// Changes whenever a status should be written.
     pub(super) fn subscribe_status_changes(&self) -> watch::Receiver<()> {
-        self.shared.status_changed.subscribe()
+        self.context.status_changed.subscribe()
     }
 
     /// Starts the tasks that the spec asks for, and ends those that it does not ask for.
@@ -151,7 +151,7 @@ impl TriggerTasks {
                 let mut others = pool.spec.triggers.iter();
                 let other = others.find(|other| other.name == *trigger);
                 if other.is_none_or(|other| !keeps_state(spec, other)) {
-                    self.shared.forget(&name, trigger);
+                    self.context.forget_trigger(&name, trigger);
                 }
             }
             stays
@@ -161,25 +161,27 @@ impl TriggerTasks {
                 let kept = pool.status.iter().filter(|_| is_new);
                 let mut kept = kept.flat_map(|status| &status.triggers);
                 let kept = kept.find(|status| status.name == trigger.name).cloned();
-                let cancel = self.shared.start(&name, trigger, kept, &running.tasks);
+                let cancel = self
+                    .context
+                    .start_trigger(&name, trigger, kept, &running.tasks);
                 let kept = (trigger.clone(), cancel);
                 running.triggers.insert(trigger.name.clone(), kept);
             }
         }
-        scaling::ensure(pool, running, &self.shared);
+        scaling::ensure(pool, running, &self.context);
     }
 
     /// What a pool's status reports about triggers and scaling.
     pub(super) fn status_view(&self, pool: &BurstPool) -> TriggerStatusView {
         let name = pool.name_any();
-        let readings = self.shared.readings.borrow();
+        let readings = self.context.states.borrow();
         let standings = readings.get(&name);
         let all = pool.spec.triggers.iter();
         let triggers = all.filter_map(|trigger| {
             let standing = standings?.get(&trigger.name)?;
             Some((trigger.name.clone(), standing.clone()))
         });
-        let scalings = self.shared.scalings.borrow();
+        let scalings = self.context.scalings.borrow();
         TriggerStatusView {
             triggers: triggers.collect(),
             scalings: scalings.get(&name).cloned().unwrap_or_default(),
@@ -194,19 +196,19 @@ impl TriggerTasks {
         let triggers: Vec<String> = running.triggers.keys().cloned().collect();
         running.stop().await;
         for trigger in &triggers {
-            self.shared.forget(pool, trigger);
+            self.context.forget_trigger(pool, trigger);
         }
-        self.shared
-            .readings
+        self.context
+            .states
             .send_modify(|all| drop(all.remove(pool)));
-        self.shared
+        self.context
             .scalings
             .send_modify(|all| drop(all.remove(pool)));
     }
 
     /// Ends all tasks, and prevents new ones.
     pub(super) async fn stop(&self) {
-        self.shared.shutdown.cancel();
+        self.context.shutdown.cancel();
         for (_, running) in self.pools.lock().await.drain() {
             running.stop().await;
         }
@@ -215,16 +217,16 @@ impl TriggerTasks {
     /// Records that no alerts can arrive, because no listen address is configured.
     pub(super) fn disable_receiver(&self) {
         let why = "the operator runs without --alerts-listen: no alert reaches it";
-        self.shared.alerts.set_receiver_error(Some(why.to_owned()));
+        self.context.alerts.set_receiver_error(Some(why.to_owned()));
     }
 
     /// Receives alerts until `cancel`.
-    pub(super) async fn receive(
+    pub(super) async fn run_receiver(
         &self,
-        settings: &alerts::ReceiverSettings,
+        settings: &alert_receiver::ReceiverSettings,
         cancel: &CancellationToken,
     ) {
-        alerts::serve(settings, &self.shared, cancel).await;
+        alert_receiver::serve(settings, &self.context, cancel).await;
     }
 }
 
@@ -242,7 +244,7 @@ impl PoolTriggers {
 
 impl TriggerContext {
     /// Starts a trigger's task. It begins with the last state, or else with the state in the pool's status.
-    fn start(
+    fn start_trigger(
         self: &Arc<Self>,
         pool: &str,
         trigger: &Trigger,
@@ -251,18 +253,18 @@ impl TriggerContext {
     ) -> CancellationToken {
         let cancel = self.shutdown.child_token();
         let one = TriggerTask {
-            shared: self.clone(),
+            context: self.clone(),
             pool: pool.to_owned(),
             trigger: trigger.name.clone(),
-            until: cancel.clone(),
+            cancel: cancel.clone(),
         };
         let status = kept.unwrap_or_else(|| TriggerStatus {
             name: trigger.name.clone(),
             ..TriggerStatus::default()
         });
-        self.readings.send_if_modified(|all| {
+        self.states.send_if_modified(|all| {
             let standings = all.entry(one.pool.clone()).or_default();
-            let restored = || TriggerState::restored(&status);
+            let restored = || TriggerState::from_status(&status);
             standings
                 .entry(trigger.name.clone())
                 .or_insert_with(restored);
@@ -282,25 +284,25 @@ impl TriggerContext {
     }
 
     /// Forgets a trigger that was removed.
-    fn forget(&self, pool: &str, trigger: &str) {
+    fn forget_trigger(&self, pool: &str, trigger: &str) {
         self.alerts.forget(&(pool.to_owned(), trigger.to_owned()));
-        self.readings.send_modify(|all| {
+        self.states.send_modify(|all| {
             if let Some(standings) = all.get_mut(pool) {
                 standings.remove(trigger);
             }
         });
         self.metrics.forget_trigger(pool, trigger);
-        self.stores.changed.notify_one();
+        self.cache.changed.notify_one();
     }
 }
 
 /// The task of one trigger.
 struct TriggerTask {
-    shared: Arc<TriggerContext>,
+    context: Arc<TriggerContext>,
     pool: String,
     trigger: String,
     /// Cancelled when the trigger is removed or changed.
-    until: CancellationToken,
+    cancel: CancellationToken,
 }
 
 impl TriggerTask {
@@ -313,29 +315,29 @@ impl TriggerTask {
             let on_error = trigger.on_error.clone().unwrap_or_default();
             prometheus::run(self, spec, &on_error).await;
         } else if let Some(spec) = &trigger.schedule {
-            self.schedule(spec).await;
+            self.run_schedule(spec).await;
         } else if let Some(spec) = &trigger.alert {
-            self.alert(spec).await;
+            self.run_alert(spec).await;
         }
     }
 
-    async fn schedule(&self, spec: &Schedule) {
+    async fn run_schedule(&self, spec: &Schedule) {
         loop {
             let now = Timestamp::now();
-            let (standing, next) = decide::schedule(spec, &self.state(), now);
+            let (standing, next) = evaluation::schedule(spec, &self.state(), now);
             self.publish(&standing);
             sleep_until(next, now).await;
         }
     }
 
-    async fn alert(&self, spec: &Alert) {
-        let mut changed = self.shared.alerts.changed();
+    async fn run_alert(&self, spec: &Alert) {
+        let mut changed = self.context.alerts.subscribe();
         loop {
             let now = Timestamp::now();
-            let firing = self.shared.alerts.of(&self.key());
+            let firing = self.context.alerts.get(&self.key());
             let before = self.state();
-            let mut standing = decide::alert(spec, &firing, &before, now);
-            if let Some(why) = self.shared.alerts.receiver_error() {
+            let mut standing = evaluation::alert(spec, &firing, &before, now);
+            if let Some(why) = self.context.alerts.receiver_error() {
                 standing = standing.unreachable(why, before.unknown_since.unwrap_or(now));
             }
             self.publish(&standing);
@@ -349,7 +351,7 @@ impl TriggerTask {
 
     /// The current state.
     fn state(&self) -> TriggerState {
-        let readings = self.shared.readings.borrow();
+        let readings = self.context.states.borrow();
         let standing = readings
             .get(&self.pool)
             .and_then(|all| all.get(&self.trigger));
@@ -367,16 +369,16 @@ impl TriggerTask {
             || before.is_known() != standing.is_known()
             || before.alerts != standing.alerts
             || before.message != standing.message
-            || before.mistake != standing.mistake;
+            || before.spec_error != standing.spec_error;
         let mut is_over = false;
-        self.shared.readings.send_if_modified(|all| {
+        self.context.states.send_if_modified(|all| {
             // The remover cancels the token before it takes this lock, so this check cannot miss a removal.
-            is_over = self.until.is_cancelled();
+            is_over = self.cancel.is_cancelled();
             if is_over {
                 return false;
             }
-            let metrics = &self.shared.metrics;
-            metrics.trigger(&self.pool, &self.trigger, active, value);
+            let metrics = &self.context.metrics;
+            metrics.set_trigger(&self.pool, &self.trigger, active, value);
             let standings = all.entry(self.pool.clone()).or_default();
             let old = standings.insert(self.trigger.clone(), standing.clone());
             old.as_ref() != Some(standing)
@@ -386,10 +388,10 @@ impl TriggerTask {
         }
         if turned {
             tracing::info!(pool = self.pool, trigger = self.trigger, active, "trigger");
-            self.shared.stores.changed.notify_one();
+            self.context.cache.changed.notify_one();
         }
         if notable {
-            self.shared.status_changed.send_replace(());
+            self.context.status_changed.send_replace(());
         }
     }
 }

@@ -20,12 +20,12 @@ use reqwest::redirect::Policy;
 
 use super::TriggerTask;
 use super::auth::PrometheusAuth;
-use super::server::{ServerAddress, check_allowed};
+use super::server_address::{ServerAddress, check_allowed};
 use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
 use crate::node::call;
-use crate::trigger::answer::{self, MetricValue};
-use crate::trigger::{QueryError, decide};
+use crate::trigger::query_response::{self, MetricValue};
+use crate::trigger::{QueryError, evaluation};
 
 /// The timeout of a call to the API server, and of a request for an Azure token.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub(super) async fn run(one: &TriggerTask, spec: &Prometheus, on_error: &OnError
     let mut asker = PrometheusQuerier {
         task: one,
         spec,
-        ready: None,
+        cached_client: None,
     };
     let mut ticks =
         tokio::time::interval(Duration::from(spec.interval).max(Duration::from_secs(1)));
@@ -47,15 +47,21 @@ pub(super) async fn run(one: &TriggerTask, spec: &Prometheus, on_error: &OnError
     loop {
         ticks.tick().await;
         let began = Instant::now();
-        let read = asker.ask().await;
+        let read = asker.query_once().await;
         let (pool, trigger) = (&one.pool, &one.trigger);
-        let metrics = &one.shared.metrics;
+        let metrics = &one.context.metrics;
         metrics.record_query(pool, trigger, began.elapsed(), read.is_ok());
         if let Err(why) = &read {
             tracing::debug!(pool, trigger, ?why, "asking Prometheus");
         }
         let now = Timestamp::now();
-        one.publish(&decide::prometheus(spec, on_error, &one.state(), read, now));
+        one.publish(&evaluation::prometheus(
+            spec,
+            on_error,
+            &one.state(),
+            read,
+            now,
+        ));
     }
 }
 
@@ -64,33 +70,34 @@ struct PrometheusQuerier<'a> {
     task: &'a TriggerTask,
     spec: &'a Prometheus,
     /// An HTTP client, and the version of the Secret with which it was built.
-    ready: Option<(Option<String>, reqwest::Client)>,
+    cached_client: Option<(Option<String>, reqwest::Client)>,
 }
 
 impl PrometheusQuerier<'_> {
-    async fn ask(&mut self) -> Result<MetricValue, QueryError> {
-        let server = ServerAddress::of(&self.spec.server_address).map_err(QueryError::Mistake)?;
-        let mut auth = self.auth(&server).await?;
-        let client = self.client(&auth)?;
+    async fn query_once(&mut self) -> Result<MetricValue, QueryError> {
+        let server =
+            ServerAddress::parse(&self.spec.server_address).map_err(QueryError::InvalidSpec)?;
+        let mut auth = self.read_auth(&server).await?;
+        let client = self.client_for(&auth)?;
         if self.spec.azure_credential {
-            let hosts = &self.task.shared.monitor_hosts;
+            let hosts = &self.task.context.monitor_hosts;
             server
                 .check_azure_monitor(hosts)
-                .map_err(QueryError::Mistake)?;
-            let token = self.token().await?;
+                .map_err(QueryError::InvalidSpec)?;
+            let token = self.azure_token().await?;
             let words = token.to_str().unwrap_or_default().split(' ');
             auth.secrets.extend(words.skip(1).map(str::to_owned));
             auth.header = Some((AUTHORIZATION, token));
         }
         let patience = Duration::from(self.spec.timeout);
-        let asked = query(&client, self.spec, &auth);
+        let asked = send_query(&client, self.spec, &auth);
         let answer = tokio::time::timeout(patience, asked).await;
         let late = |_| format!("Prometheus did not answer within {patience:?} (timeout)");
         Ok(answer.map_err(late)??)
     }
 
     /// The credentials in the Secret, read now, if they may be sent to the server.
-    async fn auth(&self, server: &ServerAddress) -> Result<PrometheusAuth, QueryError> {
+    async fn read_auth(&self, server: &ServerAddress) -> Result<PrometheusAuth, QueryError> {
         let Some(SecretRef { namespace, name }) = &self.spec.auth_secret_ref else {
             return Ok(PrometheusAuth::default());
         };
@@ -98,18 +105,18 @@ impl PrometheusQuerier<'_> {
             if !is_name(value) {
                 let why =
                     format!("authSecretRef.{field} is not a valid name of an object in Kubernetes");
-                return Err(QueryError::Mistake(why));
+                return Err(QueryError::InvalidSpec(why));
             }
         }
-        if server.is_plain() && !self.spec.credentials_over_http {
-            return Err(QueryError::Mistake(format!(
+        if server.is_plaintext() && !self.spec.credentials_over_http {
+            return Err(QueryError::InvalidSpec(format!(
                 "authSecretRef: serverAddress begins with http://, so that everyone on the way could read the \
                  credentials: use https://, or accept that by credentialsOverHTTP: true beside authSecretRef, \
                  in the prometheus block of trigger {}",
                 self.task.trigger
             )));
         }
-        let secrets: Api<Secret> = Api::namespaced(self.task.shared.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.task.context.client.clone(), namespace);
         let what = format!("authSecretRef: Secret {namespace}/{name}");
         let secret = match tokio::time::timeout(CALL_TIMEOUT, secrets.get(name)).await {
             Ok(Ok(secret)) => secret,
@@ -130,10 +137,10 @@ impl PrometheusQuerier<'_> {
             }
         };
         let allowed = check_allowed(&secret, server);
-        allowed.map_err(|why| QueryError::Mistake(format!("{what} {why}")))?;
+        allowed.map_err(|why| QueryError::InvalidSpec(format!("{what} {why}")))?;
         let version = secret.metadata.resource_version;
         let data = secret.data.unwrap_or_default();
-        let auth = PrometheusAuth::of(
+        let auth = PrometheusAuth::from_secret(
             data.iter().map(|(key, value)| (key.as_str(), &value.0[..])),
             version,
         );
@@ -144,11 +151,11 @@ impl PrometheusQuerier<'_> {
     /// the client that the operator uses for the rest of Azure: behind a proxy that inspects TLS, or in a
     /// private cloud, both have the same certificate authority. The spec cannot combine a Secret with
     /// `azureCredential`.
-    fn client(&mut self, auth: &PrometheusAuth) -> Result<reqwest::Client, String> {
+    fn client_for(&mut self, auth: &PrometheusAuth) -> Result<reqwest::Client, String> {
         if self.spec.azure_credential {
-            return Ok(self.task.shared.azure.http());
+            return Ok(self.task.context.azure.http_client());
         }
-        if let Some((version, client)) = &self.ready
+        if let Some((version, client)) = &self.cached_client
             && *version == auth.version
         {
             return Ok(client.clone());
@@ -157,7 +164,7 @@ impl PrometheusQuerier<'_> {
             .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
             .dns_resolver(Arc::new(CheckedResolver));
-        if let Some(pem) = &auth.identity {
+        if let Some(pem) = &auth.client_certificate {
             let identity = reqwest::Identity::from_pem(pem);
             // The error might contain a part of the key.
             let identity = identity.map_err(
@@ -180,17 +187,17 @@ impl PrometheusQuerier<'_> {
         let client = builder.build().map_err(|error| {
             format!(
                 "authSecretRef: the certificates cannot be used: {}",
-                chain(&error)
+                error_chain(&error)
             )
         })?;
-        self.ready = Some((auth.version.clone(), client.clone()));
+        self.cached_client = Some((auth.version.clone(), client.clone()));
         Ok(client)
     }
 
     /// An `Authorization` header with a token of the operator's own identity, for Azure Monitor.
-    async fn token(&self) -> Result<HeaderValue, String> {
+    async fn azure_token(&self) -> Result<HeaderValue, String> {
         let token =
-            tokio::time::timeout(CALL_TIMEOUT, self.task.shared.azure.monitor_token()).await;
+            tokio::time::timeout(CALL_TIMEOUT, self.task.context.azure.monitor_token()).await;
         let token =
             token.map_err(|_| "azureCredential: Azure gives no token in time".to_owned())?;
         token.map_err(|error| format!("azureCredential: no token: {error}"))
@@ -198,7 +205,7 @@ impl PrometheusQuerier<'_> {
 }
 
 /// Sends the query and reads the answer.
-async fn query(
+async fn send_query(
     client: &reqwest::Client,
     spec: &Prometheus,
     auth: &PrometheusAuth,
@@ -220,7 +227,11 @@ async fn query(
     }
     let failed = |error: reqwest::Error| {
         // The error can quote the server, such as the names in its certificate.
-        let why = answer::quote(&chain(&error.without_url()), MAX_ERROR_CHARS, &auth.secrets);
+        let why = query_response::sanitize(
+            &error_chain(&error.without_url()),
+            MAX_ERROR_CHARS,
+            &auth.secrets,
+        );
         format!("Prometheus cannot be asked: {why}")
     };
     let response = request.send().await.map_err(failed)?;
@@ -235,7 +246,7 @@ async fn query(
             );
         }
     }
-    answer::read(status, &body, &auth.secrets)
+    query_response::parse(status, &body, &auth.secrets)
 }
 
 /// Whether this is a valid name of an object or a namespace in Kubernetes: it becomes part of a path, and of
@@ -262,7 +273,7 @@ impl Resolve for CheckedResolver {
 }
 
 /// An error and its causes as text: the outermost error of an HTTP client says only that something failed.
-fn chain(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

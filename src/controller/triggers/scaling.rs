@@ -4,7 +4,7 @@
 //! each change, with the resource version that was read; an Event on the target that names the trigger; and the
 //! workload's part of the status. `scale` makes the decisions.
 
-mod write;
+mod replica_writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::rivals::{self, OtherAutoscaler};
+use super::other_autoscalers::{self, OtherAutoscaler};
 use super::{PoolTriggers, TriggerContext};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
-use crate::controller::spill::scales;
+use crate::controller::grants::scale_cache;
 use crate::k8s::events;
 use crate::scale::{self, DesiredReplicas, ReplicaStep, ScalingHistory, TriggerRequest};
 use crate::trigger::ReplicaProposal;
@@ -53,7 +53,7 @@ pub(in crate::controller) struct ScalingState {
     /// Another autoscaler that sets the replicas.
     pub other_autoscaler: OtherAutoscaler,
     /// An error in the spec, as text.
-    pub mistake: Option<String>,
+    pub spec_error: Option<String>,
 }
 
 /// Starts, changes and ends the tasks of a pool's workloads to match its spec.
@@ -104,12 +104,12 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
             let (sender, receiver) = watch::channel(asked);
             let cancel = shared.shutdown.child_token();
             let one = WorkloadScaler {
-                until: cancel.clone(),
-                shared: shared.clone(),
+                cancel: cancel.clone(),
+                context: shared.clone(),
                 pool: name.clone(),
                 workload: workload.name.clone(),
                 history: ScalingHistory::default(),
-                writer: write::ReplicaWriter::new(),
+                writer: replica_writer::ReplicaWriter::new(),
             };
             let until = cancel.clone();
             running.tasks.spawn(async move {
@@ -127,18 +127,18 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
 
 /// The scaling task of one workload.
 struct WorkloadScaler {
-    shared: Arc<TriggerContext>,
+    context: Arc<TriggerContext>,
     pool: String,
     workload: String,
     history: ScalingHistory,
-    writer: write::ReplicaWriter,
+    writer: replica_writer::ReplicaWriter,
     /// Cancelled when the spec does not scale the workload any longer.
-    until: CancellationToken,
+    cancel: CancellationToken,
 }
 
 impl WorkloadScaler {
     async fn run(mut self, mut asked: watch::Receiver<ScalingRequest>) {
-        let mut readings = self.shared.readings.subscribe();
+        let mut readings = self.context.states.subscribe();
         loop {
             readings.borrow_and_update();
             let wanted = asked.borrow_and_update().clone();
@@ -166,9 +166,9 @@ impl WorkloadScaler {
     }
 
     fn publish(&self, scaling: &ScalingState) {
-        let changed = self.shared.scalings.send_if_modified(|all| {
+        let changed = self.context.scalings.send_if_modified(|all| {
             // As with a trigger: a late result must not bring a removed workload back.
-            if self.until.is_cancelled() {
+            if self.cancel.is_cancelled() {
                 return false;
             }
             let pool = all.entry(self.pool.clone()).or_default();
@@ -178,7 +178,7 @@ impl WorkloadScaler {
         if changed {
             let (pool, workload) = (&self.pool, &self.workload);
             tracing::debug!(pool, workload, ?scaling, "scaling");
-            self.shared.status_changed.send_replace(());
+            self.context.status_changed.send_replace(());
         }
     }
 
@@ -194,7 +194,7 @@ impl WorkloadScaler {
             );
             return Some(ScalingState {
                 status: status_with_message(&mistake),
-                mistake: Some(mistake),
+                spec_error: Some(mistake),
                 other_autoscaler: rival,
             });
         }
@@ -206,22 +206,24 @@ impl WorkloadScaler {
             return Some(ScalingState {
                 status: status_with_message(why),
                 other_autoscaler: rival,
-                mistake: None,
+                spec_error: None,
             });
         }
-        match self.set(asked).await {
-            Ok(status) => status.map(self::status),
-            Err(why) => Some(status(status_with_message(&why))),
+        match self.scale_target(asked).await {
+            Ok(status) => status.map(self::scaling_with_status),
+            Err(why) => Some(scaling_with_status(status_with_message(&why))),
         }
     }
 
     async fn find_other_autoscaler(&self, target: &Target) -> OtherAutoscaler {
-        let pools = self.shared.stores.all_pools();
+        let pools = self.context.cache.all_pools();
         let pools = pools.iter().map(Arc::as_ref);
-        if let Some(rival) = rivals::among_pools(pools, &self.pool, &self.workload, target) {
+        if let Some(rival) =
+            other_autoscalers::find_earlier_pool(pools, &self.pool, &self.workload, target)
+        {
             return OtherAutoscaler::Found(rival);
         }
-        match rivals::find(&self.shared.client, target).await {
+        match other_autoscalers::find_autoscaler(&self.context.client, target).await {
             Ok(Some(rival)) => OtherAutoscaler::Found(rival),
             Ok(None) => OtherAutoscaler::NoneFound,
             Err(why) => OtherAutoscaler::Unknown(why),
@@ -229,9 +231,12 @@ impl WorkloadScaler {
     }
 
     /// Reads the scale, decides, and writes the result. Returns `None` if another write came first.
-    async fn set(&mut self, asked: &ScalingRequest) -> Result<Option<ScaleStatus>, String> {
-        let api = scales::api(&self.shared.client, &asked.target).await?;
-        let scale = scales::get(&api, &asked.target).await?;
+    async fn scale_target(
+        &mut self,
+        asked: &ScalingRequest,
+    ) -> Result<Option<ScaleStatus>, String> {
+        let api = scale_cache::target_api(&self.context.client, &asked.target).await?;
+        let scale = scale_cache::get_scale(&api, &asked.target).await?;
         let (wishes, now) = (self.proposals(asked), Timestamp::now());
         let ScalingDecision {
             current,
@@ -256,10 +261,14 @@ impl WorkloadScaler {
             );
             return Ok(Some(told));
         }
-        if !self.writer.replicas(&api, &scale, step.replicas).await? {
+        if !self
+            .writer
+            .write_replicas(&api, &scale, step.replicas)
+            .await?
+        {
             return Ok(None);
         }
-        self.history.changed(current, step.replicas, now);
+        self.history.record_change(current, step.replicas, now);
         tracing::info!(
             pool = self.pool,
             workload = self.workload,
@@ -275,7 +284,7 @@ impl WorkloadScaler {
 
     /// The proposals of the triggers that the workload names. A trigger without a state yet counts as unknown.
     fn proposals(&self, asked: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
-        let readings = self.shared.readings.borrow();
+        let readings = self.context.states.borrow();
         let standings = readings.get(&self.pool);
         let wish = |name: &String| {
             let standing = standings.and_then(|standings| standings.get(name));
@@ -305,7 +314,7 @@ impl WorkloadScaler {
             None => format!("all triggers of pool {} are quiet", self.pool),
         };
         let why = step
-            .held
+            .limited_by
             .map(|held| format!("; {held}"))
             .unwrap_or_default();
         let event = Event {
@@ -327,7 +336,7 @@ impl WorkloadScaler {
             uid: scale.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        let shared = &self.shared;
+        let shared = &self.context;
         let told = events::publish(&shared.client, &shared.reporter, &event, &about);
         match tokio::time::timeout(CALL_TIMEOUT, told).await {
             Ok(Ok(())) => {}
@@ -380,7 +389,7 @@ fn status_with_message(message: &str) -> ScaleStatus {
     }
 }
 
-fn status(status: ScaleStatus) -> ScalingState {
+fn scaling_with_status(status: ScaleStatus) -> ScalingState {
     ScalingState {
         status,
         ..ScalingState::default()
@@ -400,7 +409,7 @@ fn decision_message(wanted: &DesiredReplicas, step: &ReplicaStep) -> String {
             "trigger {trigger} is active and says nothing of replicas: set its threshold or replicas"
         ));
     }
-    parts.extend(step.held.map(str::to_owned));
+    parts.extend(step.limited_by.map(str::to_owned));
     parts.join("; ")
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::ScalingState;
-use super::rivals::OtherAutoscaler;
+use super::other_autoscalers::OtherAutoscaler;
 use crate::api::condition::{CONFLICT, ConditionStatus, STALLED, TRIGGERS_HEALTHY};
 use crate::api::{BurstPool, ScaleStatus, TriggerStatus, WorkloadStatus};
 use crate::trigger::TriggerState;
@@ -36,35 +36,38 @@ impl TriggerStatusView {
     /// The triggers, in the form of the status.
     pub fn triggers(&self) -> Vec<TriggerStatus> {
         let all = self.triggers.iter();
-        all.map(|(name, standing)| standing.status(name)).collect()
+        all.map(|(name, standing)| standing.to_status(name))
+            .collect()
     }
 
     /// Adds the result of scaling to each workload; for a workload not evaluated yet, what the status has
     /// already.
-    pub fn add_to(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
+    pub fn add_scale_status(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
         for workload in workloads {
             let told = self.scalings.get(&workload.name);
             let told = told.map(|scaling| &scaling.status);
-            workload.scale = told.or_else(|| before(pool, &workload.name)).cloned();
+            workload.scale = told
+                .or_else(|| previous_scale_status(pool, &workload.name))
+                .cloned();
         }
     }
 }
 
 /// The scaling of a workload in the current status, if the pool still scales the workload.
-fn before<'a>(pool: &'a BurstPool, workload: &str) -> Option<&'a ScaleStatus> {
-    scaled(pool).find(|scaled| *scaled == workload)?;
+fn previous_scale_status<'a>(pool: &'a BurstPool, workload: &str) -> Option<&'a ScaleStatus> {
+    scaled_workloads(pool).find(|scaled| *scaled == workload)?;
     let mut told = pool.status.as_ref()?.workloads.iter();
     told.find(|told| told.name == workload)?.scale.as_ref()
 }
 
 /// Whether the pool's triggers and scales are evaluated: not while it is being deleted.
-fn is_followed(pool: &BurstPool) -> bool {
+fn is_live(pool: &BurstPool) -> bool {
     pool.metadata.deletion_timestamp.is_none()
 }
 
 /// The names of the workloads that the pool scales.
-fn scaled(pool: &BurstPool) -> impl Iterator<Item = &str> {
-    let all = pool.spec.workloads.iter().filter(|_| is_followed(pool));
+fn scaled_workloads(pool: &BurstPool) -> impl Iterator<Item = &str> {
+    let all = pool.spec.workloads.iter().filter(|_| is_live(pool));
     let all = all.filter(|one| one.scale.is_some() && one.target.is_some());
     all.map(|one| one.name.as_str())
 }
@@ -74,12 +77,12 @@ pub(in crate::controller) fn conditions(
     pool: &BurstPool,
     told: &TriggerStatusView,
 ) -> [(&'static str, ConditionUpdate); 3] {
-    if !is_followed(pool) {
+    if !is_live(pool) {
         return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, ConditionUpdate::Remove));
     }
     let unknown = told.triggers.iter().filter(|(_, one)| !one.is_known());
-    let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.status(name).message));
-    let healthy = match joined(unknown) {
+    let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.to_status(name).message));
+    let healthy = match join_messages(unknown) {
         _ if pool.spec.triggers.is_empty() => ConditionUpdate::Remove,
         Some(why) => ConditionUpdate::Set(ConditionStatus::False, "ValueUnknown", why),
         None => {
@@ -88,30 +91,34 @@ pub(in crate::controller) fn conditions(
         }
     };
     let wrong = told.triggers.iter().filter_map(|(name, standing)| {
-        let mistake = standing.mistake.as_ref()?;
+        let mistake = standing.spec_error.as_ref()?;
         Some(format!("trigger {name}: {mistake}"))
     });
-    let wrong = wrong.chain(told.scalings.values().filter_map(|one| one.mistake.clone()));
-    let is_looked_at = scaled(pool).all(|one| told.scalings.contains_key(one));
-    let stalled = match joined(wrong) {
+    let wrong = wrong.chain(
+        told.scalings
+            .values()
+            .filter_map(|one| one.spec_error.clone()),
+    );
+    let is_looked_at = scaled_workloads(pool).all(|one| told.scalings.contains_key(one));
+    let stalled = match join_messages(wrong) {
         Some(why) => ConditionUpdate::Set(ConditionStatus::True, "InvalidSpec", why),
         None if !is_looked_at => ConditionUpdate::Keep,
         None => ConditionUpdate::Remove,
     };
     [
         (TRIGGERS_HEALTHY, healthy),
-        (CONFLICT, conflict(pool, told)),
+        (CONFLICT, conflict_condition(pool, told)),
         (STALLED, stalled),
     ]
 }
 
 /// The `Conflict` condition: known other autoscalers take precedence over unknown ones.
-fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
-    if scaled(pool).next().is_none() {
+fn conflict_condition(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
+    if scaled_workloads(pool).next().is_none() {
         return ConditionUpdate::Remove;
     }
     let said = |of: fn(&OtherAutoscaler) -> Option<&String>| {
-        joined(told.scalings.iter().filter_map(|(name, scaling)| {
+        join_messages(told.scalings.iter().filter_map(|(name, scaling)| {
             let words = of(&scaling.other_autoscaler)?;
             Some(format!("workload {name}: {words}"))
         }))
@@ -124,7 +131,7 @@ fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
         OtherAutoscaler::Unknown(why) => Some(why),
         _ => None,
     });
-    let is_looked_at = scaled(pool).all(|name| told.scalings.contains_key(name));
+    let is_looked_at = scaled_workloads(pool).all(|name| told.scalings.contains_key(name));
     match (somebody, unknown) {
         (Some(who), _) => {
             ConditionUpdate::Set(ConditionStatus::True, "TargetHasAnotherScaler", who)
@@ -138,7 +145,7 @@ fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
     }
 }
 
-fn joined(parts: impl Iterator<Item = String>) -> Option<String> {
+fn join_messages(parts: impl Iterator<Item = String>) -> Option<String> {
     let parts: Vec<String> = parts.collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
@@ -264,7 +271,7 @@ mod tests {
         );
         let scale = |pool: &BurstPool| {
             let mut workloads = pool.status.clone().unwrap_or_default().workloads;
-            told.add_to(&mut workloads, pool);
+            told.add_scale_status(&mut workloads, pool);
             workloads[0].scale.clone()
         };
         assert_eq!(scale(&pool).expect("a scale").message, "as before");

@@ -20,7 +20,7 @@ fn pager(alert: &str) -> BurstPool {
 
 /// Waits until the state of the pool's only trigger satisfies `is_so`.
 async fn until(triggers: &TriggerTasks, is_so: impl Fn(&TriggerState) -> bool) {
-    let mut readings = triggers.shared.readings.subscribe();
+    let mut readings = triggers.context.states.subscribe();
     let seen = readings.wait_for(|all| {
         let mut standings = all.get("shop").into_iter().flat_map(BTreeMap::values);
         standings.next().is_some_and(&is_so)
@@ -35,7 +35,7 @@ async fn a_trigger_of_other_alerts_than_before_begins_anew() {
     let key = ("shop".to_owned(), "pager".to_owned());
     let fires = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
     let fires = serde_json::from_value(fires).expect("an alert");
-    triggers.shared.alerts.register(&key, &[fires]);
+    triggers.context.alerts.register(&key, &[fires]);
     triggers.ensure(&pager("Noisy")).await;
     until(&triggers, |standing| standing.active).await;
 
@@ -47,7 +47,13 @@ async fn a_trigger_of_other_alerts_than_before_begins_anew() {
     });
     triggers.ensure(&other).await;
     until(&triggers, |standing| !standing.active).await;
-    assert!(!triggers.shared.alerts.of(&key).is_any(Timestamp::now()));
+    assert!(
+        !triggers
+            .context
+            .alerts
+            .get(&key)
+            .is_any_firing(Timestamp::now())
+    );
     triggers.stop().await;
 }
 
@@ -60,7 +66,7 @@ async fn a_trigger_that_no_alert_can_reach_says_so() {
     let told = triggers.status_view(&pager("Noisy")).triggers();
     let why = &told[0].message;
     assert!(why.contains("--alerts-listen"), "{why}");
-    triggers.shared.alerts.set_receiver_error(None);
+    triggers.context.alerts.set_receiver_error(None);
     until(&triggers, TriggerState::is_known).await;
     triggers.stop().await;
 }
@@ -82,10 +88,10 @@ async fn no_trigger_begins_after_the_end() {
 async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() {
     let triggers = triggers();
     let one = TriggerTask {
-        shared: triggers.shared.clone(),
+        context: triggers.context.clone(),
         pool: "shop".to_owned(),
         trigger: "requests".to_owned(),
-        until: CancellationToken::new(),
+        cancel: CancellationToken::new(),
     };
     let active = TriggerState {
         active: true,
@@ -94,8 +100,8 @@ async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() 
     one.publish(&active);
     assert!(triggers.is_any_active("shop"));
 
-    one.until.cancel();
-    one.shared.forget(&one.pool, &one.trigger);
+    one.cancel.cancel();
+    one.context.forget_trigger(&one.pool, &one.trigger);
     one.publish(&active);
     assert!(
         !triggers.is_any_active("shop"),

@@ -23,8 +23,8 @@ use super::arm::route::region;
 use super::arm::throttle::ThrottleLimits;
 use super::group::id::{GroupId, GroupKey};
 use super::group::run::RunState;
-use super::group::script::{ContainerScript, length};
-use super::shared::EmulatorState;
+use super::group::script::{ContainerScript, to_duration};
+use super::state::EmulatorState;
 use super::store::{CapacityFailure, GroupStore};
 
 type AdminState = State<Arc<EmulatorState>>;
@@ -50,7 +50,7 @@ pub fn router() -> Router<Arc<EmulatorState>> {
         .route("/faults/{id}", delete(remove_fault))
         .route(
             "/capacity/{region}",
-            put(lack_capacity).delete(have_capacity),
+            put(lack_capacity).delete(restore_capacity),
         )
         .route("/quotas", put(set_quotas))
         .route("/rights", put(set_rights))
@@ -130,7 +130,7 @@ async fn lack_capacity(
     Ok(done())
 }
 
-async fn have_capacity(State(shared): AdminState, Path(place): Path<String>) -> Json<Value> {
+async fn restore_capacity(State(shared): AdminState, Path(place): Path<String>) -> Json<Value> {
     Json(json!({"removed": shared.store().capacity.remove(&region(&place)).is_some()}))
 }
 
@@ -194,7 +194,7 @@ async fn set_clock(State(shared): AdminState, body: Bytes) -> AdminResult {
         None => {}
     }
     if let Some(by) = wanted.advance {
-        shared.clock.advance(length(by));
+        shared.clock.advance(to_duration(by));
     }
     Ok(clock(State(shared)).await)
 }
@@ -217,7 +217,7 @@ async fn set_script(State(shared): AdminState, body: Bytes) -> AdminResult {
     } = read(&body)?;
     let now = shared.clock.now();
     let mut store = shared.store();
-    for key in named(&store, &group) {
+    for key in groups_named(&store, &group) {
         let Some(group) = store.group(&key, now).filter(|group| !group.is_real) else {
             continue;
         };
@@ -251,7 +251,7 @@ async fn exit(State(shared): AdminState, body: Bytes) -> AdminResult {
     let now = shared.clock.now();
     let mut store = shared.store();
     let mut ended = 0;
-    for key in named(&store, &name) {
+    for key in groups_named(&store, &name) {
         let Some(group) = store.group(&key, now).filter(|group| !group.is_real) else {
             continue;
         };
@@ -308,7 +308,7 @@ async fn reset(State(shared): AdminState) -> Json<Value> {
     done()
 }
 
-fn named(store: &GroupStore, name: &str) -> Vec<GroupKey> {
+fn groups_named(store: &GroupStore, name: &str) -> Vec<GroupKey> {
     let name = name.to_lowercase();
     store
         .groups

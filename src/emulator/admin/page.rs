@@ -7,10 +7,10 @@ use axum::extract::State;
 use axum::response::Html;
 
 use crate::emulator::clock::ShownClock;
-use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::lifecycle::EmulatedGroup;
 use crate::emulator::group::run::{EmulatedRun, RunState};
 use crate::emulator::group::view;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
 <title>aci-emulator</title><style>body{font:15px system-ui;margin:2em;max-width:70em}\
@@ -68,13 +68,13 @@ fn row(page: &mut String, group: &EmulatedGroup, provisioning: &str, face: &Show
             page,
             "{}: {} ({} restarts)<br>",
             escaped(&run.name),
-            doing(run, face),
+            describe_run(run, face),
             run.restarts
         );
     }
 }
 
-fn doing(run: &EmulatedRun, face: &ShownClock) -> String {
+fn describe_run(run: &EmulatedRun, face: &ShownClock) -> String {
     match &run.current {
         None => "not pulled".to_owned(),
         Some(RunState::Waiting { detail: "" }) => "waiting".to_owned(),

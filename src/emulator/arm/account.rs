@@ -8,15 +8,15 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::ArmCall;
-use super::answer::ArmResponse;
 use super::entra::TENANT;
 use super::error::ArmFailure;
-use super::groups::{read, require_resource_group};
+use super::groups::{parse_body, require_resource_group};
+use super::response::ArmResponse;
 use super::route::CrudVerb;
 use super::version::VERSIONS;
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::model::JsonObject;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 use crate::emulator::store::GroupStore;
 
 /// The only subscription that the emulator lists, for clients that do not have an id yet.
@@ -88,7 +88,7 @@ pub fn resource_group(
             })))
         }
         CrudVerb::Put => {
-            let group = group(subscription, name, &read::<JsonObject>(call)?);
+            let group = group(subscription, name, &parse_body::<JsonObject>(call)?);
             store.deleted_resource_groups.remove(&key);
             let known = store.resource_groups.insert(key, group.clone()).is_some();
             let status = if known {

@@ -6,17 +6,17 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::ArmCall;
-use super::answer::ArmResponse;
 use super::error::ArmFailure;
-use super::groups::{existing, read};
+use super::groups::{parse_body, require_group};
+use super::response::ArmResponse;
 use super::route::ContainerVerb;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::lifecycle::EmulatedGroup;
 use crate::emulator::group::log::{ContainerLog, RUNNING_LIMIT, last_bytes};
 use crate::emulator::group::model::ExecBody;
 use crate::emulator::group::run::{EmulatedRun, RunState};
 use crate::emulator::group::stage::GroupStage;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 use crate::emulator::stream::{StreamSession, StreamWork};
 
 /// Handles an operation on one container.
@@ -31,7 +31,7 @@ pub async fn container(
         ContainerVerb::ListLogs => logs(shared, call, id, name).await,
         ContainerVerb::ExecuteCommand => exec(shared, call, id, name),
         ContainerVerb::Attach => {
-            find(shared, id, name)?;
+            find_log(shared, id, name)?;
             Ok(session(
                 shared,
                 call,
@@ -68,7 +68,7 @@ async fn logs(
         .query
         .get("timestamps")
         .is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    let log = find(shared, id, name)?;
+    let log = find_log(shared, id, name)?;
     let content = match (&shared.engine, log) {
         (Some(engine), None) => {
             let text = engine.logs(&id.key(), name, tail, timestamps).await;
@@ -89,7 +89,7 @@ fn exec(
     id: &GroupId,
     name: &str,
 ) -> Result<ArmResponse, ArmFailure> {
-    let body: ExecBody = read(call)?;
+    let body: ExecBody = parse_body(call)?;
     let command = body.command.unwrap_or_default();
     if command.trim().is_empty() {
         let message = "The property 'command' is required.";
@@ -103,7 +103,7 @@ fn exec(
     };
     let size = (within(size.rows, 24), within(size.cols, 80));
     // Like the service, succeed also for a container that has ended: its session just closes.
-    find(shared, id, name)?;
+    find_log(shared, id, name)?;
     Ok(session(
         shared,
         call,
@@ -141,14 +141,14 @@ fn session(
 
 /// Checks that the container has started. Returns its log, or `None` if the engine has the log (a real
 /// container of a group that is not stopped).
-fn find(
+fn find_log(
     shared: &EmulatorState,
     id: &GroupId,
     name: &str,
 ) -> Result<Option<ContainerLog>, ArmFailure> {
     let now = shared.clock.now();
     let mut store = shared.store();
-    let group = existing(&mut store, id, now)?;
+    let group = require_group(&mut store, id, now)?;
     let Some(run) = run(group, name) else {
         let resource = format!(
             "Microsoft.ContainerInstance/containerGroups/{}/containers/{name}",

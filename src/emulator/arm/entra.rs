@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::origin;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// The tenant that all subscriptions and managed identities belong to.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
@@ -96,7 +96,7 @@ pub async fn token(
     body: Bytes,
 ) -> Response {
     let form: HashMap<String, String> = serde_urlencoded::from_bytes(&body).unwrap_or_default();
-    let (kind, refusal) = asked_with(&form);
+    let (kind, refusal) = check_token_request(&form);
     let status = refusal
         .as_ref()
         .map_or(StatusCode::OK, |(status, _)| *status);
@@ -116,7 +116,9 @@ pub async fn token(
 }
 
 /// The kind of the token request, for the counters, and the error if it is invalid.
-fn asked_with(form: &HashMap<String, String>) -> (&'static str, Option<(StatusCode, Value)>) {
+fn check_token_request(
+    form: &HashMap<String, String>,
+) -> (&'static str, Option<(StatusCode, Value)>) {
     let refused = |status, error: &str, why: &str| {
         Some((status, json!({"error": error, "error_description": why})))
     };

@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::answer::ArmResponse;
 use super::error::ArmFailure;
+use super::response::ArmResponse;
 use super::route::GroupVerb;
-use super::{ArmCall, change, create};
+use super::{ArmCall, creation, lifecycle};
 use crate::emulator::group::id::{GroupId, GroupKey};
-use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::lifecycle::EmulatedGroup;
 use crate::emulator::group::view;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 use crate::emulator::store::{GroupStore, OperationKind};
 
 /// The API version in the URLs of long-running operations, as recorded from the service.
@@ -30,14 +30,14 @@ pub async fn group(
 ) -> Result<ArmResponse, ArmFailure> {
     match verb {
         GroupVerb::Get => get(shared, call, &id),
-        GroupVerb::CreateOrUpdate => create::put(shared, call, id).await,
-        GroupVerb::Update => change::patch(shared, call, &id),
-        GroupVerb::Delete => change::delete(shared, call, &id),
-        GroupVerb::Start => change::start(shared, call, &id),
-        GroupVerb::Restart | GroupVerb::Stop => change::act(shared, &id, verb),
+        GroupVerb::CreateOrUpdate => creation::create_or_update(shared, call, id).await,
+        GroupVerb::Update => lifecycle::patch(shared, call, &id),
+        GroupVerb::Delete => lifecycle::delete(shared, call, &id),
+        GroupVerb::Start => lifecycle::start(shared, call, &id),
+        GroupVerb::Restart | GroupVerb::Stop => lifecycle::stop_or_restart(shared, &id, verb),
         GroupVerb::OutboundEndpoints => {
             let mut store = shared.store();
-            existing(&mut store, &id, shared.clock.now())?;
+            require_group(&mut store, &id, shared.clock.now())?;
             Ok(ArmResponse::ok(json!([])))
         }
     }
@@ -143,7 +143,7 @@ pub fn operation(
 }
 
 /// Parses a JSON body. An invalid body is a 400 that names the field.
-pub fn read<T: DeserializeOwned + Default>(call: &ArmCall) -> Result<T, ArmFailure> {
+pub fn parse_body<T: DeserializeOwned + Default>(call: &ArmCall) -> Result<T, ArmFailure> {
     let refuse = |why: String| {
         let message =
             format!("The request content was invalid and could not be deserialized: '{why}'.");
@@ -172,7 +172,7 @@ pub fn require_resource_group(
 }
 
 /// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`GroupStore::lags`]).
-pub fn existing<'a>(
+pub fn require_group<'a>(
     store: &'a mut GroupStore,
     id: &GroupId,
     now: Timestamp,
@@ -190,8 +190,13 @@ pub fn existing<'a>(
 fn get(shared: &EmulatorState, call: &ArmCall, id: &GroupId) -> Result<ArmResponse, ArmFailure> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
-    let answer = view::full(existing(&mut store, id, now)?, call.version, now, &face);
-    store.timeline.note(&id.key(), |entry| entry.gets += 1);
+    let answer = view::full(
+        require_group(&mut store, id, now)?,
+        call.version,
+        now,
+        &face,
+    );
+    store.timeline.update(&id.key(), |entry| entry.gets += 1);
     Ok(ArmResponse::ok(answer))
 }
 

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::ArmResponse;
+use super::response::ArmResponse;
 use super::route::LocationList;
 use crate::emulator::group::quota;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// Some of the images that the service caches in every region.
 const CACHED_IMAGES: [(&str, &str); 4] = [

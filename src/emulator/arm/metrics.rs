@@ -10,16 +10,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::ArmCall;
-use super::answer::ArmResponse;
 use super::error::ArmFailure;
-use super::groups::existing;
+use super::groups::require_group;
+use super::response::ArmResponse;
 use crate::emulator::clock::ShownClock;
 use crate::emulator::group::id::GroupId;
 use crate::emulator::group::run::{EmulatedRun, RunState};
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// The supported metrics: name, display name, unit.
-const KNOWN: [(&str, &str, &str); 2] = [
+const METRICS: [(&str, &str, &str); 2] = [
     ("CpuUsage", "CPU Usage", "Count"),
     ("MemoryUsage", "Memory Usage", "Bytes"),
 ];
@@ -27,9 +27,9 @@ const KNOWN: [(&str, &str, &str); 2] = [
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const MINUTE: i64 = 60;
 /// For how many containers a request without `top` gets series.
-const TOP: usize = 10;
+const DEFAULT_TOP: usize = 10;
 /// Default use of a container: thousandths of a CPU core, and bytes of memory.
-const USUAL: (f64, f64) = (1.0, 16_777_216.0);
+const DEFAULT_USAGE: (f64, f64) = (1.0, 16_777_216.0);
 
 /// `GET {group}/providers/Microsoft.Insights/metrics`.
 pub fn list(
@@ -47,7 +47,7 @@ pub fn list(
         )));
     }
     let names = call.query.get("metricnames");
-    let names = names.map_or_else(|| KNOWN[0].0.to_owned(), Clone::clone);
+    let names = names.map_or_else(|| METRICS[0].0.to_owned(), Clone::clone);
     let apart = call.query.get("$filter");
     let apart = match apart.map(|filter| filter.to_ascii_lowercase()) {
         None => false,
@@ -56,7 +56,7 @@ pub fn list(
     };
     let top = if apart { top(call)? } else { usize::MAX };
     let mut store = shared.store();
-    let group = existing(&mut store, id, now)?;
+    let group = require_group(&mut store, id, now)?;
     let measured: Vec<&EmulatedRun> = group
         .containers
         .iter()
@@ -65,7 +65,7 @@ pub fn list(
         .collect();
     let mut value = Vec::new();
     for name in names.split(',') {
-        let known = KNOWN
+        let known = METRICS
             .iter()
             .find(|known| known.0.eq_ignore_ascii_case(name));
         let Some((name, shown, unit)) = known else {
@@ -90,7 +90,7 @@ pub fn list(
 }
 
 fn unknown(name: &str) -> ArmFailure {
-    let valid = KNOWN.map(|known| known.0).join(",");
+    let valid = METRICS.map(|known| known.0).join(",");
     refused(format!(
         "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
          containerGroups, metric: {name}, Valid metrics: {valid}"
@@ -100,7 +100,7 @@ fn unknown(name: &str) -> ArmFailure {
 /// The query parameter `top`: how many containers get a series.
 fn top(call: &ArmCall) -> Result<usize, ArmFailure> {
     let Some(text) = call.query.get("top") else {
-        return Ok(TOP);
+        return Ok(DEFAULT_TOP);
     };
     let refusal = |_| refused(format!("Detected invalid TopN value '{text}'"));
     text.parse().map_err(refusal)
@@ -192,10 +192,10 @@ fn used(run: &EmulatedRun, metric: &str) -> f64 {
 
 /// A container's CPU use in thousandths of a core.
 pub fn millicores(run: &EmulatedRun) -> f64 {
-    run.script.cpu.unwrap_or(USUAL.0)
+    run.script.cpu.unwrap_or(DEFAULT_USAGE.0)
 }
 
 /// A container's memory use in bytes.
 pub fn bytes(run: &EmulatedRun) -> f64 {
-    run.script.memory.unwrap_or(USUAL.1)
+    run.script.memory.unwrap_or(DEFAULT_USAGE.1)
 }

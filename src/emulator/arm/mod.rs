@@ -7,16 +7,16 @@
 //! lock.
 
 pub mod account;
-pub mod answer;
-pub mod change;
 pub mod containers;
-pub mod create;
+pub mod creation;
 pub mod entra;
 pub mod error;
 pub mod groups;
+pub mod lifecycle;
 pub mod locations;
 pub mod metrics;
 pub mod network;
+pub mod response;
 pub mod rights;
 pub mod route;
 pub mod throttle;
@@ -32,14 +32,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use jiff::Timestamp;
 
-use self::answer::ArmResponse;
 use self::error::ArmFailure;
+use self::response::ArmResponse;
 use self::route::{ArmRoute, NoRoute};
 use self::throttle::ThrottleKind;
 use self::version::ApiVersion;
 use super::faults::FaultOutcome;
 use super::server::DropConnection;
-use super::shared::EmulatorState;
+use super::state::EmulatorState;
 
 /// The largest request body that ARM accepts: 4 MiB.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -64,7 +64,7 @@ pub async fn handle(State(shared): State<Arc<EmulatorState>>, request: Request<B
     let operation = routed.as_ref().map_or("unknown", ArmRoute::name);
     let mut response = match routed {
         Ok(route) => handle_with_faults(&shared, route, request).await,
-        Err(why) => Err(no_route(why, &request)),
+        Err(why) => Err(route_error(why, &request)),
     }
     .unwrap_or_else(IntoResponse::into_response);
     let dropped = response.extensions().get::<DropConnection>().is_some();
@@ -74,7 +74,7 @@ pub async fn handle(State(shared): State<Arc<EmulatorState>>, request: Request<B
         response.status().as_str().to_owned()
     };
     shared.counters.count(operation, &status);
-    answer::usual_headers(response.headers_mut());
+    response::add_common_headers(response.headers_mut());
     tokio::time::sleep(half).await;
     response
 }
@@ -94,7 +94,7 @@ async fn handle_with_faults(
     } = shared
         .store()
         .faults
-        .fate(route.name(), route.resource_group(), route.group());
+        .outcome_for(route.name(), route.resource_group(), route.group());
     tokio::time::sleep(delay).await;
     if dropped {
         return Ok(DropConnection::response());
@@ -133,12 +133,12 @@ async fn handle_checked(
     rights::require(&shared.store(), &route, parts.uri.path())?;
     let mut query = query(parts.uri.query().unwrap_or_default());
     let version = query.remove("api-version");
-    let version = if route.is_of_the_service() {
+    let version = if route.has_service_versions() {
         ApiVersion::parse(version.as_deref(), "containerGroups")?
     } else {
         any_version(version.as_deref())?
     };
-    let budget = spend(shared, &route, &parts.method)?;
+    let budget = consume_budget(shared, &route, &parts.method)?;
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES)
         .await
         .map_err(|_| {
@@ -156,11 +156,11 @@ async fn handle_checked(
         body,
         origin,
     };
-    let answer = operate(shared, route, call).await?;
+    let answer = dispatch(shared, route, call).await?;
     Ok(answer.with_headers(budget).into_response())
 }
 
-async fn operate(
+async fn dispatch(
     shared: &Arc<EmulatorState>,
     route: ArmRoute,
     call: ArmCall,
@@ -209,7 +209,7 @@ async fn operate(
     }
 }
 
-fn spend(
+fn consume_budget(
     shared: &EmulatorState,
     route: &ArmRoute,
     method: &Method,
@@ -274,7 +274,7 @@ fn any_version(text: Option<&str>) -> Result<ApiVersion, ArmFailure> {
     }
 }
 
-fn no_route(why: NoRoute, request: &Request<Body>) -> ArmFailure {
+fn route_error(why: NoRoute, request: &Request<Body>) -> ArmFailure {
     let (method, path) = (request.method(), request.uri().path());
     match why {
         NoRoute::UnknownMethod => ArmFailure::new(

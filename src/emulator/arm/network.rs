@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::ArmCall;
-use super::answer::ArmResponse;
 use super::error::ArmFailure;
-use super::groups::read;
+use super::groups::parse_body;
+use super::response::ArmResponse;
 use super::route::{CrudVerb, NetworkKind};
 use crate::emulator::group::model::JsonObject;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 use crate::emulator::store::GroupStore;
 
 /// Handles an operation on a virtual network or a subnet.
@@ -33,7 +33,7 @@ pub fn network(
             ))
         }
         CrudVerb::Put => {
-            let body: JsonObject = read(call)?;
+            let body: JsonObject = parse_body(call)?;
             let resource = resource(id, kind, &body);
             let known = store
                 .networks

@@ -63,7 +63,7 @@ fn action(route: &ArmRoute) -> Option<&'static str> {
 /// Fails with 403 if the action that the request needs is withheld.
 pub fn require(store: &GroupStore, route: &ArmRoute, scope: &str) -> Result<(), ArmFailure> {
     match action(route) {
-        Some(action) if store.lacks(action) => {
+        Some(action) if store.is_withheld(action) => {
             let message = format!(
                 "The client does not have authorization to perform action '{action}' over scope \
                  '{scope}' or the scope is invalid. If access was recently granted, please refresh \
@@ -77,7 +77,7 @@ pub fn require(store: &GroupStore, route: &ArmRoute, scope: &str) -> Result<(), 
 
 /// Fails with 403 if the group is in a subnet and the right to join subnets is withheld.
 pub fn require_join(store: &GroupStore, properties: Option<&Properties>) -> Result<(), ArmFailure> {
-    if store.lacks(JOIN) && properties.is_some_and(Properties::is_in_subnet) {
+    if store.is_withheld(JOIN) && properties.is_some_and(Properties::is_in_subnet) {
         let message = format!(
             "The client has permission to perform action \
              'Microsoft.ContainerInstance/containerGroups/write' on scope; however, it does not have \

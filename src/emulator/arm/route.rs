@@ -222,7 +222,7 @@ impl ArmRoute {
     }
 
     /// Whether the API version must be one of the service's. Other requests accept any version.
-    pub fn is_of_the_service(&self) -> bool {
+    pub fn has_service_versions(&self) -> bool {
         matches!(
             self,
             Self::OperationsList

@@ -16,7 +16,7 @@ use super::error::ArmFailure;
 use crate::emulator::clock::{between, later};
 
 /// ARM's tenant-wide limit is this many times the limit of a subscription.
-const GLOBAL: f64 = 15.0;
+const TENANT_FACTOR: f64 = 15.0;
 
 /// The limits. `null` for a bucket or a budget removes that limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Default for ThrottleLimits {
 
 impl ThrottleLimits {
     /// No limits.
-    pub const fn lifted() -> Self {
+    pub const fn unlimited() -> Self {
         Self {
             reads: None,
             writes: None,
@@ -180,7 +180,7 @@ impl Throttle {
         }
         *level -= 1.0;
         let name = kind.name();
-        let global = bucket.size * GLOBAL - (bucket.size - *level);
+        let global = bucket.size * TENANT_FACTOR - (bucket.size - *level);
         Ok(vec![
             header(
                 &format!("x-ms-ratelimit-remaining-subscription-{name}"),

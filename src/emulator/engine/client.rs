@@ -54,7 +54,7 @@ impl EngineClient {
             API_DEFAULT_VERSION,
         )
         .map_err(|source| refused(what, source))?;
-        let version = within(CONNECT_TIMEOUT, what, docker.version()).await?;
+        let version = with_timeout(CONNECT_TIMEOUT, what, docker.version()).await?;
         Ok(Self {
             waiting: docker.clone().with_timeout(WAIT_TIMEOUT),
             docker,
@@ -101,7 +101,7 @@ impl EngineClient {
     /// A container's state and network. `None` if it does not exist.
     pub async fn inspect(&self, name: &str) -> Result<Option<InspectedContainer>, EngineError> {
         let seen = listing::inspect(&self.socket, name);
-        found(
+        none_if_not_found(
             self.call(&format!("inspecting container {name}"), seen)
                 .await,
         )
@@ -154,7 +154,7 @@ impl EngineClient {
             .v(true)
             .build();
         let removed = self.docker.remove_container(name, Some(options));
-        found(
+        none_if_not_found(
             self.call(&format!("removing container {name}"), removed)
                 .await,
         )
@@ -170,7 +170,7 @@ impl EngineClient {
     /// An image that the engine has locally. `None` if it does not.
     pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
         let seen = self.docker.inspect_image(name);
-        found(self.call(&format!("looking up image {name}"), seen).await)
+        none_if_not_found(self.call(&format!("looking up image {name}"), seen).await)
     }
 
     /// Pulls an image and calls `progress` for each step that the engine reports.
@@ -279,11 +279,11 @@ impl EngineClient {
         call: impl Future<Output = Result<T, Cause>>,
     ) -> Result<T, EngineError> {
         let _permit = self.permits.acquire().await;
-        within(CALL_TIMEOUT, what, call).await
+        with_timeout(CALL_TIMEOUT, what, call).await
     }
 }
 
-async fn within<T>(
+async fn with_timeout<T>(
     limit: Duration,
     what: &str,
     call: impl Future<Output = Result<T, Cause>>,
@@ -304,7 +304,7 @@ fn refused(what: &str, source: Cause) -> EngineError {
     }
 }
 
-fn found<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+fn none_if_not_found<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.is_not_found() => Ok(None),

@@ -17,17 +17,17 @@ use super::error::EngineError;
 use super::groups::EngineParts;
 use super::{images, spec, volumes};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::lifecycle::EmulatedGroup;
 use crate::emulator::group::model::{Container, Properties};
-use crate::emulator::group::run::{DueChange, EmulatedRun, note};
+use crate::emulator::group::run::{DueChange, EmulatedRun, add_event};
 use crate::emulator::group::stage::GroupStage;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// Why a deployment ends early.
 pub(super) enum DeploymentHalt {
     /// Nothing is left to do: the group has failed, or a newer deployment or command has replaced this
     /// one.
-    Over,
+    Superseded,
     /// The engine refused a call.
     Failed(EngineError),
 }
@@ -62,7 +62,7 @@ pub(super) enum DeploymentTarget {
     /// In `initContainers`.
     Init(usize),
     /// In `containers`.
-    Proper(usize),
+    App(usize),
 }
 
 impl Deployment {
@@ -89,8 +89,8 @@ impl Deployment {
 
     /// Deploys the group, then supervises its containers until all have ended for good.
     pub async fn run(&self) {
-        match self.steps().await {
-            Ok(()) | Err(DeploymentHalt::Over) => {}
+        match self.deploy().await {
+            Ok(()) | Err(DeploymentHalt::Superseded) => {}
             Err(DeploymentHalt::Failed(error)) => {
                 let error = error.error_chain();
                 tracing::warn!(group = self.key.name, error, "deploying a group");
@@ -99,30 +99,30 @@ impl Deployment {
         }
     }
 
-    async fn steps(&self) -> Result<(), DeploymentHalt> {
-        self.capacity().await?;
+    async fn deploy(&self) -> Result<(), DeploymentHalt> {
+        self.wait_for_capacity().await?;
         self.report(|group, at, _| {
             if !matches!(group.stage, GroupStage::Pulling { .. }) {
-                group.pulling(at);
+                group.begin_pulling(at);
             }
         })?;
         self.unless_interrupted(images::pull(&self.parts.client, &self.properties))
             .await??;
         volumes::make(&self.parts.instance, &self.key, &self.properties).await?;
-        let address = self.network().await?;
+        let address = self.create_network().await?;
         self.report(|group, at, _| {
             // A rootless engine's network has no address that can be reached: keep the emulated one.
             group.next_ip = address.unwrap_or(group.next_ip);
-            group.pulled(at);
+            group.finish_pulling(at);
         })?;
-        self.initialise().await?;
+        self.run_init_containers().await?;
         let refused = self.start_all().await?;
-        self.report(EmulatedGroup::up)?;
+        self.report(EmulatedGroup::finish_starting)?;
         self.supervise(refused).await
     }
 
     /// Waits until the region has capacity for the group.
-    async fn capacity(&self) -> Result<(), DeploymentHalt> {
+    async fn wait_for_capacity(&self) -> Result<(), DeploymentHalt> {
         loop {
             let now = self.shared.clock.now();
             self.shared.store().advance(&self.key, now);
@@ -134,7 +134,7 @@ impl Deployment {
     }
 
     /// Creates the infra container unless it is still running, and returns the group's address.
-    async fn network(&self) -> Result<Option<Ipv4Addr>, DeploymentHalt> {
+    async fn create_network(&self) -> Result<Option<Ipv4Addr>, DeploymentHalt> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let name = instance.infra_name(&self.key);
         let seen = client.inspect(&name).await?;
@@ -157,12 +157,12 @@ impl Deployment {
     }
 
     /// Runs the init containers one after the other.
-    async fn initialise(&self) -> Result<(), DeploymentHalt> {
+    async fn run_init_containers(&self) -> Result<(), DeploymentHalt> {
         loop {
             let stage = self.report(|group, _, _| group.stage.clone())?;
             let index = match stage {
                 GroupStage::Initialising { index } => index,
-                GroupStage::Failed => return Err(DeploymentHalt::Over),
+                GroupStage::Failed => return Err(DeploymentHalt::Superseded),
                 _ => return Ok(()),
             };
             if let Some((at, DueChange::Start)) =
@@ -174,9 +174,11 @@ impl Deployment {
             self.create(place).await?;
             let code = match self.start(place).await? {
                 Some(code) => code,
-                None => self.unless_interrupted(self.ended(place)).await?,
+                None => self.unless_interrupted(self.wait_for_exit(place)).await?,
             };
-            self.report(|group, at, effects| group.init_ended(at, index, code, effects))?;
+            self.report(|group, at, effects| {
+                group.finish_init_container(at, index, code, effects);
+            })?;
         }
     }
 
@@ -185,13 +187,13 @@ impl Deployment {
     async fn start_all(&self) -> Result<Vec<Option<i32>>, DeploymentHalt> {
         self.report(|group, at, _| {
             if !matches!(group.stage, GroupStage::Starting { .. }) {
-                group.starting(at);
+                group.begin_starting(at);
             }
         })?;
         let containers = 0..self.properties.containers().len();
         let started = containers.map(|index| async move {
-            self.create(DeploymentTarget::Proper(index)).await?;
-            self.start(DeploymentTarget::Proper(index)).await
+            self.create(DeploymentTarget::App(index)).await?;
+            self.start(DeploymentTarget::App(index)).await
         });
         // Wait for all, even if one fails: a call that creates something must not be cancelled.
         futures::future::join_all(started)
@@ -226,11 +228,11 @@ impl Deployment {
         self.report(|group, at, _| {
             let run: &mut EmulatedRun = match place {
                 DeploymentTarget::Init(index) => &mut group.init[index],
-                DeploymentTarget::Proper(index) => &mut group.containers[index],
+                DeploymentTarget::App(index) => &mut group.containers[index],
             };
             run.start(at);
             let error = started.err()?.error_chain();
-            note(
+            add_event(
                 &mut run.events,
                 at,
                 "Failed",
@@ -252,7 +254,7 @@ impl Deployment {
     pub(super) fn container(&self, place: DeploymentTarget) -> &Container {
         match place {
             DeploymentTarget::Init(index) => &self.properties.init_containers()[index],
-            DeploymentTarget::Proper(index) => &self.properties.containers()[index],
+            DeploymentTarget::App(index) => &self.properties.containers()[index],
         }
     }
 
@@ -269,7 +271,7 @@ impl Deployment {
     ) -> Result<T, DeploymentHalt> {
         tokio::select! {
             biased;
-            () = self.interrupt.cancelled() => Err(DeploymentHalt::Over),
+            () = self.interrupt.cancelled() => Err(DeploymentHalt::Superseded),
             outcome = what => Ok(outcome),
         }
     }

@@ -19,11 +19,11 @@ use super::images::{self, InaccessibleImage};
 use super::instance::EmulatorInstance;
 use super::teardown::{self, TeardownManner, TeardownScope};
 use super::terminal::{self, Terminal};
-use super::{logs, pause, socket, sweep};
+use super::{cleanup, logs, pause, socket};
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::model::GroupBody;
 use crate::emulator::options::EngineSocket;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// A container engine that runs the groups of one emulator.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl Engine {
     pub async fn connect(socket: &EngineSocket) -> Result<Self, EngineError> {
         let client = socket::connect(socket).await?;
         let instance = EmulatorInstance::new()?;
-        if let Err(error) = sweep::remove_orphans(&client).await {
+        if let Err(error) = cleanup::remove_orphans(&client).await {
             tracing::warn!(
                 error = error.error_chain(),
                 "removing what ended emulators have left"
@@ -89,7 +89,7 @@ impl Engine {
     /// Checks that the engine has, or can pull, every image of the group.
     pub async fn accessible(&self, body: &GroupBody) -> Result<(), InaccessibleImage> {
         match &body.properties {
-            Some(properties) => images::accessible(&self.parts.client, properties).await,
+            Some(properties) => images::check_accessible(&self.parts.client, properties).await,
             None => Ok(()),
         }
     }
@@ -97,22 +97,22 @@ impl Engine {
     /// Deploys a group once its region has capacity. First removes the containers of an older
     /// deployment.
     pub fn deploy(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
-        self.wish(shared, key, GroupCommand::Deploy);
+        self.send_command(shared, key, GroupCommand::Deploy);
     }
 
     /// Restarts a group's containers. The group keeps its address and volumes.
     pub fn restart(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
-        self.wish(shared, key, GroupCommand::Restart);
+        self.send_command(shared, key, GroupCommand::Restart);
     }
 
     /// Stops a group: keeps its logs, removes its containers and volumes.
     pub fn stop(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
-        self.wish(shared, key, GroupCommand::Stop);
+        self.send_command(shared, key, GroupCommand::Stop);
     }
 
     /// Removes a group.
     pub fn remove(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
-        self.wish(shared, key, GroupCommand::Remove);
+        self.send_command(shared, key, GroupCommand::Remove);
     }
 
     /// The log of a container's current or last run. Empty if it never ran.
@@ -146,18 +146,18 @@ impl Engine {
     }
 
     /// Starts the shutdown: the workers kill and remove all containers.
-    pub fn end(&self) {
+    pub fn begin_shutdown(&self) {
         self.parts.cancel.cancel();
     }
 
     /// Shuts down, waits, and removes everything that this emulator created.
     pub async fn clean_up(&self) {
-        self.end();
+        self.begin_shutdown();
         self.parts.tasks.close();
         self.parts.tasks.wait().await;
         let client = &self.parts.client;
         let swept = match client.list(&[self.parts.instance.label()]).await {
-            Ok(left) => sweep::remove(client, left).await,
+            Ok(left) => cleanup::remove(client, left).await,
             Err(error) => Err(error),
         };
         if let Err(error) = swept {
@@ -169,7 +169,7 @@ impl Engine {
         super::instance::remove_directory(self.parts.instance.directory());
     }
 
-    fn wish(&self, shared: &Arc<EmulatorState>, key: GroupKey, wish: GroupCommand) {
+    fn send_command(&self, shared: &Arc<EmulatorState>, key: GroupKey, wish: GroupCommand) {
         if self.parts.cancel.is_cancelled() {
             return;
         }
@@ -183,7 +183,7 @@ impl Engine {
                     key: place.key().clone(),
                 };
                 place.insert(sender);
-                self.parts.tasks.spawn(worker.work(wishes));
+                self.parts.tasks.spawn(worker.run(wishes));
             }
         }
     }
@@ -203,11 +203,11 @@ struct GroupWorker {
 }
 
 impl GroupWorker {
-    async fn work(self, mut wishes: watch::Receiver<GroupCommand>) {
+    async fn run(self, mut wishes: watch::Receiver<GroupCommand>) {
         loop {
             let wish = *wishes.borrow_and_update();
             let interrupt = self.parts.cancel.child_token();
-            let mut work = std::pin::pin!(self.carry_out(wish, &interrupt));
+            let mut work = std::pin::pin!(self.execute(wish, &interrupt));
             tokio::select! {
                 () = &mut work => {}
                 _ = wishes.changed() => {
@@ -216,7 +216,7 @@ impl GroupWorker {
                     continue;
                 }
             }
-            if wish == GroupCommand::Remove && self.leave(&wishes) {
+            if wish == GroupCommand::Remove && self.finish_if_idle(&wishes) {
                 return;
             }
             tokio::select! {
@@ -228,13 +228,13 @@ impl GroupWorker {
             &self.parts,
             &self.key,
             TeardownScope::All,
-            TeardownManner::AtOnce,
+            TeardownManner::Kill,
         )
         .await;
     }
 
     /// Ends this worker if no newer command has arrived. Returns whether it has ended.
-    fn leave(&self, wishes: &watch::Receiver<GroupCommand>) -> bool {
+    fn finish_if_idle(&self, wishes: &watch::Receiver<GroupCommand>) -> bool {
         let mut workers = self.parts.workers();
         let done = !wishes.has_changed().unwrap_or(false);
         if done {
@@ -243,10 +243,10 @@ impl GroupWorker {
         done
     }
 
-    async fn carry_out(&self, wish: GroupCommand, interrupt: &CancellationToken) {
+    async fn execute(&self, wish: GroupCommand, interrupt: &CancellationToken) {
         tracing::debug!(group = self.key.name, ?wish, "working on a group");
         let scope = if wish == GroupCommand::Restart {
-            TeardownScope::Joined
+            TeardownScope::ContainersOnly
         } else {
             TeardownScope::All
         };

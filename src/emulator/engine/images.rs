@@ -29,7 +29,7 @@ pub struct InaccessibleImage {
 }
 
 /// Checks that the engine has, or can pull, every image of the group.
-pub async fn accessible(
+pub async fn check_accessible(
     client: &EngineClient,
     properties: &Properties,
 ) -> Result<(), InaccessibleImage> {

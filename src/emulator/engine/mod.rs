@@ -28,6 +28,7 @@
 //! * Every container and directory is labelled with its emulator (`instance`). An emulator removes
 //!   what a crashed emulator left, and never touches what belongs to a live one.
 
+mod cleanup;
 mod client;
 mod deployment;
 mod error;
@@ -43,8 +44,7 @@ mod probe;
 mod report;
 mod socket;
 mod spec;
-mod supervise;
-mod sweep;
+mod supervision;
 mod teardown;
 mod terminal;
 mod volumes;

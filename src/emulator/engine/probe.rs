@@ -25,7 +25,7 @@ const MAX_OUTPUT_BYTES: usize = 64 << 10;
 
 /// Probes a container and returns when it must be killed. Never returns without a liveness probe.
 pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
-    let container = deployment.container(DeploymentTarget::Proper(index));
+    let container = deployment.container(DeploymentTarget::App(index));
     let properties = container.properties.as_ref();
     let liveness = properties.and_then(|p| p.liveness_probe.as_ref());
     let readiness = properties.and_then(|p| p.readiness_probe.as_ref());
@@ -75,7 +75,7 @@ impl ProbeLoop<'_> {
         let mut failures = 0;
         loop {
             let next = later(clock.now(), period);
-            match self.once(probe, timeout).await {
+            match self.probe_once(probe, timeout).await {
                 Ok(()) => failures = 0,
                 Err(why) => {
                     failures += 1;
@@ -91,7 +91,7 @@ impl ProbeLoop<'_> {
         }
     }
 
-    async fn once(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
+    async fn probe_once(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
         if let Some(command) = probe.exec.as_ref().and_then(|exec| exec.command.clone()) {
             return self.command(command, timeout).await;
         }
@@ -117,7 +117,7 @@ impl ProbeLoop<'_> {
             cmd: Some(command),
             ..ExecConfig::default()
         };
-        let name = self.deployment.name(DeploymentTarget::Proper(self.index));
+        let name = self.deployment.name(DeploymentTarget::App(self.index));
         let failed = |error: super::error::EngineError| error.error_chain();
         let id = client.create_exec(&name, wanted).await.map_err(failed)?;
         let mut output = Vec::new();

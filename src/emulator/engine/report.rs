@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::deployment::{Deployment, DeploymentHalt};
-use crate::emulator::group::life::EmulatedGroup;
-use crate::emulator::group::run::note;
+use crate::emulator::group::lifecycle::EmulatedGroup;
+use crate::emulator::group::run::add_event;
 use crate::emulator::group::stage::StageEffect;
 
 impl Deployment {
@@ -19,12 +19,12 @@ impl Deployment {
         let now = self.shared.clock.now();
         let mut store = self.shared.store();
         if !store.is_current(&self.key, self.generation, self.operation) {
-            return Err(DeploymentHalt::Over);
+            return Err(DeploymentHalt::Superseded);
         }
         let group = store
             .groups
             .get_mut(&self.key)
-            .ok_or(DeploymentHalt::Over)?;
+            .ok_or(DeploymentHalt::Superseded)?;
         let mut effects = Vec::new();
         let outcome = change(group, now, &mut effects);
         store.apply(&self.key, effects);
@@ -35,7 +35,7 @@ impl Deployment {
     pub(super) fn fail(&self, words: &str) {
         // Ignore the error: a group that has a newer deployment has not failed.
         let _ = self.report(|group, at, effects| {
-            note(
+            add_event(
                 &mut group.events,
                 at,
                 "Failed",
@@ -50,7 +50,7 @@ impl Deployment {
     pub(super) fn note(&self, index: usize, name: &str, message: &str, warning: bool) {
         let _ = self.report(|group, at, _| {
             if let Some(run) = group.containers.get_mut(index) {
-                note(&mut run.events, at, name, message, warning);
+                add_event(&mut run.events, at, name, message, warning);
             }
         });
     }

@@ -12,18 +12,18 @@ use super::error::EngineError;
 use super::groups::EngineParts;
 use super::instance::{CONTAINER, EmulatorInstance, remove_directory};
 use super::listing::ListedContainer;
-use super::{logs, sweep};
+use super::{cleanup, logs};
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::log::ContainerLog;
 use crate::emulator::group::run::GroupRestartPolicy;
 use crate::emulator::group::stage::GroupStage;
-use crate::emulator::shared::EmulatorState;
+use crate::emulator::state::EmulatorState;
 
 /// How many host seconds a process has between SIGTERM and SIGKILL. The service's value is not
 /// documented.
-const GRACE: i32 = 2;
+const GRACE_PERIOD_SECONDS: i32 = 2;
 /// How often removing a group is tried. What is left after that is removed when the emulator stops.
-const ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 /// How long to wait between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -33,7 +33,7 @@ pub(super) enum TeardownManner {
     /// SIGTERM first.
     Gracefully,
     /// SIGKILL.
-    AtOnce,
+    Kill,
 }
 
 /// What to remove of a group.
@@ -42,7 +42,7 @@ pub(super) enum TeardownScope {
     /// All containers, and the volumes.
     All,
     /// The containers, but neither the infra container nor the volumes.
-    Joined,
+    ContainersOnly,
 }
 
 /// A container's last exit code and log.
@@ -58,7 +58,7 @@ pub(super) async fn containers(
     scope: TeardownScope,
     manner: TeardownManner,
 ) {
-    for attempt in 1..=ATTEMPTS {
+    for attempt in 1..=MAX_ATTEMPTS {
         match remove(parts, key, scope, manner).await {
             Ok(0) => break,
             Ok(left) => tracing::debug!(group = key.name, attempt, left, "containers are left"),
@@ -72,7 +72,7 @@ pub(super) async fn containers(
                 );
             }
         }
-        if attempt < ATTEMPTS && !parts.cancel.is_cancelled() {
+        if attempt < MAX_ATTEMPTS && !parts.cancel.is_cancelled() {
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
@@ -102,7 +102,7 @@ async fn remove(
     if manner == TeardownManner::Gracefully {
         stop(parts, &containers).await;
     }
-    sweep::remove(&parts.client, containers).await?;
+    cleanup::remove(&parts.client, containers).await?;
     Ok(found().await?.len())
 }
 
@@ -144,7 +144,7 @@ async fn stop(parts: &EngineParts, containers: &[ListedContainer]) {
         .iter()
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
-            if let Err(error) = parts.client.stop(&container.id, GRACE).await {
+            if let Err(error) = parts.client.stop(&container.id, GRACE_PERIOD_SECONDS).await {
                 tracing::debug!(error = error.error_chain(), "stopping a container");
             }
         });
@@ -189,7 +189,7 @@ pub(super) fn report_stopped(
             run.log = log;
         }
     }
-    group.stopped(now);
+    group.finish_stopping(now);
 }
 
 /// Reports that the group is gone, if it is still being deleted.
@@ -204,6 +204,6 @@ pub(super) fn report_gone(shared: &Arc<EmulatorState>, key: &GroupKey) {
         return;
     };
     let mut effects = Vec::new();
-    group.gone(now, &mut effects);
+    group.finish_deleting(now, &mut effects);
     store.apply(key, effects);
 }

@@ -28,7 +28,7 @@ use super::groups::EngineParts;
 use super::hijack;
 
 /// How many bytes of input are buffered for a command that does not read.
-const INPUT: usize = 64 << 10;
+const INPUT_BUFFER_BYTES: usize = 64 << 10;
 /// How often to try to resize the terminal while the engine starts the command, and the interval.
 const RESIZE_ATTEMPTS: (usize, Duration) = (3, Duration::from_millis(10));
 /// How often to check between SIGHUP and SIGKILL whether the command has ended, and the interval: 1 s
@@ -64,7 +64,7 @@ pub(super) async fn exec(
     };
     let id = client.create_exec(name, wanted).await?;
     let (output, write) = hijack::start(client.socket(), &id, size).await?;
-    let (input, typed) = tokio::io::duplex(INPUT);
+    let (input, typed) = tokio::io::duplex(INPUT_BUFFER_BYTES);
     parts
         .tasks
         .spawn(forward_input(parts.clone(), id.clone(), typed, write));

@@ -16,7 +16,7 @@ pub const STOPPED_LINES: usize = 1000;
 
 /// How many bytes of a line the container runtime reads at once. With timestamps, each such part gets
 /// its own (observed with conmon; containerd and Docker read 16 KiB).
-const PART: usize = 8 << 10;
+const READ_CHUNK_BYTES: usize = 8 << 10;
 
 /// Log lines with their times, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -84,8 +84,8 @@ impl ContainerLog {
 /// The parts in which the runtime reads a line. An empty line is one part.
 fn parts(line: &str) -> Vec<&str> {
     let (mut parts, mut rest) = (Vec::new(), line);
-    while rest.len() > PART {
-        let mut end = PART;
+    while rest.len() > READ_CHUNK_BYTES {
+        let mut end = READ_CHUNK_BYTES;
         while !rest.is_char_boundary(end) {
             end -= 1;
         }
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn a_long_line_has_a_time_in_front_of_each_part() {
         let mut log = ContainerLog::default();
-        log.push(Timestamp::UNIX_EPOCH, "x".repeat(PART) + "yz");
+        log.push(Timestamp::UNIX_EPOCH, "x".repeat(READ_CHUNK_BYTES) + "yz");
         log.push(Timestamp::UNIX_EPOCH, "");
-        let x = "x".repeat(PART);
+        let x = "x".repeat(READ_CHUNK_BYTES);
         assert_eq!(log.text(None, None), format!("{x}yz\n\n"));
         let at = "1970-01-01T00:00:00Z ";
         assert_eq!(

@@ -4,7 +4,7 @@
 //! `run`, `script`, `log`) and the service's JSON view of it (`view`).
 
 pub mod id;
-pub mod life;
+pub mod lifecycle;
 pub mod log;
 pub mod model;
 pub mod quota;

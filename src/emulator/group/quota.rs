@@ -1,6 +1,6 @@
 //! How much of its subscription's quotas a container group uses.
 
-use super::life::EmulatedGroup;
+use super::lifecycle::EmulatedGroup;
 use super::model::Properties;
 use super::validate::gpus;
 
@@ -25,11 +25,11 @@ pub fn default_limit(name: &str) -> u64 {
 }
 
 /// What a group uses now: always one group, and its cores while [`EmulatedGroup::holds_cores`].
-pub fn uses(group: &EmulatedGroup) -> Vec<(String, f64)> {
+pub fn current_usage(group: &EmulatedGroup) -> Vec<(String, f64)> {
     let Some(properties) = group.body.properties.as_ref() else {
         return Vec::new();
     };
-    let mut uses = wants(properties);
+    let mut uses = required_usage(properties);
     if !group.holds_cores() {
         uses.truncate(1);
     }
@@ -37,12 +37,12 @@ pub fn uses(group: &EmulatedGroup) -> Vec<(String, f64)> {
 }
 
 /// The minimum number of cores of a group (quotas page 2025-11).
-const LEAST_CORES: f64 = 1.0;
+const MIN_CORES: f64 = 1.0;
 
 /// What a group would use; the group itself comes first. Each group's cores are rounded up to whole
 /// ones, at least one. Azure bills them this way (1.2 CPU count as 2), so this is the most that the
 /// quota can count.
-pub fn wants(properties: &Properties) -> Vec<(String, f64)> {
+pub fn required_usage(properties: &Properties) -> Vec<(String, f64)> {
     let cores = if properties.is_spot() {
         "StandardSpotCores"
     } else {
@@ -52,7 +52,7 @@ pub fn wants(properties: &Properties) -> Vec<(String, f64)> {
         ("ContainerGroups".to_owned(), 1.0),
         (
             cores.to_owned(),
-            (properties.total().0 - 1e-9).ceil().max(LEAST_CORES),
+            (properties.total().0 - 1e-9).ceil().max(MIN_CORES),
         ),
     ];
     for (count, sku) in properties.containers().iter().filter_map(gpus) {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::log::ContainerLog;
 use super::model::Container;
-use super::script::{ContainerScript, length};
+use super::script::{ContainerScript, to_duration};
 use crate::emulator::clock::later;
 
 /// Pause before the first restart. It doubles up to [`BACKOFF_LIMIT`], as in the kubelet.
@@ -21,7 +21,7 @@ const BACKOFF_LIMIT: Duration = Duration::from_secs(300);
 /// A run of at least this length resets the pause.
 const BACKOFF_RESET: Duration = Duration::from_secs(600);
 /// How many events of a container are kept.
-const EVENTS_KEPT: usize = 50;
+const MAX_EVENTS: usize = 50;
 /// How many lines of a scripted log are written at most after the clock has jumped; earlier ones are
 /// skipped.
 const MAX_CATCH_UP_LINES: u64 = 5000;
@@ -69,7 +69,7 @@ pub struct ContainerEvent {
 }
 
 /// Adds an event. If the list has the same name and message, increases its count instead.
-pub fn note(
+pub fn add_event(
     events: &mut Vec<ContainerEvent>,
     at: Timestamp,
     name: &str,
@@ -84,7 +84,7 @@ pub fn note(
         same.last = at;
         return;
     }
-    if events.len() >= EVENTS_KEPT {
+    if events.len() >= MAX_EVENTS {
         events.remove(0);
     }
     let (name, message) = (name.to_owned(), message.to_owned());
@@ -168,7 +168,7 @@ impl EmulatedRun {
             events: Vec::new(),
             log: ContainerLog::default(),
             due: None,
-            image: digested(container.image()),
+            image: image_with_digest(container.image()),
             pauses: 0,
             logged_until: None,
             logged: 0,
@@ -176,16 +176,16 @@ impl EmulatedRun {
     }
 
     /// Pulling its image begins.
-    pub fn pulling(&mut self, at: Timestamp) {
+    pub fn begin_pulling(&mut self, at: Timestamp) {
         self.current.get_or_insert(RunState::Waiting { detail: "" });
         let message = format!("pulling image \"{}\"", self.image);
-        note(&mut self.events, at, "Pulling", &message, false);
+        add_event(&mut self.events, at, "Pulling", &message, false);
     }
 
     /// Its image has been pulled.
-    pub fn pulled(&mut self, at: Timestamp) {
+    pub fn finish_pulling(&mut self, at: Timestamp) {
         let message = format!("Successfully pulled image \"{}\"", self.image);
-        note(&mut self.events, at, "Pulled", &message, false);
+        add_event(&mut self.events, at, "Pulled", &message, false);
     }
 
     /// The container starts to run.
@@ -193,7 +193,7 @@ impl EmulatedRun {
         if self.previous.is_some() {
             self.restarts += 1;
         }
-        note(&mut self.events, at, "Started", "Started container", false);
+        add_event(&mut self.events, at, "Started", "Started container", false);
         self.current = Some(RunState::Running { since: at });
         self.log = ContainerLog::default();
         for line in self.script.log.lines() {
@@ -202,7 +202,7 @@ impl EmulatedRun {
         (self.logged_until, self.logged) = (Some(at), 0);
         self.due = self.script.exit_after.map(|after| {
             (
-                later(at, length(after)),
+                later(at, to_duration(after)),
                 DueChange::Exit(self.script.exit_code),
             )
         });
@@ -226,7 +226,7 @@ impl EmulatedRun {
             .saturating_mul(1 << self.pauses.min(8))
             .min(BACKOFF_LIMIT);
         self.pauses += 1;
-        note(
+        add_event(
             &mut self.events,
             at,
             "BackOff",
@@ -250,7 +250,7 @@ impl EmulatedRun {
     }
 
     /// Kills the container because its group restarts.
-    pub fn again(&mut self, at: Timestamp) {
+    pub fn prepare_restart(&mut self, at: Timestamp) {
         self.kill(at);
         if let Some(ended @ RunState::Terminated { .. }) = self.current.take() {
             self.previous = Some(ended);
@@ -273,17 +273,22 @@ impl EmulatedRun {
         else {
             return false;
         };
-        let from = later(*since, length(after));
+        let from = later(*since, to_duration(after));
         let until = self
             .script
             .unready_for
-            .map(|duration| later(from, length(duration)));
+            .map(|duration| later(from, to_duration(duration)));
         from <= now && until.is_none_or(|until| now < until)
     }
 
     /// Adds the lines of a scripted log up to `now`.
     pub fn write_log(&mut self, now: Timestamp) {
-        let Some(every) = self.script.log_every.map(length).filter(|d| !d.is_zero()) else {
+        let Some(every) = self
+            .script
+            .log_every
+            .map(to_duration)
+            .filter(|d| !d.is_zero())
+        else {
             return;
         };
         let (Some(RunState::Running { .. }), Some(mut at)) = (&self.current, self.logged_until)
@@ -326,7 +331,7 @@ impl EmulatedRun {
             format!("{}{since}", self.name).as_bytes(),
         );
         let message = format!("Killing container with id {}{}.", id.simple(), id.simple());
-        note(&mut self.events, at, "Killing", &message, false);
+        add_event(&mut self.events, at, "Killing", &message, false);
         self.current = Some(RunState::Terminated {
             since,
             finished: at,
@@ -338,7 +343,7 @@ impl EmulatedRun {
 
 /// The image with a digest, as in the service's events: `alpine:3` becomes `alpine@sha256:...`. The
 /// digest is derived from the name.
-fn digested(image: &str) -> String {
+fn image_with_digest(image: &str) -> String {
     if image.contains('@') {
         return image.to_owned();
     }
@@ -385,10 +390,13 @@ mod tests {
 
     #[test]
     fn an_image_is_named_by_digest_without_its_tag() {
-        assert!(digested("alpine:latest").starts_with("alpine@sha256:"));
-        assert!(digested("host:5000/a/b").starts_with("host:5000/a/b@sha256:"));
-        assert_eq!(digested("a@sha256:1"), "a@sha256:1");
-        assert_eq!(digested("alpine").len(), "alpine@sha256:".len() + 64);
+        assert!(image_with_digest("alpine:latest").starts_with("alpine@sha256:"));
+        assert!(image_with_digest("host:5000/a/b").starts_with("host:5000/a/b@sha256:"));
+        assert_eq!(image_with_digest("a@sha256:1"), "a@sha256:1");
+        assert_eq!(
+            image_with_digest("alpine").len(),
+            "alpine@sha256:".len() + 64
+        );
     }
 
     #[test]

@@ -81,6 +81,6 @@ impl ContainerScript {
 }
 
 /// Converts a duration. Negative ones become zero.
-pub(crate) fn length(duration: SignedDuration) -> Duration {
+pub(crate) fn to_duration(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or(Duration::ZERO)
 }

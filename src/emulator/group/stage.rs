@@ -78,7 +78,7 @@ pub enum GroupStage {
         until: Option<Timestamp>,
     },
     /// All containers were started. They may end and restart.
-    Up,
+    Running,
     /// The start exceeded the provisioning timeout, an init container failed for good, or the engine
     /// refused.
     Failed,

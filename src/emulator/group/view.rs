@@ -7,7 +7,7 @@
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 
-use super::life::{EmulatedGroup, PROVISIONING_TIMEOUT};
+use super::lifecycle::{EmulatedGroup, PROVISIONING_TIMEOUT};
 use super::model::Container;
 use super::run::{ContainerEvent, EmulatedRun, RunState};
 use super::stage::GroupStage;
@@ -62,9 +62,9 @@ pub fn listed(group: &EmulatedGroup, version: ApiVersion, now: Timestamp) -> Val
 /// The group's `instanceView.state`.
 pub fn state(group: &EmulatedGroup) -> &'static str {
     match (&group.stage, group.ended()) {
-        (GroupStage::Up, Some(true)) => "Succeeded",
-        (GroupStage::Up, Some(false)) | (GroupStage::Failed, _) => "Failed",
-        (GroupStage::Up, None) | (GroupStage::Stopping { .. }, _) => "Running",
+        (GroupStage::Running, Some(true)) => "Succeeded",
+        (GroupStage::Running, Some(false)) | (GroupStage::Failed, _) => "Failed",
+        (GroupStage::Running, None) | (GroupStage::Stopping { .. }, _) => "Running",
         (GroupStage::Stopped, _) => "Stopped",
         _ => "Pending",
     }
@@ -79,9 +79,9 @@ pub fn provisioning(group: &EmulatedGroup, now: Option<Timestamp>) -> &'static s
         GroupStage::Pulling { .. }
         | GroupStage::Initialising { .. }
         | GroupStage::Starting { .. } => "Creating",
-        GroupStage::Up if unready => "Unhealthy",
+        GroupStage::Running if unready => "Unhealthy",
         GroupStage::Deleting { .. } | GroupStage::Gone => "Deleting",
-        GroupStage::Up | GroupStage::Stopping { .. } | GroupStage::Stopped => "Succeeded",
+        GroupStage::Running | GroupStage::Stopping { .. } | GroupStage::Stopped => "Succeeded",
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 /// The value of `TERM` that a container runtime sets for a command with a terminal.
-const TERMINAL: &str = "xterm";
+const DEFAULT_TERM: &str = "xterm";
 
 /// Variables by name. Variables with values that are not UTF-8 are left out, and so keep the values that they have.
 type Variables = BTreeMap<String, String>;
@@ -26,11 +26,11 @@ pub struct ShellEnvironment {
 
 impl ShellEnvironment {
     /// Reads three environments in the format of `/proc`: variables that each end with a NUL.
-    pub fn read(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
+    pub fn parse(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
         Self {
-            service: variables(given),
-            container: variables(container),
-            shell: variables(shell),
+            service: parse_variables(given),
+            container: parse_variables(container),
+            shell: parse_variables(shell),
         }
     }
 
@@ -46,8 +46,8 @@ impl ShellEnvironment {
             // As a container runtime does.
             wanted
                 .entry("TERM".to_owned())
-                .or_insert_with(|| TERMINAL.to_owned());
-        } else if named == Some(TERMINAL)
+                .or_insert_with(|| DEFAULT_TERM.to_owned());
+        } else if named == Some(DEFAULT_TERM)
             && !self.container.is_empty()
             && !self.container.contains_key("TERM")
         {
@@ -68,7 +68,7 @@ impl ShellEnvironment {
     }
 }
 
-fn variables(environment: &[u8]) -> Variables {
+fn parse_variables(environment: &[u8]) -> Variables {
     let all = environment.split(|byte| *byte == 0);
     let all = all.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
     // `env` would read a name that begins with a hyphen as an option.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_the_shells_added_goes_and_what_they_changed_or_dropped_comes_back() {
-        let environment = ShellEnvironment::read(
+        let environment = ShellEnvironment::parse(
             b"A=1\0PWD=/given\0my.name=x\ny\0SHLVL=3\0",
             b"",
             b"A=1\0PWD=/\0SHLVL=5\0_=/bin/env\0OLDPWD=/\0",
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_command_has_a_terminals_name_if_it_has_a_terminal_or_the_container_has_one() {
         let words = |given: &[u8], container: &[u8], shell: &[u8], has_terminal| {
-            let environment = ShellEnvironment::read(given, container, shell);
+            let environment = ShellEnvironment::parse(given, container, shell);
             environment
                 .env_command(has_terminal)
                 .map(|words| words.join(" "))

@@ -5,10 +5,10 @@
 //! no shell, the client gets ACI's terminal as it is, with a notice.
 
 mod environment;
-mod plain;
+mod marker_scanner;
+mod raw_terminal;
 mod script;
 mod shell;
-mod sieve;
 mod terminal;
 
 use std::time::Duration;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use self::marker_scanner::{MarkerFilter, MarkerScanner};
 use self::script::OutputMarker;
-use self::sieve::{MarkerFilter, MarkerScanner};
 use super::remote_command::{CommandOutcome, CommandRequest, CommandStreams, OutputStream};
 use crate::aci::client::{TerminalInput, TerminalOutput};
 use crate::aci::error::Error;
@@ -58,21 +58,23 @@ async fn run_without_tty(
     streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
     let asked = if wanted.stderr {
-        tokio::try_join!(place.shell(None), async {
-            place.shell(None).await.map(Some)
+        tokio::try_join!(place.start_shell(None), async {
+            place.start_shell(None).await.map(Some)
         })?
     } else {
-        (place.shell(None).await?, None)
+        (place.start_shell(None).await?, None)
     };
     let (mut main, errors) = match asked {
-        (ShellProbe::None(shown), _) => return plain::run(place, wanted, streams, &shown).await,
+        (ShellProbe::NoShell(shown), _) => {
+            return raw_terminal::run(place, wanted, streams, &shown).await;
+        }
         (ShellProbe::Ready(main), Some(ShellProbe::Ready(errors))) => (main, Some(errors)),
         (ShellProbe::Ready(main), _) => (main, None),
     };
     let mark = OutputMarker::new();
     let errors = match errors {
         Some(mut shell) => {
-            shell.keyboard.send(script::errors(&mark).into()).await;
+            shell.input.send(script::stderr_script(&mark).into()).await;
             // Without a named pipe there is nothing to read: stderr comes with stdout.
             let said = shell.read_until(&mark).await;
             said.is_some_and(|said| said == "1").then_some(shell)
@@ -81,18 +83,20 @@ async fn run_without_tty(
     };
     let taken = OutputMarker::new();
     let script = script::command_script(wanted, &main.environment, &mark, &taken);
-    main.keyboard.send(script.into()).await;
-    let CommandStreams { stdin, out, .. } = streams;
+    main.input.send(script.into()).await;
+    let CommandStreams {
+        stdin, output: out, ..
+    } = streams;
     let RemoteShell {
-        mut keyboard,
-        screen,
+        input: mut keyboard,
+        output: screen,
         unread: shown,
         ..
     } = main;
     let (told, turns) = mpsc::channel(1);
     let turns_told = wanted.stdin.then(|| InputAcknowledgements {
-        strainer: MarkerFilter::new(taken.bytes()),
-        told,
+        filter: MarkerFilter::new(taken.as_bytes()),
+        acknowledged: told,
     });
     let output = copy_output(
         (screen, shown),
@@ -103,7 +107,7 @@ async fn run_without_tty(
     );
     let failed = async {
         if let Some(RemoteShell {
-            screen,
+            output: screen,
             unread: shown,
             ..
         }) = errors
@@ -136,11 +140,11 @@ async fn run_without_tty(
             break;
         }
     }
-    Ok(outcome(said))
+    Ok(parse_outcome(said))
 }
 
 /// The outcome of a command, from the exit code that its script printed.
-fn outcome(said: Option<String>) -> CommandOutcome {
+fn parse_outcome(said: Option<String>) -> CommandOutcome {
     match said.map(|said| said.parse()) {
         Some(Ok(code)) => CommandOutcome::Exited(code),
         _ => CommandOutcome::Failed(
@@ -151,16 +155,16 @@ fn outcome(said: Option<String>) -> CommandOutcome {
 
 /// Removes from the output the markers that acknowledge a part of the input, and passes them on.
 struct InputAcknowledgements {
-    strainer: MarkerFilter,
-    told: mpsc::Sender<()>,
+    filter: MarkerFilter,
+    acknowledged: mpsc::Sender<()>,
 }
 
 impl InputAcknowledgements {
-    fn strain(&mut self, bytes: &[u8]) -> Bytes {
-        let (through, times) = self.strainer.feed(bytes);
+    fn filter_output(&mut self, bytes: &[u8]) -> Bytes {
+        let (through, times) = self.filter.feed(bytes);
         if times > 0 {
             // After the last part, the receiver is gone.
-            let _ = self.told.try_send(());
+            let _ = self.acknowledged.try_send(());
         }
         through
     }
@@ -174,11 +178,11 @@ async fn copy_output(
     mark: &OutputMarker,
     mut taken: Option<InputAcknowledgements>,
 ) -> Option<String> {
-    let mut sieve = MarkerScanner::new(mark.bytes());
+    let mut sieve = MarkerScanner::new(mark.as_bytes());
     let mut next = Some(shown);
     while let Some(mut bytes) = next {
         if let Some(taken) = &mut taken {
-            bytes = taken.strain(&bytes);
+            bytes = taken.filter_output(&bytes);
         }
         let (through, said) = sieve.feed(&bytes);
         if !through.is_empty() && out.send((to, through)).await.is_err() {
@@ -189,8 +193,10 @@ async fn copy_output(
         }
         next = screen.next().await;
     }
-    let held = taken.map(|taken| taken.strainer.rest()).unwrap_or_default();
-    for rest in [sieve.rest(), held] {
+    let held = taken
+        .map(|taken| taken.filter.into_rest())
+        .unwrap_or_default();
+    for rest in [sieve.into_rest(), held] {
         if !rest.is_empty() {
             // The client may have disconnected.
             let _ = out.send((to, rest)).await;

@@ -18,7 +18,7 @@ use super::environment::ShellEnvironment;
 use crate::kubelet_api::remote_command::{CommandRequest, TerminalSize};
 
 /// The directories to try for the named pipe.
-const DIRECTORIES: [&str; 3] = ["/tmp", "/dev/shm", "/var/tmp"];
+const PIPE_DIRECTORIES: [&str; 3] = ["/tmp", "/dev/shm", "/var/tmp"];
 
 /// A random marker in the output, which nothing else can print by accident.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl OutputMarker {
     }
 
     /// The bytes to look for.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
@@ -55,10 +55,10 @@ impl OutputMarker {
 ///
 /// The first shell is interactive: it runs the file that `ENV` names (the backslashes bypass its aliases), and may
 /// write the line into its history file.
-pub fn boot(mark: &OutputMarker) -> String {
+pub fn boot_script(mark: &OutputMarker) -> String {
     let halves = mark.halves();
     let said = format!("printf \"%s%s;\" {halves}");
-    let inner = inner(mark);
+    let inner = second_shell_script(mark);
     format!(
         " set -- \"$(\\stty -g)\" \"${{HISTFILE-}}\";unset HISTFILE;\\stty raw -echo&&{{ \\{said};\\cat /proc/$$/environ 2>/dev/null;\\{said};\\cat /proc/1/environ 2>/dev/null;\\{said};exec /bin/sh -c '{inner}' sh \"$@\";}}\nexit\n"
     )
@@ -66,7 +66,7 @@ pub fn boot(mark: &OutputMarker) -> String {
 
 /// The program of the second shell. Its arguments are the terminal's original settings, and the first shell's
 /// history file, from which it removes the first line. It must not contain a single quote.
-fn inner(mark: &OutputMarker) -> String {
+fn second_shell_script(mark: &OutputMarker) -> String {
     let (halves, line) = (mark.halves(), mark.variable('s'));
     format!(
         "set +aefu;if grep -qs \"stty raw -echo\" \"$2\";then sed -i \"/stty raw -echo/d\" \"$2\";[ -s \"$2\" ]||rm -f \"$2\";fi;command -v env >/dev/null&&{{ env -0||cat /proc/self/environ;}} 2>/dev/null;printf \"%s%s;\" {halves};while IFS= read -r {line};do case ${line} in :*)eval \"${line}\";exit;;esac;done"
@@ -84,10 +84,10 @@ pub fn command_script(
 ) -> String {
     let (halves, taken) = (mark.halves(), taken.halves());
     let words = environment.env_command(false).unwrap_or_default();
-    let mut script = format!(":;{}", arguments(&wanted.command, words, mark));
+    let mut script = format!(":;{}", set_arguments(&wanted.command, words, mark));
     let pipe = mark.variable('f');
     if wanted.stderr {
-        let pipes = pipes(mark);
+        let pipes = pipe_paths(mark);
         // Without a named pipe, stderr goes to stdout.
         let _ = write!(
             script,
@@ -118,8 +118,8 @@ pub fn command_script(
 
 /// The script of the session that reads stderr: prints the marker and 1 once the pipe exists, or 0 if none can be
 /// created.
-pub fn errors(mark: &OutputMarker) -> String {
-    let (halves, pipes) = (mark.halves(), pipes(mark));
+pub fn stderr_script(mark: &OutputMarker) -> String {
+    let (halves, pipes) = (mark.halves(), pipe_paths(mark));
     format!(
         ":;for f in {pipes};do mkfifo -m 600 $f 2>/dev/null&&break;f=;done;if [ \"$f\" ];then printf '%s%s1;' {halves};exec cat $f;else printf '%s%s0;' {halves};fi\n"
     )
@@ -127,7 +127,7 @@ pub fn errors(mark: &OutputMarker) -> String {
 
 /// The script for a command in the client's terminal: prints the marker and the terminal's device first, and
 /// restores the terminal's original settings.
-pub fn terminal(
+pub fn terminal_script(
     wanted: &CommandRequest,
     environment: &ShellEnvironment,
     mark: &OutputMarker,
@@ -144,7 +144,11 @@ pub fn terminal(
     if words.is_none() {
         script.push_str("export TERM=${TERM:-xterm};");
     }
-    script.push_str(&arguments(&wanted.command, words.unwrap_or_default(), mark));
+    script.push_str(&set_arguments(
+        &wanted.command,
+        words.unwrap_or_default(),
+        mark,
+    ));
     // Ctrl-C is for the command: this shell must survive to print the exit code.
     let _ = writeln!(
         script,
@@ -154,7 +158,10 @@ pub fn terminal(
 }
 
 /// The script that resizes another session's terminal; `None` if `terminal` is not a device path.
-pub fn resize(terminal: &str, TerminalSize { width, height }: TerminalSize) -> Option<String> {
+pub fn resize_script(
+    terminal: &str,
+    TerminalSize { width, height }: TerminalSize,
+) -> Option<String> {
     let is_device = terminal.starts_with("/dev/")
         && terminal
             .bytes()
@@ -162,27 +169,27 @@ pub fn resize(terminal: &str, TerminalSize { width, height }: TerminalSize) -> O
     is_device.then(|| format!(":;stty rows {height} cols {width} <{terminal}\n"))
 }
 
-fn pipes(mark: &OutputMarker) -> String {
-    let names = DIRECTORIES.map(|directory| format!("{directory}/.{}", mark.0));
+fn pipe_paths(mark: &OutputMarker) -> String {
+    let names = PIPE_DIRECTORIES.map(|directory| format!("{directory}/.{}", mark.0));
     names.join(" ")
 }
 
 /// Sets the command as the shell's arguments, with `words` in front. The script must be one line, so a variable
 /// stands for each line break.
-fn arguments(command: &[String], mut words: Vec<String>, mark: &OutputMarker) -> String {
+fn set_arguments(command: &[String], mut words: Vec<String>, mark: &OutputMarker) -> String {
     // `env` would read a program name with `=` as a variable.
     if command.first().is_some_and(|program| program.contains('=')) {
         words.clear();
     }
     let end = mark.variable('e');
     let words = words.iter().chain(command);
-    let words: Vec<String> = words.map(|word| quoted(word, &end)).collect();
+    let words: Vec<String> = words.map(|word| shell_quoted(word, &end)).collect();
     let words = words.join(" ");
     format!("{end}=$(printf '\\nx');{end}=${{{end}%x}};set -- {words};")
 }
 
 /// Quotes a word for the shell; `end` is the variable that holds a line break.
-fn quoted(word: &str, end: &str) -> String {
+fn shell_quoted(word: &str, end: &str) -> String {
     let word = word
         .replace('\'', "'\\''")
         .replace('\n', &format!("'\"${end}\"'"));
@@ -274,7 +281,7 @@ mod tests {
         let variables = variables.filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='));
         let mut shell = Command::new(shell[0])
             .args(&shell[1..])
-            .args(["-c", &inner(mark), "sh", "", ""])
+            .args(["-c", &second_shell_script(mark), "sh", "", ""])
             .env_clear()
             .envs(variables)
             .stdin(Stdio::piped())
@@ -303,7 +310,7 @@ mod tests {
                 continue;
             };
             assert_ne!(sorted(&said[0]), given, "{shell:?} changes nothing");
-            let environment = ShellEnvironment::read(GIVEN, b"", said[0].as_bytes());
+            let environment = ShellEnvironment::parse(GIVEN, b"", said[0].as_bytes());
             for (stdin, input) in [(false, ""), (true, "0\n")] {
                 let wanted = CommandRequest {
                     stdin,
@@ -314,7 +321,7 @@ mod tests {
                 assert_eq!(sorted(&said[1][1..]), given, "{shell:?}");
                 assert_eq!(said[2], "0;", "{shell:?}");
             }
-            let script = terminal(&wanted(&["env", "-0"]), &environment, &mark, None);
+            let script = terminal_script(&wanted(&["env", "-0"]), &environment, &mark, None);
             let said = waits(shell, &mark, &script).expect("it was there");
             let mut with = given.clone();
             with.push("TERM=xterm".to_owned());
@@ -330,10 +337,14 @@ mod tests {
         let file = directory.path().join("history");
         for (before, after) in [("ls\n", Some("ls\n")), ("", None)] {
             let mark = OutputMarker::new();
-            let line = boot(&mark).lines().next().expect("a line").to_owned();
+            let line = boot_script(&mark)
+                .lines()
+                .next()
+                .expect("a line")
+                .to_owned();
             std::fs::write(&file, format!("{before}{line}\n")).expect("it is written");
             let ended = Command::new("sh")
-                .args(["-c", &inner(&mark), "sh", ""])
+                .args(["-c", &second_shell_script(&mark), "sh", ""])
                 .arg(&file)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -365,9 +376,9 @@ mod tests {
     #[test]
     fn what_is_typed_holds_no_mark() {
         let mark = OutputMarker::new();
-        assert!(!boot(&mark).contains(&mark.0));
+        assert!(!boot_script(&mark).contains(&mark.0));
         assert!(
-            !terminal(&wanted(&["sh"]), &ShellEnvironment::default(), &mark, None)
+            !terminal_script(&wanted(&["sh"]), &ShellEnvironment::default(), &mark, None)
                 .contains(&mark.0)
         );
     }
@@ -378,12 +389,12 @@ mod tests {
             width: 120,
             height: 40,
         };
-        let script = resize("/dev/pts/3", size);
+        let script = resize_script("/dev/pts/3", size);
         assert_eq!(
             script.as_deref(),
             Some(":;stty rows 40 cols 120 </dev/pts/3\n")
         );
-        assert_eq!(resize("/dev/x;reboot", size), None);
-        assert_eq!(resize("not a tty", size), None);
+        assert_eq!(resize_script("/dev/x;reboot", size), None);
+        assert_eq!(resize_script("not a tty", size), None);
     }
 }

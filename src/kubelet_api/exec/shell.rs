@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::environment::ShellEnvironment;
+use super::marker_scanner::MarkerScanner;
 use super::script::{self, OutputMarker};
-use super::sieve::MarkerScanner;
 use crate::aci::client::{TerminalInput, TerminalOutput};
 use crate::aci::error::Error;
 use crate::kubelet_api::nodes::FoundPod;
@@ -27,15 +27,15 @@ const HIDDEN_TERMINAL_SIZE: TerminalSize = TerminalSize {
 #[derive(Clone)]
 pub struct ShellTarget {
     /// The pod.
-    pub found: FoundPod,
+    pub pod: FoundPod,
     /// The container's name.
     pub container: String,
 }
 
 /// A terminal, and the output of it that was not taken yet.
 pub struct RemoteShell {
-    pub keyboard: TerminalInput,
-    pub screen: TerminalOutput,
+    pub input: TerminalInput,
+    pub output: TerminalOutput,
     pub unread: Bytes,
     /// The container's environment.
     pub environment: ShellEnvironment,
@@ -46,7 +46,7 @@ pub enum ShellProbe {
     /// The shell waits for a script.
     Ready(RemoteShell),
     /// The image has no `/bin/sh`, or none with `stty`; what the terminal showed.
-    None(String),
+    NoShell(String),
 }
 
 impl ShellTarget {
@@ -56,7 +56,7 @@ impl ShellTarget {
         program: &str,
         size: Option<TerminalSize>,
     ) -> Result<RemoteShell, Error> {
-        let (node, pod) = (&self.found.node, &self.found.pod);
+        let (node, pod) = (&self.pod.node, &self.pod.pod);
         let TerminalSize { width, height } = size.unwrap_or(HIDDEN_TERMINAL_SIZE);
         let (group, size) = (pod.group.as_str(), (height, width));
         let session = node
@@ -65,21 +65,21 @@ impl ShellTarget {
             .await?;
         let (keyboard, screen) = node.azure.connect(&session).await?;
         Ok(RemoteShell {
-            keyboard,
-            screen,
+            input: keyboard,
+            output: screen,
             unread: Bytes::new(),
             environment: ShellEnvironment::default(),
         })
     }
 
     /// Opens a shell that waits for a script.
-    pub async fn shell(&self, size: Option<TerminalSize>) -> Result<ShellProbe, Error> {
+    pub async fn start_shell(&self, size: Option<TerminalSize>) -> Result<ShellProbe, Error> {
         let mut shell = self.open("/bin/sh", size).await?;
         let mark = OutputMarker::new();
-        shell.keyboard.send(script::boot(&mark).into()).await;
+        shell.input.send(script::boot_script(&mark).into()).await;
         let mut parts = ShellPrompt::new(&mark);
         let ready = async {
-            while let Some(bytes) = shell.screen.next().await {
+            while let Some(bytes) = shell.output.next().await {
                 if let Some(rest) = parts.feed(bytes) {
                     shell.unread = rest;
                     return true;
@@ -90,45 +90,45 @@ impl ShellTarget {
         let is_ready = tokio::time::timeout(SHELL_TIMEOUT, ready)
             .await
             .unwrap_or(false);
-        let [before, given, container, after] = &parts.all;
+        let [before, given, container, after] = &parts.parts;
         if is_ready {
-            shell.environment = ShellEnvironment::read(given, container, after);
+            shell.environment = ShellEnvironment::parse(given, container, after);
             return Ok(ShellProbe::Ready(shell));
         }
         let before = String::from_utf8_lossy(before).into_owned();
-        shell.keyboard.leave().await;
-        Ok(ShellProbe::None(before))
+        shell.input.close().await;
+        Ok(ShellProbe::NoShell(before))
     }
 }
 
 /// The parts that a shell prints before it waits for a script, each followed by the marker.
 struct ShellPrompt<'a> {
     mark: &'a OutputMarker,
-    sieve: MarkerScanner,
-    all: [Vec<u8>; 4],
-    at: usize,
+    scanner: MarkerScanner,
+    parts: [Vec<u8>; 4],
+    index: usize,
 }
 
 impl<'a> ShellPrompt<'a> {
     fn new(mark: &'a OutputMarker) -> Self {
         Self {
             mark,
-            sieve: MarkerScanner::new(mark.bytes()),
-            all: Default::default(),
-            at: 0,
+            scanner: MarkerScanner::new(mark.as_bytes()),
+            parts: Default::default(),
+            index: 0,
         }
     }
 
     /// Takes in output. Once the last part is complete, returns the output after it.
     fn feed(&mut self, mut shown: Bytes) -> Option<Bytes> {
         loop {
-            let (through, said) = self.sieve.feed(&shown);
-            self.all[self.at].extend_from_slice(&through);
+            let (through, said) = self.scanner.feed(&shown);
+            self.parts[self.index].extend_from_slice(&through);
             said?;
-            let next = MarkerScanner::new(self.mark.bytes());
-            shown = std::mem::replace(&mut self.sieve, next).rest();
-            self.at += 1;
-            if self.at == self.all.len() {
+            let next = MarkerScanner::new(self.mark.as_bytes());
+            shown = std::mem::replace(&mut self.scanner, next).into_rest();
+            self.index += 1;
+            if self.index == self.parts.len() {
                 return Some(shown);
             }
         }
@@ -137,20 +137,20 @@ impl<'a> ShellPrompt<'a> {
 
 impl RemoteShell {
     /// The next output; `None` at the end.
-    pub async fn next(&mut self) -> Option<Bytes> {
+    pub async fn read(&mut self) -> Option<Bytes> {
         if self.unread.is_empty() {
-            return self.screen.next().await;
+            return self.output.next().await;
         }
         Some(std::mem::take(&mut self.unread))
     }
 
     /// Reads up to a marker, drops everything before it, and returns the text after it.
     pub async fn read_until(&mut self, mark: &OutputMarker) -> Option<String> {
-        let mut sieve = MarkerScanner::new(mark.bytes());
+        let mut sieve = MarkerScanner::new(mark.as_bytes());
         loop {
-            let bytes = self.next().await?;
+            let bytes = self.read().await?;
             if let (_, Some(said)) = sieve.feed(&bytes) {
-                self.unread = sieve.rest();
+                self.unread = sieve.into_rest();
                 return Some(said);
             }
         }

@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use super::script::{self, OutputMarker};
 use super::shell::{RemoteShell, ShellProbe, ShellTarget};
-use super::{copy_output, outcome, plain};
+use super::{copy_output, parse_outcome, raw_terminal};
 use crate::aci::error::Error;
 use crate::kubelet_api::remote_command::{
     CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize,
 };
 
 /// How long to wait for the size of the client's terminal, which usually arrives first.
-const FIRST_SIZE: Duration = Duration::from_millis(500);
+const INITIAL_SIZE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a size must stay the same before the terminal is resized: each resize costs a call.
 const RESIZE_DEBOUNCE: Duration = Duration::from_millis(200);
 /// Timeout of one resize.
@@ -27,25 +27,27 @@ pub async fn run(
     wanted: &CommandRequest,
     mut streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
-    let size = tokio::time::timeout(FIRST_SIZE, streams.resize.recv()).await;
+    let size = tokio::time::timeout(INITIAL_SIZE_TIMEOUT, streams.resize.recv()).await;
     let size = size.ok().flatten();
-    let mut shell = match place.shell(size).await? {
+    let mut shell = match place.start_shell(size).await? {
         ShellProbe::Ready(shell) => shell,
-        ShellProbe::None(shown) => return plain::run(place, wanted, streams, &shown).await,
+        ShellProbe::NoShell(shown) => {
+            return raw_terminal::run(place, wanted, streams, &shown).await;
+        }
     };
     let mark = OutputMarker::new();
-    let script = script::terminal(wanted, &shell.environment, &mark, size);
-    shell.keyboard.send(script.into()).await;
+    let script = script::terminal_script(wanted, &shell.environment, &mark, size);
+    shell.input.send(script.into()).await;
     let terminal = shell.read_until(&mark).await;
     let CommandStreams {
         mut stdin,
         resize,
-        out,
+        output: out,
         ..
     } = streams;
     let RemoteShell {
-        mut keyboard,
-        screen,
+        input: mut keyboard,
+        output: screen,
         unread: shown,
         ..
     } = shell;
@@ -59,33 +61,37 @@ pub async fn run(
     };
     let sized = async {
         if let Some(terminal) = &terminal {
-            follow(place, terminal, resize).await;
+            follow_resizes(place, terminal, resize).await;
         }
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        said = copy_output((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(outcome(said)),
-        () = typed => Ok(outcome(None)),
-        () = sized => Ok(outcome(None)),
+        said = copy_output((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(parse_outcome(said)),
+        () = typed => Ok(parse_outcome(None)),
+        () = sized => Ok(parse_outcome(None)),
     }
 }
 
 /// Resizes a terminal with the client's, from a second session: ACI has no other way.
-async fn follow(place: &ShellTarget, terminal: &str, mut sizes: mpsc::Receiver<TerminalSize>) {
+async fn follow_resizes(
+    place: &ShellTarget,
+    terminal: &str,
+    mut sizes: mpsc::Receiver<TerminalSize>,
+) {
     while let Some(mut size) = sizes.recv().await {
         while let Ok(Some(newer)) = tokio::time::timeout(RESIZE_DEBOUNCE, sizes.recv()).await {
             size = newer;
         }
-        let Some(script) = script::resize(terminal, size) else {
+        let Some(script) = script::resize_script(terminal, size) else {
             return;
         };
         let sized = async {
-            match place.shell(None).await {
+            match place.start_shell(None).await {
                 Ok(ShellProbe::Ready(mut shell)) => {
-                    shell.keyboard.send(script.into()).await;
-                    while shell.next().await.is_some() {}
+                    shell.input.send(script.into()).await;
+                    while shell.read().await.is_some() {}
                 }
-                Ok(ShellProbe::None(_)) => {}
+                Ok(ShellProbe::NoShell(_)) => {}
                 Err(error) => tracing::debug!(error = error.error_chain(), "sizing a terminal"),
             }
         };

@@ -20,7 +20,7 @@ use super::options::LogOptions;
 pub struct LineFormatter {
     options: LogOptions,
     /// How many more bytes may be sent.
-    left: usize,
+    remaining_bytes: usize,
     is_recent: bool,
 }
 
@@ -28,7 +28,7 @@ impl LineFormatter {
     /// Formats according to these options.
     pub fn new(options: LogOptions) -> Self {
         Self {
-            left: options.limit.unwrap_or(usize::MAX),
+            remaining_bytes: options.limit.unwrap_or(usize::MAX),
             is_recent: options.since.is_none(),
             options,
         }
@@ -36,7 +36,7 @@ impl LineFormatter {
 
     /// Whether the byte limit is reached.
     pub fn is_full(&self) -> bool {
-        self.left == 0
+        self.remaining_bytes == 0
     }
 
     /// The lines of `text` that are wanted, formatted.
@@ -66,8 +66,8 @@ impl LineFormatter {
             };
             shaped.extend_from_slice(rest.as_bytes());
         }
-        shaped.truncate(self.left);
-        self.left -= shaped.len();
+        shaped.truncate(self.remaining_bytes);
+        self.remaining_bytes -= shaped.len();
         shaped
     }
 }
@@ -90,12 +90,12 @@ struct LogTimestamp<'a> {
 }
 
 /// The buffer sizes of runtimes are multiples of this, in bytes.
-const BUFFER: usize = 4 << 10;
+const READ_BUFFER_BYTES: usize = 4 << 10;
 /// The most time between two parts of one line, if nothing else shows that they belong together.
 const MAX_PART_GAP: Duration = Duration::from_secs(2);
 
 impl<'a> LogTimestamp<'a> {
-    fn of(text: &'a str) -> Option<Self> {
+    fn parse(text: &'a str) -> Option<Self> {
         let at = text.parse().ok()?;
         Some(Self { at, text })
     }
@@ -108,11 +108,11 @@ impl<'a> LogTimestamp<'a> {
 
     /// Whether `next`, found in a line after a part with this timestamp, begins the line's next part. `before` is
     /// the part between.
-    fn is_before(&self, next: &Self, before: &str) -> bool {
+    fn is_continued_by(&self, next: &Self, before: &str) -> bool {
         if before.is_empty() || self.layout() != next.layout() || next.at < self.at {
             return false;
         }
-        let is_full = before.len().is_multiple_of(BUFFER);
+        let is_full = before.len().is_multiple_of(READ_BUFFER_BYTES);
         // A program's own text has no timestamp directly after a letter or digit.
         let is_glued = before.ends_with(char::is_alphanumeric);
         let is_next = next.layout().0
@@ -125,7 +125,7 @@ impl<'a> LogTimestamp<'a> {
 /// A line's timestamp, and the rest of the line.
 fn split_timestamp(line: &str) -> (Option<LogTimestamp<'_>>, &str) {
     let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
-    match LogTimestamp::of(first) {
+    match LogTimestamp::parse(first) {
         Some(stamp) => (Some(stamp), rest),
         None => (None, line),
     }
@@ -147,8 +147,8 @@ fn join_parts<'a>(first: &LogTimestamp<'_>, line: &'a str) -> Cow<'a, str> {
         let Some((text, _)) = rest.split_once(' ') else {
             break;
         };
-        let next = LogTimestamp::of(text);
-        if let Some(next) = next.filter(|next| stamp.is_before(next, &line[part..begin])) {
+        let next = LogTimestamp::parse(text);
+        if let Some(next) = next.filter(|next| stamp.is_continued_by(next, &line[part..begin])) {
             whole.push_str(&line[part..begin]);
             part = begin + text.len() + 1;
             from = part;

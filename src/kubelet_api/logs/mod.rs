@@ -7,7 +7,7 @@
 //! Timestamps are requested only if needed: the service puts one in front of each part in which it read a line, so
 //! a long line has timestamps inside.
 
-mod grown;
+mod cursor;
 mod lines;
 mod options;
 mod source;
@@ -22,9 +22,9 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::answer::{ApiResult, HttpError, text};
+use super::response::{ApiResult, HttpError, text_response};
 use super::tasks::ListenerTasks;
-use grown::{LogCursor, LogDelta};
+use cursor::{LogCursor, LogDelta};
 use lines::LineFormatter;
 use options::LogOptions;
 pub use source::LogSource;
@@ -37,7 +37,7 @@ const POLL_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::
 const BYTES_PER_SECOND: usize = 1 << 20;
 
 /// Answers a request for a container's log.
-pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> ApiResult {
+pub async fn serve_log(source: LogSource, query: &str, tasks: &ListenerTasks) -> ApiResult {
     let options = options::parse(query, Timestamp::now()).map_err(HttpError::bad_request)?;
     if options.previous {
         return Err(HttpError::bad_request(format!(
@@ -47,7 +47,7 @@ pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> Ap
         )));
     }
     if options.follow {
-        return follow(source, options, tasks).await;
+        return follow_log(source, options, tasks).await;
     }
     let log = source.read(options.tail, options.needs_times()).await?;
     let mut lines = LineFormatter::new(options);
@@ -55,20 +55,20 @@ pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> Ap
         Some(tail) => lines.format(lines::tail(&log, tail)),
         None => lines.format(&log),
     };
-    let mut response = text(StatusCode::OK, String::new());
+    let mut response = text_response(StatusCode::OK, String::new());
     *response.body_mut() = Body::from(shaped);
     Ok(response)
 }
 
 /// Follows a log. The first read happens before the answer starts, so that its error becomes the answer's status.
-async fn follow(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -> ApiResult {
+async fn follow_log(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -> ApiResult {
     let log = source.read(None, options.needs_times()).await?;
     let (told, mut wanted) = mpsc::channel::<Bytes>(4);
     let follower = LogFollower {
         source,
         cursor: LogCursor::default(),
-        times: options.needs_times(),
-        lines: LineFormatter::new(options),
+        with_timestamps: options.needs_times(),
+        formatter: LineFormatter::new(options),
         sender: told,
     };
     tasks.spawn(follower.run(log, options.tail));
@@ -101,8 +101,8 @@ pub async fn stream_new_output(
     let follower = LogFollower {
         source,
         cursor: LogCursor::default(),
-        times: options.needs_times(),
-        lines: LineFormatter::new(options),
+        with_timestamps: options.needs_times(),
+        formatter: LineFormatter::new(options),
         sender: told,
     };
     follower.run(log, Some(0)).await;
@@ -113,8 +113,8 @@ struct LogFollower {
     source: LogSource,
     cursor: LogCursor,
     /// Whether to request timestamps.
-    times: bool,
-    lines: LineFormatter,
+    with_timestamps: bool,
+    formatter: LineFormatter,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -129,11 +129,11 @@ impl LogFollower {
     }
 
     async fn poll_until_ended(&mut self, first: String, tail: Option<usize>) {
-        let run = self.source.run().await;
+        let run = self.source.current_run().await;
         let (LogDelta::Appended(new) | LogDelta::Replaced(new)) =
             self.cursor.advance(&first, false);
         let new = tail.map_or(new, |tail| lines::tail(new, tail));
-        let shaped = self.lines.format(new);
+        let shaped = self.formatter.format(new);
         if !self.send(shaped).await {
             return;
         }
@@ -146,7 +146,7 @@ impl LogFollower {
             tokio::time::sleep(pause.max(long)).await;
             // Check this before reading the log: if the container has ended, the log is complete.
             let has_ended = self.source.has_ended(run.as_ref()).await;
-            let Ok(log) = self.source.read(None, self.times).await else {
+            let Ok(log) = self.source.read(None, self.with_timestamps).await else {
                 if has_ended {
                     return;
                 }
@@ -157,7 +157,7 @@ impl LogFollower {
             let shaped = match self.cursor.advance(&log, has_ended) {
                 // The run has ended, and this log is the next run's.
                 LogDelta::Replaced(_) if has_ended => return,
-                LogDelta::Appended(new) | LogDelta::Replaced(new) => self.lines.format(new),
+                LogDelta::Appended(new) | LogDelta::Replaced(new) => self.formatter.format(new),
             };
             pause = if shaped.is_empty() {
                 (pause * 2).min(POLL_INTERVALS.1)
@@ -173,6 +173,6 @@ impl LogFollower {
     /// Sends new output; returns whether to continue.
     async fn send(&self, shaped: Vec<u8>) -> bool {
         let heard = shaped.is_empty() || self.sender.send(shaped.into()).await.is_ok();
-        heard && !self.lines.is_full()
+        heard && !self.formatter.is_full()
     }
 }

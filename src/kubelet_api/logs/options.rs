@@ -38,10 +38,10 @@ pub fn parse(query: &str, now: Timestamp) -> Result<LogOptions, String> {
             "follow" => options.follow = is_on(value),
             "previous" => options.previous = is_on(value),
             "timestamps" => options.timestamps = is_on(value),
-            "tailLines" => options.tail = Some(number(key, value, 0)?),
-            "limitBytes" => options.limit = Some(number(key, value, 1)?),
+            "tailLines" => options.tail = Some(parse_number(key, value, 0)?),
+            "limitBytes" => options.limit = Some(parse_number(key, value, 1)?),
             "sinceSeconds" => {
-                let seconds = i64::try_from(number(key, value, 1)?).unwrap_or(i64::MAX);
+                let seconds = i64::try_from(parse_number(key, value, 1)?).unwrap_or(i64::MAX);
                 let since = now.checked_sub(SignedDuration::from_secs(seconds));
                 options.since = Some(since.unwrap_or(Timestamp::MIN));
                 sinces += 1;
@@ -70,7 +70,7 @@ fn is_on(value: &str) -> bool {
     !matches!(value, "false" | "0")
 }
 
-fn number(key: &str, value: &str, least: usize) -> Result<usize, String> {
+fn parse_number(key: &str, value: &str, least: usize) -> Result<usize, String> {
     let parsed = value.parse().ok().filter(|n| *n >= least);
     parsed.ok_or_else(|| format!("{key}: {value} must be a number of at least {least}"))
 }

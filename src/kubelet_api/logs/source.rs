@@ -6,12 +6,12 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use crate::aci::error::Error;
-use crate::aci::view::{ContainerGroup, ContainerState};
-use crate::kubelet_api::answer::HttpError;
+use crate::aci::response::{ContainerGroup, ContainerState};
 use crate::kubelet_api::nodes::FoundPod;
+use crate::kubelet_api::response::HttpError;
 
 /// The error codes with which Azure says that it is too early; they depend on the version of the service.
-const TOO_EARLY: [&str; 3] = [
+const NOT_STARTED_CODES: [&str; 3] = [
     "ContainerGroupDeploymentNotReady",
     "ContainerLogNotAvailable",
     "ContainerGroupTransitioning",
@@ -23,7 +23,7 @@ pub struct LogSource {
     /// The container's name.
     pub container: String,
     /// The pod.
-    pub found: FoundPod,
+    pub pod: FoundPod,
 }
 
 /// Identifies one run of a container.
@@ -37,7 +37,7 @@ impl LogSource {
     /// The last `tail` lines of the log, or all that the service keeps; with `times`, each has its timestamp in
     /// front.
     pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, HttpError> {
-        let (node, pod) = (&self.found.node, &self.found.pod);
+        let (node, pod) = (&self.pod.node, &self.pod.pod);
         // At least one line: Azure does not document whether 0 is accepted.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
         node.rate_limiter.acquire_priority().await;
@@ -48,17 +48,17 @@ impl LogSource {
             tail,
             times,
         );
-        read.await.map_err(|error| self.refusal(&error))
+        read.await.map_err(|error| self.http_error(&error))
     }
 
     /// The current run of the container; `None` if Azure does not report it.
-    pub async fn run(&self) -> Option<ContainerRun> {
+    pub async fn current_run(&self) -> Option<ContainerRun> {
         Some(self.read_run().await.ok()??.0)
     }
 
     /// Whether that run has ended.
     pub async fn has_ended(&self, run: Option<&ContainerRun>) -> bool {
-        if !self.found.is_there() {
+        if !self.pod.may_exist() {
             return true;
         }
         match self.read_run().await {
@@ -69,13 +69,13 @@ impl LogSource {
     }
 
     async fn read_run(&self) -> Result<Option<(ContainerRun, bool)>, Error> {
-        let (node, pod) = (&self.found.node, &self.found.pod);
+        let (node, pod) = (&self.pod.node, &self.pod.pod);
         node.rate_limiter.acquire_priority().await;
         let group = node.azure.get(&node.scope, pod.group.as_str()).await?;
         Ok(ContainerGroup::from_value(&group).and_then(|group| {
             let container = group.container(&self.container);
             let container = container.or_else(|| group.init_container(&self.container));
-            let view = container?.view()?;
+            let view = container?.instance_view()?;
             let current = view.current_state.as_ref()?;
             let run = ContainerRun {
                 started: current.start_time,
@@ -86,10 +86,10 @@ impl LogSource {
         }))
     }
 
-    fn refusal(&self, error: &Error) -> HttpError {
-        let (container, pod) = (&self.container, &self.found.pod.name);
+    fn http_error(&self, error: &Error) -> HttpError {
+        let (container, pod) = (&self.container, &self.pod.pod.name);
         match error.failure() {
-            Some(failure) if TOO_EARLY.contains(&failure.body.code.as_str()) => {
+            Some(failure) if NOT_STARTED_CODES.contains(&failure.body.code.as_str()) => {
                 HttpError::bad_request(format!(
                     "container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"
                 ))

@@ -27,7 +27,7 @@ pub const PROTOCOLS: SupportedProtocols = SupportedProtocols {
 };
 
 /// The ports in the query, which clients of the plain WebSocket protocol send; an error if one is not a valid port.
-pub fn ports(query: &str) -> Result<Vec<u16>, String> {
+pub fn parse_ports(query: &str) -> Result<Vec<u16>, String> {
     let mut ports = Vec::new();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if matches!(&*key, "port" | "ports") {
@@ -47,10 +47,10 @@ pub async fn forward(
     address: IpAddr,
     ports: &[u16],
 ) {
-    match agreed.carrier {
+    match agreed.transport {
         StreamTransport::Spdy => spdy::forward(SpdySession::new(io), address).await,
         StreamTransport::Websocket if agreed.protocol == TUNNEL => {
-            tunnel::through(io, |io| spdy::forward(SpdySession::new(io), address)).await;
+            tunnel::run_through(io, |io| spdy::forward(SpdySession::new(io), address)).await;
         }
         StreamTransport::Websocket => websocket::forward(io, address, ports).await,
     }
@@ -93,7 +93,7 @@ mod tests {
                     let _open = io;
                     std::future::pending::<()>().await;
                 };
-                tunnel::through(ours, silent).await;
+                tunnel::run_through(ours, silent).await;
             } else {
                 websocket::forward(ours, port.ip(), &[port.port()]).await;
             }
@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn ports_are_numbers() {
-        assert_eq!(ports("port=80&port=443,8080&x=1"), Ok(vec![80, 443, 8080]));
-        assert!(ports("port=0").is_err() && ports("port=http").is_err());
+        assert_eq!(
+            parse_ports("port=80&port=443,8080&x=1"),
+            Ok(vec![80, 443, 8080])
+        );
+        assert!(parse_ports("port=0").is_err() && parse_ports("port=http").is_err());
     }
 }

@@ -28,17 +28,17 @@ pub async fn forward(mut session: SpdySession, address: IpAddr) {
             _ = looks.tick() => {
                 let late = |_: &String, half: &mut (SpdyStream, Instant)| half.1.elapsed() > PAIR_TIMEOUT;
                 for (_, (stream, _)) in halves.extract_if(late) {
-                    stream.sender().reset(reset::REFUSED).await;
+                    stream.sender().reset(reset::REFUSED_STREAM).await;
                 }
                 continue;
             }
         };
         let Some(stream) = stream else { break };
-        let Some((key, port, is_data)) = half(&stream) else {
+        let Some((key, port, is_data)) = parse_half(&stream) else {
             stream.sender().reset(reset::PROTOCOL_ERROR).await;
             continue;
         };
-        stream.reply().await;
+        stream.accept().await;
         let key = format!("{key}/{port}");
         match halves.remove(&key) {
             Some((other, _)) if is_data_of(&other) != is_data => {
@@ -47,7 +47,7 @@ pub async fn forward(mut session: SpdySession, address: IpAddr) {
                 } else {
                     (other, stream)
                 };
-                pairs.spawn(pair(address, port, data, error));
+                pairs.spawn(forward_pair(address, port, data, error));
             }
             _ => drop(halves.insert(key, (stream, Instant::now()))),
         }
@@ -56,7 +56,7 @@ pub async fn forward(mut session: SpdySession, address: IpAddr) {
 }
 
 /// The pair and port of a stream, and whether it carries data; `None` if its headers are invalid.
-fn half(stream: &SpdyStream) -> Option<(String, u16, bool)> {
+fn parse_half(stream: &SpdyStream) -> Option<(String, u16, bool)> {
     let is_data = match stream.header("streamtype")? {
         "data" => true,
         "error" => false,
@@ -80,7 +80,7 @@ fn is_data_of(stream: &SpdyStream) -> bool {
     stream.header("streamtype") == Some("data")
 }
 
-async fn pair(address: IpAddr, port: u16, data: SpdyStream, error: SpdyStream) {
+async fn forward_pair(address: IpAddr, port: u16, data: SpdyStream, error: SpdyStream) {
     let error = error.sender();
     let (from_client, to_client, reset) = data.split();
     match dial::dial(address, port).await {

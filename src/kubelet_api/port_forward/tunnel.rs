@@ -16,7 +16,7 @@ use crate::kubelet_api::upgrade::{self, PING};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs `inner` with the stream until it ends or the client disconnects.
-pub async fn through<F: Future<Output = ()>>(
+pub async fn run_through<F: Future<Output = ()>>(
     io: impl AsyncRead + AsyncWrite + Unpin,
     inner: impl FnOnce(DuplexStream) -> F,
 ) {

@@ -30,7 +30,7 @@ pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, p
         }
         let (input, from_client) = mpsc::channel(4);
         inputs.push(Some(input));
-        connections.spawn(connection(address, port, index, from_client, out.clone()));
+        connections.spawn(forward_port(address, port, index, from_client, out.clone()));
     }
     drop(out);
     let inward = async {
@@ -74,7 +74,7 @@ pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, p
     }
 }
 
-async fn connection(
+async fn forward_port(
     address: IpAddr,
     port: u16,
     channel: u8,

@@ -4,8 +4,8 @@
 //! the [`CommandOutcome`] is sent in the format of the protocol version.
 
 mod outcome;
-mod size;
 mod spdy;
+mod terminal_size;
 mod websocket;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::upgrade::{NegotiatedProtocol, StreamTransport, SupportedProtocols};
 pub use outcome::CommandOutcome;
-pub use size::TerminalSize;
+pub use terminal_size::TerminalSize;
 
 /// The supported subprotocols of remote commands.
 pub const PROTOCOLS: SupportedProtocols = SupportedProtocols {
@@ -87,7 +87,7 @@ pub struct CommandStreams {
     /// Sizes of the client's terminal.
     pub resize: mpsc::Receiver<TerminalSize>,
     /// Its output.
-    pub out: mpsc::Sender<(OutputStream, Bytes)>,
+    pub output: mpsc::Sender<(OutputStream, Bytes)>,
     /// Cancelled when the client disconnects.
     pub client_gone: CancellationToken,
 }
@@ -99,7 +99,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     wanted: &CommandRequest,
     run: impl FnOnce(CommandStreams) -> F,
 ) {
-    match agreed.carrier {
+    match agreed.transport {
         StreamTransport::Spdy => spdy::connect(io, &agreed.protocol, wanted, run).await,
         StreamTransport::Websocket => websocket::connect(io, &agreed.protocol, wanted, run).await,
     }

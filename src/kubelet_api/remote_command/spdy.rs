@@ -11,7 +11,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, size};
+use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, terminal_size};
 use crate::kubelet_api::spdy::session::{SpdySession, SpdyStream, StreamSender, reset};
 
 /// How long the client may take to open its streams.
@@ -24,8 +24,8 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     run: impl FnOnce(CommandStreams) -> F,
 ) {
     let mut session = SpdySession::new(io);
-    let names = names(protocol, wanted);
-    let opened = tokio::time::timeout(OPEN_TIMEOUT, open(&mut session, &names)).await;
+    let names = stream_names(protocol, wanted);
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, open_streams(&mut session, &names)).await;
     let Ok(Some(mut opened)) = opened else {
         return session.close().await;
     };
@@ -33,24 +33,28 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     let (stdout, stderr, error) = (sender("stdout"), sender("stderr"), sender("error"));
     let (out, written) = mpsc::channel(16);
     let (sizes, resize) = mpsc::channel(4);
-    let stdin = opened.remove("stdin").map_or_else(ended, |s| s.split().0);
-    let parts = opened.remove("resize").map_or_else(ended, |s| s.split().0);
+    let stdin = opened
+        .remove("stdin")
+        .map_or_else(closed_channel, |s| s.split().0);
+    let parts = opened
+        .remove("resize")
+        .map_or_else(closed_channel, |s| s.split().0);
     let gone = session.gone();
     // From here on no stream is accepted: a stream that the client opens now waits for ever.
     let streams = CommandStreams {
         stdin,
         resize,
-        out,
+        output: out,
         client_gone: gone.clone(),
     };
     let worked = async {
-        let told = pump(written, stdout.as_ref(), stderr.as_ref());
+        let told = copy_output(written, stdout.as_ref(), stderr.as_ref());
         let ((), outcome) = tokio::join!(told, run(streams));
         outcome
     };
     let outcome = tokio::select! {
         outcome = worked => outcome,
-        () = async { size::carry(parts, sizes).await; std::future::pending().await } => return,
+        () = async { terminal_size::forward_sizes(parts, sizes).await; std::future::pending().await } => return,
         () = gone.cancelled() => return session.close().await,
     };
     for stream in [stdout, stderr].into_iter().flatten() {
@@ -66,11 +70,11 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     session.close().await;
 }
 
-fn ended() -> mpsc::Receiver<Bytes> {
+fn closed_channel() -> mpsc::Receiver<Bytes> {
     mpsc::channel(1).1
 }
 
-fn names(protocol: &str, wanted: &CommandRequest) -> Vec<&'static str> {
+fn stream_names(protocol: &str, wanted: &CommandRequest) -> Vec<&'static str> {
     let can_resize = !matches!(protocol, "channel.k8s.io" | "v2.channel.k8s.io");
     let all = [
         ("error", true),
@@ -84,7 +88,7 @@ fn names(protocol: &str, wanted: &CommandRequest) -> Vec<&'static str> {
 }
 
 /// Waits for all streams; `None` if the client disconnects before.
-async fn open(
+async fn open_streams(
     session: &mut SpdySession,
     names: &[&'static str],
 ) -> Option<HashMap<String, SpdyStream>> {
@@ -93,17 +97,17 @@ async fn open(
         let stream = session.accept().await?;
         match stream.header("streamtype").map(str::to_owned) {
             Some(name) if names.contains(&&*name) && !opened.contains_key(&name) => {
-                stream.reply().await;
+                stream.accept().await;
                 opened.insert(name, stream);
             }
-            _ => stream.sender().reset(reset::REFUSED).await,
+            _ => stream.sender().reset(reset::REFUSED_STREAM).await,
         }
     }
     Some(opened)
 }
 
 /// Sends output until the command drops its end of the channel.
-async fn pump(
+async fn copy_output(
     mut written: mpsc::Receiver<(OutputStream, Bytes)>,
     stdout: Option<&StreamSender>,
     stderr: Option<&StreamSender>,

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::size::ResizeReader;
+use super::terminal_size::ResizeReader;
 use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
 use crate::kubelet_api::upgrade::{self, PING};
 
@@ -48,10 +48,10 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     let streams = CommandStreams {
         stdin,
         resize,
-        out,
+        output: out,
         client_gone: gone.clone(),
     };
-    let reading = read(
+    let reading = read_messages(
         source,
         wanted.stdin.then_some(typed),
         sizes,
@@ -62,7 +62,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         return;
     }
     let written = async {
-        let connected = write(&mut sink, written).await;
+        let connected = write_messages(&mut sink, written).await;
         if !connected {
             // The command may write nothing more, and the client's messages may not be read.
             gone.cancel();
@@ -83,7 +83,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     let mut message = vec![ERROR];
     message.extend_from_slice(
         outcome
-            .error_stream_text(protocol_of_errors(protocol))
+            .error_stream_text(error_protocol(protocol))
             .as_bytes(),
     );
     // client-go treats any close code but this as an error, a missing one included.
@@ -102,7 +102,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
 }
 
 /// Without a protocol, errors are sent as text.
-fn protocol_of_errors(protocol: &str) -> &str {
+fn error_protocol(protocol: &str) -> &str {
     if protocol.is_empty() {
         "channel.k8s.io"
     } else {
@@ -111,7 +111,7 @@ fn protocol_of_errors(protocol: &str) -> &str {
 }
 
 /// Handles messages until the client disconnects.
-async fn read(
+async fn read_messages(
     mut source: SplitStream<Socket>,
     mut stdin: Option<mpsc::Sender<Bytes>>,
     sizes: mpsc::Sender<TerminalSize>,
@@ -146,7 +146,7 @@ async fn read(
 }
 
 /// Sends output until the command drops its end of the channel. Returns whether the client is still connected.
-async fn write(
+async fn write_messages(
     sink: &mut SplitSink<Socket, Message>,
     mut written: mpsc::Receiver<(OutputStream, Bytes)>,
 ) -> bool {

@@ -10,15 +10,15 @@ use thiserror::Error;
 use super::dictionary::DICTIONARY;
 
 const VERSION: u16 = 3;
-const FIN: u8 = 1;
+const FLAG_FIN: u8 = 1;
 /// The longest control frame in bytes: no valid header block is longer.
-const MAX_CONTROL: usize = 16 << 10;
+const MAX_CONTROL_BYTES: usize = 16 << 10;
 /// The size of an uncompressed header block, in bytes.
-const MAX_HEADERS: usize = 64 << 10;
+const MAX_HEADERS_BYTES: usize = 64 << 10;
 /// Data is passed on as it arrives, in parts of at most this size in bytes.
-const MAX_PART: usize = 32 << 10;
+const MAX_PART_BYTES: usize = 32 << 10;
 /// Stream ids have 31 bits.
-const ID: u32 = 0x7fff_ffff;
+const STREAM_ID_MASK: u32 = 0x7fff_ffff;
 
 /// Names, in lower case, and values.
 pub type SpdyHeaders = Vec<(String, String)>;
@@ -28,7 +28,7 @@ pub mod reset {
     /// The stream violates the protocol.
     pub const PROTOCOL_ERROR: u32 = 1;
     /// There are too many streams, or the stream's purpose is unknown.
-    pub const REFUSED: u32 = 3;
+    pub const REFUSED_STREAM: u32 = 3;
 }
 
 /// A frame.
@@ -101,15 +101,15 @@ impl FrameDecoder {
         };
         let (first, second) = (head.get_u32(), head.get_u32());
         let (flags, length) = (second.to_be_bytes()[0], (second & 0x00ff_ffff) as usize);
-        if first & !ID == 0 {
+        if first & !STREAM_ID_MASK == 0 {
             if first == 0 {
                 return Err(Error::Malformed("data of stream zero"));
             }
             bytes.advance(8);
-            self.data = Some((first, length, flags & FIN != 0));
+            self.data = Some((first, length, flags & FLAG_FIN != 0));
             return Ok(self.part(bytes));
         }
-        if length > MAX_CONTROL {
+        if length > MAX_CONTROL_BYTES {
             return Err(Error::TooLong(length));
         }
         if bytes.len() < 8 + length {
@@ -131,7 +131,9 @@ impl FrameDecoder {
         if left > 0 && bytes.is_empty() {
             return None;
         }
-        let part = bytes.split_to(left.min(bytes.len()).min(MAX_PART)).freeze();
+        let part = bytes
+            .split_to(left.min(bytes.len()).min(MAX_PART_BYTES))
+            .freeze();
         let left = left - part.len();
         self.data = (left > 0).then_some((id, left, fin));
         let fin = fin && left == 0;
@@ -151,24 +153,24 @@ impl FrameDecoder {
         }
         Ok(match kind {
             1 => {
-                let id = body.get_u32() & ID;
+                let id = body.get_u32() & STREAM_ID_MASK;
                 body.advance(6); // associated stream, priority, slot
                 let headers = self.headers(&body)?;
-                let fin = flags & FIN != 0;
+                let fin = flags & FLAG_FIN != 0;
                 SpdyFrame::Open { id, fin, headers }
             }
             2 => {
-                let id = body.get_u32() & ID;
+                let id = body.get_u32() & STREAM_ID_MASK;
                 self.headers(&body)?;
                 SpdyFrame::Accepted { id }
             }
             3 => SpdyFrame::Reset {
-                id: body.get_u32() & ID,
+                id: body.get_u32() & STREAM_ID_MASK,
                 code: body.get_u32(),
             },
             6 => SpdyFrame::Ping { id: body.get_u32() },
             7 => SpdyFrame::GoAway {
-                last: body.get_u32() & ID,
+                last: body.get_u32() & STREAM_ID_MASK,
                 code: body.get_u32(),
             },
             8 => {
@@ -181,7 +183,7 @@ impl FrameDecoder {
     }
 
     fn headers(&mut self, mut packed: &[u8]) -> Result<SpdyHeaders, Error> {
-        let mut plain = BytesMut::zeroed(MAX_HEADERS);
+        let mut plain = BytesMut::zeroed(MAX_HEADERS_BYTES);
         let mut filled = 0;
         while !packed.is_empty() {
             let (taken, given) = (self.zlib.total_in(), self.zlib.total_out());
@@ -201,7 +203,7 @@ impl FrameDecoder {
             }
         }
         plain.truncate(filled);
-        unpacked(plain.freeze())
+        parse_headers(plain.freeze())
     }
 }
 
@@ -209,7 +211,7 @@ fn since(before: u64, after: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-fn unpacked(mut block: Bytes) -> Result<SpdyHeaders, Error> {
+fn parse_headers(mut block: Bytes) -> Result<SpdyHeaders, Error> {
     fn number(block: &mut Bytes) -> Result<usize, Error> {
         let short = |_| Error::Malformed("a short header block");
         let number = block.try_get_u32().map_err(short)?;

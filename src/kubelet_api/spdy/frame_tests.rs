@@ -31,7 +31,7 @@ fn some_frames() -> Vec<SpdyFrame> {
         SpdyFrame::Ping { id: 7 },
         SpdyFrame::Reset {
             id: 1,
-            code: reset::REFUSED,
+            code: reset::REFUSED_STREAM,
         },
         SpdyFrame::GoAway { last: 1, code: 0 },
         open(vec![header("port", "80"), header("requestid", "0")]),
@@ -84,7 +84,10 @@ fn frames_are_the_same_however_they_are_split() {
 #[test]
 fn a_header_bomb_is_refused() {
     let bytes = wire(&[open(vec![header("a", &"x".repeat(1 << 20))])]);
-    assert!(bytes.len() < MAX_CONTROL, "it is small where it is packed");
+    assert!(
+        bytes.len() < MAX_CONTROL_BYTES,
+        "it is small where it is packed"
+    );
     assert!(matches!(
         decoded(&bytes, bytes.len()),
         Err(Error::TooLong(_))
@@ -94,7 +97,7 @@ fn a_header_bomb_is_refused() {
 #[test]
 fn a_count_that_is_not_there_allocates_nothing() {
     let block = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-    assert!(matches!(unpacked(block), Err(Error::Malformed(_))));
+    assert!(matches!(parse_headers(block), Err(Error::Malformed(_))));
 }
 
 proptest! {

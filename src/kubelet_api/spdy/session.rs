@@ -137,7 +137,7 @@ impl SpdyStream {
     }
 
     /// Accepts the stream. The peer sends data only after this.
-    pub async fn reply(&self) {
+    pub async fn accept(&self) {
         // The peer may have disconnected.
         let _ = self.out.send(SpdyFrame::Accepted { id: self.id }).await;
     }
@@ -271,7 +271,9 @@ impl FrameReader {
     /// Handles a frame; returns whether to continue.
     async fn handle_frame(&mut self, frame: SpdyFrame) -> bool {
         match frame {
-            SpdyFrame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
+            SpdyFrame::Open { id, fin, headers } => {
+                return self.open_stream(id, fin, headers).await;
+            }
             SpdyFrame::Data { id, fin, part } => {
                 let Some(stream) = self.streams.get_mut(&id) else {
                     return true;
@@ -301,13 +303,13 @@ impl FrameReader {
         true
     }
 
-    async fn open(&mut self, id: u32, fin: bool, headers: SpdyHeaders) -> bool {
+    async fn open_stream(&mut self, id: u32, fin: bool, headers: SpdyHeaders) -> bool {
         let refused = if id.is_multiple_of(2) || id <= self.last {
             Some(reset::PROTOCOL_ERROR)
         } else {
             self.last = id;
             self.streams.retain(|_, stream| stream.is_used());
-            (self.streams.len() >= MAX_STREAMS).then_some(reset::REFUSED)
+            (self.streams.len() >= MAX_STREAMS).then_some(reset::REFUSED_STREAM)
         };
         if let Some(code) = refused {
             return self.out.send(SpdyFrame::Reset { id, code }).await.is_ok();

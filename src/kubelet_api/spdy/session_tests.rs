@@ -72,7 +72,7 @@ async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
     peer.open(1).await;
     let stream = soon(session.accept()).await.expect("a stream");
     assert_eq!(stream.header("streamtype"), Some("data"));
-    stream.reply().await;
+    stream.accept().await;
     assert_eq!(soon(peer.hear()).await, Some(SpdyFrame::Accepted { id: 1 }));
     let (mut parts, sender, _reset) = stream.split();
     let part = Bytes::from_static(b"there");
@@ -114,7 +114,7 @@ async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
     peer.say(SpdyFrame::Ping { id: 9 }).await;
     loop {
         match soon(peer.hear()).await {
-            Some(SpdyFrame::Reset { code, .. }) if code == reset::REFUSED => refused += 1,
+            Some(SpdyFrame::Reset { code, .. }) if code == reset::REFUSED_STREAM => refused += 1,
             Some(SpdyFrame::Ping { id: 9 }) => break,
             other => unreachable!("{other:?}"),
         }

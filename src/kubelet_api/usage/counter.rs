@@ -6,11 +6,11 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::aci::client::MinuteUsage;
-use crate::aci::realtime::ContainerUsage;
+use crate::aci::realtime_metrics::ContainerUsage;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// The initial value in seconds: metrics-server ignores a pod that has used nothing.
-const BEGINNING: f64 = 0.001;
+const INITIAL_CPU_SECONDS: f64 = 0.001;
 
 /// What a run of a container has used.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct CpuCounter {
     /// CPU in thousandths of a core, in the last known interval.
     pub millicores: f64,
     /// Memory at that time, in bytes.
-    pub bytes: f64,
+    pub memory_bytes: f64,
     /// The end of that interval.
     pub at: Timestamp,
 }
@@ -36,19 +36,19 @@ impl CpuCounter {
         let mut counter = before.filter(|counter| counter.at > started);
         for minute in minutes {
             let ends = minute
-                .begins
+                .start
                 .saturating_add(MINUTE)
                 .unwrap_or(Timestamp::MAX);
-            let from = counter.map_or(minute.begins.max(started), |counter| counter.at);
+            let from = counter.map_or(minute.start.max(started), |counter| counter.at);
             if ends <= from {
                 continue;
             }
             let seconds = ends.duration_since(from).as_secs_f64();
             counter = Some(Self {
-                cpu_seconds: counter.map_or(BEGINNING, |counter| counter.cpu_seconds)
+                cpu_seconds: counter.map_or(INITIAL_CPU_SECONDS, |counter| counter.cpu_seconds)
                     + minute.millicores / 1000.0 * seconds,
                 millicores: minute.millicores,
-                bytes: minute.bytes,
+                memory_bytes: minute.memory_bytes,
                 at: ends,
             });
         }
@@ -76,16 +76,16 @@ impl CpuCounter {
                 Some(Self {
                     cpu_seconds: before.cpu_seconds + cores * passed,
                     millicores: cores * 1000.0,
-                    bytes: now.bytes,
+                    memory_bytes: now.memory_bytes,
                     at: now.at,
                 })
             }
             // Without a previous reading the difference is known only after the next one.
             (Some(before), _) => Some(before),
             (None, _) => (now.at > started).then(|| Self {
-                cpu_seconds: now.cpu_seconds.max(BEGINNING),
+                cpu_seconds: now.cpu_seconds.max(INITIAL_CPU_SECONDS),
                 millicores: now.cpu_seconds * 1000.0 / now.at.duration_since(started).as_secs_f64(),
-                bytes: now.bytes,
+                memory_bytes: now.memory_bytes,
                 at: now.at,
             }),
         }
@@ -93,11 +93,11 @@ impl CpuCounter {
 
     /// The sum of two containers, at the earlier of their times.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self {
             cpu_seconds: self.cpu_seconds + other.cpu_seconds,
             millicores: self.millicores + other.millicores,
-            bytes: self.bytes + other.bytes,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
             at: self.at.min(other.at),
         }
     }
@@ -108,13 +108,14 @@ impl CpuCounter {
     #[must_use]
     pub fn node_total(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
         let millicores: f64 = known.iter().map(|counter| counter.millicores).sum();
-        let (counted, since) =
-            before.map_or((BEGINNING, now), |before| (before.cpu_seconds, before.at));
+        let (counted, since) = before.map_or((INITIAL_CPU_SECONDS, now), |before| {
+            (before.cpu_seconds, before.at)
+        });
         let at = now.max(since);
         Self {
             cpu_seconds: counted + millicores / 1000.0 * at.duration_since(since).as_secs_f64(),
             millicores,
-            bytes: known.iter().map(|counter| counter.bytes).sum(),
+            memory_bytes: known.iter().map(|counter| counter.memory_bytes).sum(),
             at,
         }
     }
@@ -130,9 +131,9 @@ mod tests {
 
     fn minute(begins: i64, millicores: f64) -> MinuteUsage {
         MinuteUsage {
-            begins: at(begins),
+            start: at(begins),
             millicores,
-            bytes: 1024.0,
+            memory_bytes: 1024.0,
         }
     }
 
@@ -167,7 +168,7 @@ mod tests {
         ContainerUsage {
             at: at(second),
             cpu_seconds,
-            bytes: 2048.0,
+            memory_bytes: 2048.0,
         }
     }
 
@@ -223,16 +224,19 @@ mod tests {
         let pod = |cpu_seconds, millicores| CpuCounter {
             cpu_seconds,
             millicores,
-            bytes: 1024.0,
+            memory_bytes: 1024.0,
             at: at(60),
         };
         let first = CpuCounter::node_total(None, &[pod(500.0, 500.0)], at(100));
         let both = [pod(510.0, 500.0), pod(9000.0, 1000.0)];
         let second = CpuCounter::node_total(Some(first), &both, at(120));
         assert!((second.cpu_seconds - first.cpu_seconds - 30.0).abs() < 1e-9);
-        assert!((second.bytes - 2048.0).abs() < 1e-9);
+        assert!((second.memory_bytes - 2048.0).abs() < 1e-9);
         let last = CpuCounter::node_total(Some(second), &[], at(180));
-        assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
+        assert_eq!(
+            (last.cpu_seconds, last.memory_bytes),
+            (second.cpu_seconds, 0.0)
+        );
         // The clock is set back.
         assert_eq!(CpuCounter::node_total(Some(last), &both, at(0)).at, at(180));
     }

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::tasks::ListenerTasks;
 use crate::aci::client::MinuteUsages;
-use crate::aci::pace::RateLimiter;
-use crate::aci::realtime::{self, ContainerUsages};
+use crate::aci::rate_limiter::RateLimiter;
+use crate::aci::realtime_metrics::{self, ContainerUsages};
 use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 pub use counter::CpuCounter;
 
@@ -42,8 +42,8 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many pods are read at once, and how many per second from Azure Monitor: 4 per second is a sixth of what ARM
 /// allows, and takes four minutes for a thousand pods.
 const MAX_CONCURRENT_READS: usize = 8;
-const PER_SECOND: f64 = 4.0;
-const BURST: f64 = 64.0;
+const READS_PER_SECOND: f64 = 4.0;
+const READ_BURST: f64 = 64.0;
 
 /// For how long the counter of a node is kept without a request.
 const NODE_COUNTER_TTL: SignedDuration = SignedDuration::from_hours(1);
@@ -67,7 +67,7 @@ struct CachedPodUsage {
     changed_at: Instant,
     containers: BTreeMap<String, CpuCounter>,
     /// The last readings of the realtime-metrics extension, while it answers.
-    readings: ContainerUsages,
+    last_readings: ContainerUsages,
     /// Until when its group is not asked, and how long that pause is.
     realtime_backoff: Option<(Instant, Duration)>,
 }
@@ -75,7 +75,7 @@ struct CachedPodUsage {
 impl CachedPodUsage {
     /// How soon there may be new values.
     fn read_interval(&self) -> Duration {
-        if self.readings.is_empty() {
+        if self.last_readings.is_empty() {
             MONITOR_READ_INTERVAL
         } else {
             REALTIME_READ_INTERVAL
@@ -109,7 +109,7 @@ impl Default for UsageCache {
         Self {
             pods: Mutex::default(),
             nodes: Mutex::default(),
-            rate_limiter: RateLimiter::new(PER_SECOND, BURST),
+            rate_limiter: RateLimiter::new(READS_PER_SECOND, READ_BURST),
         }
     }
 }
@@ -136,21 +136,21 @@ impl UsageCache {
     }
 
     /// The use of each pod of a node.
-    pub fn of_node(&self, node: &PodsContext) -> Vec<(PodUsage, Arc<PodInfo>)> {
+    pub fn pods_of_node(&self, node: &PodsContext) -> Vec<(PodUsage, Arc<PodInfo>)> {
         let hosted = node.all_pods().into_iter();
         hosted.map(|pod| (self.pod_usage(&pod), pod)).collect()
     }
 
     /// The use of each pod of these nodes, and the sum of the nodes' counters.
-    pub fn all(
+    pub fn pods_of_nodes(
         &self,
         nodes: &[Arc<PodsContext>],
     ) -> (Vec<(PodUsage, Arc<PodInfo>)>, Option<CpuCounter>) {
         let (mut all, mut total) = (Vec::new(), None::<CpuCounter>);
         for node in nodes {
-            let pods = self.of_node(node);
-            if let Some(counter) = self.total(&node.owner.node, &pods) {
-                total = Some(total.map_or(counter, |total| total.and(counter)));
+            let pods = self.pods_of_node(node);
+            if let Some(counter) = self.node_total(&node.owner.node, &pods) {
+                total = Some(total.map_or(counter, |total| total.plus(counter)));
             }
             all.extend(pods);
         }
@@ -158,9 +158,9 @@ impl UsageCache {
     }
 
     /// The node's counter, advanced by what its known pods use; `None` if pods run and none of them is known.
-    fn total(&self, name: &str, pods: &[(PodUsage, Arc<PodInfo>)]) -> Option<CpuCounter> {
+    fn node_total(&self, name: &str, pods: &[(PodUsage, Arc<PodInfo>)]) -> Option<CpuCounter> {
         let is_known = pods.iter().any(|(used, _)| used.is_some());
-        if !is_known && pods.iter().any(|(_, pod)| runs(pod)) {
+        if !is_known && pods.iter().any(|(_, pod)| is_running(pod)) {
             return None;
         }
         let used = pods.iter().filter_map(|(used, _)| used.as_ref());
@@ -175,7 +175,7 @@ impl UsageCache {
 
     /// Reads the pods that may have new values, and waits up to 2 s for the results.
     pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<PodsContext>], tasks: &ListenerTasks) {
-        let due = self.due(nodes);
+        let due = self.pods_to_read(nodes);
         if due.is_empty() {
             return;
         }
@@ -183,8 +183,10 @@ impl UsageCache {
         let usage = self.clone();
         tasks.spawn(async move {
             let due = futures::stream::iter(due);
-            due.for_each_concurrent(MAX_CONCURRENT_READS, |(node, pod)| usage.read(node, pod))
-                .await;
+            due.for_each_concurrent(MAX_CONCURRENT_READS, |(node, pod)| {
+                usage.read_pod(node, pod)
+            })
+            .await;
             drop(done);
         });
         // Later results are for the next request.
@@ -192,12 +194,12 @@ impl UsageCache {
     }
 
     /// The pods to read now. Forgets pods that were not read for 10 minutes.
-    fn due(&self, nodes: &[Arc<PodsContext>]) -> Vec<(Arc<PodsContext>, Arc<PodInfo>)> {
+    fn pods_to_read(&self, nodes: &[Arc<PodsContext>]) -> Vec<(Arc<PodsContext>, Arc<PodInfo>)> {
         let all = nodes.iter().flat_map(|node| {
             let pods = node.all_pods().into_iter();
             pods.map(|pod| (node.clone(), pod))
         });
-        let running: Vec<_> = all.filter(|(_, pod)| runs(pod)).collect();
+        let running: Vec<_> = all.filter(|(_, pod)| is_running(pod)).collect();
         let mut pods = self.lock();
         let now = Instant::now();
         pods.retain(|_, known| known.is_being_read || known.requested_at.elapsed() < USAGE_TTL);
@@ -214,7 +216,7 @@ impl UsageCache {
                     is_being_read: true,
                     changed_at: now,
                     containers: BTreeMap::new(),
-                    readings: ContainerUsages::new(),
+                    last_readings: ContainerUsages::new(),
                     realtime_backoff: None,
                 };
                 pods.insert(pod.uid.clone(), known);
@@ -224,30 +226,32 @@ impl UsageCache {
         due
     }
 
-    async fn read(&self, node: Arc<PodsContext>, pod: Arc<PodInfo>) {
-        let news = match self.realtime(&node, &pod).await {
+    async fn read_pod(&self, node: Arc<PodsContext>, pod: Arc<PodInfo>) {
+        let news = match self.read_realtime(&node, &pod).await {
             Some(readings) => UsageUpdate::Readings(readings),
-            None => UsageUpdate::Minutes(self.minutes(&node, &pod).await),
+            None => UsageUpdate::Minutes(self.read_minutes(&node, &pod).await),
         };
         self.apply_update(&pod, &news);
     }
 
     /// Reads the group's realtime-metrics extension; `None` if there is none or it does not answer.
-    async fn realtime(&self, node: &PodsContext, pod: &PodInfo) -> Option<ContainerUsages> {
+    async fn read_realtime(&self, node: &PodsContext, pod: &PodInfo) -> Option<ContainerUsages> {
         let is_in_subnet = node.settings().placement.subnet_id.is_some();
         let address = pod.address.filter(|_| is_in_subnet)?;
         if self.lock().get(&pod.uid)?.is_backing_off() {
             return None;
         }
         let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
-        let read = realtime::read(address).await.and_then(|mut readings| {
-            readings.retain(|name, _| pod.container(name).is_some());
-            let is_told = |container: &ContainerInfo| readings.contains_key(&container.name);
-            let is_told = running.all(is_told);
-            is_told
-                .then_some(readings)
-                .ok_or(realtime::Error::Incomplete)
-        });
+        let read = realtime_metrics::read_usage(address)
+            .await
+            .and_then(|mut readings| {
+                readings.retain(|name, _| pod.container(name).is_some());
+                let is_told = |container: &ContainerInfo| readings.contains_key(&container.name);
+                let is_told = running.all(is_told);
+                is_told
+                    .then_some(readings)
+                    .ok_or(realtime_metrics::Error::Incomplete)
+            });
         if let Err(error) = &read {
             tracing::debug!(pod = pod.name, ?error, "asking a group what it uses");
             self.lock().get_mut(&pod.uid)?.back_off();
@@ -256,7 +260,7 @@ impl UsageCache {
     }
 
     /// Reads Azure Monitor; empty if there is nothing new or the read fails.
-    async fn minutes(&self, node: &PodsContext, pod: &PodInfo) -> MinuteUsages {
+    async fn read_minutes(&self, node: &PodsContext, pod: &PodInfo) -> MinuteUsages {
         self.rate_limiter.acquire().await;
         node.rate_limiter.acquire().await;
         let until = Timestamp::now();
@@ -265,7 +269,7 @@ impl UsageCache {
             return MinuteUsages::new();
         }
         let (group, span) = (pod.group.as_str(), (since, until));
-        let read = node.azure.usage(&node.scope, group, span).await;
+        let read = node.azure.container_usage(&node.scope, group, span).await;
         read.unwrap_or_else(|error| {
             let (pod, error) = (&pod.name, error.error_chain());
             tracing::debug!(pod, error, "reading what a pod uses");
@@ -279,9 +283,9 @@ impl UsageCache {
             return;
         };
         known.is_being_read = false;
-        let last = std::mem::take(&mut known.readings);
+        let last = std::mem::take(&mut known.last_readings);
         if let UsageUpdate::Readings(readings) = news {
-            known.readings.clone_from(readings);
+            known.last_readings.clone_from(readings);
             known.realtime_backoff = None;
         }
         for container in &pod.containers {
@@ -325,7 +329,7 @@ enum UsageUpdate {
     Minutes(MinuteUsages),
 }
 
-fn runs(pod: &PodInfo) -> bool {
+fn is_running(pod: &PodInfo) -> bool {
     let mut containers = pod.containers.iter();
     containers.any(|container| container.running_since.is_some())
 }

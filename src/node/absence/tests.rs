@@ -12,10 +12,10 @@ fn denied(gets: &[i64], lists: &[i64]) -> AbsenceEvidence {
     absence.record_seen(EvidenceSource::Get, at(100));
     absence.record_seen(EvidenceSource::List, at(100));
     for asked in gets {
-        absence.denied(at(*asked));
+        absence.record_denial(at(*asked));
     }
     for asked in lists {
-        absence.not_listed(at(*asked));
+        absence.record_not_listed(at(*asked));
     }
     absence
 }
@@ -36,7 +36,7 @@ fn a_group_that_runs_is_gone_after_two_gets_and_a_list_that_began_in_between_or_
     ] {
         let absence = denied(gets, lists);
         assert_eq!(
-            absence.is_proven(PriorGroupState::There),
+            absence.is_proven(PriorGroupState::Existed),
             is_gone,
             "{gets:?} {lists:?}"
         );
@@ -47,12 +47,12 @@ fn a_group_that_runs_is_gone_after_two_gets_and_a_list_that_began_in_between_or_
 fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_delete_proves_nothing()
  {
     let mut absence = denied(&[110], &[111]);
-    absence.deleted(at(120));
+    absence.record_delete(at(120));
     assert!(!absence.is_proven(PriorGroupState::Deleted));
-    absence.not_listed(at(119));
-    absence.denied(at(121));
+    absence.record_not_listed(at(119));
+    absence.record_denial(at(121));
     assert!(!absence.is_proven(PriorGroupState::Deleted));
-    absence.not_listed(at(122));
+    absence.record_not_listed(at(122));
     assert!(absence.is_proven(PriorGroupState::Deleted));
     let without_list = denied(&[121, 130, 141], &[]);
     assert!(without_list.is_proven(PriorGroupState::Deleted));
@@ -62,18 +62,18 @@ fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_
 fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
     let mut absence = AbsenceEvidence::after_put(at(100));
     for asked in [101, 110, 119] {
-        absence.denied(at(asked));
-        absence.not_listed(at(asked));
+        absence.record_denial(at(asked));
+        absence.record_not_listed(at(asked));
     }
     for before in [
         PriorGroupState::NotCreated,
-        PriorGroupState::There,
+        PriorGroupState::Existed,
         PriorGroupState::Deleted,
     ] {
         assert!(!absence.is_proven(before), "{before:?}");
     }
     assert_eq!(absence.next_check_at(), Some(at(121)));
-    absence.denied(at(120));
+    absence.record_denial(at(120));
     assert!(absence.is_proven(PriorGroupState::NotCreated));
     absence.record_seen(EvidenceSource::Get, at(131));
     assert_eq!(absence.next_check_at(), None);
@@ -93,14 +93,14 @@ fn an_answer_that_was_asked_for_before_the_last_denial_does_not_clear_it() {
 fn a_list_that_shows_the_group_does_not_end_the_lag_of_gets() {
     let mut absence = AbsenceEvidence::after_put(at(100));
     absence.record_seen(EvidenceSource::List, at(101));
-    absence.denied(at(110));
-    absence.not_listed(at(111));
-    absence.denied(at(116));
-    assert!(!absence.is_proven(PriorGroupState::There) && !absence.is_suspected());
-    absence.deleted(at(117));
-    absence.denied(at(118));
-    absence.not_listed(at(119));
+    absence.record_denial(at(110));
+    absence.record_not_listed(at(111));
+    absence.record_denial(at(116));
+    assert!(!absence.is_proven(PriorGroupState::Existed) && !absence.is_suspected());
+    absence.record_delete(at(117));
+    absence.record_denial(at(118));
+    absence.record_not_listed(at(119));
     assert!(!absence.is_proven(PriorGroupState::Deleted));
-    absence.denied(at(120));
+    absence.record_denial(at(120));
     assert!(absence.is_proven(PriorGroupState::Deleted));
 }

@@ -11,16 +11,16 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 
-use super::lack::{MissingObject, MissingReason, namespace_access_remedy};
-use super::read::{ReadFailure, by_name};
+use super::missing::{MissingObject, MissingReason, namespace_access_remedy};
+use super::reader::{ReadFailure, read_by_name};
 use crate::aci::translate::claims::{ClaimBacking, ClaimedShare, provisions_shares};
-use crate::aci::translate::resolved::ObjectContent;
+use crate::aci::translate::resolved_references::ObjectContent;
 
 /// The permission to read volumes, which are cluster-scoped.
-const VOLUMES: &str = "to let burstpool read what is behind claims, give its ClusterRole the verb get on persistentvolumes";
+const VOLUME_ACCESS_REMEDY: &str = "to let burstpool read what is behind claims, give its ClusterRole the verb get on persistentvolumes";
 
 /// Reads the claims in `names`, and what is behind each.
-pub(super) async fn read(
+pub(super) async fn read_claims(
     client: &Client,
     namespace: &str,
     names: &BTreeSet<String>,
@@ -34,34 +34,34 @@ pub(super) async fn read(
 
 /// Whether ACI can mount the claim's volume, as far as this shows without its Secret; for an unbound claim of a
 /// class with `WaitForFirstConsumer`, whether the class provisions shares. The inner error says why not.
-pub async fn mountable(
+pub async fn check_mountable(
     client: &Client,
     namespace: &str,
     name: &str,
 ) -> Result<Result<(), String>, MissingObject> {
-    let claim = claim(client, namespace, name).await?;
-    if bound(&claim).is_err()
-        && let Some(class) = class(client, &claim).await
+    let claim = read_claim(client, namespace, name).await?;
+    if bound_volume_name(&claim).is_err()
+        && let Some(class) = storage_class(client, &claim).await
         && class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
     {
         return Ok(provisions_shares(&class));
     }
-    Ok(share(client, &claim).await?.map(drop))
+    Ok(resolve_share(client, &claim).await?.map(drop))
 }
 
 /// The storage class that a claim names; `None` if it cannot be read.
-async fn class(client: &Client, claim: &PersistentVolumeClaim) -> Option<StorageClass> {
+async fn storage_class(client: &Client, claim: &PersistentVolumeClaim) -> Option<StorageClass> {
     let name = claim.spec.as_ref()?.storage_class_name.as_deref()?;
-    by_name(&Api::all(client.clone()), name).await.ok()
+    read_by_name(&Api::all(client.clone()), name).await.ok()
 }
 
-async fn claim(
+async fn read_claim(
     client: &Client,
     namespace: &str,
     name: &str,
 ) -> Result<PersistentVolumeClaim, MissingObject> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    let claim = by_name(&claims, name).await;
+    let claim = read_by_name(&claims, name).await;
     let what = || format!("PersistentVolumeClaim {namespace}/{name}");
     claim.map_err(|failure| {
         MissingObject::not_read(what(), &failure, namespace_access_remedy(namespace))
@@ -69,7 +69,7 @@ async fn claim(
 }
 
 /// The name of the volume that `claim` is bound to, and its share; the inner error says why ACI cannot mount it.
-async fn share(
+async fn resolve_share(
     client: &Client,
     claim: &PersistentVolumeClaim,
 ) -> Result<Result<(String, ClaimedShare), String>, MissingObject> {
@@ -78,19 +78,19 @@ async fn share(
     let name = meta.name.as_deref().unwrap_or_default();
     let what = format!("PersistentVolumeClaim {namespace}/{name}");
     let unbound = |why: String| MissingObject::unusable(what.clone(), why);
-    let name = bound(claim).map_err(unbound)?;
+    let name = bound_volume_name(claim).map_err(unbound)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let volume = by_name(&volumes, name).await;
+    let volume = read_by_name(&volumes, name).await;
     let missing = |failure: ReadFailure| {
         MissingObject::not_read(
             format!("PersistentVolume {name} of {what}"),
             &failure,
-            VOLUMES,
+            VOLUME_ACCESS_REMEDY,
         )
     };
     let volume = volume.map_err(missing)?;
-    belongs(&volume, claim).map_err(unbound)?;
-    Ok(ClaimedShare::of(claim, &volume).map(|share| (name.to_owned(), share)))
+    check_claim_ref(&volume, claim).map_err(unbound)?;
+    Ok(ClaimedShare::from_volume(claim, &volume).map(|share| (name.to_owned(), share)))
 }
 
 async fn claim_backing(
@@ -98,15 +98,15 @@ async fn claim_backing(
     namespace: &str,
     name: &str,
 ) -> Result<ClaimBacking, MissingObject> {
-    let claim = claim(client, namespace, name).await?;
-    let (name, share) = match share(client, &claim).await? {
+    let claim = read_claim(client, namespace, name).await?;
+    let (name, share) = match resolve_share(client, &claim).await? {
         Ok(share) => share,
         Err(why) => return Ok(ClaimBacking::Unsupported(why)),
     };
     let (namespace, secret) = share.secret.clone();
     let what = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let secret = by_name(&secrets, &secret).await;
+    let secret = read_by_name(&secrets, &secret).await;
     let secret = secret.map_err(|failure| {
         MissingObject::not_read(what.clone(), &failure, namespace_access_remedy(&namespace))
     })?;
@@ -117,7 +117,7 @@ async fn claim_backing(
 }
 
 /// The name of the volume that a claim is bound to; the error says what the claim waits for.
-fn bound(claim: &PersistentVolumeClaim) -> Result<&str, String> {
+fn bound_volume_name(claim: &PersistentVolumeClaim) -> Result<&str, String> {
     if claim.metadata.deletion_timestamp.is_some() {
         return Err("is being deleted".to_owned());
     }
@@ -140,7 +140,7 @@ fn bound(claim: &PersistentVolumeClaim) -> Result<&str, String> {
 }
 
 /// Checks that the volume's `claimRef` names the claim.
-fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
+fn check_claim_ref(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
     let reference = volume
         .spec
         .as_ref()
@@ -161,9 +161,9 @@ fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(
 
 impl MissingObject {
     /// An object that exists, but not in the state that the pod needs: the pod waits for it.
-    fn unusable(what: String, why: String) -> Self {
+    fn unusable(object: String, why: String) -> Self {
         Self {
-            what,
+            object,
             reason: MissingReason::Missing,
             why,
             remedy: None,
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn only_a_bound_claim_has_a_volume() {
-        let of = |change: Value| bound(&claim(&change)).map(str::to_owned);
+        let of = |change: Value| bound_volume_name(&claim(&change)).map(str::to_owned);
         assert_eq!(of(json!({})), Ok("pv-1".to_owned()));
         let cases = [
             (
@@ -223,7 +223,7 @@ mod tests {
     fn a_volume_of_another_claim_is_not_believed() {
         let of = |reference: Value| {
             let volume = json!({"metadata": {"name": "pv-1"}, "spec": {"claimRef": reference}});
-            belongs(
+            check_claim_ref(
                 &serde_json::from_value(volume).expect("a volume"),
                 &claim(&json!({})),
             )

@@ -12,16 +12,16 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 use thiserror::Error;
 
-use super::lack::MissingObject;
-use super::read::{ReadFailure, is_name, request};
-use crate::aci::translate::concealed::SecretString;
+use super::missing::MissingObject;
+use super::reader::{ReadFailure, is_object_name, request_token};
 use crate::aci::translate::kube_proxy::ApiServer;
+use crate::aci::translate::secret_string::SecretString;
 
 /// The name of the service account in the operator's namespace, unless a flag names another.
 pub const SERVICE_ACCOUNT: &str = "burstpool-kube-proxy";
 /// The lifetime to request for a token, in seconds: a year. A running group cannot get a new token, so it must last
 /// as long as the group. The API server may shorten it to its own limit.
-const SECONDS: i64 = 365 * 24 * 3600;
+const TOKEN_LIFETIME_SECONDS: i64 = 365 * 24 * 3600;
 /// How to create the account and the operator's permission to request its tokens.
 const REMEDY: &str = "to make the service account, what it may read, and burstpool's right to request its tokens: kubectl apply -k config/kube-proxy";
 
@@ -44,10 +44,12 @@ impl FromStr for AccountName {
 
     fn from_str(text: &str) -> Result<Self, AccountNameError> {
         match text.split_once('/') {
-            Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Self {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            }),
+            Some((namespace, name)) if is_object_name(namespace) && is_object_name(name) => {
+                Ok(Self {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                })
+            }
             _ => Err(AccountNameError(text.to_owned())),
         }
     }
@@ -76,32 +78,32 @@ impl KubeProxy {
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let wanted = TokenRequest {
             spec: Some(TokenRequestSpec {
-                expiration_seconds: Some(SECONDS),
+                expiration_seconds: Some(TOKEN_LIFETIME_SECONDS),
                 ..TokenRequestSpec::default()
             }),
             ..TokenRequest::default()
         };
-        match request(&accounts, name, &wanted).await {
+        match request_token(&accounts, name, &wanted).await {
             Ok(token) => Ok(self.api_server.kube_config(&token)),
-            Err(failure) => Err(self.missing(&failure)),
+            Err(failure) => Err(self.missing_account(&failure)),
         }
     }
 
-    fn missing(&self, failure: &ReadFailure) -> MissingObject {
+    fn missing_account(&self, failure: &ReadFailure) -> MissingObject {
         let what = format!("the ServiceAccount {} of network.kubeProxy", self.account);
         match failure {
             ReadFailure::Absent => MissingObject {
                 remedy: Some(REMEDY.to_owned()),
                 ..MissingObject::not_read(what, failure, REMEDY)
             },
-            _ => MissingObject::requested(format!("a token of {what}"), failure, REMEDY),
+            _ => MissingObject::token_not_requested(format!("a token of {what}"), failure, REMEDY),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::lack::MissingReason;
+    use super::super::missing::MissingReason;
     use super::*;
 
     #[test]
@@ -125,7 +127,7 @@ mod tests {
                 certificate_authority: Vec::new(),
             },
         };
-        let said = |failure: &ReadFailure| proxy.missing(failure).to_string();
+        let said = |failure: &ReadFailure| proxy.missing_account(failure).to_string();
         let account = "the ServiceAccount burstpool/proxy of network.kubeProxy";
         let remedy = "kubectl apply -k config/kube-proxy";
         let absent = said(&ReadFailure::Absent);
@@ -140,7 +142,7 @@ mod tests {
             "{forbidden}"
         );
         assert!(forbidden.ends_with(remedy), "{forbidden}");
-        let unreadable = proxy.missing(&ReadFailure::Unreadable("slow".into()));
+        let unreadable = proxy.missing_account(&ReadFailure::Unreadable("slow".into()));
         assert_eq!(unreadable.reason, MissingReason::Unreadable);
         assert_eq!(
             unreadable.to_string(),

@@ -20,10 +20,10 @@ const MAX_PENDING_EVENTS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct PodEvents {
     /// Names of the events that the last GET showed, with their counts.
-    azure: HashMap<String, i32>,
+    azure_counts: HashMap<String, i32>,
     /// Names of the worker's own Events, oldest first.
-    ours: VecDeque<String>,
-    waiting: VecDeque<PodEvent>,
+    own_names: VecDeque<String>,
+    pending: VecDeque<PodEvent>,
 }
 
 impl PodEvents {
@@ -31,14 +31,14 @@ impl PodEvents {
     pub fn observe_azure_events(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
         let older = shown.len().saturating_sub(MAX_AZURE_EVENTS);
         shown.drain(..older);
-        let mut before = std::mem::take(&mut self.azure);
+        let mut before = std::mem::take(&mut self.azure_counts);
         for event in shown {
             let (name, count) = event.key();
             let told = before.remove(name);
             let name = name.to_owned();
             let is_news = event.is_fresh(now) && told.is_none_or(|told| told < count);
             if is_news || told.is_some() {
-                self.azure
+                self.azure_counts
                     .insert(name, told.map_or(count, |told| told.max(count)));
             }
             if is_news {
@@ -49,43 +49,43 @@ impl PodEvents {
 
     /// Queues an Event of the worker's own, unless it is one of the last [`MOST_OF_OURS`].
     pub fn add(&mut self, event: PodEvent) {
-        if self.ours.contains(&event.name) {
+        if self.own_names.contains(&event.name) {
             return;
         }
-        if self.ours.len() == MAX_OWN_EVENTS {
-            self.ours.pop_front();
+        if self.own_names.len() == MAX_OWN_EVENTS {
+            self.own_names.pop_front();
         }
-        self.ours.push_back(event.name.clone());
+        self.own_names.push_back(event.name.clone());
         self.enqueue(event);
     }
 
     fn enqueue(&mut self, event: PodEvent) {
         // An event with a higher count replaces the earlier one of the same name.
-        self.waiting.retain(|waits| waits.name != event.name);
-        if self.waiting.len() == MAX_PENDING_EVENTS {
-            self.waiting.pop_front();
+        self.pending.retain(|waits| waits.name != event.name);
+        if self.pending.len() == MAX_PENDING_EVENTS {
+            self.pending.pop_front();
         }
-        self.waiting.push_back(event);
+        self.pending.push_back(event);
     }
 
     /// Takes the next Event to write.
-    pub fn next(&mut self) -> Option<PodEvent> {
-        self.waiting.pop_front()
+    pub fn pop(&mut self) -> Option<PodEvent> {
+        self.pending.pop_front()
     }
 
     /// Puts back an Event that could not be written: it is the next again.
     pub fn put_back(&mut self, event: PodEvent) {
-        self.waiting.push_front(event);
+        self.pending.push_front(event);
     }
 
     /// Whether there is no Event to write.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.pending.is_empty()
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.pending.len()
     }
 }
 
@@ -101,15 +101,15 @@ mod tests {
             reason: "BackOff".to_owned(),
             message: String::new(),
             kind: "Warning",
-            first: Some(NOW),
-            last: Some(NOW),
+            first_timestamp: Some(NOW),
+            last_timestamp: Some(NOW),
             count,
             field_path: None,
         }
     }
 
     fn written(events: &mut PodEvents) -> Vec<(String, i32)> {
-        let next = std::iter::from_fn(|| events.next());
+        let next = std::iter::from_fn(|| events.pop());
         next.map(|event| (event.name, event.count)).collect()
     }
 
@@ -135,10 +135,12 @@ mod tests {
             events.observe_azure_events(vec![event("crash", n), event(&n.to_string(), 1)], NOW);
             events.add(event(&format!("ours-{n}"), 1));
         }
-        assert!(events.azure.len() <= 2 && events.ours.len() <= MAX_OWN_EVENTS);
+        assert!(events.azure_counts.len() <= 2 && events.own_names.len() <= MAX_OWN_EVENTS);
         assert!(events.len() <= MAX_PENDING_EVENTS, "{}", events.len());
         let many = (0..10_000).map(|n| event(&n.to_string(), 1)).collect();
         events.observe_azure_events(many, NOW);
-        assert!(events.azure.len() <= MAX_AZURE_EVENTS && events.len() <= MAX_PENDING_EVENTS);
+        assert!(
+            events.azure_counts.len() <= MAX_AZURE_EVENTS && events.len() <= MAX_PENDING_EVENTS
+        );
     }
 }

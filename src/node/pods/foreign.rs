@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use super::keeper::{AttemptKind, CreateProblem, PodWorker};
+use super::worker::{AttemptKind, CreateProblem, PodWorker};
 use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::node::absence::AbsenceEvidence;
-use crate::node::plan::{self, GroupPresence, PodAction};
+use crate::node::pod_plan::{self, GroupPresence, PodAction};
 
 /// How long to leave such a group alone.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -21,13 +21,13 @@ impl PodWorker {
     /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
     pub fn belongs_to_another(&mut self) {
         if self.state.group == GroupPresence::Unknown {
-            self.state.group = GroupPresence::Absent { was_there: false };
+            self.state.group = GroupPresence::Absent { existed: false };
         }
         self.is_foreign = true;
-        self.pause(PodAction::Refresh, AGAIN);
+        self.pause_action(PodAction::Refresh, AGAIN);
         let message = self.foreign("burstpool does not touch it");
         self.warn(REASON, &message);
-        self.fail(
+        self.record_failure(
             AttemptKind::Create,
             &FailureVerdict::new(FailureClass::Permanent, None, message),
         );
@@ -46,19 +46,19 @@ impl PodWorker {
 
     /// Whether the pod's group exists, as far as is known, and this process has not created it.
     pub fn is_out_of_reach(&self) -> bool {
-        self.is_foreign && self.state.group == GroupPresence::Absent { was_there: false }
+        self.is_foreign && self.state.group == GroupPresence::Absent { existed: false }
     }
 
     /// Whether nothing is known of the containers of a pod that ran: its group may still run, with other tags. The
     /// pod's status then stays as it is.
     pub fn is_out_of_sight(&self) -> bool {
-        self.is_out_of_reach() && plan::has_run(&self.pod)
+        self.is_out_of_reach() && pod_plan::has_run(&self.pod)
     }
 
     /// Says that the pod goes and that its group stays.
     pub async fn leave_foreign(&mut self) {
         let message = self.foreign("it stays in Azure, and is billed, though its pod goes");
-        tracing::warn!(pod = %self.pod_name(), group = %self.name, "{message}");
+        tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "{message}");
         // The Event is only published once, as the pod goes in any case.
         self.publish_warning(REASON, &message).await;
     }
@@ -67,7 +67,7 @@ impl PodWorker {
         let tags = self.context.owner.tags(&self.pod);
         let tags = tags.iter().map(|(tag, value)| format!("{tag}={value}"));
         let tags: Vec<String> = tags.collect();
-        let (name, group) = (&self.name, &self.context.scope.resource_group);
+        let (name, group) = (&self.group_name, &self.context.scope.resource_group);
         format!(
             "the tags of container group {name} in resource group {group} name another owner: {then}. If it is this \
              pod's, set its tags {}; otherwise delete it",
@@ -84,15 +84,15 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    use super::super::report::PendingWrite;
-    use super::super::report::tests::{keeper_shown, kubernetes};
-    use super::super::shown::ListedState;
+    use super::super::group_list::ListedState;
+    use super::super::status_writer::PendingWrite;
+    use super::super::status_writer::tests::{keeper_shown, kubernetes};
     use super::*;
-    use crate::aci::schedule::StartLatencies;
+    use crate::aci::poll_interval::StartLatencies;
 
     fn decided(keeper: &PodWorker) -> PodAction {
         let starts = StartLatencies::default();
-        plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
+        pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
     }
 
     fn foreign(phase: &str) -> PodWorker {
@@ -106,13 +106,13 @@ mod tests {
     #[tokio::test]
     async fn a_group_whose_tags_were_changed_is_named_with_the_tags_that_make_it_the_pods_again() {
         let mut keeper = foreign("Pending");
-        let event = keeper.events.next().expect("an Event");
+        let event = keeper.events.pop().expect("an Event");
         assert_eq!(event.reason, REASON);
         let CreateProblem::Waiting { message, .. } = &keeper.problem else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
-            assert!(text.contains(keeper.name.as_str()), "{text}");
+            assert!(text.contains(keeper.group_name.as_str()), "{text}");
             for (tag, value) in keeper.context.owner.tags(&keeper.pod) {
                 assert!(text.contains(&format!("{tag}={value}")), "{text}");
             }
@@ -131,7 +131,7 @@ mod tests {
             keeper.pending_write(Timestamp::now()),
             PendingWrite::Event
         ));
-        keeper.events.next();
+        keeper.events.pop();
         assert!(matches!(
             keeper.pending_write(Timestamp::now()),
             PendingWrite::Nothing
@@ -144,8 +144,8 @@ mod tests {
             let mut keeper = foreign(phase);
             keeper.apply_listing(&ListedState::Foreign);
             assert_eq!(decided(&keeper), PodAction::Wait, "{phase}");
-            let asked = Timestamp::now();
-            keeper.apply_listing(&ListedState::Absent { asked });
+            let requested_at = Timestamp::now();
+            keeper.apply_listing(&ListedState::Absent { requested_at });
             assert!(!keeper.is_foreign && !keeper.state.is_refused, "{phase}");
             assert_ne!(decided(&keeper), PodAction::Wait, "{phase}");
         }
@@ -158,8 +158,7 @@ mod tests {
         keeper.state.group_listed(now, now);
         assert_eq!(decided(&keeper), PodAction::Discover);
         let tags = keeper.context.owner.tags(&keeper.pod);
-        let group =
-            json!({"name": keeper.name.as_str(), "tags": tags, "properties": {"containers": []}});
+        let group = json!({"name": keeper.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
         keeper.group_found(&group, now);
         assert!(matches!(keeper.state.group, GroupPresence::Exists { .. }));
         assert!(!keeper.state.is_refused && !keeper.is_out_of_sight());

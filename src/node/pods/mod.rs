@@ -21,22 +21,22 @@
 //! once a second: a LIST has no instance views, but it gives the provisioning state of all groups at once, which is
 //! enough to report a pod with `restartPolicy: Always` as running. The pod's GET adds the details.
 
-mod absent;
-mod act;
-mod changed;
-mod daemons;
+mod actions;
+mod controller;
+mod daemon_sets;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod foreign;
-mod herd;
-mod hosted;
-mod keeper;
-mod line;
-mod report;
-mod settle;
-mod shown;
-mod sweep;
+mod garbage_collection;
+mod group_absence;
+mod group_list;
+mod pod_changes;
+mod pod_index;
+mod post_bind;
+mod read_queue;
+mod status_writer;
+mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
@@ -60,19 +60,19 @@ use tokio_util::task::TaskTracker;
 use crate::aci::client::{AciClient as Azure, GroupScope};
 use crate::aci::failure::FailureClass;
 use crate::aci::names::{GroupName, GroupOwner};
-use crate::aci::pace::RateLimiter;
-use crate::aci::schedule::StartLatencies;
+use crate::aci::poll_interval::StartLatencies;
+use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::{self, IdentityNamespaces};
 use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::environment::KubeProxy;
 use crate::node::quota::RegionQuota;
-use crate::node::watched::{report_errors, skip_unreadable};
-use herd::PodController;
-use hosted::PodIndex;
-pub use hosted::{ContainerInfo, PodInfo};
-use line::ReadQueue;
-use shown::{GroupChanges, GroupListing, ListedState};
+use crate::node::watch_health::{report_errors, skip_unreadable};
+use controller::PodController;
+use group_list::{GroupChanges, GroupListing, ListedState};
+use pod_index::PodIndex;
+pub use pod_index::{ContainerInfo, PodInfo};
+use read_queue::ReadQueue;
 
 /// Default interval between two LISTs of the container groups.
 pub const LIST_INTERVAL: Duration = Duration::from_secs(60);
@@ -83,7 +83,7 @@ pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 const MAX_CONCURRENT_GROUP_WRITES: usize = 64;
 
 /// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
-const DENIED_FOR: Duration = Duration::from_secs(20);
+const RESOURCE_GROUP_DENIED_THRESHOLD: Duration = Duration::from_secs(20);
 /// The most create results that wait to be taken ([`PodsContext::take_ended`]). The caller takes them several times a
 /// second.
 const MAX_CREATE_RESULTS: usize = 1000;
@@ -93,13 +93,13 @@ const MAX_CONCURRENT_STATUS_WRITES: usize = 8;
 
 /// Whether the API server rejects the write itself. With any other status it is overloaded or failing, and may
 /// accept the same write later.
-fn is_refused(status: &Status) -> bool {
+fn is_permanent_rejection(status: &Status) -> bool {
     (400..429).contains(&status.code)
 }
 
 /// What the pod workers of one node share.
 pub struct PodsContext {
-    parts: PodsConfig,
+    config: PodsConfig,
     /// The current settings. Pod workers are notified only when a setting that translation uses changes.
     settings: watch::Sender<Arc<PodSettings>>,
     /// The cluster's Services, for the `{SERVICE}_SERVICE_HOST` environment variables.
@@ -132,7 +132,7 @@ pub struct PodsContext {
     pod_facts: Mutex<HashMap<String, Arc<PodFacts>>>,
     /// Create results that were not taken yet.
     create_results: Mutex<Vec<CreateResult>>,
-    daemon_sets: daemons::DaemonSets,
+    daemon_sets: daemon_sets::DaemonSets,
     /// The node's pods, for the kubelet API.
     pod_index: PodIndex,
 }
@@ -213,7 +213,7 @@ impl Deref for PodsContext {
     type Target = PodsConfig;
 
     fn deref(&self) -> &PodsConfig {
-        &self.parts
+        &self.config
     }
 }
 
@@ -250,13 +250,13 @@ impl PodsContext {
     }
 
     /// A context that has not yet seen any pod or group.
-    pub fn new(parts: PodsConfig) -> Self {
+    pub fn new(config: PodsConfig) -> Self {
         let (services, watched) = reflector::store();
         Self {
             services,
             services_writer: Mutex::new(Some(watched)),
-            settings: watch::Sender::new(Arc::new(parts.settings.clone())),
-            parts,
+            settings: watch::Sender::new(Arc::new(config.settings.clone())),
+            config,
             start_latencies: Mutex::default(),
             last_listing: watch::Sender::new(None),
             pods_listed: watch::Sender::new(false),
@@ -270,15 +270,15 @@ impl PodsContext {
             read_queue: ReadQueue::default(),
             pod_facts: Mutex::default(),
             create_results: Mutex::default(),
-            daemon_sets: daemons::DaemonSets::default(),
+            daemon_sets: daemon_sets::DaemonSets::default(),
             pod_index: PodIndex::default(),
         }
     }
 
     /// Whether the node is known to have pods or groups. Pods of `DaemonSet`s do not count: they have no groups,
     /// and stay as long as the node does.
-    pub fn has_any(&self) -> bool {
-        self.is_any_kept() || self.groups().is_some_and(|groups| groups > 0)
+    pub fn has_pods_or_groups(&self) -> bool {
+        self.is_any_kept() || self.group_count().is_some_and(|groups| groups > 0)
     }
 
     /// Whether any pod has a worker. A worker also outlives its pod until the pod's group is gone. Pods of
@@ -296,8 +296,8 @@ impl PodsContext {
 
     /// Asks Azure how many groups the node has now. `None` if the LIST fails or an element of the answer cannot be
     /// read. Once Azure has denied the resource group for `DENIED_FOR`, the count is 0.
-    pub async fn count(&self) -> Option<usize> {
-        match sweep::list(self).await {
+    pub async fn count_groups(&self) -> Option<usize> {
+        match garbage_collection::list_groups(self).await {
             Some(groups) => groups.is_whole.then_some(groups.groups.len()),
             None => self.is_resource_group_gone().then_some(0),
         }
@@ -305,11 +305,12 @@ impl PodsContext {
 
     /// Whether Azure answers a LIST of the groups.
     pub async fn can_list(&self) -> bool {
-        sweep::list(self).await.is_some()
+        garbage_collection::list_groups(self).await.is_some()
     }
 
     fn is_resource_group_gone(&self) -> bool {
-        lock(&self.denied_since).is_some_and(|since| since.elapsed() >= DENIED_FOR)
+        lock(&self.denied_since)
+            .is_some_and(|since| since.elapsed() >= RESOURCE_GROUP_DENIED_THRESHOLD)
     }
 
     /// Returns when the node's groups and its pods have been listed once.
@@ -330,7 +331,7 @@ impl PodsContext {
         let kept = self.workers();
         let listed = self.last_listing.borrow();
         let since = lock(&self.changes_since_list);
-        let is_there = |name: &GroupName| since.is_there(name.as_str(), listed.as_deref());
+        let is_there = |name: &GroupName| since.exists(name.as_str(), listed.as_deref());
         let there = kept.iter().filter(|(_, (name, _))| is_there(name));
         there.map(|(uid, _)| uid.clone()).collect()
     }
@@ -389,8 +390,8 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
 pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
-    tasks.spawn(sweep::run(context.clone(), cancel.clone()));
-    tasks.spawn(services(context.clone(), cancel.clone()));
+    tasks.spawn(garbage_collection::run(context.clone(), cancel.clone()));
+    tasks.spawn(watch_services(context.clone(), cancel.clone()));
     let mut herd = PodController {
         context,
         cancel: cancel.clone(),
@@ -407,7 +408,7 @@ pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
 }
 
 /// Watches the cluster's Services until `cancel`.
-async fn services(context: Arc<PodsContext>, cancel: CancellationToken) {
+async fn watch_services(context: Arc<PodsContext>, cancel: CancellationToken) {
     let writer = lock(&context.services_writer).take();
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());

@@ -59,8 +59,12 @@ struct StepCase(
 fn check(case: &StepCase, history: &ScalingHistory) {
     let StepCase(name, (min, max), behavior, current, wanted, expected, held) = case;
     let spec = spec(*min, *max, behavior);
-    let step = limited(&spec, history, *current, *wanted, at(NOW));
-    assert_eq!((step.replicas, step.held), (*expected, *held), "{name}");
+    let step = apply_limits(&spec, history, *current, *wanted, at(NOW));
+    assert_eq!(
+        (step.replicas, step.limited_by),
+        (*expected, *held),
+        "{name}"
+    );
 }
 
 const UP: Option<&str> = Some("scaleUp allows no more at a time");
@@ -187,7 +191,7 @@ fn played(spec: &WorkloadScale, first: i32, wanted: &[(i64, i32)]) -> Vec<i32> {
         let now = at(NOW + second);
         let next = step(spec, &mut history, current, *wanted, now).replicas;
         if next != current {
-            history.changed(current, next, now);
+            history.record_change(current, next, now);
         }
         current = next;
         current
@@ -246,7 +250,7 @@ fn a_persons_change_is_overwritten_only_as_an_autoscaler_would() {
     let off = after(0);
     assert_eq!(off.replicas, 0);
     assert!(
-        off.held
+        off.limited_by
             .is_some_and(|why| why.contains("switches scaling off"))
     );
     let mut history = ScalingHistory::default();
@@ -263,6 +267,6 @@ fn after_a_restart_nothing_is_taken_away_for_the_length_of_the_window() {
     let restarted = [(0, 2), (150, 2), (299, 2), (300, 2)];
     assert_eq!(played(&usual, 8, &restarted), [8, 8, 8, 2]);
     let mut history = ScalingHistory::default();
-    let held = step(&usual, &mut history, 8, 2, at(NOW)).held;
+    let held = step(&usual, &mut history, 8, 2, at(NOW)).limited_by;
     assert!(held.is_some_and(|why| why.contains("scaleDown.stabilizationWindowSeconds")));
 }

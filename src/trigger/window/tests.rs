@@ -7,7 +7,7 @@ use super::*;
 fn windows(start: &str, duration: &str, zone: &str) -> ScheduleWindows {
     let spec = json!({"start": start, "duration": duration, "timeZone": zone});
     let spec = serde_json::from_value(spec).expect("a schedule");
-    ScheduleWindows::of(&spec).expect("a right one")
+    ScheduleWindows::parse(&spec).expect("a right one")
 }
 
 fn time(text: &str) -> Timestamp {
@@ -17,11 +17,11 @@ fn time(text: &str) -> Timestamp {
 /// When windows open and close between two times, found by checking every minute.
 fn changes(windows: &ScheduleWindows, from: &str, to: &str) -> Vec<(bool, String)> {
     let (mut now, end) = (time(from), time(to));
-    let mut open = matches!(windows.at(now), WindowState::Open(_));
+    let mut open = matches!(windows.state_at(now), WindowState::Open(_));
     let mut changes = Vec::new();
     while now < end {
         now += SignedDuration::from_secs(60);
-        let is_open = matches!(windows.at(now), WindowState::Open(_));
+        let is_open = matches!(windows.state_at(now), WindowState::Open(_));
         if is_open != open {
             open = is_open;
             changes.push((open, now.to_string()));
@@ -56,9 +56,9 @@ fn a_window_opens_and_closes_by_the_clock_of_its_zone() {
             closed("2026-07-06T16:00:00Z")
         ]
     );
-    let open = hours.at(time("2026-11-27T12:00:00Z"));
+    let open = hours.state_at(time("2026-11-27T12:00:00Z"));
     assert_eq!(open, WindowState::Open(time("2026-11-27T17:00:00Z")));
-    let next = hours.at(time("2026-11-27T17:00:00Z"));
+    let next = hours.state_at(time("2026-11-27T17:00:00Z"));
     assert_eq!(
         next,
         WindowState::Closed(Some(time("2026-11-30T07:00:00Z")))
@@ -155,7 +155,7 @@ fn an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights() {
     ] {
         let always = windows("0 * * * *", "91m", zone);
         let until = time(night) + SignedDuration::from_hours(24);
-        assert!(matches!(always.at(time(night)), WindowState::Open(_)));
+        assert!(matches!(always.state_at(time(night)), WindowState::Open(_)));
         assert_eq!(
             changes(&always, night, &until.to_string()),
             [],
@@ -199,10 +199,10 @@ fn a_day_that_a_country_skipped_is_the_moment_of_the_change() {
 #[test]
 fn a_long_window_is_open_days_after_its_start_and_leap_days_come() {
     let week = windows("0 0 1 * *", "240h", "UTC");
-    let open = week.at(time("2026-11-10T12:00:00Z"));
+    let open = week.state_at(time("2026-11-10T12:00:00Z"));
     assert_eq!(open, WindowState::Open(time("2026-11-11T00:00:00Z")));
     let leap = windows("0 0 29 2 *", "24h", "UTC");
-    let next = leap.at(time("2096-03-01T00:00:00Z"));
+    let next = leap.state_at(time("2096-03-01T00:00:00Z"));
     assert_eq!(
         next,
         WindowState::Closed(Some(time("2104-02-29T00:00:00Z"))),
@@ -212,7 +212,7 @@ fn a_long_window_is_open_days_after_its_start_and_leap_days_come() {
 
 #[test]
 fn what_is_wrong_is_named() {
-    let of = |spec| ScheduleWindows::of(&serde_json::from_value(spec).expect("a schedule"));
+    let of = |spec| ScheduleWindows::parse(&serde_json::from_value(spec).expect("a schedule"));
     for (spec, said) in [
         (
             json!({"start": "0 8 * *", "duration": "1h", "timeZone": "UTC"}),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use burstpool::aci::translate::body::AzureFile;
 use burstpool::aci::translate::claims::ClaimBacking;
-use burstpool::aci::translate::concealed::SecretString;
 use burstpool::aci::translate::kube_proxy::ApiServer;
-use burstpool::aci::translate::resolved::{ObjectContent, ServiceAddress};
+use burstpool::aci::translate::resolved_references::{ObjectContent, ServiceAddress};
+use burstpool::aci::translate::secret_string::SecretString;
 use burstpool::aci::translate::{PodReferences, ResolvedReferences};
 use burstpool::api;
 use rand::prelude::*;

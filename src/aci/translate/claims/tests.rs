@@ -9,14 +9,14 @@ fn of(modes: &[&str], volume: &Value) -> Result<ClaimedShare, String> {
         json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"accessModes": modes}});
     let mut volume = json!({"metadata": {"name": "pv-1"}, "spec": volume});
     volume["spec"]["capacity"] = json!({"storage": "1Gi"});
-    ClaimedShare::of(
+    ClaimedShare::from_volume(
         &serde_json::from_value(claim).expect("a claim"),
         &serde_json::from_value(volume).expect("a volume"),
     )
 }
 
 fn csi(handle: &str, more: &Value) -> Value {
-    let mut csi = json!({"driver": DRIVER, "volumeHandle": handle});
+    let mut csi = json!({"driver": AZURE_FILE_CSI_DRIVER, "volumeHandle": handle});
     for (field, value) in more.as_object().into_iter().flatten() {
         csi[field] = value.clone();
     }

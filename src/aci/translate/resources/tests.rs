@@ -29,7 +29,7 @@ fn shown(containers: &Value) -> Vec<String> {
     let spec = json!({"containers": containers});
     let sizes = of(&spec, false).expect("sizes");
     let count = sizes.containers.len();
-    let each = (0..count).filter_map(|index| sizes.of(index));
+    let each = (0..count).filter_map(|index| sizes.container_resources(index));
     each.map(|r| {
         let (a, b) = (r.requests, r.limits);
         format!("{}/{} {}/{}", a.cpu, a.memory_in_gb, b.cpu, b.memory_in_gb)

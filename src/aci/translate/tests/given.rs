@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use serde_json::{Value, json};
 
 use super::super::claims::{ClaimBacking, ClaimedShare};
-use super::super::concealed::SecretString;
-use super::super::needs::pod_references;
-use super::super::resolved::{ObjectContent, ServiceAddress};
+use super::super::references::pod_references;
+use super::super::resolved_references::{ObjectContent, ServiceAddress};
+use super::super::secret_string::SecretString;
 use super::super::{
     Group, IdentityNamespaces, ResolvedReferences, TranslationTarget, Unsupported, decode,
     eligible, translate,
@@ -113,7 +113,9 @@ impl Given {
             Some("PersistentVolume") => self.volume(object),
             Some("Service") => {
                 let service = serde_json::from_value(object.clone()).unwrap();
-                self.resolved.services.extend(ServiceAddress::of(&service));
+                self.resolved
+                    .services
+                    .extend(ServiceAddress::from_service(&service));
             }
             Some("BurstPool") => {
                 self.tags = serde_json::from_value(object["spec"]["azure"]["tags"].clone())
@@ -131,7 +133,7 @@ impl Given {
         let claim = json!({"metadata": {"name": name, "namespace": "shop"}});
         let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
         let volume: PersistentVolume = serde_json::from_value(volume.clone()).unwrap();
-        let claim = match ClaimedShare::of(&claim, &volume) {
+        let claim = match ClaimedShare::from_volume(&claim, &volume) {
             Ok(share) => {
                 let secret = &self.resolved.secrets[&share.secret.1];
                 ClaimBacking::Share(share.with_key(secret).unwrap())

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::body::AzureFile;
 use super::super::claims::ClaimBacking;
-use super::super::concealed::SecretString;
+use super::super::secret_string::SecretString;
 use super::given::Given;
 
 #[test]

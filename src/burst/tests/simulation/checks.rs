@@ -18,12 +18,12 @@ use jiff::Timestamp;
 use super::cluster::{APPS, Cluster, NEVER, NODE, SimPod};
 use super::operator::{InstanceClocks, Operator};
 use crate::burst::PodDecision;
-use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::{NOMINATION_HOLD, later};
+use crate::burst::never_started::START_TIMEOUT;
 use crate::burst::outcome::{HoldReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
 use crate::burst::pod::PodStage;
-use crate::burst::rescue::START_TIMEOUT;
+use crate::burst::resource_amounts::ResourceAmounts;
 
 /// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
 /// frozen.
@@ -34,7 +34,7 @@ const UNSEEN: Duration = Duration::from_secs(300);
 pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
     let reserved = cluster.reservations().iter().filter_map(|entry| {
         let pod = cluster.pods.get(&entry.uid)?;
-        (!pod.facts.is_past_granting()).then_some(entry.uid.as_str())
+        (!pod.facts.is_done_without_grant()).then_some(entry.uid.as_str())
     });
     let home = |uid: &&str| {
         let bound = cluster.pods[*uid].facts.bound();
@@ -49,11 +49,14 @@ pub type SlotCounts = (u64, [u64; 3]);
 /// The maximum of the pool, and of each workload.
 pub fn limits(cluster: &Cluster) -> SlotCounts {
     let spec = &cluster.pool.spec;
-    let pool = spec.spill.max_replicas.of(cluster.desired.iter().sum());
+    let pool = spec
+        .spill
+        .max_replicas
+        .resolve(cluster.desired.iter().sum());
     let mut each = [u64::MAX; 3];
     for (index, workload) in spec.workloads.iter().enumerate() {
         if let Some(max) = workload.spill.as_ref().and_then(|spill| spill.max_replicas) {
-            each[index] = max.of(cluster.desired[index]);
+            each[index] = max.resolve(cluster.desired[index]);
         }
     }
     (pool, each)
@@ -70,7 +73,7 @@ pub fn held_knowingly(cluster: &Cluster) -> SlotCounts {
     let mut slots = slots(cluster);
     slots.retain(|uid| {
         let facts = &cluster.pods[*uid].facts;
-        let since = facts.bound().and_then(|bound| bound.since);
+        let since = facts.bound().and_then(|bound| bound.bound_since);
         let is_new = since.is_some_and(|since| cluster.now < later(since, UNSEEN));
         !is_new || !facts.grant.as_ref().is_some_and(|grant| grant.is_expired)
     });
@@ -128,7 +131,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     // what a pod is that was bound just now, and that no watch of the leader shows for a moment.
     let is_new = |since: Timestamp| cluster.now < later(since, UNSEEN);
     let is_known = |other: &&SimPod| {
-        let since = other.facts.bound().and_then(|bound| bound.since);
+        let since = other.facts.bound().and_then(|bound| bound.bound_since);
         !other.is_foreign && !since.is_some_and(is_new)
     };
     let other = cluster.keeps_out(pod).find(is_known);
@@ -157,7 +160,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
 /// Only a pod that had its time to start, and whose owner replaces it, is deleted.
 pub fn rescue(pod: &SimPod, now: Timestamp) {
     let facts = &pod.facts;
-    let since = facts.bound().and_then(|bound| bound.since);
+    let since = facts.bound().and_then(|bound| bound.bound_since);
     let is_late = since.is_some_and(|since| later(since, START_TIMEOUT) <= now);
     assert!(
         is_late && facts.owner.is_some(),
@@ -211,7 +214,7 @@ pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
             .bound()
             .filter(|bound| bound.node == NODE && !bound.has_started);
         let since = bound
-            .and_then(|bound| bound.since)
+            .and_then(|bound| bound.bound_since)
             .map(|since| since.max(calm));
         assert!(
             since.is_none_or(|since| cluster.now <= later(since, START_TIMEOUT * 2)),

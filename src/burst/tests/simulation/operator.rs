@@ -21,7 +21,7 @@ use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
 use crate::burst::fixtures::{namespaces, placement_facts};
 use crate::burst::hold::later;
-use crate::burst::observe::Leadership;
+use crate::burst::observation::Leadership;
 use crate::burst::plan::{BurstPlan, PeakState, Precondition};
 use crate::burst::pod::{GrantRecord, PodFacts, PodReference, PodStage};
 use crate::burst::topology::ListResult;
@@ -217,7 +217,7 @@ impl Operator {
             Duration::from_millis(rng.random_range(0..6000)),
         );
         // The instance sees its own writes at once, in memory and in the pool's status.
-        self.is_due = plan.must_reserve || plan.grants().next().is_some();
+        self.is_due = plan.must_write_reservations || plan.grants().next().is_some();
         self.shut(&plan, cluster, happened);
         if standing == Leadership::Leading {
             self.told(&plan, is_leader, &pool, cluster);
@@ -273,7 +273,7 @@ impl Operator {
             counts: plan.counts,
             workloads: plan.workloads.clone(),
             is_peak: plan.peak != PeakState::None,
-            limited: plan.limited.clone(),
+            limited: plan.limit_message.clone(),
         });
     }
 
@@ -312,7 +312,7 @@ impl Operator {
             nodes: &std::collections::HashMap::new(),
             waiting: &waiting,
             labelled: &labelled,
-            placed: &bound,
+            on_pool_nodes: &bound,
             scales: cluster.scales(),
             namespaces: &namespaces,
             claims: &ClaimStates::new(),
@@ -322,7 +322,7 @@ impl Operator {
         let own = PoolInputs {
             placements: &[place],
             bound: &bound,
-            verdicts: &self.verdicts,
+            eligibility: &self.verdicts,
             leader_state: &self.memory,
             is_triggered: self.views.is_triggered,
             leadership: standing,
@@ -345,8 +345,9 @@ impl Operator {
         let verdicts = &mut self.verdicts;
         let mut asked = None;
         for pod in &self.views.waiting.pods {
-            asked = asked.or_else(|| verdicts.id(placement.spec, placement.tags, placement.node));
-            if asked.is_some_and(|asked| verdicts.of(&pod.id, asked).is_some()) {
+            asked = asked
+                .or_else(|| verdicts.target_id(placement.spec, placement.tags, placement.node));
+            if asked.is_some_and(|asked| verdicts.get(&pod.id, asked).is_some()) {
                 continue;
             }
             let known = cluster.pods.get(&pod.id.uid);

@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 
 use super::checks;
 use super::cluster::{Cluster, NEVER, NODE};
-use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::by;
 use crate::burst::pod::{BoundPod, PodStage};
+use crate::burst::resource_amounts::ResourceAmounts;
 
 impl Cluster {
     /// Tries some of the pending pods.
@@ -111,10 +111,10 @@ impl Cluster {
     fn bind(&mut self, uid: &str, node: &str) {
         let bound = BoundPod {
             node: node.to_owned(),
-            since: Some(self.now),
+            bound_since: Some(self.now),
             has_started: node != NODE,
             is_running: node != NODE,
-            refused: None,
+            azure_refusal: None,
             waiting_for_azure: None,
         };
         self.change(uid, |facts| facts.stage = PodStage::Bound(bound));
@@ -123,7 +123,7 @@ impl Cluster {
             let (mut is_ours, mut is_expired) = (false, false);
             if let Some(pod) = self.pods.get_mut(uid) {
                 let grant = pod.facts.grant.as_ref();
-                let granted = grant.and_then(|grant| grant.at);
+                let granted = grant.and_then(|grant| grant.granted_at);
                 is_expired = grant.is_some_and(|grant| grant.is_expired);
                 // What has expired was not counted until now.
                 pod.is_late = granted.is_some_and(|at| at <= shrunk) || is_expired;

@@ -46,7 +46,7 @@ fn a_scale_that_leaves_replicas_out_has_none() {
     assert!(
         decided
             .step
-            .held
+            .limited_by
             .is_some_and(|why| why.contains("0 replicas"))
     );
 }

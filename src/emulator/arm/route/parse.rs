@@ -25,10 +25,10 @@ impl ArmRoute {
         let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
         match lower.as_slice() {
             ["providers", "microsoft.containerinstance", "operations"] => {
-                only(method, &Method::GET, Self::OperationsList)
+                require_method(method, &Method::GET, Self::OperationsList)
             }
-            ["subscriptions"] => only(method, &Method::GET, Self::SubscriptionsList),
-            ["subscriptions", _] => only(
+            ["subscriptions"] => require_method(method, &Method::GET, Self::SubscriptionsList),
+            ["subscriptions", _] => require_method(
                 method,
                 &Method::GET,
                 Self::Subscription {
@@ -40,7 +40,7 @@ impl ArmRoute {
                 _,
                 "providers",
                 "microsoft.containerinstance",
-            ] => only(
+            ] => require_method(
                 method,
                 &Method::GET,
                 Self::Provider {
@@ -58,7 +58,7 @@ impl ArmRoute {
                 let route = Self::ResourceGroupsList {
                     subscription: parts[1].clone(),
                 };
-                only(method, &Method::GET, route)
+                require_method(method, &Method::GET, route)
             }
             ["subscriptions", _, "resourcegroups", _] => {
                 let (subscription, name) = (parts[1].clone(), parts[3].clone());
@@ -113,7 +113,7 @@ impl ArmRoute {
             }
             _ => return Err(NoRoute::UnknownPath),
         };
-        only(method, &Method::GET, route)
+        require_method(method, &Method::GET, route)
     }
 
     fn of_group(method: &Method, rest: &[&str], parts: &[String]) -> Result<Self, NoRoute> {
@@ -129,7 +129,7 @@ impl ArmRoute {
                 subscription,
                 resource_group,
             };
-            return only(method, &Method::GET, route);
+            return require_method(method, &Method::GET, route);
         }
         let id = GroupId {
             subscription,
@@ -157,10 +157,10 @@ impl ArmRoute {
                     }
                     _ => return Err(NoRoute::UnknownPath),
                 };
-                only(method, &with, Self::Group { id, verb })
+                require_method(method, &with, Self::Group { id, verb })
             }
             ["providers", "microsoft.insights", "metrics"] => {
-                only(method, &Method::GET, Self::Metrics { id })
+                require_method(method, &Method::GET, Self::Metrics { id })
             }
             ["containers", _, action] => {
                 let (verb, with) = match *action {
@@ -169,7 +169,7 @@ impl ArmRoute {
                     "attach" => (ContainerVerb::Attach, Method::POST),
                     _ => return Err(NoRoute::UnknownPath),
                 };
-                only(
+                require_method(
                     method,
                     &with,
                     Self::Container {
@@ -213,7 +213,7 @@ impl ArmRoute {
                 "microsoft.containerinstance",
                 "serviceassociationlinks",
                 "default",
-            ] => only(
+            ] => require_method(
                 method,
                 &Method::DELETE,
                 Self::ServiceAssociationLinkDelete { subscription },
@@ -223,7 +223,7 @@ impl ArmRoute {
     }
 }
 
-fn only(method: &Method, with: &Method, route: ArmRoute) -> Result<ArmRoute, NoRoute> {
+fn require_method(method: &Method, with: &Method, route: ArmRoute) -> Result<ArmRoute, NoRoute> {
     if method == with {
         Ok(route)
     } else {

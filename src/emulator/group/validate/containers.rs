@@ -42,12 +42,12 @@ pub(super) fn check(properties: &Properties) -> ValidationResult {
         require(names.insert(name), "DuplicateContainerName", || {
             format!("The container name '{name}' is used more than once in the container group.")
         })?;
-        one(container)?;
+        check_container(container)?;
     }
     Ok(())
 }
 
-fn one(container: &Container) -> ValidationResult {
+fn check_container(container: &Container) -> ValidationResult {
     let name = container.name();
     let Some(properties) = &container.properties else {
         return Err(missing_image(name));

@@ -121,7 +121,7 @@ pub fn no_capacity(body: &GroupBody, region: &str) -> String {
 }
 
 /// The first property that differs although a PUT must not change it.
-pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> {
+pub fn immutable_difference(old: &Properties, new: &Properties) -> Option<&'static str> {
     let sizes = |p: &Properties| {
         p.containers()
             .iter()

@@ -7,7 +7,7 @@ use crate::emulator::arm::error::ArmFailure;
 use crate::emulator::group::model::{IpAddress, Port, Properties};
 
 /// The maximum number of ports of an IP address (hard limit, quotas page 2025-11).
-const MOST_PORTS: usize = 5;
+const MAX_PORTS: usize = 5;
 
 /// Whether the service reserves `port` for itself (naming page 2026-07).
 fn is_reserved(port: i64) -> bool {
@@ -72,7 +72,7 @@ fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
     )?;
     let list = wanted.ports.as_deref().unwrap_or_default();
     refuse(!list.is_empty(), "it must have at least one port")?;
-    refuse(list.len() <= MOST_PORTS, "it may have 5 ports at most")?;
+    refuse(list.len() <= MAX_PORTS, "it may have 5 ports at most")?;
     if let Some(label) = &wanted.dns_name_label {
         refuse(
             is_dns_label(label, 5),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::backend::PROBE_TIMEOUT;
 use crate::burst::hold::{self, later};
+use crate::burst::placement_health::PROBE_TIMEOUT;
 use crate::burst::plan::BurstPlan;
 use crate::burst::tests::simulation::azure::StartResult;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
@@ -43,8 +43,8 @@ impl DoorCheck {
         let before = backend.availability(now);
         self.passes(&before, now);
         match ended {
-            Ok(()) => backend.succeeded(now),
-            Err(class) => backend.failed(class, "Azure starts nothing", now),
+            Ok(()) => backend.record_success(now),
+            Err(class) => backend.record_failure(class, "Azure starts nothing", now),
         }
         let after = backend.availability(now);
         match (until(&before), until(&after)) {
@@ -85,7 +85,7 @@ impl DoorCheck {
         match door {
             PlacementAvailability::Open => return,
             PlacementAvailability::Closed { .. } => {
-                assert_eq!(grants, 0, "granted into a closed placement")
+                assert_eq!(grants, 0, "granted into a closed placement");
             }
             PlacementAvailability::OneProbe => assert!(grants <= 1, "tried with {grants} pods"),
         }
@@ -97,7 +97,7 @@ impl DoorCheck {
                 let facts = &cluster.pods[*uid].facts;
                 // When the scheduler places a pod with an expired grant, the leader cannot know it in advance.
                 let has_expired = facts.grant.as_ref().is_some_and(|grant| grant.is_expired);
-                let at = facts.grant.as_ref().and_then(|grant| grant.at);
+                let at = facts.grant.as_ref().and_then(|grant| grant.granted_at);
                 let at = at.map(|at| hold::by(at, -clocks.ahead()));
                 // A probe that proves nothing for this long no longer counts.
                 let is_new = later(at.unwrap_or(self.half_open), PROBE_TIMEOUT) > now;

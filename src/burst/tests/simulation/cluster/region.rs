@@ -11,11 +11,11 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Cluster, NODE};
-use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::later;
+use crate::burst::resource_amounts::ResourceAmounts;
 use crate::burst::tests::simulation::checks;
-use crate::node::capacity::{CORE, ComputeAmount, NodeLoad, NodeOffer};
-use crate::node::quota::{HANDOVER, QuotaShare, ShareRequest, divide};
+use crate::node::capacity::{ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
+use crate::node::quota::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};
 
 /// How long a budget of creates lasts.
 const WINDOW: Duration = Duration::from_secs(3600);
@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     fn divide(&mut self) {
-        let has = self.load().groups.cpu_milli / CORE;
+        let has = self.load().groups.cpu_milli / MILLICORES_PER_CORE;
         let region = &mut self.region;
         let offered = region.offered.iter().map(|(_, given)| *given).max();
         let other = offered.unwrap_or(0).max(region.other);
@@ -109,7 +109,7 @@ impl Cluster {
         let other = region.is_hungry == Some(true) && !self.is_still;
         region
             .offered
-            .push((later(self.now, HANDOVER), region.shares[1].assigned));
+            .push((later(self.now, HANDOVER_DELAY), region.shares[1].assigned));
         let [own, theirs] = &mut region.shares;
         let wishes = vec![
             ShareRequest {
@@ -182,7 +182,7 @@ impl Cluster {
             let bound = pod.and_then(|pod| pod.facts.bound());
             bound.is_some_and(|bound| bound.has_started)
         };
-        NodeLoad::of(bound, |_| true, has_started)
+        NodeLoad::from_pods(bound, |_| true, has_started)
     }
 
     fn offer(&self) -> NodeOffer {
@@ -190,11 +190,11 @@ impl Cluster {
         let given = self.region.shares[0].assigned;
         let creates = self.creates_left().map(|left| left - load.uncreated);
         let left = ComputeAmount {
-            cpu_milli: given * CORE - load.groups.cpu_milli,
+            cpu_milli: given * MILLICORES_PER_CORE - load.groups.cpu_milli,
             memory_bytes: (given << 30) - load.groups.memory_bytes,
             pods: creates.unwrap_or(i64::MAX).min(given - load.groups.pods),
         };
-        NodeOffer::of(&load, left)
+        NodeOffer::new(&load, left)
     }
 
     /// When the creates' budget is full again.

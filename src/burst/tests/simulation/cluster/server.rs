@@ -74,7 +74,7 @@ impl Cluster {
         });
         checks::no_slot_more(self, before);
         self.peaks.granted(self.count);
-        let at = grant.at.expect("each says when it was decided");
+        let at = grant.granted_at.expect("each says when it was decided");
         self.granted_at.push(at);
         checks::rate(self, at);
         PodWriteResult::Granted
@@ -188,7 +188,7 @@ impl Cluster {
         self.churns(|churn, cluster| churn.tell(cluster, &cluster.told, told));
         self.told.clone_from(told);
         let status = Rc::make_mut(&mut self.pool).status.get_or_insert_default();
-        let spilling = condition::condition(SPILLING, told.is_peak, "", "", None, self.now);
+        let spilling = condition::build(SPILLING, told.is_peak, "", "", None, self.now);
         condition::set(&mut status.conditions, spilling);
         self.version += 1;
     }

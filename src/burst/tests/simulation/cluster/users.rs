@@ -247,7 +247,7 @@ fn mark_as_copied(facts: &mut PodFacts) {
             "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
     });
     let pod = serde_json::from_value(pod).expect("a pod");
-    let marked = PodFacts::of(&pod).expect("it is created");
+    let marked = PodFacts::from_pod(&pod).expect("it is created");
     facts.labels.extend(marked.labels);
     facts.node_constraints = marked.node_constraints;
     facts.grant = marked.grant;

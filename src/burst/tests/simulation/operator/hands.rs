@@ -9,10 +9,10 @@ use super::Operator;
 use super::views::PoolView;
 use crate::burst::PodWriteResult;
 use crate::burst::hold::later;
-use crate::burst::memory::{PatchOutcome, PodWrite};
+use crate::burst::leader_state::{PatchOutcome, PodWrite};
+use crate::burst::never_started::RescueAction;
 use crate::burst::plan::{BurstPlan, Precondition, SlotState};
 use crate::burst::pod::{GrantRecord, PodReference};
-use crate::burst::rescue::RescueAction;
 use crate::burst::tests::simulation::cluster::Cluster;
 use crate::burst::tests::simulation::{Happened, checks};
 
@@ -47,11 +47,11 @@ impl Operator {
             let sent = rng.random_range(0..=self.hands.len());
             self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
         }
-        if plan.must_reserve && !self.reserve(plan, pool, cluster, rng, happened) {
+        if plan.must_write_reservations && !self.reserve(plan, pool, cluster, rng, happened) {
             (self.is_due, self.is_clean) = (true, false);
             return;
         }
-        let may_write = plan.must_reserve || stands;
+        let may_write = plan.must_write_reservations || stands;
         if may_write {
             self.take_in_hand(plan, SlotState::ToReserve, pool, cluster, happened);
         }
@@ -92,7 +92,7 @@ impl Operator {
                 let entries = pool.pool.status.iter().flat_map(|one| &one.reservations);
                 let mut entries = entries.filter(|entry| entry.uid == id.uid);
                 let is_own = entries.any(|entry| entry.holder == self.identity());
-                match (is_own, self.memory.attempt(id)) {
+                match (is_own, self.memory.patch_outcome(id)) {
                     (true, PatchOutcome::NotApplied) => happened.ahead += 1,
                     (true, _) => happened.again += 1,
                     (false, _) => happened.inherited += 1,
@@ -106,7 +106,7 @@ impl Operator {
             let grant = GrantRecord {
                 pool: "shop".to_owned(),
                 workload: decision.workload.clone(),
-                at: Some(self.clocks.api_server(cluster.now)),
+                granted_at: Some(self.clocks.api_server(cluster.now)),
                 is_expired: false,
                 refused: None,
             };
@@ -130,7 +130,7 @@ impl Operator {
             self.memory
                 .record_write(pod, PodWrite::Release, &answer, now);
         }
-        for stamp in &plan.stamps {
+        for stamp in &plan.refused_since_stamps {
             let identity = self.identity();
             let answer = cluster.stamp(stamp, &identity, rng);
             happened.refused_stamps += u64::from(matches!(answer, PodWriteResult::Denied(_)));
@@ -173,8 +173,11 @@ impl Operator {
     fn look(&mut self, plan: &BurstPlan, cluster: &Cluster, happened: &mut Happened) {
         for unseen in &plan.unwatched_reservations {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
-            happened.homecomings +=
-                u64::from(found.as_ref().is_some_and(|pod| pod.is_past_granting()));
+            happened.homecomings += u64::from(
+                found
+                    .as_ref()
+                    .is_some_and(|pod| pod.is_done_without_grant()),
+            );
             self.memory.record_lookup(unseen, found.as_deref());
         }
     }

@@ -10,7 +10,7 @@ use super::Operator;
 use super::views::PoolView;
 use crate::api::condition::{self, SPILLING};
 use crate::burst::hold::later;
-use crate::burst::observe::Leadership;
+use crate::burst::observation::Leadership;
 use crate::burst::plan::BurstPlan;
 use crate::burst::tests::simulation::Happened;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, UpdateResult};

@@ -1,0 +1,49 @@
+//! The field table as Markdown.
+//!
+//! In: the rows of all types. Out: the text of `src/docs/pod-fields.md`, which a test compares with that file.
+
+use std::fmt::Write as _;
+
+use super::row::{FieldDecision, INIT_CONTAINER, types};
+
+/// The whole table as Markdown: one line for each field, grouped by type.
+pub fn markdown_table() -> String {
+    let mut text = String::from("| field | on ACI | how, or why not |\n| --- | --- | --- |\n");
+    for (kind, rows) in types() {
+        for row in rows {
+            let (what, words) = match row.decision {
+                FieldDecision::Translated(how) => ("translated".to_owned(), how),
+                FieldDecision::Meaningless(why) => ("meaningless".to_owned(), why),
+                FieldDecision::Refused(why) => ("refused".to_owned(), why),
+                FieldDecision::RefusedUnless(harmless, why) => {
+                    (format!("refused unless {}", harmless.join(" or ")), why)
+                }
+            };
+            writeln!(text, "| `{kind}.{}` | {what} | {words} |", row.name)
+                .expect("writing to a string cannot fail");
+        }
+        if kind == INIT_CONTAINER {
+            writeln!(text, "| `{kind}`, all else | | as `Container` |")
+                .expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_tables_file_is_as_the_rows_say() {
+        crate::kept::assert_kept("src/docs/pod-fields.md", &super::markdown_table());
+    }
+
+    #[test]
+    fn the_table_is_rows_of_three_cells() {
+        let table = super::markdown_table();
+        assert!(table.contains("| `Container.lifecycle` | refused | "));
+        assert!(table.contains("| `PodSpec.priority` | meaningless | "));
+        for line in table.lines() {
+            assert_eq!(line.matches('|').count(), 4, "{line}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Walks a pod along the field table.
+//!
+//! In: a pod's spec. Out: a refusal for every field that the table refuses or does not contain.
+
+use k8s_openapi::api::core::v1::PodSpec;
+use serde_json::Value;
+
+use super::row::rows;
+use crate::aci::translate::refusals::Refusals;
+
+/// Refuses every field of `spec` that the table refuses or does not contain.
+pub(in crate::aci::translate) fn check(spec: &PodSpec, refusals: &mut Refusals) {
+    match serde_json::to_value(spec) {
+        Ok(spec) => walk(&spec, "PodSpec", "spec", refusals),
+        Err(error) => refusals.refuse("spec", format!("it cannot be read: {error}")),
+    }
+}
+
+fn walk(value: &Value, kind: &str, at: &str, refusals: &mut Refusals) {
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, kind, &format!("{at}[{index}]"), refusals);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let at = format!("{at}.{name}");
+                let Some(row) = rows(kind).find(|row| row.name == name) else {
+                    refusals.refuse(at, "burstpool does not know this field");
+                    continue;
+                };
+                if let Some(why) = row.refusal(value) {
+                    refusals.refuse(at, why);
+                } else if let Some(kind) = row.value_type {
+                    walk(value, kind, &at, refusals);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use schemars::JsonSchema as _;
+    use serde_json::json;
+
+    use super::super::row::{FieldDecision, INIT_CONTAINER, types};
+    use super::*;
+
+    fn refused(spec: Value) -> Vec<String> {
+        let spec: PodSpec = serde_json::from_value(spec).expect("a pod");
+        let mut refusals = Refusals::default();
+        check(&spec, &mut refusals);
+        let refused = refusals.into_result(()).err().unwrap_or_default();
+        refused.into_iter().map(|refusal| refusal.field).collect()
+    }
+
+    #[test]
+    fn what_the_table_refuses_is_named_by_its_path() {
+        let refused = refused(json!({
+            "hostNetwork": true, "hostPID": false, "hostIPC": true, "runtimeClassName": "gvisor",
+            "schedulingGroup": {"podGroupName": "a"},
+            "resourceClaims": [{"name": "gpu"}],
+            "hostAliases": [],
+            "os": {"name": "windows"},
+            "securityContext": {"fsGroup": 0, "supplementalGroups": [], "sysctls": [{"name": "a", "value": "b"}]},
+            "initContainers": [{"name": "a", "restartPolicy": "Always", "livenessProbe": {"exec": {"command": ["a"]}}}],
+            "containers": [
+                {"name": "a"},
+                {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "workingDir": "/x", "tty": true,
+                 "ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "protocol": "SCTP"}],
+                 "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"grpc": {"port": 1}},
+                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x", "mountPropagation": "None"}]},
+            ],
+            "volumes": [
+                {"name": "h", "hostPath": {"path": "/"}}, {"name": "p", "nfs": {"server": "a", "path": "/"}},
+                {"name": "e", "emptyDir": {"medium": "Memory"}}, {"name": "f", "emptyDir": {"medium": ""}}],
+        }));
+        let mut refused = refused;
+        refused.sort();
+        assert_eq!(
+            refused,
+            [
+                "spec.containers[1].lifecycle",
+                "spec.containers[1].livenessProbe.tcpSocket",
+                "spec.containers[1].ports[0].hostPort",
+                "spec.containers[1].ports[1].protocol",
+                "spec.containers[1].readinessProbe.grpc",
+                "spec.containers[1].startupProbe",
+                "spec.containers[1].tty",
+                "spec.containers[1].volumeMounts[0].subPath",
+                "spec.containers[1].workingDir",
+                "spec.hostIPC",
+                "spec.hostNetwork",
+                "spec.initContainers[0].livenessProbe",
+                "spec.initContainers[0].restartPolicy",
+                "spec.os.name",
+                "spec.resourceClaims",
+                "spec.runtimeClassName",
+                "spec.schedulingGroup",
+                "spec.securityContext.fsGroup",
+                "spec.securityContext.sysctls",
+                "spec.volumes[0].hostPath",
+                "spec.volumes[1].nfs",
+                "spec.volumes[2].emptyDir.medium",
+            ]
+        );
+    }
+
+    /// The definition that a `$ref` of the schema names, without its package.
+    fn reference(schema: &Value) -> Option<&str> {
+        let all = schema.pointer("/allOf/0/$ref").or(schema.get("$ref"))?;
+        all.as_str()?.rsplit(['.', '/']).next()
+    }
+
+    #[test]
+    fn every_field_of_the_pods_schema_has_a_decision() {
+        let mut generator = schemars::SchemaGenerator::default();
+        let _ = Pod::json_schema(&mut generator);
+        let definitions = generator.take_definitions(true);
+        let definition = |kind: &str| {
+            let name = if kind == INIT_CONTAINER {
+                "Container"
+            } else {
+                kind
+            };
+            let (_, schema) = definitions
+                .iter()
+                .find(|(key, _)| key.rsplit('.').next() == Some(name))?;
+            schema.get("properties")?.as_object()
+        };
+        let (mut todo, mut seen) = (vec!["PodSpec"], vec![]);
+        let mut wrong = vec![];
+        while let Some(kind) = todo.pop() {
+            if seen.contains(&kind) {
+                continue;
+            }
+            seen.push(kind);
+            let Some(fields) = definition(kind) else {
+                wrong.push(format!("{kind} is no type of the schema"));
+                continue;
+            };
+            for (name, schema) in fields {
+                let Some(row) = rows(kind).find(|row| row.name == name) else {
+                    wrong.push(format!("{kind}.{name} has no decision"));
+                    continue;
+                };
+                let below = reference(schema).or_else(|| reference(schema.get("items")?));
+                let below = below.filter(|kind| definition(kind).is_some());
+                let decides_below = matches!(row.decision, FieldDecision::Translated(_));
+                match (row.value_type, below) {
+                    (Some(INIT_CONTAINER), Some("Container")) => todo.push(INIT_CONTAINER),
+                    (Some(holds), Some(below)) if holds == below => todo.push(holds),
+                    (None, None) => {}
+                    (None, Some(_)) if !decides_below => {}
+                    (holds, below) => {
+                        wrong.push(format!("{kind}.{name} holds {below:?}, not {holds:?}"));
+                    }
+                }
+            }
+            for row in rows(kind).filter(|row| !fields.contains_key(row.name)) {
+                wrong.push(format!("{kind}.{} is no field of the schema", row.name));
+            }
+        }
+        for (kind, _) in types().filter(|(kind, _)| !seen.contains(kind)) {
+            wrong.push(format!("{kind} is decided and never reached"));
+        }
+        assert!(seen.len() > 30, "{seen:?}");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn no_decision_is_without_words() {
+        for (kind, rows) in types() {
+            for row in rows {
+                let words = match row.decision {
+                    FieldDecision::Translated(words)
+                    | FieldDecision::Meaningless(words)
+                    | FieldDecision::Refused(words)
+                    | FieldDecision::RefusedUnless(_, words) => words,
+                };
+                assert!(!words.is_empty(), "{kind}.{}", row.name);
+            }
+        }
+    }
+}

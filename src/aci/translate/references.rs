@@ -1,0 +1,287 @@
+//! The references of a pod: the objects that must be read before the pod can be translated.
+//!
+//! In: a pod. Out: the names of its Secrets and `ConfigMap`s with the keys it uses, its persistent volume claims,
+//! the tokens to request, and whether it wants variables for the Services of its namespace. This module only
+//! collects names; `node::environment` reads the objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvVarSource, KeyToPath, Pod, PodSpec, Volume, VolumeProjection,
+};
+
+use super::azure_files;
+
+/// The lifetime of a token, in seconds, if its volume does not set one (the API's default).
+const DEFAULT_TOKEN_SECONDS: i64 = 3600;
+
+/// What a pod needs of one Secret or `ConfigMap`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyedReference {
+    /// Whether the pod cannot start without the object.
+    pub required: bool,
+    /// The keys that the pod uses; true if the pod cannot start without the key.
+    pub keys: BTreeMap<String, bool>,
+}
+
+/// A service account token to request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenNeed {
+    /// The audience; empty for the API server.
+    pub audience: String,
+    /// The lifetime, in seconds.
+    pub seconds: i64,
+}
+
+/// The objects that a pod refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReferences {
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, KeyedReference>,
+    /// `ConfigMap`s by name.
+    pub config_maps: BTreeMap<String, KeyedReference>,
+    /// Persistent volume claims by name.
+    pub claims: BTreeSet<String>,
+    /// Secrets for pulling images. The pod starts even if they are missing.
+    pub pull_secrets: BTreeSet<String>,
+    /// The service account whose tokens to request.
+    pub service_account: String,
+    /// The tokens to request.
+    pub tokens: BTreeSet<TokenNeed>,
+    /// Whether the pod wants variables for all Services of its namespace, in addition to the API server's.
+    pub services: bool,
+}
+
+impl PodReferences {
+    /// Whether the pod refers to no other object (Services are not counted).
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+            && self.config_maps.is_empty()
+            && self.claims.is_empty()
+            && self.pull_secrets.is_empty()
+            && self.tokens.is_empty()
+    }
+}
+
+/// The objects that `pod` refers to.
+pub fn pod_references(pod: &Pod) -> PodReferences {
+    let Some(spec) = &pod.spec else {
+        return PodReferences::default();
+    };
+    let mut needs = PodReferences {
+        pull_secrets: pull_secrets(spec),
+        service_account: service_account(spec),
+        services: spec.enable_service_links.unwrap_or(true),
+        ..PodReferences::default()
+    };
+    let init = spec.init_containers.iter().flatten();
+    for container in init.chain(&spec.containers) {
+        add_container(container, &mut needs);
+    }
+    for volume in spec.volumes.iter().flatten() {
+        add_volume(volume, &mut needs);
+    }
+    needs
+}
+
+/// The name of the service account, with the API server's default.
+pub(super) fn service_account(spec: &PodSpec) -> String {
+    let names = [&spec.service_account_name, &spec.service_account];
+    let mut given = names.into_iter().flatten().filter(|name| !name.is_empty());
+    given.next().map_or("default", String::as_str).to_owned()
+}
+
+/// The token that a projected volume requests.
+pub(super) fn token_need(audience: Option<&str>, seconds: Option<i64>) -> TokenNeed {
+    TokenNeed {
+        audience: audience.unwrap_or_default().to_owned(),
+        seconds: seconds.unwrap_or(DEFAULT_TOKEN_SECONDS),
+    }
+}
+
+fn pull_secrets(spec: &PodSpec) -> BTreeSet<String> {
+    let names = spec.image_pull_secrets.iter().flatten();
+    let names = names.map(|secret| secret.name.clone());
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+type ReferencedObjects = BTreeMap<String, KeyedReference>;
+
+/// Records a reference to the object `name`, and to `keys` in it.
+fn add_reference<'a>(
+    objects: &mut ReferencedObjects,
+    name: &str,
+    optional: Option<bool>,
+    keys: impl IntoIterator<Item = &'a str>,
+) {
+    let required = !optional.unwrap_or(false);
+    let need = objects.entry(name.to_owned()).or_default();
+    need.required |= required;
+    for key in keys {
+        *need.keys.entry(key.to_owned()).or_default() |= required;
+    }
+}
+
+fn add_container(container: &Container, needs: &mut PodReferences) {
+    for source in container.env_from.iter().flatten() {
+        if let Some(map) = &source.config_map_ref {
+            add_reference(&mut needs.config_maps, &map.name, map.optional, []);
+        }
+        if let Some(secret) = &source.secret_ref {
+            add_reference(&mut needs.secrets, &secret.name, secret.optional, []);
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        // A non-empty `value` takes precedence over `valueFrom`.
+        if variable.value.as_ref().is_none_or(String::is_empty)
+            && let Some(source) = &variable.value_from
+        {
+            add_variable(source, needs);
+        }
+    }
+}
+
+fn add_variable(source: &EnvVarSource, needs: &mut PodReferences) {
+    if let Some(map) = &source.config_map_key_ref {
+        let key = map.key.as_str();
+        add_reference(&mut needs.config_maps, &map.name, map.optional, [key]);
+    }
+    if let Some(secret) = &source.secret_key_ref {
+        let key = secret.key.as_str();
+        add_reference(&mut needs.secrets, &secret.name, secret.optional, [key]);
+    }
+}
+
+fn add_volume(volume: &Volume, needs: &mut PodReferences) {
+    if let Some(secret) = &volume.secret {
+        let name = secret.secret_name.as_deref().unwrap_or_default();
+        add_reference(
+            &mut needs.secrets,
+            name,
+            secret.optional,
+            item_keys(secret.items.as_deref()),
+        );
+    }
+    if let Some(map) = &volume.config_map {
+        let keys = item_keys(map.items.as_deref());
+        add_reference(&mut needs.config_maps, &map.name, map.optional, keys);
+    }
+    let projected = volume.projected.iter();
+    for source in projected.flat_map(|p| p.sources.iter().flatten()) {
+        add_projection(source, needs);
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        needs.claims.insert(claim.claim_name.clone());
+    }
+    let share = azure_files::volume_share(volume);
+    if let Some(secret) = share.as_ref().and_then(|share| share.secret) {
+        add_reference(&mut needs.secrets, secret, None, azure_files::SECRET_KEYS);
+    }
+}
+
+fn add_projection(source: &VolumeProjection, needs: &mut PodReferences) {
+    if let Some(secret) = &source.secret {
+        let keys = item_keys(secret.items.as_deref());
+        add_reference(&mut needs.secrets, &secret.name, secret.optional, keys);
+    }
+    if let Some(map) = &source.config_map {
+        let keys = item_keys(map.items.as_deref());
+        add_reference(&mut needs.config_maps, &map.name, map.optional, keys);
+    }
+    if let Some(projection) = &source.service_account_token {
+        let token = token_need(
+            projection.audience.as_deref(),
+            projection.expiration_seconds,
+        );
+        needs.tokens.insert(token);
+    }
+}
+
+fn item_keys(items: Option<&[KeyToPath]>) -> impl Iterator<Item = &str> {
+    items
+        .unwrap_or_default()
+        .iter()
+        .map(|item| item.key.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(spec: &serde_json::Value) -> PodReferences {
+        let pod = json!({"metadata": {"name": "a"}, "spec": spec});
+        pod_references(&serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn a_reference_that_is_required_once_is_required() {
+        let needs = of(&json!({
+            "containers": [{"name": "a", "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a", "optional": true}}},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "b"}}},
+                {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "c", "optional": true}}},
+                {"name": "D", "value": "given", "valueFrom": {"secretKeyRef": {"name": "unused", "key": "d"}}},
+            ]}],
+            "volumes": [{"name": "v", "secret": {"secretName": "s", "optional": true, "items": [{"key": "b", "path": "b"}]}}],
+        }));
+        let keys =
+            |keys: &[(&str, bool)]| keys.iter().map(|(k, r)| ((*k).to_owned(), *r)).collect();
+        let secret = KeyedReference {
+            required: true,
+            keys: keys(&[("a", false), ("b", true)]),
+        };
+        let map = KeyedReference {
+            required: false,
+            keys: keys(&[("c", false)]),
+        };
+        assert_eq!(needs.secrets, BTreeMap::from([("s".to_owned(), secret)]));
+        assert_eq!(needs.config_maps, BTreeMap::from([("m".to_owned(), map)]));
+        assert!(needs.services && needs.tokens.is_empty() && !needs.is_empty());
+    }
+
+    #[test]
+    fn tokens_shares_and_pull_secrets_are_needed() {
+        let needs = of(&json!({
+            "containers": [{"name": "a"}],
+            "enableServiceLinks": false,
+            "serviceAccountName": "web",
+            "imagePullSecrets": [{"name": "pull"}, {"name": ""}],
+            "volumes": [
+                {"name": "t", "projected": {"sources": [
+                    {"serviceAccountToken": {"path": "token"}},
+                    {"serviceAccountToken": {"path": "vault", "audience": "vault", "expirationSeconds": 600}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]}},
+                {"name": "f", "azureFile": {"secretName": "files", "shareName": "x"}},
+                {"name": "p", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "c", "csi": {"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": "more", "shareName": "x"}}}],
+        }));
+        let token = |audience: &str, seconds| TokenNeed {
+            audience: audience.to_owned(),
+            seconds,
+        };
+        assert_eq!(
+            needs.tokens,
+            BTreeSet::from([token("", 3600), token("vault", 600)])
+        );
+        assert_eq!(needs.service_account, "web");
+        assert_eq!(needs.claims, BTreeSet::from(["data".to_owned()]));
+        assert_eq!(needs.pull_secrets, BTreeSet::from(["pull".to_owned()]));
+        assert_eq!(needs.secrets.keys().collect::<Vec<_>>(), ["files", "more"]);
+        assert!(
+            needs.secrets["files"]
+                .keys
+                .values()
+                .all(|required| *required)
+        );
+        assert!(needs.config_maps["kube-root-ca.crt"].keys["ca.crt"]);
+        assert!(!needs.services);
+    }
+
+    #[test]
+    fn a_pod_without_references_needs_nothing() {
+        assert!(of(&json!({"containers": [{"name": "a"}]})).is_empty());
+        assert!(pod_references(&Pod::default()).is_empty());
+    }
+}

@@ -1,0 +1,280 @@
+//! Triage: decides everything about a pending pod that does not depend on the other pending pods.
+//!
+//! In: the [`PendingPod`]s. Out: a [`TriagedPod`] for each, with an outcome, or without one if the pod is ready: its
+//! hold is over, and it could run in the placements that the case lists.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::capacity::PlacementSet;
+use super::eligibility::{MountReadiness, mount_readiness};
+use super::hold::{self, HoldStart, later};
+use super::leader_state::PatchOutcome;
+use super::limits::SlotLimits;
+use super::observation::{ObservedPool, PendingPod};
+use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use super::pod::{PodFacts, PodReference, PodStage};
+use super::reservations::VersionComparison;
+use crate::aci::translate::Unsupported;
+use crate::api::Reservation;
+
+/// A pending pod after triage.
+pub(super) struct TriagedPod<'a> {
+    pub(super) pod: &'a PodFacts,
+    pub(super) workload: usize,
+    /// Whether it holds a slot through a reservation.
+    pub(super) is_reserved: bool,
+    /// Whether it gets a reservation before its hold ends.
+    pub(super) is_pre_reserved: bool,
+    /// The outcome. `None` if the pod is ready to be granted.
+    pub(super) outcome: Option<PodOutcome>,
+    /// The start of its hold. `None` if the pod cannot burst.
+    pub(super) hold_start: Option<HoldStart>,
+    /// The placements that could run it.
+    pub(super) placements: PlacementSet,
+}
+
+/// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
+/// other pods of its template.
+const REFUSAL_TTL: Duration = Duration::from_secs(600);
+
+/// Pod templates that burst no further pods, each with the reason.
+type RefusedTemplates<'a> = HashMap<&'a str, String>;
+
+/// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
+pub(super) fn triage<'a>(
+    seen: &ObservedPool<'a>,
+    limits: &SlotLimits,
+    reserved: &HashMap<&str, &Reservation>,
+    now: Timestamp,
+) -> Vec<TriagedPod<'a>> {
+    let refused = refused_templates(seen, now);
+    let all = seen.pending_pods.iter();
+    all.map(|candidate| {
+        let entry = reserved.get(candidate.pod.id.uid.as_str());
+        let mut case = TriagedPod {
+            pod: candidate.pod,
+            workload: candidate.workload,
+            is_reserved: entry.is_some(),
+            is_pre_reserved: false,
+            outcome: None,
+            hold_start: None,
+            placements: PlacementSet::default(),
+        };
+        case.outcome = triage_pod(&mut case, candidate, seen, limits, &refused, now);
+        let is_behind = entry.is_some_and(|entry| {
+            VersionComparison::compare(entry, case.pod) != VersionComparison::Same
+        });
+        if is_behind && case.outcome.is_none() {
+            // The reservation is for a version of the pod that the watch does not show yet. Only that version
+            // may be granted.
+            case.outcome = Some(PodOutcome::InFlight);
+        }
+        case
+    })
+    .collect()
+}
+
+/// Finds the templates that burst no further pods.
+///
+/// 1. Azure refuses a pod of the template that was bound within the last [`BELIEVED`] and is still there, or
+///    the pause that memory keeps for the template still runs. Not if another pod of the template has started:
+///    then the template is not the cause.
+/// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if
+///    other pods of the template run there: with topology spread by zone, the next pod may fit nowhere.
+fn refused_templates<'a>(seen: &ObservedPool<'a>, now: Timestamp) -> RefusedTemplates<'a> {
+    let placed = seen.granted.iter().map(|granted| granted.pod);
+    let placed = placed.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
+    let placed = placed.filter_map(|pod| Some((pod, pod.owner.as_ref()?, pod.bound()?)));
+    let refusals = placed.clone().filter_map(|(pod, owner, bound)| {
+        let since = bound.bound_since.map(|since| seen.by_our_clock(since));
+        let is_new = since.is_none_or(|since| now < later(since, REFUSAL_TTL));
+        let why = bound.azure_refusal.as_deref().filter(|_| is_new)?;
+        Some((owner.template.as_str(), (&pod.id, why)))
+    });
+    let remembered = seen.leader_state.rejected_templates(now);
+    let remembered = remembered.map(|(template, why)| (template, why.to_owned()));
+    let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
+    let mut refused: RefusedTemplates<'a> = remembered.chain(refusals).collect();
+    for why in refused.values_mut() {
+        *why = format!("Azure refused another pod of its template: {why}");
+    }
+    for (_, owner, _) in placed.filter(|(_, _, bound)| bound.has_started) {
+        refused.remove(owner.template.as_str());
+    }
+    // Without the scheduler's message: its numbers change, and each change would create another Event for every
+    // pod of the template.
+    let expired = seen.expired.iter().filter_map(|(pod, _)| {
+        let owner = pod.owner.as_ref()?;
+        Some((owner.template.as_str(), (&pod.id, ())))
+    });
+    let expired = first(expired).map(|(template, (id, ()))| {
+        let (namespace, name) = (&id.namespace, &id.name);
+        let why = format!(
+            "the scheduler places the pod {namespace}/{name} of its template on no virtual node; that pod's \
+             condition PodScheduled says why"
+        );
+        (template, why)
+    });
+    refused.extend(expired);
+    refused
+}
+
+/// For each template, what belongs to the first of its pods by ID. The caches have no order, and a message that
+/// names another pod each time would create another Event.
+fn first<'a, T>(
+    all: impl Iterator<Item = (&'a str, (&'a PodReference, T))>,
+) -> impl Iterator<Item = (&'a str, (&'a PodReference, T))> {
+    let mut first: HashMap<&str, (&PodReference, T)> = HashMap::new();
+    for (template, (id, what)) in all {
+        let is_first = first.get(template).is_none_or(|(known, _)| id < *known);
+        if is_first {
+            first.insert(template, (id, what));
+        }
+    }
+    first.into_iter()
+}
+
+fn triage_pod(
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+    limits: &SlotLimits,
+    refused: &RefusedTemplates<'_>,
+    now: Timestamp,
+) -> Option<PodOutcome> {
+    let pod = candidate.pod;
+    let PodStage::Unschedulable(transition) = pod.stage else {
+        return Some(PodOutcome::Ignore(IgnoreReason::NotUnschedulable));
+    };
+    if pod.is_deleting {
+        return Some(PodOutcome::Ignore(IgnoreReason::Deleting));
+    }
+    if candidate.is_user_placed && candidate.has_foreign_grant {
+        return Some(PodOutcome::Ignore(IgnoreReason::ForeignGrant));
+    }
+    if candidate.is_user_placed {
+        return Some(PodOutcome::Ignore(IgnoreReason::UserPlaced));
+    }
+    let eligible = check_eligibility(case, candidate, seen, refused);
+    if eligible.is_some() {
+        return eligible;
+    }
+    let remembered = seen.leader_state.hold_start(&pod.id.uid);
+    let start = hold::start(pod, transition, remembered, seen.ahead, now);
+    case.hold_start = Some(start);
+    if seen.leader_state.patch_outcome(&pod.id) == PatchOutcome::Pending {
+        return Some(PodOutcome::InFlight);
+    }
+    let after = limits.workloads.get(candidate.workload)?.hold_duration;
+    check_hold(candidate, start, seen, after, now)
+}
+
+/// The hold that still applies to the pod: `spill.after`, a nomination, or the pause after a denied grant.
+fn check_hold(
+    candidate: &PendingPod<'_>,
+    start: HoldStart,
+    seen: &ObservedPool<'_>,
+    after: Duration,
+    now: Timestamp,
+) -> Option<PodOutcome> {
+    let pod = candidate.pod;
+    let workload = seen.workloads.get(candidate.workload)?;
+    let until = hold::end(start, after);
+    if now < until {
+        let why = if pod.is_nominated {
+            HoldReason::Nominated
+        } else {
+            HoldReason::TooEarly
+        };
+        return Some(PodOutcome::Hold { until, why });
+    }
+    let denials = [
+        seen.leader_state.denial(&pod.id.uid),
+        seen.leader_state.unmarkable_backoff(&workload.spec.name),
+    ];
+    let mut denials = denials.into_iter().flatten();
+    let denial = denials.find(|denial| now < denial.until)?;
+    Some(PodOutcome::Hold {
+        until: denial.until,
+        why: HoldReason::Denied(denial.why.clone()),
+    })
+}
+
+/// Why the pod cannot be granted, or `None` if at least one placement can run it. Sets `case.places`. A refusal
+/// contains every reason at once, including the pod's volume claims.
+fn check_eligibility(
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+    refused: &RefusedTemplates<'_>,
+) -> Option<PodOutcome> {
+    let pod = candidate.pod;
+    let placed = check_placements(case, candidate, seen);
+    let mut all = check_pod(pod, refused);
+    if case.placements.is_empty() {
+        // The pod has not been translated yet. A pool without placements has nothing to translate for.
+        if placed.is_empty() && (all.is_empty() || !seen.placements.is_empty()) {
+            return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
+        }
+        all.extend(placed);
+    }
+    if seen.neighbors.is_awaited(pod, seen.namespaces) {
+        return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
+    }
+    match mount_readiness(pod, seen.claims) {
+        MountReadiness::Unread => return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
+        MountReadiness::Waiting(why) if all.is_empty() => {
+            return Some(PodOutcome::Blocked(BlockedBy::ClaimNotBound(why)));
+        }
+        MountReadiness::Refused(refusals) => all.extend(refusals),
+        MountReadiness::Ready | MountReadiness::Waiting(_) => {}
+    }
+    (!all.is_empty()).then_some(PodOutcome::Refuse(all))
+}
+
+/// Reasons against every placement, independent of the placements themselves.
+fn check_pod(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported> {
+    let mut all = Vec::new();
+    let mut refuse = |field: &str, why: String| {
+        let field = field.to_owned();
+        all.push(Unsupported { field, why });
+    };
+    if let Some(scheduler) = &pod.scheduler {
+        refuse(
+            "spec.schedulerName",
+            format!("{scheduler} is not the default scheduler, which places pods on virtual nodes"),
+        );
+    }
+    let template = pod.owner.as_ref().map(|owner| owner.template.as_str());
+    if let Some(why) = template.and_then(|template| refused.get(template)) {
+        refuse("spec", why.clone());
+    }
+    all
+}
+
+/// Adds the placements that could run the pod to the case, and returns the reasons against the others.
+fn check_placements(
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+) -> Vec<Unsupported> {
+    let pod = candidate.pod;
+    let mut all: Vec<Unsupported> = Vec::new();
+    for (index, place) in seen.placements.iter().enumerate() {
+        let translated = candidate.refusals.get(index).copied().flatten();
+        let ruled = pod
+            .node_constraints
+            .refusal(&place.node, &place.labels, &place.taints);
+        match (translated, ruled) {
+            (Some([]), None) => case.placements = case.placements.with(index),
+            (translated, ruled) => {
+                let new = translated.unwrap_or_default().iter().cloned().chain(ruled);
+                all.extend(new.filter(|one| !all.contains(one)).collect::<Vec<_>>());
+            }
+        }
+    }
+    all
+}

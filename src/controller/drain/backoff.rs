@@ -1,0 +1,367 @@
+//! The pace of a drain: when to repeat an eviction or a count that did not succeed. Pure.
+//!
+//! In: the results of evictions and of counts of container groups. Out: the pod to evict next, and when to
+//! count groups again.
+//!
+//! While a `PodDisruptionBudget` blocks evictions, the drain retries one of its pods, as often as
+//! `kubectl drain` does. When that eviction succeeds, it retries all the others at once. This state is kept in
+//! memory: a new leader tries each pod once and then knows the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use kube::core::Status;
+use tokio::time::Instant;
+
+use crate::k8s::backoff::doubled;
+
+/// The first pause.
+const INITIAL_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two evictions that the same budget blocks: the interval of `kubectl drain`.
+pub(in crate::controller) const MAX_BUDGET_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause after an eviction that fails for another reason.
+const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two counts of container groups.
+const MAX_COUNT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A pause that doubles from [`FIRST`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct ExponentialBackoff {
+    times: u32,
+    until: Option<Instant>,
+}
+
+impl ExponentialBackoff {
+    /// Starts the next pause, twice as long as the last, and returns its length.
+    pub fn start_next(&mut self, longest: Duration, now: Instant) -> Duration {
+        let pause = doubled(INITIAL_PAUSE, self.times, longest);
+        self.times += 1;
+        self.until = Some(now + pause);
+        pause
+    }
+
+    /// Whether the pause is over.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+}
+
+/// A `PodDisruptionBudget`: its namespace, and its name; the name is empty if the answer does not contain it.
+pub(in crate::controller) type DisruptionBudgetRef = (String, String);
+
+/// Why an eviction was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum EvictionRefusal {
+    /// A budget blocks it.
+    DisruptionBudget(DisruptionBudgetRef),
+    /// Any other reason.
+    Failed,
+}
+
+impl EvictionRefusal {
+    /// Reads the API server's answer to the eviction of a pod in that namespace.
+    pub fn from_status(status: &Status, namespace: &str) -> Self {
+        if status.code != 429 {
+            return Self::Failed;
+        }
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        let mut name = causes.filter_map(|cause| {
+            let budget = cause.message.strip_prefix("The disruption budget ")?;
+            budget.split_whitespace().next()
+        });
+        let name = name.next_back().unwrap_or_default();
+        Self::DisruptionBudget((namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// A pod whose eviction was refused.
+#[derive(Clone, Debug)]
+struct RefusedEviction {
+    cause: EvictionRefusal,
+    message: String,
+    refused_at: Instant,
+    pause: ExponentialBackoff,
+}
+
+/// The evictions of a placement's pods.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct EvictionPacer {
+    /// The refused pods, by UID.
+    pods: HashMap<String, RefusedEviction>,
+    budgets: BTreeMap<DisruptionBudgetRef, ExponentialBackoff>,
+}
+
+impl EvictionPacer {
+    /// Forgets pods that are gone, and budgets that blocked only those.
+    pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
+        self.pods.retain(|uid, _| is_left(uid));
+        let pods = &self.pods;
+        self.budgets.retain(|budget, _| {
+            let mut all = pods.values();
+            all.any(|pod| pod.cause == EvictionRefusal::DisruptionBudget(budget.clone()))
+        });
+    }
+
+    /// The next of these pods to evict now: first those that have not been tried yet, then the one whose
+    /// refusal is oldest. `None` if no pod is due.
+    pub fn next_due<'a>(&self, pods: &[&'a str], now: Instant) -> Option<&'a str> {
+        let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
+            None => true,
+            Some(refused) => match &refused.cause {
+                EvictionRefusal::Failed => refused.pause.is_over(now),
+                EvictionRefusal::DisruptionBudget(budget) => {
+                    let pause = self.budgets.get(budget);
+                    pause.is_none_or(|pause| pause.is_over(now))
+                }
+            },
+        });
+        due.min_by_key(|uid| self.pods.get(**uid).map(|refused| refused.refused_at))
+            .copied()
+    }
+
+    /// Records that the eviction succeeded: the budget that had blocked the pod may now allow others.
+    pub fn record_accepted(&mut self, uid: &str) {
+        if let Some(refused) = self.pods.remove(uid)
+            && let EvictionRefusal::DisruptionBudget(budget) = refused.cause
+        {
+            self.budgets.remove(&budget);
+        }
+    }
+
+    /// Records that the eviction was refused.
+    pub fn record_refused(&mut self, uid: &str, why: EvictionRefusal, words: String, now: Instant) {
+        let before = self.pods.remove(uid);
+        let mut pause = before.map(|before| before.pause).unwrap_or_default();
+        match &why {
+            EvictionRefusal::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
+            EvictionRefusal::DisruptionBudget(budget) => {
+                let pause = self.budgets.entry(budget.clone()).or_default();
+                // Several pods that were tried in one round count as one refusal of the budget.
+                if pause.is_over(now) {
+                    pause.start_next(MAX_BUDGET_PAUSE, now);
+                }
+            }
+        }
+        let refused = RefusedEviction {
+            cause: why,
+            message: words,
+            refused_at: now,
+            pause,
+        };
+        self.pods.insert(uid.to_owned(), refused);
+    }
+
+    /// The last refusal of the pod's eviction, in the API server's words.
+    pub fn refusal_message(&self, uid: &str) -> Option<&str> {
+        self.pods.get(uid).map(|refused| refused.message.as_str())
+    }
+}
+
+/// How to find out the number of container groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum CountAction {
+    /// List them in Azure.
+    Count,
+    /// Use this number; `None` if it is not known.
+    Report(Option<usize>),
+}
+
+/// The counts of a placement's container groups. Each count is a LIST, and Azure limits their rate.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct GroupCountPacer {
+    /// The number that was known without asking Azure at the last count.
+    known_at_count: Option<usize>,
+    last_count: Option<usize>,
+    pause: ExponentialBackoff,
+}
+
+impl GroupCountPacer {
+    /// How to find out the number of container groups; `known` is the number known without asking Azure, from
+    /// the last listing and the pod workers. When that falls to 0, the groups are counted at once; otherwise at
+    /// growing intervals.
+    pub fn next_action(&self, known: Option<usize>, now: Instant) -> CountAction {
+        let is_new = known == Some(0) && self.known_at_count != Some(0);
+        if is_new || self.pause.is_over(now) {
+            return CountAction::Count;
+        }
+        CountAction::Report(known.filter(|groups| *groups > 0).or(self.last_count))
+    }
+
+    /// Records a count; `None` if Azure did not answer.
+    pub fn record_count(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
+        if counted == Some(0) {
+            self.pause = ExponentialBackoff::default();
+        } else {
+            self.pause.start_next(MAX_COUNT_INTERVAL, now);
+        }
+        (self.known_at_count, self.last_count) = (known, counted);
+    }
+}
+
+/// When a drain continues.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct DrainDelay {
+    left: Vec<String>,
+    pause: ExponentialBackoff,
+}
+
+impl DrainDelay {
+    /// How soon the drain continues. The pause starts again from 1 s whenever `left` changes.
+    pub fn next_delay(&mut self, left: &[String], now: Instant) -> Duration {
+        if self.left != left {
+            self.left = left.to_vec();
+            self.pause = ExponentialBackoff::default();
+        }
+        self.pause.start_next(MAX_BUDGET_PAUSE, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn held(budget: &str) -> EvictionRefusal {
+        EvictionRefusal::DisruptionBudget(("default".to_owned(), budget.to_owned()))
+    }
+
+    /// Tries every second for `seconds`. Returns how often each pod was tried.
+    fn ask(
+        evictions: &mut EvictionPacer,
+        pods: &[&'static str],
+        seconds: u32,
+        start: Instant,
+        answer: impl Fn(&str) -> Option<EvictionRefusal>,
+    ) -> BTreeMap<&'static str, u32> {
+        let mut asked = BTreeMap::new();
+        for second in 0..seconds {
+            let now = start + SECOND * second;
+            while let Some(uid) = evictions.next_due(pods, now) {
+                *asked.entry(uid).or_default() += 1;
+                match answer(uid) {
+                    Some(why) => evictions.record_refused(uid, why, "no".to_owned(), now),
+                    None => evictions.record_accepted(uid),
+                }
+                assert!(asked.values().sum::<u32>() < 1000, "no end: {asked:?}");
+                if answer(uid).is_none() {
+                    break;
+                }
+            }
+        }
+        asked
+    }
+
+    const PODS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+    #[test]
+    fn a_budget_that_holds_is_asked_about_as_often_as_kubectl_does_however_many_pods_it_holds() {
+        let mut evictions = EvictionPacer::default();
+        let start = Instant::now();
+        let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
+        let all: u32 = asked.values().sum();
+        // Each pod once at first, and then one of them every few seconds.
+        assert!((20..=26).contains(&all), "{asked:?}");
+        let later = start + 60 * SECOND;
+        let asked = ask(&mut evictions, &PODS, 3600, later, |_| Some(held("web")));
+        let all: u32 = asked.values().sum();
+        assert!(all <= 721, "{asked:?}");
+        // All pods in turn, because it is not known which of them the budget will allow.
+        assert!(asked.values().all(|times| *times >= 50), "{asked:?}");
+    }
+
+    #[test]
+    fn the_others_are_asked_for_at_once_when_the_budget_lets_one_go_and_one_budget_is_not_anothers()
+    {
+        let mut evictions = EvictionPacer::default();
+        let now = Instant::now();
+        for uid in PODS {
+            let budget = if uid == "l" { "db" } else { "web" };
+            evictions.record_refused(uid, held(budget), "no".to_owned(), now);
+        }
+        assert_eq!(evictions.next_due(&PODS, now), None);
+        let later = now + MAX_BUDGET_PAUSE;
+        assert_eq!(evictions.next_due(&PODS, later), Some("a"));
+        evictions.record_accepted("a");
+        let left: Vec<&str> = PODS.into_iter().skip(1).collect();
+        evictions.retain(|uid| left.contains(&uid));
+        evictions.record_refused("l", held("db"), "no".to_owned(), later);
+        assert_eq!(evictions.next_due(&left, later), Some("b"));
+        assert_eq!(evictions.next_due(&["l"], later), None);
+        assert_eq!(evictions.refusal_message("l"), Some("no"));
+    }
+
+    #[test]
+    fn an_eviction_that_fails_waits_by_itself_and_longer_each_time() {
+        let mut evictions = EvictionPacer::default();
+        let start = Instant::now();
+        let asked = ask(&mut evictions, &["a", "b"], 600, start, |_| {
+            Some(EvictionRefusal::Failed)
+        });
+        assert_eq!(asked["a"], asked["b"]);
+        assert!((15..=25).contains(&asked["a"]), "{asked:?}");
+    }
+
+    #[test]
+    fn a_budget_is_known_by_its_name_whatever_it_counts_and_by_its_namespace_without() {
+        let refusal = |message: &str, code: u16| {
+            let status = json!({"status": "Failure", "reason": "TooManyRequests", "code": code,
+                "message": "Cannot evict pod as it would violate the pod's disruption budget.",
+                "details": {"causes": [{"reason": "DisruptionBudget", "message": message}]}});
+            let status: Status = serde_json::from_value(status).expect("a status");
+            EvictionRefusal::from_status(&status, "default")
+        };
+        let needs = "The disruption budget web needs 2 healthy pods and has 1 currently";
+        assert_eq!(refusal(needs, 429), held("web"));
+        let processed = "The disruption budget web is still being processed by the server.";
+        assert_eq!(refusal(processed, 429), held("web"));
+        assert_eq!(refusal("too busy", 429), held(""));
+        assert_eq!(refusal(needs, 500), EvictionRefusal::Failed);
+    }
+
+    #[test]
+    fn groups_are_counted_when_something_is_new_of_them_and_else_less_and_less_often() {
+        let mut counts = GroupCountPacer::default();
+        let start = Instant::now();
+        let mut asked = 0;
+        for second in 0..600 {
+            let now = start + SECOND * second;
+            if counts.next_action(Some(3), now) == CountAction::Count {
+                asked += 1;
+                counts.record_count(Some(3), Some(3), now);
+            }
+        }
+        assert!((40..=50).contains(&asked), "{asked}");
+        let now = start + 594 * SECOND;
+        assert_eq!(
+            counts.next_action(Some(2), now),
+            CountAction::Report(Some(2))
+        );
+        assert_eq!(counts.next_action(None, now), CountAction::Report(Some(3)));
+        assert_eq!(
+            counts.next_action(Some(0), now),
+            CountAction::Count,
+            "the last is gone"
+        );
+        counts.record_count(Some(0), Some(0), now);
+        assert_eq!(
+            counts.next_action(Some(0), now),
+            CountAction::Count,
+            "and again, to be sure"
+        );
+    }
+
+    #[test]
+    fn a_drain_that_waits_is_looked_at_every_few_seconds_and_soon_when_something_happens() {
+        let mut again = DrainDelay::default();
+        let now = Instant::now();
+        let (two, one) = (["a".to_owned(), "b".to_owned()], ["b".to_owned()]);
+        let pauses: Vec<u64> = (0..5)
+            .map(|_| again.next_delay(&two, now).as_secs())
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5]);
+        assert_eq!(again.next_delay(&one, now), SECOND);
+    }
+}

@@ -1,0 +1,247 @@
+//! Tests: the content of the cache after lists, watch events and answers in every order.
+
+use serde_json::json;
+
+use super::*;
+use crate::api::names::GRANTED_UID_ANNOTATION;
+
+type WatchEvent = watcher::Result<watcher::Event<WatchedPod>>;
+
+impl ClusterCache {
+    /// A cache after lists that contained this pool, and these pods without a node.
+    pub(in crate::controller::grants) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
+        let stores = Self::default();
+        insert_pool(&mut stores.lock().snapshot, pool);
+        for pod in waiting {
+            let observed = WatchedPod {
+                pod,
+                ..WatchedPod::default()
+            };
+            insert_waiting(&mut stores.lock().snapshot, observed, &stores.clock);
+        }
+        stores
+    }
+}
+
+fn pod(uid: &str, version: u32) -> Pod {
+    let pod = json!({
+        "metadata": {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": version.to_string(),
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {POOL_LABEL: "shop"},
+            "annotations": {GRANTED_UID_ANNOTATION: uid}},
+        "spec": {"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
+            "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+fn seen(uid: &str, version: u32) -> WatchedPod {
+    WatchedPod {
+        pod: pod(uid, version),
+        ..WatchedPod::default()
+    }
+}
+
+fn pool(uid: &str, version: u32) -> BurstPool {
+    let pool = json!({
+        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+        "metadata": {"name": "shop", "uid": uid, "resourceVersion": version.to_string()},
+        "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+    });
+    serde_json::from_value(pool).expect("a pool")
+}
+
+/// The watch of labelled pods delivers these events, and then nothing more.
+async fn shows(stores: &ClusterCache, events: Vec<watcher::Event<WatchedPod>>) {
+    let events = events.into_iter().map(WatchEvent::Ok);
+    stores
+        .apply_labelled_pod_events(futures::stream::iter(events))
+        .await;
+}
+
+fn labelled(stores: &ClusterCache) -> Vec<String> {
+    let mut uids: Vec<String> = stores.snapshot().labelled.into_keys().collect();
+    uids.sort_unstable();
+    uids
+}
+
+#[tokio::test]
+async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it() {
+    let stores = ClusterCache::default();
+    shows(
+        &stores,
+        vec![
+            watcher::Event::Init,
+            watcher::Event::InitApply(seen("old", 1)),
+            watcher::Event::InitDone,
+        ],
+    )
+    .await;
+    let during = futures::stream::iter([watcher::Event::Init, watcher::Event::InitDone]);
+    let during = during.map(|event| {
+        if matches!(event, watcher::Event::InitDone) {
+            stores.update_pod(pod("granted", 9));
+        }
+        WatchEvent::Ok(event)
+    });
+    stores.apply_labelled_pod_events(during).await;
+    assert_eq!(labelled(&stores), ["granted"], "the old one is gone");
+}
+
+#[tokio::test]
+async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
+    let stores = ClusterCache::default();
+    let deleted = watcher::Event::Delete(seen("a", 3));
+    shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
+    stores.update_pod(pod("a", 2));
+    stores.update_pod(pod("b", 2));
+    assert_eq!(labelled(&stores), ["b"]);
+}
+
+#[test]
+fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
+    let stores = ClusterCache::default();
+    stores.update_pool(pool("first", 5));
+    assert!(stores.snapshot().pools.is_empty(), "nobody has seen it");
+    let uid = || stores.snapshot().pools["shop"].uid().expect("a UID");
+    insert_pool(&mut stores.lock().snapshot, pool("second", 7));
+    stores.update_pool(pool("first", 6));
+    assert_eq!(uid(), "second");
+    stores.update_pool(pool("second", 8));
+    let version = stores.snapshot().pools["shop"].resource_version();
+    assert_eq!(version.as_deref(), Some("8"));
+}
+
+#[test]
+fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
+    let stores = ClusterCache::default();
+    let show = |uid: &str, version: u32, told: Option<Timestamp>, written: Option<Timestamp>| {
+        let mut pod = seen(uid, version);
+        let conditions: Vec<_> = told
+            .iter()
+            .map(|told| {
+                json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                    "lastTransitionTime": told.to_string()})
+            })
+            .collect();
+        let status = json!({"conditions": conditions});
+        pod.pod.status = serde_json::from_value(status).expect("a status");
+        let written = written.map(|at| {
+            let fields = json!({"f:status": {"f:conditions": {pod::SCHEDULED_FIELD: {}}}});
+            json!([{"manager": "kube-scheduler", "operation": "Update", "fieldsV1": fields, "time": at.to_string()}])
+        });
+        pod.pod.metadata.managed_fields =
+            written.map(|all| serde_json::from_value(all).expect("entries"));
+        let before = stores.clock.steady();
+        insert_waiting(&mut stores.lock().snapshot, pod, &stores.clock);
+        let at = refused_at(&stores.snapshot().waiting[uid].facts);
+        at.map(|at| before.duration_since(at).as_secs())
+    };
+    let ago = |seconds| Some(Timestamp::now() - Duration::from_secs(seconds));
+    let (early, late) = (ago(90), Some(Timestamp::now() + Duration::from_secs(90)));
+    // The watch delivers the refusal: the time counts from then, whatever the scheduler's clock says.
+    for (uid, told) in [("early", early), ("late", late)] {
+        assert_eq!(show(uid, 1, None, None), None, "{uid}");
+        assert_eq!(show(uid, 2, told, ago(60)), Some(0), "{uid}");
+        assert_eq!(show(uid, 3, told, None), Some(0), "{uid}");
+        assert_eq!(show(uid, 4, ago(30), ago(60)), Some(0), "{uid}");
+    }
+    // The watch did not deliver the change to refused. The time counts from the API server's write, which
+    // `managedFields` records to the second; from now, if that is missing or in the future.
+    assert_eq!(show("listed", 1, early, None), Some(0));
+    for told in [early, late] {
+        let uid = format!("written {told:?}");
+        let since = show(&uid, 1, told, ago(60)).expect("a time");
+        assert!((58..=60).contains(&since), "{since}");
+    }
+    assert_eq!(show("future", 1, early, late), Some(0));
+}
+
+#[test]
+fn an_error_of_the_scheduler_does_not_restart_a_hold() {
+    let stores = ClusterCache::default();
+    let show = |version: u32, reason: &str, told: Timestamp| {
+        let mut pod = seen("a", version);
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason,
+            "lastTransitionTime": told.to_string()});
+        let status = json!({"conditions": [condition]});
+        pod.pod.status = serde_json::from_value(status).expect("a status");
+        insert_waiting(&mut stores.lock().snapshot, pod, &stores.clock);
+        refused_at(&stores.snapshot().waiting["a"].facts)
+    };
+    let (told, later) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    assert_eq!(show(1, "SchedulingGated", told), None);
+    let first = show(2, "Unschedulable", told);
+    assert!(first.is_some());
+    // The status of the condition stays `False`, so its transition time stays the same.
+    assert_eq!(show(3, "SchedulerError", told), None);
+    assert_eq!(show(4, "SchedulerError", told), None);
+    assert_eq!(show(5, "Unschedulable", told), first);
+    assert_eq!(show(6, "SchedulerError", told), None);
+    assert!(show(7, "Unschedulable", later) > first, "another refusal");
+}
+
+/// A pool that a newer version wrote, as the watch delivers it.
+fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
+    let mut pool = serde_json::to_value(pool(uid, version)).expect("JSON");
+    pool["spec"]["mode"] = json!("Novel");
+    serde_json::from_value(pool).expect("a guard is never an error")
+}
+
+#[tokio::test]
+async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() {
+    let stores = ClusterCache::default();
+    let mut other = pool("other", 4);
+    other.metadata.name = Some("other".to_owned());
+    let known = || {
+        let view = stores.snapshot();
+        let pools: Vec<String> = view.pools.into_keys().collect();
+        (pools, view.unreadable.into_iter().collect::<Vec<_>>())
+    };
+    let list = |pools: Vec<DeserializeGuard<BurstPool>>| {
+        let pools = pools.into_iter().map(watcher::Event::InitApply);
+        let list = [watcher::Event::Init].into_iter().chain(pools);
+        let list = list.chain([watcher::Event::InitDone]).map(Ok);
+        stores.apply_pool_events(futures::stream::iter(list.collect::<Vec<_>>()))
+    };
+    let read = |pool: BurstPool| DeserializeGuard(Ok(pool));
+    list(vec![read(pool("a", 1)), read(other.clone())]).await;
+    list(vec![novel("a", 2), read(other.clone())]).await;
+    assert_eq!(
+        known(),
+        (vec!["other".into(), "shop".into()], vec!["shop".into()])
+    );
+    assert!(stores.snapshot().has_pool("shop"));
+    assert!(
+        !stores
+            .not_synced()
+            .iter()
+            .any(|part| part.contains("BurstPools"))
+    );
+    // A pool that could never be read exists all the same. The last version of an earlier pool of that name is
+    // dropped.
+    list(vec![novel("b", 3), read(other.clone())]).await;
+    assert_eq!(known(), (vec!["other".into()], vec!["shop".into()]));
+    list(vec![read(pool("b", 4)), read(other.clone())]).await;
+    assert_eq!(known(), (vec!["other".into(), "shop".into()], vec![]));
+    list(vec![novel("b", 5)]).await;
+    list(vec![]).await;
+    assert_eq!(known(), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_missing_says_why() {
+    let stores = ClusterCache::default();
+    let refused = kube::core::Status::failure("pools are forbidden", "Forbidden").with_code(403);
+    let error = watcher::Error::InitialListFailed(kube::Error::Api(refused.boxed()));
+    stores
+        .apply_pool_events(futures::stream::iter([Err(error)]))
+        .await;
+    let missing = stores.not_synced();
+    let pools = missing
+        .iter()
+        .find(|part| part.starts_with("BurstPools have not been listed yet: "));
+    assert!(
+        pools.is_some_and(|why| why.contains("pools are forbidden")),
+        "{missing:?}"
+    );
+}

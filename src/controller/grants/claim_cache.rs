@@ -1,0 +1,221 @@
+//! A cache of the volumes behind the `PersistentVolumeClaim`s of waiting pods: each claim is read once, and
+//! again when the answer may have changed.
+//!
+//! In: claims that a plan does not know. Out: [`ClaimBackings`], and a notification of every new answer. A bound claim
+//! keeps its volume, so it is read again only every 5 minutes. A claim that does not exist or is not bound is
+//! read with increasing pauses, for as long as a waiting pod names it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cache::Snapshot;
+use crate::burst::{ClaimState, ClaimStates};
+use crate::node::environment::{self, MissingObject, MissingReason};
+
+/// How soon a claim without a volume is read again: a claim that was created together with its pod is bound a
+/// moment later. The pause doubles each time up to a limit, so that a thousand claims that are never bound do
+/// not cause a thousand reads every 3 s.
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(48);
+/// How soon a claim with a volume is read again: the claim may be replaced by another of the same name.
+const RECHECK_INTERVAL: Duration = Duration::from_mins(5);
+/// How many claims are read at the same time.
+pub(super) const MAX_CONCURRENT_READS: usize = 8;
+
+/// Namespace and name of a claim.
+type ClaimKey = (String, String);
+
+/// The cached claims.
+pub struct ClaimCache {
+    client: Client,
+    cancel: CancellationToken,
+    changed: Arc<Notify>,
+    read_permits: Arc<Semaphore>,
+    content: Arc<Mutex<ClaimCacheContent>>,
+}
+
+#[derive(Default)]
+struct ClaimCacheContent {
+    claims: ClaimStates,
+    schedules: HashMap<ClaimKey, ClaimReadSchedule>,
+}
+
+/// The reads of one claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct ClaimReadSchedule {
+    /// When to read it again; `None` while a read is in flight.
+    next_read: Option<Instant>,
+    /// The last pause, if the claim has no volume.
+    backoff: Option<Duration>,
+}
+
+impl ClaimCache {
+    /// An empty cache; `changed` is notified of every new answer.
+    pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
+        Self {
+            client,
+            cancel,
+            changed,
+            read_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)),
+            content: Arc::default(),
+        }
+    }
+
+    /// The current content of the cache.
+    pub fn claims(&self) -> ClaimStates {
+        lock(&self.content).claims.clone()
+    }
+
+    /// Forgets claims that no waiting pod names, and reads those again that are due.
+    pub fn refresh(&self, view: &Snapshot, tasks: &TaskTracker) {
+        let named = view.waiting.values().flat_map(|one| {
+            let names = one.facts.claims.iter();
+            names.map(|(_, name)| (one.facts.id.namespace.as_str(), name.as_str()))
+        });
+        let named: HashSet<(&str, &str)> = named.collect();
+        let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
+        let mut known = lock(&self.content);
+        known.schedules.retain(|(namespace, name), look| {
+            look.next_read.is_none() || is_named(namespace, name)
+        });
+        for (namespace, claims) in &mut known.claims {
+            claims.retain(|name, _| is_named(namespace, name));
+        }
+        known.claims.retain(|_, claims| !claims.is_empty());
+        let all: Vec<ClaimKey> = known.schedules.keys().cloned().collect();
+        drop(known);
+        self.read_due(all, tasks);
+    }
+
+    /// Reads those of `wanted` that are due.
+    pub fn read_due(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
+        let now = Instant::now();
+        for key in wanted {
+            let mut known = lock(&self.content);
+            let is_due =
+                |look: &ClaimReadSchedule| look.next_read.is_some_and(|again| again <= now);
+            if known.schedules.get(&key).is_some_and(|look| !is_due(look)) {
+                continue;
+            }
+            known.schedules.entry(key.clone()).or_default().next_read = None;
+            drop(known);
+            let (client, turns) = (self.client.clone(), self.read_permits.clone());
+            let (known, changed) = (self.content.clone(), self.changed.clone());
+            let read = async move {
+                // The semaphore is never closed.
+                let turn = turns.acquire().await;
+                let read = environment::check_mountable(&client, &key.0, &key.1).await;
+                drop(turn);
+                let pause = lock(&known).record_read(key, read);
+                changed.notify_one();
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                    changed.notify_one();
+                }
+            };
+            let cancel = self.cancel.clone();
+            tasks.spawn(async move { cancel.run_until_cancelled(read).await });
+        }
+    }
+}
+
+impl ClaimCacheContent {
+    /// Records the result of a read. Returns the pause until the next read, if the claim has no volume.
+    fn record_read(
+        &mut self,
+        key: ClaimKey,
+        read: Result<Result<(), String>, MissingObject>,
+    ) -> Option<Duration> {
+        let look = self.schedules.entry(key.clone()).or_default();
+        let longer = |pause: Duration| MAX_RETRY_INTERVAL.min(pause * 2);
+        let is_missing = read.is_err();
+        look.backoff = is_missing.then(|| look.backoff.map_or(RETRY_INTERVAL, longer));
+        look.next_read = Some(Instant::now() + look.backoff.unwrap_or(RECHECK_INTERVAL));
+        let pause = look.backoff;
+        if let Some(behind) = claim_state(read) {
+            self.claims.entry(key.0).or_default().insert(key.1, behind);
+        }
+        pause
+    }
+}
+
+/// Converts the result of reading a claim; `None` if the read failed: the cache then keeps its last answer.
+pub(super) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimState> {
+    match read {
+        Ok(Ok(())) => Some(ClaimState::Mountable),
+        Ok(Err(why)) => Some(ClaimState::Unsupported(why)),
+        Err(missing) => match missing.reason {
+            MissingReason::Unreadable => None,
+            // The cluster may bind it at any time, without a change of the pod.
+            MissingReason::Missing => Some(ClaimState::Pending(missing.to_string())),
+            // This stays so until an administrator grants the permission that the message names.
+            MissingReason::Forbidden => Some(ClaimState::Unsupported(missing.to_string())),
+        },
+    }
+}
+
+fn lock(known: &Mutex<ClaimCacheContent>) -> MutexGuard<'_, ClaimCacheContent> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(reason: MissingReason) -> MissingObject {
+        MissingObject {
+            object: "PersistentVolumeClaim shop/data".to_owned(),
+            reason,
+            why: "does not exist".to_owned(),
+            remedy: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missing_is_read_again_soon_then_seldom_and_no_answer_changes_nothing() {
+        let key = || ("shop".to_owned(), "data".to_owned());
+        let mut known = ClaimCacheContent::default();
+        known.record_read(key(), Err(missing(MissingReason::Unreadable)));
+        assert!(known.claims.is_empty());
+        let why = ClaimState::Pending("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let refused =
+            ClaimState::Unsupported("PersistentVolumeClaim shop/data does not exist".to_owned());
+        for (read, behind, wait) in [
+            (
+                Err(missing(MissingReason::Missing)),
+                &why,
+                RETRY_INTERVAL * 2,
+            ),
+            (
+                Err(missing(MissingReason::Unreadable)),
+                &why,
+                RETRY_INTERVAL * 4,
+            ),
+            (Ok(Ok(())), &ClaimState::Mountable, RECHECK_INTERVAL),
+            (Err(missing(MissingReason::Missing)), &why, RETRY_INTERVAL),
+            (
+                Err(missing(MissingReason::Forbidden)),
+                &refused,
+                RETRY_INTERVAL * 2,
+            ),
+        ] {
+            known.record_read(key(), read);
+            assert_eq!(&known.claims["shop"]["data"], behind);
+            assert_eq!(
+                known.schedules[&key()].next_read,
+                Some(Instant::now() + wait)
+            );
+        }
+        for _ in 0..9 {
+            known.record_read(key(), Err(missing(MissingReason::Missing)));
+        }
+        assert_eq!(known.schedules[&key()].backoff, Some(MAX_RETRY_INTERVAL));
+    }
+}

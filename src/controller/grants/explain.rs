@@ -1,0 +1,445 @@
+//! `burstpool explain`: reports what the plan decides about a pod, or about the workloads of a pool.
+//!
+//! In: a running cluster, which is read once; nothing is written. Out: text. It decides as the leader does, but
+//! without the state that only the leader has: grants that were denied, and how many grants the rate limit has
+//! counted.
+
+mod bound_pod;
+mod cluster_reader;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+
+use super::planning::{self, PlanInputs, PlannedPool};
+use crate::aci::translate::{self, IdentityNamespaces, Unsupported};
+use crate::api::{BurstPool, Workload};
+use crate::burst::assignment::Assignment;
+use crate::burst::pod::PodStage;
+use crate::burst::{
+    self, ClaimStates, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
+    PodFacts, ReasonCounts,
+};
+use crate::node::watched_pod::WatchedPod;
+use bound_pod::describe_state;
+
+/// How many failed reads the answer names.
+const MAX_UNREAD_SHOWN: usize = 5;
+
+/// What to explain.
+#[derive(Clone, Debug)]
+pub struct ExplainQuery {
+    /// The name of the pool.
+    pub pool: String,
+    /// Namespace and name of a pod; `None` to explain the workloads.
+    pub pod: Option<(String, String)>,
+    /// The namespaces whose pods may choose managed identities, as in the operator's option.
+    pub identities: IdentityNamespaces,
+}
+
+/// Returns the answer, as lines of text.
+///
+/// # Errors
+///
+/// If the pool or the pod does not exist, or the cluster cannot be read.
+pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result<String> {
+    let view = Arc::new(cluster_reader::read_snapshot(client).await?);
+    if view.unreadable.contains(&question.pool) {
+        bail!(
+            "BurstPool {} has a value that this version of burstpool cannot read: its Stalled condition names it",
+            question.pool
+        );
+    }
+    let Some(pool) = view.pools.get(&question.pool).cloned() else {
+        bail!(
+            "there is no BurstPool {}: kubectl get burstpools lists those there are",
+            question.pool
+        );
+    };
+    let seen = PlanInputs {
+        scales: cluster_reader::read_scales(client, &view, &pool).await,
+        claims: ClaimStates::new(),
+        neighbors: Neighbors::default(),
+        // Only the counts of a status need it.
+        on_pool_nodes: BTreeMap::new(),
+        snapshot: view,
+    };
+    let all: Api<WatchedPod> = Api::all(client.clone());
+    let pods = all.list(&ListParams::default()).await;
+    let pods = pods.context("listing pods")?.items;
+    let mut explained = ExplainInputs {
+        pods: explained_pods(&pods, &seen, &pool),
+        placements: planning::placement_facts(
+            &seen.snapshot,
+            &pool,
+            &unavailable_placements(&pool),
+        ),
+        pool: &pool,
+        identities: &question.identities,
+        inputs: seen,
+        unread: Vec::new(),
+    };
+    explained.inputs.neighbors = cluster_reader::neighbors(client, &explained.pods).await;
+    let claims = explained.claims_of(question);
+    (explained.inputs.claims, explained.unread) = cluster_reader::read_claims(client, claims).await;
+    match &question.pod {
+        Some((namespace, name)) => explained.explain_pod(namespace, name),
+        None => Ok(explained.explain_workloads()),
+    }
+}
+
+/// By placement, why it takes no pods, as the leader has written it into the pool's status.
+fn unavailable_placements(pool: &BurstPool) -> BTreeMap<String, String> {
+    let status = pool.status.iter().flat_map(|status| &status.placements);
+    let closed = status.filter(|placement| !placement.ready);
+    closed
+        .map(|one| (one.name.clone(), one.message.clone()))
+        .collect()
+}
+
+/// A pod, and its workload in the pool, or where it belongs instead.
+struct ExplainedPod<'a> {
+    observed: &'a WatchedPod,
+    facts: PodFacts,
+    workload: Result<String, String>,
+}
+
+/// All pods that can be read, each with its workload.
+fn explained_pods<'a>(
+    pods: &'a [WatchedPod],
+    seen: &PlanInputs,
+    pool: &BurstPool,
+) -> Vec<ExplainedPod<'a>> {
+    let pools: Vec<&BurstPool> = seen.snapshot.pools.values().map(AsRef::as_ref).collect();
+    let facts: Vec<(&WatchedPod, PodFacts)> = pods
+        .iter()
+        .filter_map(|one| Some((one, PodFacts::from_pod(&one.pod)?)))
+        .collect();
+    let mut assignment = Assignment::new(&pools, &seen.scales, &seen.snapshot.namespaces);
+    let own = pool.name_any();
+    let workloads: Vec<Result<String, String>> = facts
+        .iter()
+        .map(|(_, facts)| match assignment.workloads_of(facts).next() {
+            Some(member) if member.pool == own => Ok(member.workload.to_owned()),
+            Some(member) => Err(format!("{} of pool {}", member.workload, member.pool)),
+            None => Err(format!("none of pool {own} has this pod")),
+        })
+        .collect();
+    drop(assignment);
+    let all = facts.into_iter().zip(workloads);
+    all.map(|((observed, facts), workload)| ExplainedPod {
+        observed,
+        facts,
+        workload,
+    })
+    .collect()
+}
+
+/// The inputs of an answer.
+struct ExplainInputs<'a> {
+    inputs: PlanInputs,
+    pool: &'a BurstPool,
+    pods: Vec<ExplainedPod<'a>>,
+    placements: Vec<PlacementFacts>,
+    identities: &'a IdentityNamespaces,
+    /// What could not be read, and is missing from the answer.
+    unread: Vec<String>,
+}
+
+impl ExplainInputs<'_> {
+    /// The address is not needed, because no refusal depends on it.
+    fn host_settings(&self) -> planning::HostSettings<'_> {
+        planning::HostSettings {
+            node_address: None,
+            identities: self.identities,
+        }
+    }
+
+    /// The claims of the pod in question, or of all pods of the pool's workloads.
+    fn claims_of(&self, question: &ExplainQuery) -> BTreeSet<(String, String)> {
+        let asked = self.pods.iter().filter(|pod| match &question.pod {
+            Some((namespace, name)) => pod.has_name(namespace, name),
+            None => pod.workload.is_ok(),
+        });
+        asked
+            .flat_map(|pod| {
+                let claims = pod.facts.claims.iter();
+                claims.map(|(_, name)| (pod.facts.id.namespace.clone(), name.clone()))
+            })
+            .collect()
+    }
+
+    /// Explains one pod.
+    fn explain_pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        let mut all = self.pods.iter();
+        let Some(found) = all.find(|pod| pod.has_name(namespace, name)) else {
+            bail!("there is no pod {namespace}/{name}: --namespace chooses another namespace");
+        };
+        let (facts, workload) = (&found.facts, &found.workload);
+        let pool = self.pool.name_any();
+        let mut said = format!("pod {namespace}/{name}\n");
+        let _ = match workload {
+            Ok(workload) => writeln!(said, "workload: {workload} of pool {pool}"),
+            Err(other) => writeln!(said, "workload: {other}"),
+        };
+        let words = match &facts.stage {
+            PodStage::Finished => "it has finished".to_owned(),
+            PodStage::Bound(bound) => self.explain_bound_pod(found, &bound.node),
+            PodStage::Undecided | PodStage::Unschedulable(_) if workload.is_err() => {
+                format!("pool {pool} does not decide about it")
+            }
+            PodStage::Undecided | PodStage::Unschedulable(_) => self.explain_decision(facts),
+        };
+        let _ = writeln!(said, "{words}");
+        let scales = workload.is_err().then(|| self.unread_scales());
+        said.push_str(&unread_lines(scales.iter().flatten().chain(&self.unread)));
+        Ok(said)
+    }
+
+    /// The workloads whose scale could not be read: any of them may own the pod.
+    fn unread_scales(&self) -> Vec<String> {
+        let workloads = self.pool.spec.workloads.iter();
+        let unread = workloads.filter_map(|workload| {
+            let key = (self.pool.name_any(), workload.name.clone());
+            let why = self.inputs.scales.get(&key)?.as_ref().err()?;
+            Some(format!(
+                "the scale of workload {}, which may have this pod: {why}",
+                workload.name
+            ))
+        });
+        unread.collect()
+    }
+
+    fn explain_bound_pod(&self, pod: &ExplainedPod<'_>, node: &str) -> String {
+        let place = self.placements.iter().find(|place| place.node == node);
+        let name = self.pool.name_any();
+        let grant = pod.facts.grant.as_ref().filter(|grant| grant.pool == name);
+        let does = describe_state(&pod.observed.pod);
+        match (place, grant) {
+            (Some(place), Some(grant)) => {
+                let at = grant
+                    .granted_at
+                    .map(|at| format!(" at {at:.0}"))
+                    .unwrap_or_default();
+                format!(
+                    "it {does} on ACI in placement {}: it was granted{at}",
+                    place.placement
+                )
+            }
+            (Some(place), None) => format!(
+                "it {does} on ACI in placement {}: its own tolerations let it, nobody granted it",
+                place.placement
+            ),
+            (None, Some(_)) => {
+                format!("it was granted, and found room on {node}: it counts for no limit any more")
+            }
+            (None, None) => format!("it is on {node}: no burst is needed for it"),
+        }
+    }
+
+    /// The decision about a pod, in the plan's words.
+    fn explain_decision(&self, facts: &PodFacts) -> String {
+        let is_here = |facts: &&PodFacts| {
+            let node = facts.bound().map(|bound| &bound.node);
+            node.is_some_and(|node| self.placements.iter().any(|place| place.node == *node))
+        };
+        let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
+        let (leader, memory) = (leader.unwrap_or_default(), LeaderState::default());
+        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
+        let pods = self.pods.iter().map(|pod| &pod.facts);
+        let own = PlannedPool {
+            is_triggered: triggers.any(|trigger| trigger.active),
+            placements: &self.placements,
+            bound: pods.filter(is_here).collect(),
+            leadership: Leadership::Leading,
+            leader_state: &memory,
+            identity: &leader,
+            ahead: SignedDuration::ZERO,
+        };
+        let mut verdicts = EligibilityCache::default();
+        let (seen, now) = (&self.inputs, Timestamp::now());
+        let node = self.host_settings();
+        let plan = planning::plan(&mut verdicts, seen, self.pool, &own, &node, now);
+        let mut decisions = plan.decisions.iter();
+        let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
+        match decision {
+            Some(decision) => format!("{}: {}", decision.outcome.reason(), decision.outcome),
+            None if facts.has_expired() => {
+                let grant = facts.grant.as_ref();
+                let why = grant.and_then(|grant| grant.refused.as_deref());
+                let why = why.unwrap_or("it does not say why");
+                format!("GrantExpired: the scheduler places it on no virtual node: {why}")
+            }
+            None if facts.grant.is_some() => {
+                "Granted: the scheduler has not placed it yet".to_owned()
+            }
+            None => "nothing is decided about it yet".to_owned(),
+        }
+    }
+
+    /// Explains for each workload whether its pods can run on ACI at all.
+    fn explain_workloads(&self) -> String {
+        let pool = self.pool.name_any();
+        if self.pool.spec.workloads.is_empty() {
+            return format!(
+                "pool {pool} has no workloads: only pods that users place run on its nodes\n"
+            );
+        }
+        let mut said = format!("pool {pool}\n");
+        for workload in &self.pool.spec.workloads {
+            let _ = writeln!(
+                said,
+                "{}: {}",
+                workload.name,
+                self.explain_workload(workload)
+            );
+        }
+        said.push_str(&unread_lines(self.unread.iter()));
+        said
+    }
+
+    fn explain_workload(&self, workload: &Workload) -> String {
+        let key = (self.pool.name_any(), workload.name.clone());
+        if let Some(Err(why)) = self.inputs.scales.get(&key) {
+            return format!("its pods cannot be told: {why}");
+        }
+        let is_its = |pod: &&ExplainedPod<'_>| pod.workload.as_ref() == Ok(&workload.name);
+        let of_it: Vec<&ExplainedPod<'_>> = self.pods.iter().filter(is_its).collect();
+        // Finished pods are weak evidence for future ones, but better than none.
+        let is_over = |pod: &ExplainedPod<'_>| matches!(pod.facts.stage, PodStage::Finished);
+        let are_over = of_it.iter().all(|pod| is_over(pod));
+        let looked_at = of_it.iter().filter(|pod| are_over || !is_over(pod));
+        summarize_refusals(looked_at.map(|pod| self.refusals_of(pod)))
+    }
+
+    /// What keeps a pod off every placement; empty if a placement could take it.
+    fn refusals_of(&self, pod: &ExplainedPod<'_>) -> Vec<String> {
+        let (mut all, mut is_possible) = (BTreeSet::new(), false);
+        let (observed, demands) = (pod.observed, &pod.facts.node_constraints);
+        let unbound = without_node(&observed.pod);
+        let words = |one: Unsupported| one.to_string();
+        let node = self.host_settings();
+        let asked = planning::translation_targets(self.pool, &self.placements, &node);
+        for (placement, place) in asked.zip(&self.placements) {
+            let refused = translate::eligible(&unbound, &observed.unknown_fields, &placement).err();
+            let refused = refused.unwrap_or_default();
+            let ruled = demands.refusal(&place.node, &place.labels, &place.taints);
+            is_possible |= refused.is_empty() && ruled.is_none();
+            all.extend(refused.into_iter().chain(ruled).map(words));
+        }
+        if let burst::MountReadiness::Refused(behind) =
+            burst::mount_readiness(&pod.facts, &self.inputs.claims)
+        {
+            is_possible = false;
+            all.extend(behind.into_iter().map(words));
+        }
+        if is_possible {
+            all.clear();
+        }
+        all.into_iter().collect()
+    }
+}
+
+/// Whether pods can run on ACI. `pods` holds the refusals of each pod, which are empty if a placement could
+/// take it.
+fn summarize_refusals(pods: impl Iterator<Item = Vec<String>>) -> String {
+    let (mut count, mut refused) = (0, ReasonCounts::default());
+    for refusals in pods {
+        count += 1;
+        if !refusals.is_empty() {
+            refused.add(refusals);
+        }
+    }
+    let looked_at = match count {
+        0 => return "has no pods, so nothing can be said".to_owned(),
+        1 => "1 pod looked at".to_owned(),
+        more => format!("{more} pods looked at"),
+    };
+    match refused.pods() {
+        0 => format!("can run on ACI ({looked_at})"),
+        all if all == count => format!("cannot run on ACI: {} ({looked_at})", refused.summary()),
+        some => format!(
+            "{some} of {count} pods cannot run on ACI: {}",
+            refused.summary()
+        ),
+    }
+}
+
+/// A line for each failed read.
+fn unread_lines<'a>(all: impl Iterator<Item = &'a String>) -> String {
+    let (all, mut lines): (Vec<&String>, _) = (all.collect(), String::new());
+    for one in all.iter().take(MAX_UNREAD_SHOWN) {
+        let _ = writeln!(lines, "not known: {one}");
+    }
+    if let more @ 1.. = all.len().saturating_sub(MAX_UNREAD_SHOWN) {
+        let _ = writeln!(lines, "not known: {more} more");
+    }
+    lines
+}
+
+impl ExplainedPod<'_> {
+    fn has_name(&self, namespace: &str, name: &str) -> bool {
+        self.facts.id.namespace == namespace && self.facts.id.name == name
+    }
+}
+
+/// The pod as it was before it had a node.
+fn without_node(pod: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    if let Some(spec) = &mut pod.spec {
+        spec.node_name = None;
+    }
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_judged_by_all_of_its_pods_and_not_by_the_first_that_can_run() {
+        let network = || vec!["spec.hostNetwork: there is no host".to_owned()];
+        let path = || vec!["spec.volumes[0].hostPath: there is no host".to_owned()];
+        let said = |can: usize, networks: usize, paths: usize| {
+            let can = std::iter::repeat_with(Vec::new).take(can);
+            let networks = std::iter::repeat_with(network).take(networks);
+            summarize_refusals(
+                can.chain(networks)
+                    .chain(std::iter::repeat_with(path).take(paths)),
+            )
+        };
+        for (pods, expected) in [
+            ((0, 0, 0), "has no pods, so nothing can be said"),
+            ((1, 0, 0), "can run on ACI (1 pod looked at)"),
+            ((565, 0, 0), "can run on ACI (565 pods looked at)"),
+            (
+                (0, 1, 0),
+                "cannot run on ACI: spec.hostNetwork: there is no host (1 pod looked at)",
+            ),
+            (
+                (1, 500, 64),
+                "564 of 565 pods cannot run on ACI: 500 for spec.hostNetwork: there is no host; \
+                 64 for spec.volumes[0].hostPath: there is no host",
+            ),
+        ] {
+            assert_eq!(said(pods.0, pods.1, pods.2), expected);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_named_and_bounded() {
+        let all: Vec<String> = (0..7).map(|n| format!("claim {n}")).collect();
+        assert_eq!(unread_lines(all[..1].iter()), "not known: claim 0\n");
+        let lines = unread_lines(all.iter());
+        assert_eq!(
+            (lines.lines().count(), lines.lines().last()),
+            (6, Some("not known: 2 more"))
+        );
+    }
+}

@@ -1,0 +1,362 @@
+//! Grants in flight. Each is sent on its own, while the next plans are made and reserved.
+//!
+//! In: decisions whose reservations are written. Out: the answers, which go to [`LeaderState`] (leader state) before
+//! the next plan. Until then a pod keeps its slot: it is neither granted again nor released.
+//!
+//! While grants of a pool are in flight, its UID and leadership term must not change. The pool is planned under
+//! a new UID or term only after all of them have been answered. If the answer of a grant was lost, its Event is
+//! written when a watch shows the pod with the grant.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cache::WaitingPod;
+use super::events::GrantedNotifier;
+use super::executor::{Executor, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
+use super::leadership::leader;
+use super::{ControllerContext, patches};
+use crate::api::{BurstPool, Mode};
+use crate::burst::{LeaderState, PodDecision, PodWriteResult};
+use crate::telemetry::ServerClock;
+
+/// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
+const MAX_IN_FLIGHT: usize = 1000;
+
+/// How long a grant without an answer may still turn out to have taken effect. API servers give up on a request
+/// after one minute, and a watch may be late.
+const LOST_GRANT_TTL: SignedDuration = SignedDuration::from_secs(120);
+
+/// The result of a grant.
+struct GrantResult {
+    decision: PodDecision,
+    /// The grant time that the patch writes to the pod. No other grant has the same time, so it identifies this
+    /// one.
+    sent_at: Option<Timestamp>,
+    answer: PodWriteResult,
+    /// When the answer came, by the operator's monotonic clock.
+    answered_at: Timestamp,
+}
+
+/// The grants of a pool that are in flight.
+pub(super) struct InFlightGrants {
+    result_sender: mpsc::Sender<GrantResult>,
+    results: mpsc::Receiver<GrantResult>,
+    send_permits: Arc<Semaphore>,
+    count: usize,
+    /// The grants without an answer, and the grant time that each would have written.
+    unanswered: Vec<(PodDecision, Timestamp)>,
+}
+
+/// The tasks that send grants, and the token that stops them.
+#[derive(Clone)]
+pub(super) struct GrantSender {
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    pub(super) notifier: GrantedNotifier,
+}
+
+impl Default for InFlightGrants {
+    fn default() -> Self {
+        let (answer, answers) = mpsc::channel(MAX_IN_FLIGHT);
+        Self {
+            result_sender: answer,
+            results: answers,
+            send_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
+            count: 0,
+            unanswered: Vec::new(),
+        }
+    }
+}
+
+impl InFlightGrants {
+    /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
+    /// [`InFlightGrants::hear`].
+    pub(super) fn send(
+        &mut self,
+        decision: &PodDecision,
+        act: &Executor,
+        memory: &mut LeaderState,
+    ) {
+        // Each grant reserves a place in the channel for its answer before it is sent, so that no answer is
+        // lost or blocked.
+        let Ok(place) = self.result_sender.clone().try_reserve_owned() else {
+            return;
+        };
+        memory.record_patch_sent(&decision.pod);
+        self.count += 1;
+        let grant = GrantRequest {
+            context: act.context.clone(),
+            pool: act.pool.clone(),
+            pod: act.snapshot.waiting.get(&decision.pod.uid).cloned(),
+            decision: decision.clone(),
+            notifier: act.grant_sender.notifier.clone(),
+        };
+        let answering = AnswerGuard {
+            permit: Some(place),
+            changed: act.context.cache.changed.clone(),
+            clock: act.context.cache.clock.clone(),
+            decision: decision.clone(),
+            sent_at: None,
+            answer: PodWriteResult::Lost,
+        };
+        let turns = self.send_permits.clone();
+        let GrantSender { tasks, cancel, .. } = act.grant_sender.clone();
+        tasks.spawn(cancel.run_until_cancelled_owned(async move {
+            // The semaphore is never closed.
+            let turn = turns.acquire().await;
+            let sent = grant.context.cache.clock.now();
+            let came = grant.execute(sent).await;
+            if came == PodWriteResult::Lost {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            drop(turn);
+            if came == PodWriteResult::Gone {
+                // The cache still has the pod for a moment, and the loop would send the grant again at once.
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            answering.complete(came, sent);
+        }));
+    }
+
+    /// Records in `memory` the answers that came since the last call.
+    pub(super) fn drain_results(&mut self, memory: &mut LeaderState) {
+        while let Ok(came) = self.results.try_recv() {
+            self.count -= 1;
+            if let Some(sent) = came.sent_at.filter(|_| came.answer == PodWriteResult::Lost) {
+                self.unanswered.push((came.decision.clone(), sent));
+            }
+            if let PodWriteResult::Unmarked(why) = &came.answer {
+                memory.record_unmarkable(&came.decision.workload, why.clone(), came.answered_at);
+            }
+            memory.record_grant_answer(&came.decision.pod, came.answer, came.answered_at);
+        }
+    }
+
+    /// Writes the Events of grants whose answers were lost, if the cache shows that they took effect.
+    pub(super) fn confirm_unanswered(&mut self, act: &Executor) {
+        let now = act.context.cache.clock.now();
+        self.unanswered.retain(|(decision, sent)| {
+            let seen = act.snapshot.labelled.get(&decision.pod.uid);
+            let at = seen.and_then(|pod| pod.grant.as_ref()?.granted_at);
+            let is_done = at == Some(*sent);
+            if is_done {
+                act.grant_sender.notifier.notify(decision);
+            }
+            // A grant with another time may be an older one.
+            !is_done && now.duration_since(*sent) < LOST_GRANT_TTL
+        });
+    }
+
+    /// Whether no grant is in flight, by the answers received so far.
+    pub(super) fn is_idle(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// Guard: sends an answer when it is dropped, however the grant ends. Otherwise the grant would stay in flight
+/// for good.
+struct AnswerGuard {
+    /// The reserved place in the channel, until the answer is sent.
+    permit: Option<mpsc::OwnedPermit<GrantResult>>,
+    changed: Arc<Notify>,
+    clock: Arc<ServerClock>,
+    decision: PodDecision,
+    sent_at: Option<Timestamp>,
+    answer: PodWriteResult,
+}
+
+impl AnswerGuard {
+    fn complete(mut self, came: PodWriteResult, sent: Timestamp) {
+        self.answer = came;
+        self.sent_at = Some(sent);
+    }
+}
+
+impl Drop for AnswerGuard {
+    fn drop(&mut self) {
+        let came = GrantResult {
+            decision: self.decision.clone(),
+            sent_at: self.sent_at,
+            answer: self.answer.clone(),
+            answered_at: self.clock.steady(),
+        };
+        if let Some(answer) = self.permit.take() {
+            // If the pool's state has been dropped, there is no receiver.
+            drop(answer.send(came));
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// One grant, with only as much of its plan as it needs.
+struct GrantRequest {
+    context: Arc<ControllerContext>,
+    pool: Arc<BurstPool>,
+    pod: Option<WaitingPod>,
+    decision: PodDecision,
+    notifier: GrantedNotifier,
+}
+
+impl GrantRequest {
+    async fn execute(&self, now: Timestamp) -> PodWriteResult {
+        let (id, name) = (&self.decision.pod, self.pool.name_any());
+        let answer = match self.pod.as_ref().and_then(WaitingPod::pod) {
+            Some(_) if !self.is_still_wanted(&name) => PodWriteResult::Unsent,
+            Some(pod) => {
+                let (version, workload) = (&id.resource_version, &self.decision.workload);
+                let patch = patches::grant_patch(&pod, version, &name, workload, now);
+                grant_pod(&self.context, id, &patch, &name).await
+            }
+            None => PodWriteResult::Conflict,
+        };
+        tracing::info!(
+            pool = name,
+            pod = %format!("{}/{}", id.namespace, id.name),
+            ?answer,
+            "granting"
+        );
+        self.context
+            .metrics
+            .count_grant(&name, metric_outcome(&answer));
+        match &answer {
+            PodWriteResult::Granted => self.notifier.notify(&self.decision),
+            PodWriteResult::Unmarked(why) => self.notifier.notify_incomplete(&self.decision, why),
+            _ => {}
+        }
+        answer
+    }
+
+    /// Whether the pool still exists with the same leader, is not being deleted and is not in dry-run mode. A
+    /// grant may have waited long for a permit of the semaphore.
+    fn is_still_wanted(&self, name: &str) -> bool {
+        self.context.cache.pool(name).is_some_and(|pool| {
+            pool.uid() == self.pool.uid()
+                && pool.metadata.deletion_timestamp.is_none()
+                && pool.spec.mode != Mode::DryRun
+                && leader(&pool) == leader(&self.pool)
+        })
+    }
+}
+
+/// The value of the metric's label for an answer.
+fn metric_outcome(answer: &PodWriteResult) -> &'static str {
+    match answer {
+        PodWriteResult::Granted => "granted",
+        PodWriteResult::Conflict => "conflict",
+        PodWriteResult::Gone => "gone",
+        PodWriteResult::Denied(_) => "denied",
+        PodWriteResult::Unmarked(_) => "unmarked",
+        PodWriteResult::Lost => "lost",
+        PodWriteResult::Unsent => "unsent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{
+        ScriptedServer, apply_patch, decision, executor, pool, term_counter,
+    };
+    use super::super::leadership::PoolLeaderState;
+    use super::*;
+    use crate::api::names::GRANTED_AT_ANNOTATION;
+    use crate::burst::leader_state::PatchOutcome;
+    use crate::burst::plan::SlotState;
+    use crate::burst::{BurstPlan, PodFacts};
+
+    #[tokio::test]
+    async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
+        let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
+        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        // The pod has changed and does not wait now.
+        let act = executor(&ours, &[], &ScriptedServer::new().1);
+        let decision = decision("web-1", SlotState::Reserved);
+        state
+            .in_flight
+            .send(&decision, &act, &mut state.leader_state);
+        assert_eq!(
+            state.leader_state.patch_outcome(&decision.pod),
+            PatchOutcome::Pending
+        );
+        assert!(
+            state.drain_results(&ours),
+            "others may be granted meanwhile"
+        );
+        assert!(!state.drain_results(&theirs));
+
+        act.context.cache.changed.notified().await;
+        assert!(state.drain_results(&theirs));
+        assert!(state.in_flight.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_ends_in_the_middle_or_is_wanted_no_more_is_answered_too() {
+        let ours = pool("1", "us-1");
+        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let act = executor(&ours, &["web-1"], &ScriptedServer::new().1);
+        act.grant_sender.cancel.cancel();
+        let decision = decision("web-1", SlotState::Reserved);
+        state
+            .in_flight
+            .send(&decision, &act, &mut state.leader_state);
+        act.context.cache.changed.notified().await;
+        assert!(state.drain_results(&ours) && state.in_flight.is_idle());
+        assert_eq!(
+            state.leader_state.patch_outcome(&decision.pod),
+            PatchOutcome::Unknown
+        );
+
+        let grant = |pool: BurstPool| GrantRequest {
+            context: act.context.clone(),
+            pool: Arc::new(pool),
+            pod: None,
+            decision: decision.clone(),
+            notifier: act.grant_sender.notifier.clone(),
+        };
+        assert!(grant(ours).is_still_wanted("shop"));
+        assert!(!grant(pool("1", "them-1")).is_still_wanted("shop"));
+        assert!(!grant(pool("1", "us-1")).is_still_wanted("another"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_whose_answer_was_lost_is_told_once_if_its_pod_is_seen_to_have_it() {
+        let ours = pool("1", "us-1");
+        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let (mut server, client) = ScriptedServer::new();
+        let mut act = executor(&ours, &["done", "undone", "again"], &client);
+        let mut labelled = std::collections::HashMap::new();
+        for name in ["done", "undone", "again"] {
+            let decision = decision(name, SlotState::Reserved);
+            state
+                .in_flight
+                .send(&decision, &act, &mut state.leader_state);
+            let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
+            if name == "again" {
+                // The pod gets the grant of another writer.
+                let notes = &mut asked.body[3]["value"];
+                notes[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
+            }
+            let pod = apply_patch(name, &asked.body);
+            if name != "undone" {
+                let facts = PodFacts::from_pod(&pod).expect("a pod");
+                labelled.insert(name.to_owned(), Arc::new(facts));
+            }
+            drop(asked);
+            act.context.cache.changed.notified().await;
+            assert!(state.drain_results(&ours));
+        }
+        act.execute(&BurstPlan::default(), &mut state).await;
+        assert_eq!(server.events().await, Vec::<String>::new());
+        let mut view = (*act.snapshot).clone();
+        view.labelled = labelled;
+        act.snapshot = Arc::new(view);
+        for _ in 0..2 {
+            act.execute(&BurstPlan::default(), &mut state).await;
+            assert_eq!(server.events().await, ["Granted done"]);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The loop that grants: for every pool it makes a plan from what is watched, and executes it.
+//!
+//! In: `stores`, the targets' `scales`, the volumes behind `claims`, `neighbors`, and the results of creates in
+//! Azure. Out: grants, and for each pool a [`PlanSummary`] for its status.
+//!
+//! `burst` makes all decisions. A new leader first claims each pool and counts its pods, and grants only then
+//! (decision D1a). Pools are executed independently: while calls for a pool are slow, the loop makes no new
+//! plan for it, and no other pool waits. Only grants (`granting`) stay in flight while the next plans are made.
+//!
+//! ```text
+//! stores ─▶ View ┐
+//! scales ────────┼─▶ burst::observe ─▶ burst::plan ─▶ act ─▶ granting ─▶ API server ─▶ answers ─▶ Memory, stores
+//! node::pods ────┘                         ├─▶ tell ─▶ Events
+//!                                          └─▶ Summary ─▶ controller::status
+//! ```
+
+mod cache;
+mod claim_cache;
+mod events;
+mod executor;
+mod explain;
+#[cfg(test)]
+mod fixtures;
+mod in_flight;
+mod leadership;
+mod neighbors;
+mod patches;
+mod planning;
+mod rescue;
+pub(super) mod scale_cache;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+use kube::ResourceExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{ControllerContext, placements};
+use crate::api::{BurstPool, PodCounts, WorkloadStatus};
+use crate::burst::outcome::{IgnoreReason, PodOutcome};
+use crate::burst::plan::PeakState;
+use crate::burst::{BurstPlan, EligibilityCache, Leadership, PlacementAvailability};
+use crate::node::node_object::Unavailable;
+pub use cache::ClusterCache;
+use cache::Snapshot;
+use claim_cache::ClaimCache;
+use events::EventPublisher;
+use executor::Executor;
+pub use explain::{ExplainQuery, explain};
+use in_flight::GrantSender;
+use leadership::{PoolLeaderState, TermCounter};
+use neighbors::Watched;
+use planning::{PlanInputs, PlannedPool};
+use scale_cache::ScaleCache;
+
+/// The shortest interval between two rounds of plans. Changes come in bursts, and a plan of thousands of pods
+/// takes some milliseconds.
+const MIN_PLAN_INTERVAL: Duration = Duration::from_millis(50);
+/// The longest interval between two plans of a pool if nothing changes.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a pool's status reports of its last plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlanSummary {
+    /// The number of pods in each state.
+    pub counts: PodCounts,
+    /// The pods of each workload.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Whether there is a peak.
+    pub peak: PeakState,
+    /// Whether the pool is in dry-run mode, in which the operator writes nothing to pods.
+    pub is_dry_run: bool,
+    /// The limit that keeps pods from being granted, as text; `None` if no limit does.
+    pub limit_message: Option<String>,
+    /// In dry-run mode, the number of pods that would be granted now; otherwise 0.
+    pub would_be_granted: usize,
+}
+
+/// By pool name, the summary of its last plan.
+pub type PlanSummaries = BTreeMap<String, PlanSummary>;
+
+/// The result of executing a pool's plan.
+struct ExecutionResult {
+    pool_name: String,
+    state: PoolLeaderState,
+    plan: BurstPlan,
+    snapshot: Arc<Snapshot>,
+    /// Whether the loop must plan again at once.
+    must_replan: bool,
+}
+
+/// Plans and executes until `cancel`.
+pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let (teller, telling) = EventPublisher::new(context.client.clone(), &context.identity);
+    let stores = context.cache.clone();
+    let scales = ScaleCache::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
+    let claims = ClaimCache::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
+    let neighbors = Watched::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
+    let terms = TermCounter {
+        instance: context.identity.clone(),
+        terms_begun: 0,
+        clock: stores.clock.clone(),
+    };
+    let mut spill = GrantLoop {
+        context,
+        grant_sender: GrantSender {
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
+            notifier: teller.granted_notifier(),
+        },
+        scales,
+        claims,
+        neighbors,
+        event_publisher: teller,
+        eligibility: EligibilityCache::default(),
+        pools: HashMap::new(),
+        executions: FuturesUnordered::new(),
+        executing: HashMap::new(),
+        term_counter: terms,
+        summaries: PlanSummaries::new(),
+    };
+    let work = async {
+        stores.wait_until_synced().await;
+        spill.run_loop().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = telling => {}
+        () = cancel.cancelled() => {}
+    }
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct GrantLoop {
+    context: Arc<ControllerContext>,
+    grant_sender: GrantSender,
+    scales: ScaleCache,
+    claims: ClaimCache,
+    neighbors: Watched,
+    event_publisher: EventPublisher,
+    eligibility: EligibilityCache,
+    pools: HashMap<String, PoolLeaderState>,
+    executions: FuturesUnordered<LocalBoxFuture<'static, ExecutionResult>>,
+    /// Pools whose plan is being executed, and whether anything changed since it was made.
+    executing: HashMap<String, bool>,
+    term_counter: TermCounter,
+    summaries: PlanSummaries,
+}
+
+impl GrantLoop {
+    async fn run_loop(&mut self) {
+        let changed = self.context.cache.changed.clone();
+        loop {
+            let began = Instant::now();
+            let again = self.plan_pools().await;
+            let next = async {
+                tokio::time::sleep_until(began + MIN_PLAN_INTERVAL).await;
+                tokio::select! {
+                    () = changed.notified() => {}
+                    () = tokio::time::sleep_until(again) => {}
+                }
+            };
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = &mut next => break,
+                    Some(acted) = self.executions.next() => self.finish_execution(acted),
+                }
+            }
+        }
+    }
+
+    /// Plans for every pool that has no plan in execution, and starts executing. Returns when to plan again if
+    /// nothing changes.
+    async fn plan_pools(&mut self) -> Instant {
+        let view = Arc::new(self.context.cache.snapshot());
+        self.scales.update_watches(&view, &self.grant_sender.tasks);
+        self.claims.refresh(&view, &self.grant_sender.tasks);
+        self.neighbors.follow(&view, &self.grant_sender.tasks);
+        let seen = PlanInputs {
+            scales: self.scales.scales(),
+            claims: self.claims.claims(),
+            neighbors: self.neighbors.neighbors(),
+            on_pool_nodes: placements::pods_on_pool_nodes(&self.context).await,
+            snapshot: view.clone(),
+        };
+        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        self.eligibility.retain(&waiting);
+        self.pools.retain(|name, state| {
+            state.in_flight.drain_results(&mut state.leader_state);
+            view.pools.contains_key(name) || !state.in_flight.is_idle()
+        });
+        self.event_publisher
+            .retain_pools(|name| view.pools.contains_key(name));
+        self.event_publisher
+            .retain_pods(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
+        // Skip pools that cannot be read: only their last readable version is known, and nothing more is
+        // granted by that.
+        let is_there = |pool: &BurstPool| {
+            pool.metadata.deletion_timestamp.is_none()
+                && !view.unreadable.contains(&pool.name_any())
+        };
+        let mut again = Instant::now() + RESYNC_INTERVAL;
+        for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
+            if let Some(changed) = self.executing.get_mut(name) {
+                *changed = true;
+            } else {
+                again = again.min(self.plan_pool(&seen, pool).await);
+            }
+        }
+        self.summaries
+            .retain(|name, _| view.pools.get(name).is_some_and(|pool| is_there(pool)));
+        self.context.plan_summaries.send_if_modified(|known| {
+            let changed = *known != self.summaries;
+            known.clone_from(&self.summaries);
+            changed
+        });
+        again
+    }
+
+    /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
+    async fn plan_pool(&mut self, seen: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
+        let name = pool.name_any();
+        let mut known = self.pools.remove(&name);
+        if let Some(waits) = known.take_if(|known| !known.drain_results(pool)) {
+            self.pools.insert(name, waits);
+            return Instant::now() + RESYNC_INTERVAL;
+        }
+        let known = known.filter(|known| known.uid == pool.uid());
+        let mut state = known.unwrap_or_else(|| PoolLeaderState::new(pool, &mut self.term_counter));
+        let leader = leadership::leader(pool);
+        let standing = state.update_leadership(leader, &name, &mut self.term_counter);
+        let clock = self.context.cache.clock.clone();
+        for (placement, ended) in placements::take_create_results(&name, &self.context).await {
+            let backend = state.leader_state.placement_health_mut(&placement);
+            let at = clock.of_machine(ended.at);
+            match ended.class {
+                None => backend.record_success(at),
+                Some(class) => backend.record_failure(class, &ended.message, at),
+            }
+        }
+        let placements = &pool.spec.placements;
+        let has = |name: &str| placements.iter().any(|placement| placement.name == name);
+        state.leader_state.retain_backends(has);
+        let regions = placements::unavailable_placements(pool, &self.context).await;
+        let places = planning::placement_facts(&seen.snapshot, pool, &regions);
+        let bound = seen.on_pool_nodes.get(&name).into_iter().flatten();
+        let time = clock.steady();
+        let own = PlannedPool {
+            placements: &places,
+            bound: bound.map(Arc::as_ref).collect(),
+            leadership: standing,
+            leader_state: &state.leader_state,
+            is_triggered: self.context.triggers.is_any_active(&name),
+            identity: &state.identity,
+            ahead: clock.ahead(),
+        };
+        let node = planning::HostSettings {
+            node_address: Some(self.context.node_address.as_str()),
+            identities: &self.context.identity_namespaces,
+        };
+        let verdicts = &mut self.eligibility;
+        let now = Instant::now();
+        let plan = planning::plan(verdicts, seen, pool, &own, &node, time);
+        let again = now
+            + plan
+                .replan_after
+                .unwrap_or(RESYNC_INTERVAL)
+                .min(RESYNC_INTERVAL);
+        self.claims.read_due(
+            unread_claims(&plan, &seen.snapshot),
+            &self.grant_sender.tasks,
+        );
+        for (placement, door) in &plan.availability {
+            placements::set_creates_failing(&name, placement, creates_failing(door), &self.context)
+                .await;
+        }
+        if standing == Leadership::Leading {
+            self.summaries.insert(name.clone(), summarize(&plan));
+        }
+        let act = Executor {
+            context: self.context.clone(),
+            snapshot: seen.snapshot.clone(),
+            pool: pool.clone(),
+            pool_name: name.clone(),
+            grant_sender: self.grant_sender.clone(),
+        };
+        self.executing.insert(name, false);
+        self.executions.push(Box::pin(async move {
+            let again = act.execute(&plan, &mut state).await;
+            let Executor {
+                pool_name: name,
+                snapshot: view,
+                ..
+            } = act;
+            ExecutionResult {
+                pool_name: name,
+                state,
+                plan,
+                snapshot: view,
+                must_replan: again,
+            }
+        }));
+        again
+    }
+
+    /// Records the result of executing a pool's plan.
+    fn finish_execution(&mut self, acted: ExecutionResult) {
+        let ExecutionResult {
+            pool_name: name,
+            mut state,
+            plan,
+            snapshot: view,
+            must_replan: again,
+        } = acted;
+        self.event_publisher.publish_plan(&plan);
+        if let Some(pool) = view.pools.get(&name) {
+            self.event_publisher.publish_pool_changes(pool, &plan);
+        }
+        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        let now = self.context.cache.clock.steady();
+        state.leader_state.record_plan(&plan, &waiting, now);
+        let changed = self.executing.remove(&name);
+        self.pools.insert(name, state);
+        if again || changed == Some(true) {
+            self.context.cache.changed.notify_one();
+        }
+    }
+}
+
+/// The claims (namespace, name) of waiting pods that the plan has not evaluated yet; their volumes may have to
+/// be read.
+fn unread_claims(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
+    let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
+    let decisions = plan.decisions.iter();
+    let pods = decisions.filter(|decision| decision.outcome == unjudged);
+    let pods = pods.filter_map(|decision| view.waiting.get(&decision.pod.uid));
+    pods.flat_map(|one| {
+        let claims = one.facts.claims.iter();
+        claims.map(|(_, name)| (one.facts.id.namespace.clone(), name.clone()))
+    })
+    .collect()
+}
+
+fn summarize(plan: &BurstPlan) -> PlanSummary {
+    PlanSummary {
+        counts: plan.counts,
+        workloads: plan.workloads.clone(),
+        peak: plan.peak,
+        is_dry_run: plan.is_dry_run,
+        limit_message: plan.limit_message.clone(),
+        would_be_granted: if plan.is_dry_run {
+            plan.grants().count()
+        } else {
+            0
+        },
+    }
+}
+
+/// Why failing creates close a placement; `None` if they do not.
+fn creates_failing(door: &PlacementAvailability) -> Option<Unavailable> {
+    match door {
+        // The node or the region reports these causes; a cordon is the administrator's decision.
+        PlacementAvailability::Open
+        | PlacementAvailability::OneProbe
+        | PlacementAvailability::Closed { until: None, .. } => None,
+        PlacementAvailability::Closed { why, .. } => Some(Unavailable {
+            reason: "CreatesFail".to_owned(),
+            message: why.clone(),
+        }),
+    }
+}
+
+/// A channel of summaries: this loop sends, and the writer of statuses receives.
+pub fn summaries() -> watch::Sender<PlanSummaries> {
+    watch::Sender::new(PlanSummaries::new())
+}

@@ -1,0 +1,169 @@
+//! The patches that the grant loop sends, as JSON Patches (decision D1). Pure.
+//!
+//! In: a pod as the plan saw it. Out: the patch that grants it, records since when it is refused, invalidates a
+//! grant in flight, or marks its grant as expired. All patches name the resource version that the plan saw: if
+//! the pod has changed, the API server answers 409, and the pod is planned again.
+
+use jiff::Timestamp;
+use json_patch::Patch as Operations;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Patch;
+use serde_json::{Map, Value, json};
+
+use crate::api::names::{
+    GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, POOL_LABEL,
+    PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
+};
+
+/// Lets the pod run on the pool's virtual nodes, as part of that workload.
+pub fn grant_patch(
+    pod: &Pod,
+    version: &str,
+    pool: &str,
+    workload: &str,
+    now: Timestamp,
+) -> Patch<()> {
+    let toleration = json!({
+        "key": PROVIDER_TAINT, "operator": "Equal", "value": pool, "effect": "NoSchedule",
+    });
+    let tolerations = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.tolerations.as_deref());
+    let tolerate = match tolerations {
+        None | Some([]) => {
+            json!({"op": "add", "path": "/spec/tolerations", "value": [toleration]})
+        }
+        Some(_) => json!({"op": "add", "path": "/spec/tolerations/-", "value": toleration}),
+    };
+    let has_labels = pod.metadata.labels.is_some();
+    let has_annotations = pod.metadata.annotations.is_some();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let mut operations = vec![version_guard(version), tolerate];
+    operations.extend(add_entries(has_labels, "labels", &[(POOL_LABEL, pool)]));
+    operations.extend(add_entries(
+        has_annotations,
+        "annotations",
+        &[
+            (WORKLOAD_ANNOTATION, workload),
+            (GRANTED_AT_ANNOTATION, &now.to_string()),
+            (GRANTED_UID_ANNOTATION, uid),
+        ],
+    ));
+    to_patch(&operations)
+}
+
+/// Records on the pod since when it is refused.
+pub fn refused_since_patch(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
+    annotation_patch(pod, version, REFUSED_SINCE_ANNOTATION, since)
+}
+
+/// Changes the pod's resource version, so that a grant still in flight for the old version fails with 409.
+pub fn release_patch(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
+    annotation_patch(pod, version, RELEASED_AT_ANNOTATION, now)
+}
+
+/// Records on the pod that its grant has expired.
+pub fn expire(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
+    annotation_patch(pod, version, GRANT_EXPIRED_ANNOTATION, now)
+}
+
+fn annotation_patch(pod: &Pod, version: &str, annotation: &str, time: Timestamp) -> Patch<()> {
+    let has_annotations = pod.metadata.annotations.is_some();
+    let entries = [(annotation, &*time.to_string())];
+    let mut operations = vec![version_guard(version)];
+    operations.extend(add_entries(has_annotations, "annotations", &entries));
+    to_patch(&operations)
+}
+
+fn version_guard(version: &str) -> Value {
+    json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version})
+}
+
+/// Adds entries to a map of the metadata; creates the map if it does not exist.
+fn add_entries(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
+    if !exists {
+        let all: Map<String, Value> = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect();
+        return vec![json!({"op": "add", "path": format!("/metadata/{map}"), "value": all})];
+    }
+    let one = |(key, value): &(&str, &str)| {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        json!({"op": "add", "path": format!("/metadata/{map}/{key}"), "value": value})
+    };
+    entries.iter().map(one).collect()
+}
+
+fn to_patch(operations: &[Value]) -> Patch<()> {
+    let operations = Value::Array(operations.to_vec());
+    Patch::Json(serde_json::from_value::<Operations>(operations).expect("these are a JSON Patch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(pod: Value) -> Pod {
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    /// The pod after the patch.
+    fn after(before: &Value, patch: &Patch<()>) -> Value {
+        let Patch::Json(operations) = patch else {
+            unreachable!("they are JSON Patches")
+        };
+        let mut after = before.clone();
+        json_patch::patch(&mut after, operations).expect("it applies");
+        after
+    }
+
+    #[test]
+    fn a_grant_adds_one_toleration_the_label_and_three_annotations_and_changes_nothing_else() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let bare =
+            json!({"metadata": {"resourceVersion": "7", "uid": "u"}, "spec": {"containers": []}});
+        let full = json!({
+            "metadata": {"resourceVersion": "7", "uid": "u", "labels": {"app": "web"}, "annotations": {"a": "b"}},
+            "spec": {"containers": [], "tolerations": [{"key": "mine", "operator": "Exists"}]},
+        });
+        for before in [bare, full] {
+            let granted = grant_patch(&pod(before.clone()), "7", "shop", "web", now);
+            let after = after(&before, &granted);
+            let tolerations = after["spec"]["tolerations"].as_array().expect("a list");
+            let own = json!({"key": PROVIDER_TAINT, "operator": "Equal", "value": "shop", "effect": "NoSchedule"});
+            assert_eq!(tolerations.last(), Some(&own));
+            assert_eq!(after["metadata"]["labels"][POOL_LABEL], "shop");
+            let notes = &after["metadata"]["annotations"];
+            assert_eq!(notes[WORKLOAD_ANNOTATION], "web");
+            assert_eq!(notes[GRANTED_UID_ANNOTATION], "u");
+            assert_eq!(notes[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
+            let others = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
+            assert_eq!(tolerations.len(), others + 1);
+            assert_eq!(
+                before["metadata"]["labels"]["app"],
+                after["metadata"]["labels"]["app"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_one_annotation_and_so_is_a_release() {
+        let time: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let before = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
+        let bare = pod(before.clone());
+        for (patch, annotation) in [
+            (
+                refused_since_patch(&bare, "7", time),
+                REFUSED_SINCE_ANNOTATION,
+            ),
+            (release_patch(&bare, "7", time), RELEASED_AT_ANNOTATION),
+        ] {
+            assert_eq!(
+                after(&before, &patch)["metadata"]["annotations"],
+                json!({annotation: "2026-01-01T00:00:00Z"})
+            );
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Updates the metrics of pools from their statuses.
+
+use kube::ResourceExt as _;
+
+use super::ControllerContext;
+use crate::api::{BurstPool, BurstPoolStatus};
+
+/// Updates the metrics of a pool, and drops those of placements that its last status has and the new one does
+/// not.
+pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, context: &ControllerContext) {
+    let (metrics, name) = (&context.metrics, pool.name_any());
+    let before = pool.status.iter().flat_map(|status| &status.placements);
+    let is_left = |name: &str| status.placements.iter().any(|one| one.name == name);
+    for gone in before.filter(|placement| !is_left(&placement.name)) {
+        metrics.forget_placement(&name, &gone.name);
+    }
+    for one in &status.placements {
+        metrics.set_placement(&name, &one.name, one.ready, one.groups);
+    }
+    let Some(counts) = status.pods else { return };
+    let desired: i64 = status.workloads.iter().filter_map(|one| one.desired).sum();
+    let desired = u64::try_from(desired).unwrap_or_default();
+    let max = pool.spec.spill.max_replicas.resolve(desired);
+    // In the order of `STATES`, the values of the metric's label.
+    let counts = [
+        counts.holding,
+        counts.granted,
+        counts.spilled,
+        counts.running,
+        counts.refused,
+        counts.user_placed,
+    ];
+    metrics.set_pods(&name, counts, i64::try_from(max).unwrap_or(i64::MAX));
+}
+
+/// Drops the metrics of a deleted pool.
+pub(super) fn forget_pool(pool: &BurstPool, context: &ControllerContext) {
+    let told = pool.status.iter().flat_map(|status| &status.placements);
+    let told = told.map(|placement| &placement.name);
+    let asked = pool.spec.placements.iter().map(|placement| &placement.name);
+    forget_pool_and_placements(&pool.name_any(), told.chain(asked), context);
+}
+
+/// Drops the metrics of a removed pool that had these placements.
+pub(super) fn forget_pool_and_placements<'a>(
+    pool: &str,
+    placements: impl IntoIterator<Item = &'a String>,
+    context: &ControllerContext,
+) {
+    for placement in placements {
+        context.metrics.forget_placement(pool, placement);
+    }
+    context.metrics.forget_pool(pool);
+    context.refused_statuses.forget(pool);
+}

@@ -1,0 +1,284 @@
+//! Finds other autoscalers of a target.
+//!
+//! In: a target, the `HorizontalPodAutoscaler`s and KEDA `ScaledObject`s of its namespace, and the other pools.
+//! Out: the other autoscaler, as text, or that there is none. If two pools, or two workloads of one pool, have
+//! the same target, the older pool and the first workload scale it; the other writes nothing. The same order
+//! decides which pool a pod belongs to.
+
+use std::time::Duration;
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::ListParams;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::Value;
+
+use crate::api::{BurstPool, Target};
+use crate::burst::assignment::live_by_age;
+use crate::node::call;
+
+/// The timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether another autoscaler sets a target's replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) enum OtherAutoscaler {
+    /// No other one does.
+    #[default]
+    NoneFound,
+    /// This one does, as text.
+    Found(String),
+    /// Unknown, for this reason.
+    Unknown(String),
+}
+
+/// The other autoscaler of `target`, if there is one; an error if that cannot be determined.
+pub(super) async fn find_autoscaler(
+    client: &Client,
+    target: &Target,
+) -> Result<Option<String>, String> {
+    let all = ListParams::default();
+    // `DynamicObject` accepts every object: one unusual autoscaler must not hide the others.
+    let autoscaler = ApiResource::erase::<HorizontalPodAutoscaler>(&());
+    let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
+    let scaled_object = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
+    for (resource, kind, usual) in [
+        (autoscaler, "HorizontalPodAutoscaler", ("", "")),
+        (scaled_object, "ScaledObject", ("apps/v1", "Deployment")),
+    ] {
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &target.namespace, &resource);
+        let listed = call::with_timeout(CALL_TIMEOUT, objects.list(&all)).await;
+        if is_not_served(client, &resource.group, &listed).await {
+            continue;
+        }
+        let listed = listed_items(&format!("{kind}s"), &target.namespace, listed)?;
+        if let Some(object) = listed
+            .iter()
+            .find(|object| scales_target(target, object, usual))
+        {
+            return Ok(Some(format!(
+                "{kind} {}/{} has the same target: remove it, or the workload's scale",
+                target.namespace,
+                object.name_any()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the object scales the target; `usual` are the default API version and kind of its `scaleTargetRef`.
+fn scales_target(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
+    let aim = &object.data["spec"]["scaleTargetRef"];
+    let text = |field: &str, usual: &str| {
+        let text = aim.get(field).and_then(Value::as_str);
+        text.unwrap_or(usual).to_owned()
+    };
+    let (version, kind) = (text("apiVersion", usual.0), text("kind", usual.1));
+    is_same_target(target, &version, &kind, &text("name", ""))
+}
+
+/// Whether the cluster does not serve the kind that was listed. The API server answers in its own format for an
+/// unknown kind of a group that it serves. For an unknown group it answers in plain text, as a proxy in between may
+/// do for any path, so the groups that it serves must show that this one is not among them.
+async fn is_not_served<K: Clone>(
+    client: &Client,
+    group: &str,
+    listed: &ListedAutoscalers<K>,
+) -> bool {
+    match listed {
+        Err(kube::Error::Api(status)) if call::is_object_not_found(status) => true,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let served = call::with_timeout(CALL_TIMEOUT, client.list_api_groups()).await;
+            served.is_ok_and(|served| served.groups.iter().all(|one| one.name != group))
+        }
+        _ => false,
+    }
+}
+
+type ListedAutoscalers<K> = kube::Result<ObjectList<K>>;
+
+/// The objects of a list.
+fn listed_items<K: Clone>(
+    kind: &str,
+    namespace: &str,
+    listed: ListedAutoscalers<K>,
+) -> Result<Vec<K>, String> {
+    let why = match listed {
+        Ok(list) => return Ok(list.items),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
+        }
+        Err(error) if call::is_late(&error) => "the API server does not answer".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "nothing is written, because nobody knows which {kind} namespace {namespace} has: {why}"
+    ))
+}
+
+/// Whether this is the target, in any version of its API group.
+fn is_same_target(target: &Target, version: &str, kind: &str, name: &str) -> bool {
+    let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
+    group(&target.api_version) == group(version) && target.kind == kind && target.name == name
+}
+
+/// The pool or workload that takes precedence over this one for the target, if there is one.
+pub(super) fn find_earlier_pool<'a>(
+    pools: impl Iterator<Item = &'a BurstPool>,
+    pool: &str,
+    workload: &str,
+    target: &Target,
+) -> Option<String> {
+    let claims = live_by_age(pools).into_iter().flat_map(|pool| {
+        let scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
+        scaled.map(move |one| (pool.name_any(), one))
+    });
+    let first = claims.filter(|(_, one)| {
+        let namespace = |own: &Target| own.namespace == target.namespace;
+        one.target.as_ref().is_some_and(|own| {
+            namespace(own) && is_same_target(target, &own.api_version, &own.kind, &own.name)
+        })
+    });
+    let (owner, first) = first.into_iter().next()?;
+    if owner == pool && first.name == workload {
+        return None;
+    }
+    let whose = if owner == pool {
+        format!("workload {}", first.name)
+    } else {
+        format!("workload {} of the older pool {owner}", first.name)
+    };
+    Some(format!(
+        "{whose} scales the same target: remove either's scale"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is found if lists of these objects get these answers, status and body. The cluster serves the group
+    /// `autoscaling` only.
+    async fn found(
+        autoscalers: (u16, &'static str),
+        scaled_objects: (u16, &'static str),
+    ) -> Result<Option<String>, String> {
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let path = request.uri().path();
+            let (code, body) = if path == "/apis" {
+                (200, GROUPS)
+            } else if path.contains("scaledobjects") {
+                scaled_objects
+            } else {
+                autoscalers
+            };
+            let answer = http::Response::builder().status(code);
+            std::future::ready(answer.body(Body::from(body.as_bytes().to_vec())))
+        });
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        find_autoscaler(&Client::new(service, "default"), &target).await
+    }
+
+    const GROUPS: &str =
+        r#"{"kind": "APIGroupList", "groups": [{"name": "autoscaling", "versions": []}]}"#;
+    const NONE: &str = r#"{"metadata": {}, "items": []}"#;
+    const UNKNOWN_KIND: &str = r#"{"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": "the server could not find the requested resource"}"#;
+    const TEXT: &str = "404 page not found";
+
+    #[tokio::test]
+    async fn the_404_of_a_proxy_does_not_mean_that_nothing_else_scales_a_target() {
+        for (autoscalers, scaled_objects, is_known) in [
+            ((200, NONE), (200, NONE), true),
+            ((200, NONE), (404, TEXT), true),
+            ((200, NONE), (404, UNKNOWN_KIND), true),
+            // The group is served, so this is not the API server's answer.
+            ((404, TEXT), (404, TEXT), false),
+            ((404, "<html>"), (200, NONE), false),
+            ((200, NONE), (502, TEXT), false),
+        ] {
+            let found = found(autoscalers, scaled_objects).await;
+            let expected = if is_known { Some(None) } else { None };
+            assert_eq!(found.ok(), expected, "{autoscalers:?} {scaled_objects:?}");
+        }
+    }
+
+    fn pool(name: &str, created: &str, workloads: &[&str]) -> BurstPool {
+        let workloads = workloads.iter().map(|name| {
+            json!({"name": name, "scale": {"maxReplicas": 5, "triggers": ["a"]},
+                "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"}})
+        });
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": name, "creationTimestamp": created},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}],
+                "workloads": workloads.collect::<Vec<_>>()},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    #[test]
+    fn the_older_pool_and_its_first_workload_have_the_target() {
+        let young = pool("a", "2026-11-24T10:00:00Z", &["web"]);
+        let old = pool("b", "2026-11-23T10:00:00Z", &["one", "two"]);
+        let target = old.spec.workloads[0].target.clone().expect("a target");
+        let rival =
+            |pool, workload| find_earlier_pool([&young, &old].into_iter(), pool, workload, &target);
+        assert_eq!(rival("b", "one"), None);
+        let two = rival("b", "two").expect("a rival");
+        assert!(two.starts_with("workload one scales"), "{two}");
+        let web = rival("a", "web").expect("a rival");
+        assert!(web.contains("of the older pool b"), "{web}");
+    }
+
+    #[test]
+    fn a_target_is_the_same_in_every_version_of_its_group() {
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        assert!(is_same_target(&target, "apps/v1beta1", "Deployment", "web"));
+        assert!(!is_same_target(
+            &target,
+            "extensions/v1beta1",
+            "Deployment",
+            "web"
+        ));
+        assert!(!is_same_target(&target, "v1", "Deployment", "web"));
+        assert!(!is_same_target(&target, "apps/v1", "StatefulSet", "web"));
+    }
+
+    #[test]
+    fn what_scales_a_target_is_known_by_its_aim_whatever_else_it_says() {
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        let aims = |aim: Value, usual: (&str, &str)| {
+            let object = json!({"metadata": {"name": "a"}, "spec": {
+                "scaleTargetRef": aim, "minReplicas": "a novelty"}});
+            let object: DynamicObject = serde_json::from_value(object).expect("an object");
+            scales_target(&target, &object, usual)
+        };
+        let (autoscaler, scaled_object) = (("", ""), ("apps/v1", "Deployment"));
+        let whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        assert!(aims(whole.clone(), autoscaler) && aims(whole, scaled_object));
+        let short = json!({"name": "web"});
+        assert!(!aims(short.clone(), autoscaler) && aims(short, scaled_object));
+        assert!(!aims(json!({"name": "other"}), scaled_object));
+        assert!(!aims(Value::Null, scaled_object));
+    }
+}

@@ -1,0 +1,213 @@
+//! A stored pool that this version cannot read: a newer version wrote it, or older CRD rules accepted a value.
+//!
+//! In: the pool's metadata, and why the rest cannot be read. Out: its node tasks, which continue as they are or
+//! with the settings that the nodes record, so that its pods keep running; and the reason in its status, as an
+//! Event, in the log and in the metrics.
+//!
+//! The operator drains nothing of such a pool, not even when it is deleted: only its spec says for certain
+//! which container groups it has, and where.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::events::{Event, EventType, Reporter};
+use kube::{Api, Resource as _};
+use serde_json::{Value, json};
+
+use super::status::FIELD_MANAGER;
+use super::{ControllerContext, Error, orphans, placements};
+use crate::api::BurstPool;
+use crate::api::condition::{self, READY, STALLED};
+use crate::k8s::events;
+use crate::node::call;
+
+/// The reason of both conditions, and of the Event.
+pub(super) const REASON: &str = "Unreadable";
+/// The timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Fields of a pool's status that another field manager writes.
+const LEADER_FIELDS: [&str; 2] = ["reservations", "leader"];
+
+/// Keeps the pool's nodes running, and reports why the pool cannot be read.
+pub(super) async fn reconcile_unreadable(
+    pool: &InvalidObject,
+    context: &ControllerContext,
+) -> Result<(), Error> {
+    let name = pool.metadata.name.clone().unwrap_or_default();
+    if context.metrics.set_unreadable(&name) {
+        crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
+    }
+    if !placements::running_pool_names(context)
+        .await
+        .contains(&name)
+    {
+        for found in orphans::list_pool_nodes(&name, context).await? {
+            placements::resume_from_node(found, context).await;
+        }
+    }
+    publish_status(&name, context).await
+}
+
+/// Writes the reason into the pool's status and as an Event, unless the status has it already.
+async fn publish_status(name: &str, context: &ControllerContext) -> Result<(), Error> {
+    let kind = ApiResource::erase::<BurstPool>(&());
+    let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
+    let live = call::find(CALL_TIMEOUT, &pools, name).await;
+    let live = live.map_err(Error::kubernetes("reading a pool that cannot be decoded"))?;
+    let Some(live) = live else { return Ok(()) };
+    let Some(message) = decode_error(&live) else {
+        // The pool can be read now; the watch will deliver it.
+        return Ok(());
+    };
+    let Some(status) = unreadable_status(&live, &message, Timestamp::now()) else {
+        return Ok(());
+    };
+    if !context.refused_statuses.may_write(name) {
+        return Ok(());
+    }
+    let event = Event {
+        type_: EventType::Warning,
+        reason: REASON.to_owned(),
+        note: Some(message.clone()),
+        action: "Reading".to_owned(),
+        secondary: None,
+    };
+    let reporter = Reporter {
+        controller: "burstpool".to_owned(),
+        instance: Some(context.identity.clone()),
+    };
+    let about = live.object_ref(&kind);
+    let told = events::publish(&context.client, &reporter, &event, &about);
+    let told = call::with_timeout(CALL_TIMEOUT, told).await;
+    if let Err(error) = told {
+        tracing::debug!(pool = name, %error, "writing an Event");
+    }
+    let patch = json!({
+        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "status": status,
+    });
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&patch);
+    let written = call::with_timeout(CALL_TIMEOUT, pools.patch_status(name, &apply, &patch)).await;
+    context.refused_statuses.answered(name, &written);
+    written.map(drop).map_err(Error::kubernetes(
+        "writing the status of a pool that cannot be read",
+    ))
+}
+
+/// The field that cannot be read, why, and the remedy; `None` if the pool can be read. Pure.
+fn decode_error(live: &DynamicObject) -> Option<String> {
+    let live = serde_json::to_value(live).expect("an object is JSON");
+    let read: Result<BurstPool, _> = serde_path_to_error::deserialize(live);
+    let error = read.err()?;
+    Some(format!(
+        "{}: {}: burstpool {} cannot read this value: correct it, or run the version that wrote it; until \
+         then the pool's nodes and pods stay as they are",
+        error.path(),
+        error.inner(),
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+/// The status with the reason added and all else kept; `None` if it has the reason already. Pure.
+fn unreadable_status(live: &DynamicObject, message: &str, now: Timestamp) -> Option<Value> {
+    let before = &live.data["status"];
+    let mut status = before.as_object().cloned().unwrap_or_default();
+    let conditions = status.remove("conditions");
+    let conditions = conditions.iter().filter_map(Value::as_array).flatten();
+    // Conditions that cannot be read are dropped.
+    let conditions = conditions.filter_map(|one| serde_json::from_value(one.clone()).ok());
+    let mut conditions: Vec<Condition> = conditions.collect();
+    let generation = live.metadata.generation;
+    for (kind, is) in [(READY, false), (STALLED, true)] {
+        let new = condition::build(kind, is, REASON, message, generation, now);
+        condition::set(&mut conditions, new);
+    }
+    status.insert("conditions".to_owned(), json!(conditions));
+    status.insert("observedGeneration".to_owned(), json!(generation));
+    if before.as_object() == Some(&status) {
+        return None;
+    }
+    for field in LEADER_FIELDS {
+        status.remove(field);
+    }
+    Some(Value::Object(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn stored(mode: &str) -> DynamicObject {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "shop", "generation": 3},
+            "spec": {"azure": {}, "mode": mode, "placements": [{"name": "weu", "region": "westeurope"}]},
+            "status": {
+                "observedGeneration": 2,
+                "conditions": [
+                    {"type": "Ready", "status": "True", "reason": "Registered", "message": "",
+                        "observedGeneration": 2, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                    {"type": "Novel", "status": "Often"},
+                ],
+                "placements": [{"name": "weu", "node": "burst-shop-weu", "ready": true, "groups": 4}],
+                "reservations": [{"uid": "u"}],
+                "leader": "we",
+            },
+        });
+        serde_json::from_value(pool).expect("an object")
+    }
+
+    #[test]
+    fn the_field_that_cannot_be_read_is_named_with_its_value_and_the_remedy() {
+        let message = decode_error(&stored("Paused")).expect("it cannot be read");
+        for part in ["spec.mode: ", "Paused", "Active", "correct it"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let mut unfit = stored("Active");
+        unfit.data["spec"]["placements"][0]["capacity"] = json!({"pods": "many"});
+        let message = decode_error(&unfit).expect("it cannot be read");
+        assert!(
+            message.starts_with("spec.placements[0].capacity.pods: "),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_status_says_it_once_and_keeps_all_else_that_is_ours() {
+        let mut live = stored("Paused");
+        let told = unreadable_status(&live, "why", at(9)).expect("it is new");
+        assert_eq!(told["observedGeneration"], 3);
+        assert_eq!(told["placements"][0]["groups"], 4);
+        assert!(told.get("reservations").is_none() && told.get("leader").is_none());
+        let conditions = told["conditions"].as_array().expect("a list");
+        let says: Vec<_> = conditions
+            .iter()
+            .map(|one| {
+                (
+                    &one["type"],
+                    &one["status"],
+                    &one["reason"],
+                    &one["message"],
+                )
+            })
+            .map(|(kind, is, reason, why)| [kind, is, reason, why].map(Value::as_str))
+            .collect();
+        assert_eq!(
+            says,
+            [
+                [Some(READY), Some("False"), Some(REASON), Some("why")],
+                [Some(STALLED), Some("True"), Some(REASON), Some("why")],
+            ]
+        );
+        live.data["status"] = told;
+        assert_eq!(unreadable_status(&live, "why", at(10)), None);
+        assert!(unreadable_status(&live, "another", at(10)).is_some());
+    }
+}

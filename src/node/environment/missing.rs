@@ -1,0 +1,398 @@
+//! What a pod needs and could not be read.
+//!
+//! In: the needs of a pod, and what was read. Out: each missing object with the reason and the remedy. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::reader::{ReadFailure, ReadObjects, ReadReferences};
+use crate::aci::translate::PodReferences;
+use crate::aci::translate::references::KeyedReference;
+use crate::aci::translate::resolved_references::ObjectContent;
+
+/// Why an object is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingReason {
+    /// It does not exist, or it lacks a key.
+    Missing,
+    /// The operator has no permission to read it.
+    Forbidden,
+    /// The API server did not answer, or its answer could not be decoded.
+    Unreadable,
+}
+
+impl MissingReason {
+    /// The reason in CamelCase.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "ReferenceMissing",
+            Self::Forbidden => "ReferenceForbidden",
+            Self::Unreadable => "ReferenceUnreadable",
+        }
+    }
+}
+
+/// An object that a pod needs and does not get. Its text contains no value of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingObject {
+    /// The object, such as `Secret shop/db`.
+    pub object: String,
+    /// Why it is missing.
+    pub reason: MissingReason,
+    /// Why, as the second half of a sentence, such as `does not exist`.
+    pub why: String,
+    /// What to do about it; only on the last of several with the same remedy.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for MissingObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.object, self.why)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How to let the operator read in `namespace`.
+pub(super) fn namespace_access_remedy(namespace: &str) -> String {
+    format!(
+        "to let burstpool read what pods of this namespace refer to: kubectl apply -k config/namespace -n {namespace}"
+    )
+}
+
+impl MissingObject {
+    /// An object that could not be read; `right` is the remedy if a permission is missing.
+    pub(super) fn not_read(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
+        Self::from_failure(what, failure, "read", right.into())
+    }
+
+    /// A token that could not be requested; `right` is the remedy if a permission is missing.
+    pub(super) fn token_not_requested(
+        what: String,
+        failure: &ReadFailure,
+        right: impl Into<String>,
+    ) -> Self {
+        Self::from_failure(what, failure, "requested", right.into())
+    }
+
+    fn from_failure(object: String, failure: &ReadFailure, verb: &str, right: String) -> Self {
+        let (reason, why) = match failure {
+            ReadFailure::Absent => (MissingReason::Missing, "does not exist".to_owned()),
+            ReadFailure::Forbidden => (MissingReason::Forbidden, format!("may not be {verb}")),
+            ReadFailure::Unreadable(why) => (
+                MissingReason::Unreadable,
+                format!("could not be {verb}: {why}"),
+            ),
+        };
+        let remedy = (reason == MissingReason::Forbidden).then_some(right);
+        Self {
+            object,
+            reason,
+            why,
+            remedy,
+        }
+    }
+}
+
+/// Everything that the pod requires and that was not read. An optional object may be missing, but only if the API
+/// server says that it does not exist.
+pub(super) fn missing_required(needs: &PodReferences, read: &ReadReferences) -> Vec<MissingObject> {
+    let namespace = &read.namespace;
+    let mut missing = missing_objects("Secret", &needs.secrets, &read.secrets, namespace);
+    missing.extend(missing_objects(
+        "ConfigMap",
+        &needs.config_maps,
+        &read.config_maps,
+        namespace,
+    ));
+    let claims = read.claims.values();
+    missing.extend(claims.filter_map(|claim| claim.as_ref().err().cloned()));
+    missing.extend(missing_tokens(needs, read));
+    for name in &needs.pull_secrets {
+        if let Some(Err(failure)) = read.secrets.0.get(name)
+            && *failure != ReadFailure::Absent
+            && !needs.secrets.contains_key(name)
+        {
+            missing.push(MissingObject::not_read(
+                format!("Secret {namespace}/{name}"),
+                failure,
+                namespace_access_remedy(namespace),
+            ));
+        }
+    }
+    if let Some(Err(one)) = &read.kube_config {
+        missing.push(one.clone());
+    }
+    deduplicate_remedies(&mut missing);
+    missing
+}
+
+fn missing_tokens<'a>(
+    needs: &'a PodReferences,
+    read: &'a ReadReferences,
+) -> impl Iterator<Item = MissingObject> + 'a {
+    read.token_requests.iter().filter_map(|(need, token)| {
+        let failure = token.as_ref().err()?;
+        let audience = match need.audience.as_str() {
+            "" => String::new(),
+            audience => format!(" for {audience}"),
+        };
+        let namespace = &read.namespace;
+        let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
+        let right = namespace_access_remedy(namespace);
+        if *failure == ReadFailure::Absent {
+            return Some(MissingObject::not_read(account, failure, right));
+        }
+        let what = format!("a token{audience} of the {account}");
+        Some(MissingObject::token_not_requested(what, failure, right))
+    })
+}
+
+/// Keeps each remedy only on the last object that needs it: an Event's message has at most 1,024 characters.
+fn deduplicate_remedies(missing: &mut [MissingObject]) {
+    let mut said = Vec::new();
+    for one in missing.iter_mut().rev() {
+        match &one.remedy {
+            Some(remedy) if said.contains(remedy) => one.remedy = None,
+            Some(remedy) => said.push(remedy.clone()),
+            None => {}
+        }
+    }
+}
+
+/// Pull secrets that do not exist.
+pub(super) fn missing_pull_secrets(
+    needs: &PodReferences,
+    read: &ReadReferences,
+) -> Vec<MissingObject> {
+    let absent = |name: &&String| read.secrets.0.get(*name) == Some(&Err(ReadFailure::Absent));
+    let absent = needs.pull_secrets.iter().filter(absent);
+    let namespace = &read.namespace;
+    absent
+        .map(|name| {
+            let what = format!("Secret {namespace}/{name} of imagePullSecrets");
+            MissingObject::not_read(
+                what,
+                &ReadFailure::Absent,
+                namespace_access_remedy(namespace),
+            )
+        })
+        .collect()
+}
+
+fn missing_objects(
+    kind: &str,
+    needs: &BTreeMap<String, KeyedReference>,
+    objects: &ReadObjects<ObjectContent>,
+    namespace: &str,
+) -> Vec<MissingObject> {
+    let mut missing = Vec::new();
+    for (name, need) in needs {
+        let what = format!("{kind} {namespace}/{name}");
+        match objects.0.get(name) {
+            Some(Ok(content)) => {
+                let required = need.keys.iter().filter(|(_, required)| **required);
+                let lacking = required.filter(|(key, _)| content.file(key).is_none());
+                missing.extend(lacking.map(|(key, _)| MissingObject {
+                    object: what.clone(),
+                    reason: MissingReason::Missing,
+                    why: format!("has no key '{key}'"),
+                    remedy: None,
+                }));
+            }
+            Some(Err(ReadFailure::Absent)) if !need.required => {}
+            Some(Err(failure)) => {
+                missing.push(MissingObject::not_read(
+                    what,
+                    failure,
+                    namespace_access_remedy(namespace),
+                ));
+            }
+            None => missing.push(MissingObject::not_read(
+                what,
+                &ReadFailure::Absent,
+                namespace_access_remedy(namespace),
+            )),
+        }
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+    use crate::aci::translate::references::{TokenNeed, pod_references};
+    use crate::aci::translate::secret_string::SecretString;
+
+    fn pod() -> Pod {
+        let from = |name: &str, key: &str, optional: bool| json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": optional}}});
+        let pod = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {
+            "imagePullSecrets": [{"name": "pull"}],
+            "containers": [{"name": "a", "env": [from("db", "user", false), from("db", "extra", true), from("maybe", "x", true)]}],
+            "volumes": [{"name": "t", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "t", "audience": "vault"}}, {"configMap": {"name": "conf"}}]}}],
+        }});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    type Answers<'a> = &'a [(&'a str, Result<&'a [&'a str], ReadFailure>)];
+
+    fn objects(answers: Answers<'_>) -> ReadObjects<ObjectContent> {
+        let answers = answers.iter().map(|(name, answer)| {
+            let content = answer.clone().map(|keys| ObjectContent {
+                data: keys
+                    .iter()
+                    .map(|key| ((*key).to_owned(), b"hidden".to_vec()))
+                    .collect(),
+                ..ObjectContent::default()
+            });
+            ((*name).to_owned(), content)
+        });
+        ReadObjects(answers.collect())
+    }
+
+    fn read(
+        secrets: Answers<'_>,
+        maps: Answers<'_>,
+        token: Result<&str, ReadFailure>,
+    ) -> ReadReferences {
+        let need = TokenNeed {
+            audience: "vault".into(),
+            seconds: 3600,
+        };
+        ReadReferences {
+            namespace: "shop".into(),
+            secrets: objects(secrets),
+            config_maps: objects(maps),
+            claims: BTreeMap::new(),
+            token_requests: vec![(need, token.map(SecretString::new))],
+            kube_config: None,
+        }
+    }
+
+    fn said(read: &ReadReferences) -> Vec<String> {
+        let missing = missing_required(&pod_references(&pod()), read);
+        missing.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_required_is_missing_and_what_is_optional_is_not() {
+        let absent = || Err(ReadFailure::Absent);
+        let all = read(
+            &[
+                ("db", Ok(&["user"])),
+                ("maybe", absent()),
+                ("pull", absent()),
+            ],
+            &[("conf", Ok(&[]))],
+            Ok("hidden"),
+        );
+        assert_eq!(said(&all), Vec::<String>::new());
+        let warnings = missing_pull_secrets(&pod_references(&pod()), &all);
+        assert_eq!(
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["Secret shop/pull of imagePullSecrets does not exist"]
+        );
+        let none = read(
+            &[
+                ("db", Ok(&["other"])),
+                ("maybe", absent()),
+                ("pull", absent()),
+            ],
+            &[("conf", absent())],
+            Err(ReadFailure::Absent),
+        );
+        assert_eq!(
+            said(&none),
+            [
+                "Secret shop/db has no key 'user'",
+                "ConfigMap shop/conf does not exist",
+                "ServiceAccount shop/default does not exist",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_may_not_be_read_comes_with_the_command_that_allows_it() {
+        let no = || Err(ReadFailure::Forbidden);
+        let token = Err(ReadFailure::Forbidden);
+        let read = read(
+            &[("db", no()), ("maybe", no()), ("pull", no())],
+            &[("conf", Ok(&[]))],
+            token,
+        );
+        let missing = missing_required(&pod_references(&pod()), &read);
+        let names: Vec<&str> = missing.iter().map(|one| one.object.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "Secret shop/db",
+                "Secret shop/maybe",
+                "a token for vault of the ServiceAccount shop/default",
+                "Secret shop/pull",
+            ]
+        );
+        assert!(
+            missing
+                .iter()
+                .all(|one| one.reason == MissingReason::Forbidden)
+        );
+        let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let said = said.join("; ");
+        let remedy = "kubectl apply -k config/namespace -n shop";
+        assert_eq!(said.matches(remedy).count(), 1, "{said}");
+        assert!(said.ends_with(remedy), "{said}");
+    }
+
+    #[test]
+    fn claims_and_kube_proxys_token_are_missing_like_anything_else() {
+        let mut read = read(&[("db", Ok(&["user"]))], &[("conf", Ok(&[]))], Ok("hidden"));
+        read.secrets
+            .0
+            .insert("maybe".into(), Err(ReadFailure::Absent));
+        let right = namespace_access_remedy("shop");
+        let claim = MissingObject::not_read(
+            "PersistentVolumeClaim shop/data".into(),
+            &ReadFailure::Forbidden,
+            right,
+        );
+        read.claims.insert("data".into(), Err(claim));
+        let token = MissingObject::token_not_requested(
+            "a token".into(),
+            &ReadFailure::Forbidden,
+            "do this",
+        );
+        read.kube_config = Some(Err(token));
+        let command = namespace_access_remedy("shop");
+        assert_eq!(
+            said(&read),
+            [
+                format!("PersistentVolumeClaim shop/data may not be read; {command}"),
+                "a token may not be requested; do this".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_not_answered_is_asked_for_again_also_if_it_is_optional() {
+        let slow = || Err(ReadFailure::Unreadable("slow".into()));
+        let read = read(
+            &[("db", Ok(&["user"])), ("maybe", slow()), ("pull", slow())],
+            &[("conf", Ok(&[]))],
+            Ok("hidden"),
+        );
+        assert_eq!(
+            said(&read),
+            [
+                "Secret shop/maybe could not be read: slow",
+                "Secret shop/pull could not be read: slow",
+            ]
+        );
+        assert!(!format!("{read:?}").contains("hidden"));
+    }
+}

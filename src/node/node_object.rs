@@ -1,0 +1,253 @@
+//! The Node object of a placement: labels, annotations, taints and status.
+//!
+//! In: [`NodeConfig`]. Out: whole objects. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::capacity::{ComputeAmount, NodeOffer};
+use super::last_placement::{self, LastPlacement};
+use crate::api::names::POOL_UID_ANNOTATION;
+
+pub use crate::api::names::node_name as name;
+pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
+
+/// Condition: whether Azure accepts pods.
+pub const AZURE_CONDITION: &str = "AzureAvailable";
+/// Label: the node's placement.
+pub const PLACEMENT_LABEL: &str = "burstpool.io/placement";
+/// The value of the label `type` of virtual nodes, which existing manifests select.
+pub const NODE_TYPE: &str = "virtual-kubelet";
+
+/// Why a placement takes no pods at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// One word, in CamelCase.
+    pub reason: String,
+    /// A sentence, usually from Azure.
+    pub message: String,
+}
+
+/// Everything that a Node object is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// The pool's name.
+    pub pool: String,
+    /// The pool's UID; empty if the pool is gone and its node, made by an earlier version, does not carry it.
+    pub pool_uid: String,
+    /// The placement, and where its container groups are.
+    pub last_placement: LastPlacement,
+    /// The address at which the API server reaches the kubelet API.
+    pub address: String,
+    /// The kubelet API's port.
+    pub port: i32,
+    /// What the node offers to the scheduler.
+    pub offer: NodeOffer,
+    /// What could not be checked in the region, and why, although the node takes pods.
+    pub region_notice: Option<String>,
+    /// Why the region takes no pods, if it does not.
+    pub region_unavailable: Option<Unavailable>,
+    /// Why the placement takes no pods although the region does, if so: creates fail.
+    pub creates_failing: Option<Unavailable>,
+    /// The Kubernetes minor version to report: that of the API server, at most the newest that the operator knows.
+    pub kubernetes_minor: u32,
+}
+
+impl NodeConfig {
+    /// The node's name.
+    pub fn name(&self) -> String {
+        name(&self.pool, &self.last_placement.placement.name)
+    }
+
+    /// Why the node takes no pods; a closed region comes first.
+    pub fn unavailable(&self) -> Option<&Unavailable> {
+        self.region_unavailable
+            .as_ref()
+            .or(self.creates_failing.as_ref())
+    }
+}
+
+/// Labels that the node must have. Not `kubernetes.io/hostname`: the scheduler would count the node as an empty
+/// domain of every topology spread (decision D14).
+pub fn labels(facts: &NodeConfig) -> BTreeMap<String, String> {
+    let fixed = [
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.azure.com/managed", "false"),
+        ("kubernetes.io/arch", "amd64"),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/role", "agent"),
+        // Kubernetes slows down or stops evictions in a zone with many failing nodes. When the operator is down,
+        // its nodes must not count as failing.
+        ("node.kubernetes.io/exclude-disruption", "true"),
+        (
+            "node.kubernetes.io/exclude-from-external-load-balancers",
+            "true",
+        ),
+        (
+            "node.kubernetes.io/instance-type",
+            "azure-container-instances",
+        ),
+        ("type", NODE_TYPE),
+        (POOL_LABEL, &facts.pool),
+        (PLACEMENT_LABEL, &facts.last_placement.placement.name),
+    ];
+    let fixed = fixed
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut all = facts.last_placement.placement.labels.clone();
+    all.extend(fixed);
+    all
+}
+
+/// Annotations that the node must have: where metrics-server reads the node's metrics (all nodes of an operator
+/// share one address), the last placement, which a later drain needs, and the pool's UID.
+pub fn annotations(facts: &NodeConfig) -> BTreeMap<String, String> {
+    let path = format!("/metrics/resource/{}", facts.name());
+    let mut annotations = BTreeMap::from([
+        ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
+        (
+            last_placement::LAST_PLACEMENT_ANNOTATION.to_owned(),
+            facts.last_placement.to_json(),
+        ),
+    ]);
+    if !facts.pool_uid.is_empty() {
+        annotations.insert(POOL_UID_ANNOTATION.to_owned(), facts.pool_uid.clone());
+    }
+    annotations
+}
+
+/// Taints that the node must have.
+pub fn taints(facts: &NodeConfig) -> Vec<Taint> {
+    let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
+        key: key.to_owned(),
+        value: value.map(str::to_owned),
+        effect: effect.to_owned(),
+        time_added: None,
+    };
+    let mut taints = vec![
+        taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
+        taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
+    ];
+    if facts.unavailable().is_some() {
+        taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
+    }
+    taints
+}
+
+/// The whole node, as the operator creates it.
+pub fn node(facts: &NodeConfig, now: Timestamp) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.name()),
+            labels: Some(labels(facts)),
+            annotations: Some(annotations(facts)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            taints: Some(taints(facts)),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(facts, None, now)),
+    }
+}
+
+/// The node's status. A condition whose status does not change keeps its transition time from `old`.
+pub fn status(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let address = |kind: &str| NodeAddress {
+        address: facts.address.clone(),
+        type_: kind.to_owned(),
+    };
+    NodeStatus {
+        addresses: Some(vec![address("InternalIP")]),
+        allocatable: Some(quantities(&facts.offer.allocatable)),
+        capacity: Some(quantities(&facts.offer.capacity)),
+        conditions: Some(conditions(facts, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),
+        }),
+        declared_features: declared_features(facts),
+        node_info: Some(node_info(facts)),
+        ..NodeStatus::default()
+    }
+}
+
+/// The declared feature that lets the API server pass websockets through to the kubelet API, from 1.36 on. Older
+/// servers do not know the field and translate to SPDY.
+fn declared_features(facts: &NodeConfig) -> Option<Vec<String>> {
+    let knows = facts.kubernetes_minor >= 36;
+    knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
+}
+
+fn quantities(room: &ComputeAmount) -> BTreeMap<String, Quantity> {
+    [
+        ("cpu", format!("{}m", room.cpu_milli)),
+        ("memory", room.memory_bytes.to_string()),
+        ("pods", room.pods.to_string()),
+        ("ephemeral-storage", room.storage_bytes().to_string()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect()
+}
+
+fn node_info(facts: &NodeConfig) -> NodeSystemInfo {
+    let version = format!(
+        "v1.{}.0-burstpool-{}",
+        facts.kubernetes_minor,
+        env!("CARGO_PKG_VERSION")
+    );
+    NodeSystemInfo {
+        architecture: "amd64".to_owned(),
+        container_runtime_version: "aci://2025-09-01".to_owned(),
+        kube_proxy_version: version.clone(),
+        kubelet_version: version,
+        operating_system: "linux".to_owned(),
+        os_image: format!(
+            "Azure Container Instances in {}",
+            facts.last_placement.placement.region
+        ),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// Ready is always True: if Azure cannot be reached, the node is closed, but `NotReady` would make Kubernetes evict
+/// the pods that run.
+fn conditions(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let old = old
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let condition = |kind: &str, status: bool, reason: &str, message: &str| {
+        let status = if status { "True" } else { "False" };
+        let before = old.iter().find(|c| c.type_ == kind && c.status == status);
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: before
+                .and_then(|c| c.last_transition_time.clone())
+                .or(Some(Time(now))),
+        }
+    };
+    let azure = match facts.unavailable() {
+        None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
+        Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
+    };
+    let none = "a virtual node has none of its own";
+    vec![
+        condition("Ready", true, "BurstpoolRunning", "burstpool is running"),
+        condition("MemoryPressure", false, "VirtualNode", none),
+        condition("DiskPressure", false, "VirtualNode", none),
+        condition("PIDPressure", false, "VirtualNode", none),
+        condition("NetworkUnavailable", false, "VirtualNode", none),
+        azure,
+    ]
+}

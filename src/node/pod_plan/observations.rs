@@ -1,0 +1,166 @@
+//! What an answer of Azure changes in what is known of a container group.
+//!
+//! In: one answer and the time its request was sent. Out: the new [`PodState`]. Pure: a pod worker calls it, and a
+//! property test runs it against a simulated Azure that lags.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{GroupPresence, PodState, is_gone};
+use crate::node::absence::{AbsenceEvidence, EvidenceSource};
+
+/// What a GET shows of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupReading {
+    /// When the GET was sent.
+    pub sent_at: Timestamp,
+    /// Whether Azure is deleting the group.
+    pub is_deleting: bool,
+    /// Whether all of its containers have started.
+    pub has_started: bool,
+}
+
+impl PodState {
+    /// Azure accepted a PUT that was sent at `sent`.
+    pub fn put_accepted(&mut self, sent: Timestamp) {
+        (
+            self.has_failed_to_start,
+            self.is_stale,
+            self.has_unanswered_put,
+        ) = (false, false, false);
+        self.absence = AbsenceEvidence::after_put(sent);
+        self.group = GroupPresence::Exists {
+            since: sent,
+            last_read: None,
+            has_run: false,
+        };
+    }
+
+    /// A PUT that was sent at `sent` got no answer: the group may exist.
+    pub fn put_unanswered(&mut self, sent: Timestamp) {
+        self.group = GroupPresence::Unknown;
+        self.absence = AbsenceEvidence::after_put(sent);
+        self.has_unanswered_put = true;
+    }
+
+    /// Azure refused a PUT that was sent at `sent`, because it is changing a group of this name.
+    pub fn put_too_early(&mut self, sent: Timestamp) {
+        self.group = GroupPresence::Unknown;
+        self.absence = AbsenceEvidence::after_put(sent);
+    }
+
+    /// Azure refused a PUT. An earlier PUT without an answer may have created the group all the same.
+    pub fn put_refused(&mut self) {
+        if !self.has_unanswered_put {
+            self.group = GroupPresence::Absent { existed: false };
+        }
+    }
+
+    /// Azure accepted a DELETE that was sent at `sent`.
+    pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
+        self.absence.record_delete(sent);
+        self.group = GroupPresence::Deleting {
+            since: now,
+            last_read: None,
+        };
+    }
+
+    /// A GET shows the group.
+    pub fn group_seen(&mut self, sight: GroupReading, now: Timestamp) {
+        self.absence.record_seen(EvidenceSource::Get, sight.sent_at);
+        (self.has_unanswered_put, self.is_stale) = (false, false);
+        let there = |since, ran| GroupPresence::Exists {
+            since,
+            last_read: Some(now),
+            has_run: ran,
+        };
+        let going = |since| GroupPresence::Deleting {
+            since,
+            last_read: Some(now),
+        };
+        self.group = match self.group {
+            GroupPresence::Exists {
+                since,
+                has_run: ran,
+                ..
+            } if !sight.is_deleting => there(since, ran || sight.has_started),
+            GroupPresence::Deleting { since, .. } => going(since),
+            _ if sight.is_deleting => going(now),
+            _ => there(now, sight.has_started),
+        };
+    }
+
+    /// A LIST that was sent at `asked` shows the group.
+    pub fn group_listed(&mut self, asked: Timestamp, now: Timestamp) {
+        match self.group {
+            // Azure created a group after it had refused to, or deletes one late: forget every denial.
+            GroupPresence::Absent { .. } => {
+                self.group = GroupPresence::Unknown;
+                self.absence = AbsenceEvidence::default();
+            }
+            GroupPresence::Unknown => {
+                self.absence.record_seen(EvidenceSource::List, asked);
+                self.group = GroupPresence::Exists {
+                    since: now,
+                    last_read: None,
+                    has_run: false,
+                };
+                self.is_stale = true;
+            }
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. }
+                if since < asked =>
+            {
+                self.absence.record_seen(EvidenceSource::List, asked);
+            }
+            GroupPresence::Exists { .. } | GroupPresence::Deleting { .. } => {}
+        }
+    }
+
+    /// A LIST that was sent at `asked` does not contain the group. Returns `true` if that proves that the group is
+    /// gone.
+    pub fn group_not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
+        self.absence.record_not_listed(asked);
+        let is_gone = self.check_absence(pod);
+        let is_news = match self.group {
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. } => {
+                since < asked
+            }
+            GroupPresence::Unknown | GroupPresence::Absent { .. } => false,
+        };
+        let is_open = !self.absence.is_within_lag(EvidenceSource::List, asked)
+            && self.absence.next_check_at().is_none();
+        self.is_stale |= is_news && is_open;
+        is_gone
+    }
+
+    /// A GET or a DELETE that was sent at `asked` denies the group, which the LIST that was sent at `listed` shows.
+    /// Returns `true` if that proves that the group is gone.
+    pub fn group_denied(
+        &mut self,
+        pod: Option<&Pod>,
+        listed: Option<Timestamp>,
+        asked: Timestamp,
+    ) -> bool {
+        if let (
+            Some(listed),
+            GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. },
+        ) = (listed, &self.group)
+            && *since < listed
+        {
+            self.absence.record_seen(EvidenceSource::List, listed);
+        }
+        self.is_stale = false;
+        self.absence.record_denial(asked);
+        self.check_absence(pod)
+    }
+
+    fn check_absence(&mut self, pod: Option<&Pod>) -> bool {
+        let is_new = !matches!(self.group, GroupPresence::Absent { .. }) && is_gone(pod, self);
+        if is_new {
+            let was_there = self.group != GroupPresence::Unknown;
+            self.group = GroupPresence::Absent { existed: was_there };
+            self.has_unanswered_put = false;
+        }
+        is_new
+    }
+}

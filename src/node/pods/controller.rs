@@ -1,0 +1,150 @@
+//! The pod controller of a node: it starts a worker for each pod.
+//!
+//! In: the watch of the node's pods. Out: a running worker per pod, which receives each change of its pod and the
+//! removal of its object.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::post_bind::PostBindState;
+use super::worker::PodWorker;
+use super::{PodInfo, PodsContext, lock, post_bind};
+use crate::aci::names::GroupName;
+use crate::burst::PodFacts;
+use crate::node::watch_health::report_errors;
+use crate::node::watched_pod::WatchedPod;
+use crate::telemetry;
+
+/// An update of a pod. The worker takes it out of the channel, so that each pod is in memory once.
+#[derive(Debug, Default)]
+pub(super) enum PodUpdate {
+    /// No update.
+    #[default]
+    None,
+    /// The pod changed; this is its new state.
+    Changed(Box<WatchedPod>),
+    /// The pod's object is gone.
+    Deleted,
+}
+
+/// Starts and informs the workers of the node's pods. The workers are kept by pod UID.
+pub(super) struct PodController {
+    pub context: Arc<PodsContext>,
+    pub cancel: CancellationToken,
+    pub tasks: TaskTracker,
+    pub workers: HashMap<String, Arc<watch::Sender<PodUpdate>>>,
+    /// The state of the patch after binding, by pod UID.
+    pub post_bind_states: HashMap<String, Arc<PostBindState>>,
+}
+
+impl PodController {
+    /// Watches the node's pods, and starts and informs their workers. Runs until the watch ends, which is never.
+    pub async fn run(&mut self) {
+        // A group that is created before the Services are known lacks their environment variables.
+        let _ = self.context.services.wait_until_ready().await;
+        let pods: Api<WatchedPod> = Api::all(self.context.client.clone());
+        let ours = format!("spec.nodeName={}", self.context.owner.node);
+        let config = watcher::Config::default().fields(&ours);
+        let events = watcher(pods, config).default_backoff();
+        let mut events = Box::pin(report_errors("a node's pods", events));
+        let mut listed: HashSet<String> = HashSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.extend(pod.pod.metadata.uid.clone());
+                    self.pod_applied(pod);
+                }
+                Ok(watcher::Event::InitDone) => {
+                    let gone = self.workers.keys().filter(|uid| !listed.contains(*uid));
+                    for uid in gone.cloned().collect::<Vec<_>>() {
+                        self.pod_deleted(&uid);
+                    }
+                    lock(&self.context.pod_facts).retain(|uid, _| listed.contains(uid));
+                    self.post_bind_states.retain(|uid, _| listed.contains(uid));
+                    self.context.pods_listed.send_replace(true);
+                }
+                Ok(watcher::Event::Apply(pod)) => self.pod_applied(pod),
+                Ok(watcher::Event::Delete(pod)) => {
+                    if let Some(uid) = &pod.pod.metadata.uid {
+                        self.pod_deleted(uid);
+                    }
+                }
+                Err(_) => continue,
+            }
+            self.context.pods_changed.notify_one();
+        }
+    }
+
+    fn pod_applied(&mut self, observed: WatchedPod) {
+        let Some(uid) = observed.pod.metadata.uid.clone() else {
+            return;
+        };
+        if let Some(error) = &observed.decode_error {
+            let name = format!(
+                "{}/{}",
+                observed.pod.namespace().unwrap_or_default(),
+                observed.pod.name_any()
+            );
+            telemetry::record_unreadable("Pod", &name, error);
+        } else {
+            self.start_post_bind(&uid, &observed.pod);
+        }
+        let cluster = &self.context.owner.cluster;
+        if let Some(hosted) = PodInfo::from_pod(cluster, &observed.pod) {
+            self.context.pod_index.insert(hosted);
+        }
+        if let Some(facts) = PodFacts::from_pod(&observed.pod) {
+            lock(&self.context.pod_facts).insert(uid.clone(), Arc::new(facts));
+        }
+        match self.workers.get(&uid) {
+            Some(keeper) if !keeper.is_closed() => {
+                keeper.send_replace(PodUpdate::Changed(Box::new(observed)));
+            }
+            _ => self.start_worker(uid, observed),
+        }
+    }
+
+    fn start_worker(&mut self, uid: String, observed: WatchedPod) {
+        self.workers.retain(|_, keeper| !keeper.is_closed());
+        let (sender, news) = watch::channel(PodUpdate::None);
+        let sender = Arc::new(sender);
+        let name = GroupName::from_pod(&self.context.owner.cluster, &observed.pod);
+        let shown = self.context.watch_group(&uid, &name);
+        let context = self.context.clone();
+        let news = (sender.clone(), news);
+        let keeper = Box::new(PodWorker::new(context, observed, name, news, shown));
+        let (kept, cancel) = (keeper.run(), self.cancel.clone());
+        self.tasks
+            .spawn(async move { cancel.run_until_cancelled(kept).await });
+        self.workers.insert(uid, sender);
+    }
+
+    /// Writes the deletion cost and the tolerations on the pod, in a task of its own.
+    fn start_post_bind(&mut self, uid: &str, pod: &Pod) {
+        let settled = self.post_bind_states.entry(uid.to_owned()).or_default();
+        if let Some(settled) = post_bind::patch_pod(&self.context, settled, pod) {
+            let cancel = self.cancel.clone();
+            self.tasks
+                .spawn(async move { cancel.run_until_cancelled(settled).await });
+        }
+    }
+
+    /// Records that the pod's object is gone. Its worker ends when its group is gone, too.
+    fn pod_deleted(&mut self, uid: &str) {
+        self.context.pod_index.remove(uid);
+        self.post_bind_states.remove(uid);
+        lock(&self.context.pod_facts).remove(uid);
+        if let Some(keeper) = self.workers.get(uid) {
+            keeper.send_replace(PodUpdate::Deleted);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Which `DaemonSet`s have pods on the node, and the Event that says why such a pod does not run.
+//!
+//! In: pods as their workers see them. Out: names for the pool's status, and an Event for each pod. [`daemon`]
+//! decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::lock;
+use super::worker::PodWorker;
+use crate::node::daemon_set;
+
+/// The `DaemonSet`s of the node's pods, by the pods' UIDs.
+#[derive(Debug, Default)]
+pub(super) struct DaemonSets(Mutex<BTreeMap<String, String>>);
+
+impl DaemonSets {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        lock(&self.0)
+    }
+
+    fn insert(&self, pod: &Pod, daemon_set: String) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.entries().insert(uid, daemon_set);
+    }
+
+    /// Whether a `DaemonSet` controls the pod with this UID.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.entries().contains_key(uid)
+    }
+
+    /// Forgets the pod with this UID: it is gone.
+    pub fn remove(&self, uid: &str) {
+        self.entries().remove(uid);
+    }
+
+    /// The names as namespace/name, sorted and without duplicates.
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<String> = self.entries().values().cloned().collect();
+        names.into_iter().collect()
+    }
+}
+
+impl PodWorker {
+    /// If a `DaemonSet` controls the pod, records its name and queues the Event.
+    pub fn update_daemon_set(&mut self) {
+        if let Some(daemon_set) = daemon_set::daemon_set_name(&self.pod).filter(|_| self.exists) {
+            self.context.daemon_sets.insert(&self.pod, daemon_set);
+            self.warn(daemon_set::REASON, daemon_set::MESSAGE);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Garbage collection of container groups: one LIST a minute for all pods of a node, and about one a second while
+//! pod workers wait in the read queue.
+//!
+//! In: LISTs of container groups. Out: to each pod worker, what the LIST shows of its group; and DELETEs of groups
+//! that belong to this node and have no pod. Groups of other clusters or other nodes, and groups that users
+//! created, are never touched.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::group_list::{GroupListing, ListedGroup};
+use super::{PodsContext, lock};
+use crate::aci::names::pod_from_tags;
+use crate::aci::response::ContainerGroup as View;
+use crate::node::call;
+
+/// The interval after a LIST that failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The shortest interval between two LISTs while workers wait in the read queue.
+const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
+/// LISTs may take at most one part in this many of the read rate while workers wait in the queue.
+const LIST_RATE_DIVISOR: u32 = 4;
+
+/// Lists and collects until `cancel`.
+pub(super) async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
+    let until_then = async {
+        let mut orphans: HashMap<String, Instant> = HashMap::new();
+        let mut swept: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            let listed = list_groups(&context).await;
+            let is_due = swept.is_none_or(|swept| swept.elapsed() >= context.list_interval);
+            if let (Some(groups), true) = (&listed, is_due) {
+                delete_orphans(&context, &groups.groups, &mut orphans).await;
+                swept = Some(Instant::now());
+            }
+            let (soon, late) = match listed {
+                Some(groups) => {
+                    let fair = context
+                        .rate_limiter
+                        .duration_of(LIST_RATE_DIVISOR.saturating_mul(groups.pages));
+                    (MIN_LIST_INTERVAL.max(fair), context.list_interval)
+                }
+                None => (RETRY_INTERVAL, RETRY_INTERVAL),
+            };
+            tokio::time::sleep_until(began + soon.min(late)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(began + late) => {}
+                () = context.read_queue.wait_until_not_empty() => {}
+                () = context.read_queue.wait_for_list_request() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = until_then => {}
+        () = cancel.cancelled() => {}
+    }
+}
+
+/// The result of a LIST, as far as garbage collection needs it.
+pub(super) struct SweptGroups {
+    /// The node's groups.
+    pub groups: Vec<View>,
+    /// How many pages the LIST of the whole resource group took.
+    pub pages: u32,
+    /// Whether every group in the answer could be decoded.
+    pub is_whole: bool,
+}
+
+/// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
+pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
+    let asked = Timestamp::now();
+    let answer = context
+        .azure
+        .list(&context.scope, &context.rate_limiter)
+        .await;
+    let listed = match answer {
+        Ok(listed) => listed,
+        Err(error) => {
+            let status = error.failure().map(|failure| failure.status);
+            context
+                .is_list_refused
+                .store(status == Some(403), Ordering::Relaxed);
+            if matches!(status, Some(403 | 404)) {
+                context.show_unlisted();
+            }
+            let is_denied = error.means_nothing_to_delete();
+            let mut denied = lock(&context.denied_since);
+            *denied = is_denied.then(|| denied.unwrap_or_else(Instant::now));
+            drop(denied);
+            tracing::warn!(error = %error.error_chain(), "listing container groups");
+            context.azure_failed.notify_one();
+            return None;
+        }
+    };
+    context.is_list_refused.store(false, Ordering::Relaxed);
+    *lock(&context.denied_since) = None;
+    let (pages, is_whole) = (listed.page_count, listed.unreadable_count == 0);
+    // A group with our owner tags but without the tags of a pod was made by hand.
+    let is_ours =
+        |view: &View| context.owner.owns(&view.tags) && pod_from_tags(&view.tags).is_some();
+    let (all, foreign): (Vec<View>, Vec<View>) = listed.groups.into_iter().partition(is_ours);
+    // In an answer with an element that cannot be decoded, a missing group is not proven to be gone.
+    if is_whole {
+        let briefs = all
+            .iter()
+            .filter_map(|view| Some((view.name.clone()?, ListedGroup::from_group(view))));
+        let groups = briefs.collect();
+        let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
+        context.apply_listing(GroupListing {
+            requested_at: asked,
+            groups,
+            foreign,
+        });
+    } else {
+        context.show_unlisted();
+    }
+    Some(SweptGroups {
+        groups: all,
+        pages,
+        is_whole,
+    })
+}
+
+/// Deletes groups that have had no pod for the orphan grace period.
+async fn delete_orphans(
+    context: &PodsContext,
+    groups: &[View],
+    orphans: &mut HashMap<String, Instant>,
+) {
+    let mut seen = HashSet::new();
+    for group in groups {
+        let (Some(name), Some(pod)) = (&group.name, pod_from_tags(&group.tags)) else {
+            continue;
+        };
+        let is_kept = context.workers().contains_key(pod.2);
+        if is_kept || group.is_being_deleted() || has_pod(context, pod).await != Some(false) {
+            continue;
+        }
+        seen.insert(name.clone());
+        let since = *orphans.entry(name.clone()).or_insert_with(Instant::now);
+        if since.elapsed() < context.orphan_grace {
+            continue;
+        }
+        tracing::warn!(group = %name, pod = %format!("{}/{}", pod.0, pod.1), "deleting a group without a pod");
+        if let Err(error) = context.azure.delete(&context.scope, name).await {
+            tracing::warn!(group = %name, error = %error.error_chain(), "deleting a group without a pod");
+        }
+    }
+    orphans.retain(|name, _| seen.contains(name));
+}
+
+/// Whether the pod that a group was created for exists, with the same UID; `None` if the API server does not
+/// answer. Reads from the API server, because a cache may be behind.
+async fn has_pod(
+    context: &PodsContext,
+    (namespace, name, uid): (&str, &str, &str),
+) -> Option<bool> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let found = call::find(Duration::from_secs(10), &pods, name)
+        .await
+        .ok()?;
+    Some(found.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid)))
+}

@@ -1,0 +1,58 @@
+//! What a pod worker does with answers that deny its container group.
+//!
+//! In: a GET or a DELETE that Azure answers with 404, or a LIST without the group. Out: what is known of the group;
+//! [`absence`](crate::node::absence) decides what the answers prove.
+
+use jiff::Timestamp;
+
+use super::group_list::ListedState;
+use super::worker::{CreateProblem, PodWorker};
+use crate::node::pod_plan::{GroupPresence, is_deleting};
+
+impl PodWorker {
+    /// Records that a GET or a DELETE sent at `asked` denies the group.
+    pub fn group_denied(&mut self, asked: Timestamp) {
+        // A LIST that shows the same as the one before does not wake the worker: read it here.
+        let listed = match *self.listed_state() {
+            ListedState::Exists {
+                requested_at: asked,
+                ..
+            } => Some(asked),
+            ListedState::NotListed
+            | ListedState::Unlisted
+            | ListedState::Absent { .. }
+            | ListedState::Foreign => None,
+        };
+        let before = self.state.group.clone();
+        let pod = self.exists.then_some(&self.pod);
+        if self.state.group_denied(pod, listed, asked) {
+            self.group_lost(&before);
+        } else if self.state.absence.is_suspected() {
+            tracing::info!(pod = %self.pod_name(), group = %self.group_name, "Azure denies the container group: confirming");
+            self.context.read_queue.request_list();
+        }
+    }
+
+    /// Records that a LIST sent at `asked` does not contain the group.
+    pub fn group_not_listed(&mut self, asked: Timestamp) {
+        let before = self.state.group.clone();
+        let pod = self.exists.then_some(&self.pod);
+        if self.state.group_not_listed(pod, asked) {
+            self.group_lost(&before);
+        }
+    }
+
+    /// Records that the group is gone.
+    fn group_lost(&mut self, before: &GroupPresence) {
+        self.context.record_group_change(&self.group_name, false);
+        self.unanswered_put = None;
+        let is_wanted = self.exists && !is_deleting(&self.pod);
+        if matches!(before, GroupPresence::Exists { .. }) && is_wanted {
+            tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "the container group vanished");
+            if !self.state.has_failed_to_start {
+                self.problem = CreateProblem::None;
+            }
+            (self.state.has_failed_to_start, self.group_view) = (false, None);
+        }
+    }
+}

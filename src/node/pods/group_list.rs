@@ -1,0 +1,259 @@
+//! The container group list: what LISTs show, and which pod workers it concerns.
+//!
+//! In: one LIST. Out: to each pod worker, what the LIST shows of its group, if that is news.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{PodsContext, lock};
+use crate::aci::names::GroupName;
+use crate::aci::response::{ContainerGroup as View, Provisioning};
+use crate::node::pod_plan::GroupPresence;
+
+/// The result of one LIST.
+#[derive(Debug)]
+pub(super) struct GroupListing {
+    /// When the LIST was sent: it shows no later change.
+    pub requested_at: Timestamp,
+    /// The node's groups by name.
+    pub groups: HashMap<String, ListedGroup>,
+    /// The names of all other groups in the answer.
+    pub foreign: HashSet<String>,
+}
+
+/// What a LIST says of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ListedGroup {
+    pub provisioning: Option<Provisioning>,
+    pub ip: Option<IpAddr>,
+}
+
+/// What the last LIST showed of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum ListedState {
+    /// There was no LIST yet.
+    #[default]
+    NotListed,
+    /// There is still no LIST that answers for all groups: Azure refuses it, or an element in it cannot be
+    /// decoded. Each worker asks for its own group.
+    Unlisted,
+    /// The group does not exist.
+    Absent {
+        /// When the LIST was sent.
+        requested_at: Timestamp,
+    },
+    /// A group of this name has another owner.
+    Foreign,
+    /// The group exists.
+    Exists {
+        /// When the LIST was sent.
+        requested_at: Timestamp,
+        group: ListedGroup,
+    },
+}
+
+impl ListedGroup {
+    pub fn from_group(group: &View) -> Self {
+        Self {
+            provisioning: group.provisioning().cloned(),
+            ip: group.ip(),
+        }
+    }
+
+    /// Whether all containers of a group of a pod with `restartPolicy: Always` run, as far as a LIST can show:
+    /// Azure reports that provisioning has succeeded once they were started.
+    pub fn has_started(&self) -> bool {
+        self.provisioning == Some(Provisioning::Succeeded)
+    }
+
+    /// Whether this LIST, sent at `asked`, says more than what is known of a group that exists.
+    ///
+    /// A start that succeeded is always news, even if a GET read the group after the LIST was sent: a group never
+    /// goes back behind its start, and an earlier GET may be processed after this. Each state of a LIST is
+    /// delivered only once.
+    pub fn is_newer(&self, asked: Timestamp, group: &GroupPresence) -> bool {
+        let GroupPresence::Exists {
+            since,
+            last_read: read,
+            has_run: ran,
+        } = group
+        else {
+            return false;
+        };
+        let is_start = !ran && self.has_started();
+        read.filter(|_| !is_start).unwrap_or(*since) < asked
+    }
+}
+
+impl GroupListing {
+    fn state_of(&self, name: &str) -> ListedState {
+        let asked = self.requested_at;
+        match self.groups.get(name) {
+            Some(brief) => ListedState::Exists {
+                requested_at: asked,
+                group: brief.clone(),
+            },
+            None if self.foreign.contains(name) => ListedState::Foreign,
+            None => ListedState::Absent {
+                requested_at: asked,
+            },
+        }
+    }
+}
+
+impl ListedState {
+    /// Whether a worker must receive this after `before`. Every LIST without the group is news: only one that was
+    /// sent after the PUT shows that the group vanished.
+    fn is_change_from(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Exists { group: before, .. }, Self::Exists { group: now, .. }) => before != now,
+            _ => true,
+        }
+    }
+}
+
+/// Groups that workers saw come and go, and when, since the last LIST was sent. The LIST shows all earlier changes.
+#[derive(Debug, Default)]
+pub(super) struct GroupChanges(HashMap<String, (Timestamp, bool)>);
+
+impl GroupChanges {
+    fn record(&mut self, name: &str, is_there: bool, now: Timestamp) {
+        self.0.insert(name.to_owned(), (now, is_there));
+    }
+
+    fn forget_before(&mut self, asked: Timestamp) {
+        self.0.retain(|_, (learned, _)| *learned >= asked);
+    }
+
+    /// Whether a group of this name exists, by the last LIST and later changes.
+    pub fn exists(&self, name: &str, listing: Option<&GroupListing>) -> bool {
+        let listed = || listing.is_some_and(|listing| listing.groups.contains_key(name));
+        let learned = self.0.get(name).map(|(_, is_there)| *is_there);
+        learned.unwrap_or_else(listed)
+    }
+
+    /// How many groups exist, by the last LIST and later changes.
+    fn count(&self, listing: &GroupListing) -> usize {
+        let listed = listing.groups.keys();
+        let unchanged = listed.filter(|name| !self.0.contains_key(*name)).count();
+        unchanged + self.0.values().filter(|(_, is_there)| *is_there).count()
+    }
+}
+
+impl PodsContext {
+    /// How many groups the node has, as far as is known; `None` before the first LIST.
+    pub fn group_count(&self) -> Option<usize> {
+        let listed = self.last_listing.borrow();
+        let listing = listed.as_ref()?;
+        Some(lock(&self.changes_since_list).count(listing))
+    }
+
+    /// Records that a worker found its group to exist, or not to exist.
+    pub(super) fn record_group_change(&self, name: &GroupName, is_there: bool) {
+        lock(&self.changes_since_list).record(name.as_str(), is_there, Timestamp::now());
+    }
+
+    /// Sends each worker what a LIST showed of its group.
+    pub(super) fn apply_listing(&self, listing: GroupListing) {
+        let listing = Arc::new(listing);
+        lock(&self.changes_since_list).forget_before(listing.requested_at);
+        let kept = self.workers();
+        self.last_listing.send_replace(Some(listing.clone()));
+        for (name, shown) in kept.values() {
+            let now = listing.state_of(name.as_str());
+            shown.send_if_modified(|shown| {
+                let is_news = now.is_change_from(shown);
+                *shown = now;
+                is_news
+            });
+        }
+    }
+
+    /// Tells the workers that no LIST has answered for yet that there is none to wait for.
+    pub(super) fn show_unlisted(&self) {
+        for (_, shown) in self.workers().values() {
+            shown.send_if_modified(|shown| {
+                let is_new = *shown == ListedState::NotListed;
+                if is_new {
+                    *shown = ListedState::Unlisted;
+                }
+                is_new
+            });
+        }
+    }
+
+    /// Subscribes the worker of the pod with this UID to what LISTs show of its group.
+    pub(super) fn watch_group(&self, uid: &str, name: &GroupName) -> watch::Receiver<ListedState> {
+        let mut kept = self.workers();
+        let listing = self.last_listing.borrow().clone();
+        let shown = listing.map_or(ListedState::NotListed, |listing| {
+            listing.state_of(name.as_str())
+        });
+        let (sender, receiver) = watch::channel(shown);
+        kept.insert(uid.to_owned(), (name.clone(), sender));
+        receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_have_come_and_gone_since_the_last_list_are_counted() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let listing = |asked, names: &[&str]| GroupListing {
+            requested_at: at(asked),
+            groups: names
+                .iter()
+                .map(|name| ((*name).to_owned(), ListedGroup::default()))
+                .collect(),
+            foreign: HashSet::new(),
+        };
+        let mut since = GroupChanges::default();
+        let first = listing(10, &["a", "b"]);
+        assert_eq!(since.count(&first), 2);
+        since.record("b", false, at(11));
+        since.record("c", true, at(12));
+        let there = |name| since.exists(name, Some(&first));
+        assert_eq!(["a", "b", "c", "x"].map(there), [true, false, true, false]);
+        since.record("d", true, at(12));
+        since.record("a", true, at(13));
+        assert_eq!(since.count(&first), 3);
+        // Sent at 12: the changes from 12 on stay, because the LIST may not show them.
+        let second = listing(12, &["a", "c"]);
+        since.forget_before(second.requested_at);
+        assert_eq!(since.count(&second), 3);
+        since.forget_before(at(20));
+        assert_eq!(since.count(&listing(20, &["e"])), 1);
+    }
+
+    #[test]
+    fn a_list_that_was_asked_before_the_last_read_tells_nothing_but_that_the_start_has_succeeded() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let brief = |provisioning| ListedGroup {
+            provisioning: Some(provisioning),
+            ip: None,
+        };
+        let group = |read: Option<i64>, ran| GroupPresence::Exists {
+            since: at(10),
+            last_read: read.map(at),
+            has_run: ran,
+        };
+        let tells = |word, asked, group: &GroupPresence| brief(word).is_newer(at(asked), group);
+        let (creating, succeeded) = (Provisioning::Creating, Provisioning::Succeeded);
+        // After the PUT, and before or after the last read.
+        assert!(!tells(succeeded.clone(), 9, &group(None, false)));
+        assert!(tells(creating.clone(), 11, &group(None, false)));
+        assert!(tells(creating.clone(), 13, &group(Some(12), false)));
+        assert!(!tells(creating, 11, &group(Some(12), false)));
+        assert!(tells(succeeded.clone(), 11, &group(Some(12), false)));
+        assert!(!tells(succeeded.clone(), 9, &group(Some(12), false)));
+        assert!(!tells(succeeded.clone(), 11, &group(Some(12), true)));
+        assert!(!tells(succeeded, 11, &GroupPresence::Unknown));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a pod worker does when its pod or its settings change.
+//!
+//! In: the pod from the watch. Out: an Event for each change that its container group cannot take over: the API
+//! server allows changes of a running pod's image and of a few other fields.
+
+use super::group_list::ListedState;
+use super::worker::{CreateProblem, PodWorker};
+use crate::aci::status::{self, OutdatedContainer};
+use crate::aci::translate;
+use crate::node::pod_plan::{self, GroupPresence};
+use crate::node::watched_pod::WatchedPod;
+
+/// Reason of the Event about a changed image.
+const IMAGE_NOT_CHANGED: &str = "ImageNotChanged";
+/// Reason of the Event about a pod that cannot be decoded.
+const POD_NOT_READABLE: &str = "PodNotReadable";
+
+impl PodWorker {
+    /// Takes in the new state of the pod.
+    pub fn apply_pod(&mut self, observed: WatchedPod) {
+        if let Some(why) = observed.decode_error {
+            self.pod.metadata = observed.pod.metadata;
+            return self.mark_unreadable(&why);
+        }
+        if !self.is_readable {
+            self.is_readable = true;
+            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
+        }
+        let before = self.pod.metadata.generation;
+        (self.pod, self.unknown_fields) = (observed.pod, observed.unknown_fields);
+        self.note_changes(before);
+    }
+
+    /// If the pod's generation differs from `before`, writes Events about the changes that the group does not get.
+    pub fn note_changes(&mut self, before: Option<i64>) {
+        if self.pod.metadata.generation != before {
+            self.warn_outdated_images();
+            self.warn_unsupported_fields();
+        }
+    }
+
+    /// A user edited the placement or the pool's tags: a pod that ACI could not run with the old settings is tried
+    /// again.
+    pub fn settings_changed(&mut self) {
+        // A foreign group of the pod's name stays foreign, whatever is edited.
+        let is_foreign = *self.listed_state() == ListedState::Foreign;
+        if self.is_readable && self.state.is_refused && !is_foreign {
+            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
+        }
+    }
+
+    /// The pod cannot be decoded: no group is created for it, and an existing group runs on until the pod is
+    /// deleted.
+    pub fn mark_unreadable(&mut self, why: &str) {
+        self.is_readable = false;
+        self.state.is_refused = true;
+        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), why.to_owned())]);
+        let message = format!("burstpool cannot read this pod, and does not run it: {why}");
+        self.warn(POD_NOT_READABLE, &message);
+    }
+
+    /// Writes an Event for each image that the group does not get. A group that has not run yet is created again
+    /// with the new images.
+    pub fn warn_outdated_images(&mut self) {
+        let (Some(view), GroupPresence::Exists { has_run: ran, .. }) =
+            (&self.group_view, &self.state.group)
+        else {
+            return;
+        };
+        let outdated = status::outdated_images(&self.pod, view);
+        if outdated.is_empty() || pod_plan::is_finished(&self.pod) {
+            return;
+        }
+        if !ran && !pod_plan::has_run(&self.pod) {
+            self.state.has_failed_to_start = true;
+            return;
+        }
+        for OutdatedContainer {
+            container,
+            actual_image: has,
+            wanted_image: wanted,
+        } in outdated
+        {
+            let message = format!(
+                "container {container} runs {has}; Azure Container Instances cannot change the image of one \
+                 container of a running group to {wanted}: delete the pod, so that another one takes its place"
+            );
+            self.warn(IMAGE_NOT_CHANGED, &message);
+        }
+    }
+
+    /// Writes an Event about fields of the changed spec that ACI does not support.
+    fn warn_unsupported_fields(&mut self) {
+        if !matches!(self.state.group, GroupPresence::Exists { .. }) {
+            return;
+        }
+        let context = self.context.clone();
+        let settings = context.settings();
+        let placement = context.translation_target(&settings);
+        if let Err(refusals) = translate::eligible(&self.pod, &self.unknown_fields, &placement) {
+            let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            let message = format!("the running pod does not keep: {}", fields.join("; "));
+            self.warn(status::UNSUPPORTED, &message);
+        }
+    }
+}

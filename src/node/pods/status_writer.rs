@@ -1,0 +1,305 @@
+//! The status writer: a pod's status, its Events and the removal of its object.
+//!
+//! In: what the worker knows of its pod. Out: patches of the pod's status, Events, and a DELETE of the pod. A
+//! failed write is tried again later; the worker does not wait for it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+
+use super::is_permanent_rejection;
+use super::worker::PodWorker;
+use crate::aci::events::{self, PodEvent};
+use crate::aci::response::ContainerGroup as View;
+use crate::aci::status::{self, GroupObservation, NodeFacts};
+use crate::k8s::{self, refused};
+use crate::node::call::{self, DeletionOutcome, ObjectTarget};
+use crate::node::pod_plan::PodAction;
+
+/// The field manager of pod statuses.
+const FIELD_MANAGER: &str = "burstpool-pod";
+/// The reporting component of Events.
+const REPORTING_COMPONENT: &str = "burstpool";
+/// Timeout of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The back-off after a status write that got no answer.
+const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// The back-off after a failed removal of a pod.
+const REMOVE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The back-off after a status write that the API server accepted but whose answer does not contain the status:
+/// another client or a webhook reverts it, and writing again at once only adds load.
+const REVERTED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest pause after writes of the pod that the API server refused. It is short: once the writes are allowed,
+/// a pod that has finished or is Ready must not look otherwise for long.
+const REFUSED_AT_MOST: Duration = Duration::from_secs(60);
+
+/// The next write to the API server.
+#[derive(Debug)]
+pub(super) enum PendingWrite {
+    /// There is nothing to write.
+    Nothing,
+    /// A status that is urgent: it changes the phase, the readiness or an address.
+    UrgentStatus(Box<PodStatus>),
+    /// A status that is not urgent.
+    Status(Box<PodStatus>),
+    /// An Event.
+    Event,
+}
+
+impl PendingWrite {
+    /// Whether there is anything to write.
+    pub fn is_pending(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
+
+impl PodWorker {
+    /// The next write: what the pod's live status does not show yet, then Events.
+    pub fn pending_write(&self, now: Timestamp) -> PendingWrite {
+        if !self.exists {
+            return PendingWrite::Nothing;
+        }
+        // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
+        if !self.is_readable || self.is_out_of_sight() {
+            let is_due = self.next_write_at.is_none_or(|at| at <= now);
+            return if is_due && !self.events.is_empty() {
+                PendingWrite::Event
+            } else {
+                PendingWrite::Nothing
+            };
+        }
+        let wanted = status::pod_status(&self.pod, &self.observation(), &self.node_facts(), now);
+        let may_write = self.next_write_at.is_none_or(|at| at <= now);
+        if may_write && !has_status(&self.pod, &wanted) {
+            let (none, wanted) = (PodStatus::default(), Box::new(wanted));
+            let live = self.pod.status.as_ref().unwrap_or(&none);
+            return if status::is_urgent(live, &wanted) {
+                PendingWrite::UrgentStatus(wanted)
+            } else {
+                PendingWrite::Status(wanted)
+            };
+        }
+        if may_write && !self.events.is_empty() {
+            PendingWrite::Event
+        } else {
+            PendingWrite::Nothing
+        }
+    }
+
+    /// Makes a write that is not urgent.
+    pub async fn write_pending(&mut self, what: PendingWrite) {
+        match what {
+            PendingWrite::Nothing => {}
+            PendingWrite::UrgentStatus(status) | PendingWrite::Status(status) => {
+                self.write_status(&status).await;
+            }
+            PendingWrite::Event => {
+                if let Some(event) = self.events.pop()
+                    && !self.publish_event(&event).await
+                {
+                    // The Event is written when the API server answers again.
+                    self.events.put_back(event);
+                    self.next_write_at = Timestamp::now().checked_add(WRITE_RETRY_INTERVAL).ok();
+                }
+            }
+        }
+    }
+
+    /// Queues the Events that Azure reports for the group; each is written once.
+    pub fn observe_events(&mut self, view: &View) {
+        let now = Timestamp::now();
+        self.events
+            .observe_azure_events(events::pod_events(&self.pod, view), now);
+    }
+
+    /// Removes the pod: writes the end of its containers to its status, then deletes its object. Returns `true`
+    /// when it is gone.
+    pub async fn remove_pod(&mut self) -> bool {
+        if !self.exists {
+            return true;
+        }
+        let seen = GroupObservation::Deleted(self.group_view.as_ref());
+        let wanted = status::pod_status(&self.pod, &seen, &self.node_facts(), Timestamp::now());
+        if self.is_readable && !has_status(&self.pod, &wanted) {
+            self.write_status(&wanted).await;
+        }
+        let Some(this) = ObjectTarget::from_metadata(&self.pod.metadata) else {
+            return true;
+        };
+        if self.is_out_of_reach() {
+            self.leave_foreign().await;
+        }
+        match call::delete(CALL_TIMEOUT, &self.pods_api(), &this, Some(0)).await {
+            // The pod is gone, or another pod has its name.
+            Ok(DeletionOutcome::Started | DeletionOutcome::NotFound) => true,
+            Err(error) if call::is_late(&error) => false,
+            Err(error) => {
+                tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
+                let pause = self.refused(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
+                let again = Timestamp::now().checked_add(pause).ok();
+                self.state.retry_times.set(PodAction::Remove, again);
+                false
+            }
+        }
+    }
+
+    /// Queues a Warning Event of the operator about the pod.
+    pub fn warn(&mut self, reason: &str, message: &str) {
+        let event = self.warning(reason, message);
+        self.events.add(event);
+    }
+
+    /// Writes a Warning Event now, if the API server answers.
+    pub async fn publish_warning(&mut self, reason: &str, message: &str) {
+        let event = self.warning(reason, message);
+        self.publish_event(&event).await;
+    }
+
+    fn warning(&self, reason: &str, message: &str) -> PodEvent {
+        let unique = uuid::Uuid::new_v5(
+            &uuid::Uuid::NAMESPACE_OID,
+            format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
+        );
+        let name = self.pod.metadata.name.as_deref().unwrap_or("pod");
+        let now = Timestamp::now();
+        PodEvent {
+            name: k8s::events::event_name(name, &unique.simple().to_string()[..16]),
+            reason: k8s::events::truncate_reason(reason),
+            message: k8s::events::truncate_note(message),
+            kind: "Warning",
+            first_timestamp: Some(now),
+            last_timestamp: Some(now),
+            count: 1,
+            field_path: None,
+        }
+    }
+
+    /// Writes a status. The answer is the new live pod.
+    pub async fn write_status(&mut self, wanted: &PodStatus) {
+        let patch = status::status_patch(&self.pod, wanted);
+        let ours = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let (pods, patch) = (self.pods_api(), Patch::Strategic(&patch));
+        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        let context = self.context.clone();
+        let _turn = context.status_write_permits.acquire().await;
+        let written = Box::pin(pods.patch_status(&name, &ours, &patch));
+        let again = match tokio::time::timeout(CALL_TIMEOUT, written).await {
+            Ok(Ok(mut pod)) => {
+                pod.metadata.managed_fields = None;
+                let kept = has_status(&pod, wanted);
+                self.refusals = 0;
+                // The answer can contain a change of the spec that the watch has not delivered yet.
+                let before = self.pod.metadata.generation;
+                self.pod = pod;
+                self.note_changes(before);
+                (!kept).then_some(REVERTED_RETRY_INTERVAL)
+            }
+            // The pod is gone, or another pod has its name: the watch will report it.
+            Ok(Err(kube::Error::Api(status)))
+                if call::is_object_not_found(&status) || status.is_conflict() =>
+            {
+                Some(WRITE_RETRY_INTERVAL)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
+                Some(self.refused(&error).unwrap_or(WRITE_RETRY_INTERVAL))
+            }
+            Err(_) => {
+                tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer");
+                Some(WRITE_RETRY_INTERVAL)
+            }
+        };
+        self.next_write_at = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
+    }
+
+    /// The back-off if the API server refused a write of the pod; it grows with each refusal in a row.
+    fn refused(&mut self, error: &kube::Error) -> Option<Duration> {
+        let kube::Error::Api(status) = error else {
+            return None;
+        };
+        refused::is_refused(status).then(|| {
+            self.refusals = self.refusals.saturating_add(1);
+            refused::pause(self.refusals - 1).min(REFUSED_AT_MOST)
+        })
+    }
+
+    /// Writes an Event. Returns `false` if the API server did not answer or is overloaded: the Event is written
+    /// again later. An Event that it refuses is dropped.
+    async fn publish_event(&mut self, event: &PodEvent) -> bool {
+        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
+        let object = self.event_object(event);
+        let apply = PatchParams::apply(REPORTING_COMPONENT).force();
+        let patch = Patch::Apply(&object);
+        let sent = Box::pin(events.patch(&event.name, &apply, &patch));
+        match tokio::time::timeout(CALL_TIMEOUT, sent).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
+                matches!(&error, kube::Error::Api(status) if is_permanent_rejection(status))
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn event_object(&self, event: &PodEvent) -> Event {
+        let metadata = &self.pod.metadata;
+        Event {
+            metadata: ObjectMeta {
+                name: Some(event.name.clone()),
+                namespace: metadata.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: metadata.name.clone(),
+                namespace: metadata.namespace.clone(),
+                uid: metadata.uid.clone(),
+                field_path: event.field_path.clone(),
+                ..ObjectReference::default()
+            },
+            reason: Some(event.reason.clone()),
+            message: Some(event.message.clone()),
+            type_: Some(event.kind.to_owned()),
+            first_timestamp: event.first_timestamp.map(Time),
+            last_timestamp: event.last_timestamp.map(Time),
+            count: Some(event.count),
+            source: Some(EventSource {
+                component: Some(REPORTING_COMPONENT.to_owned()),
+                host: Some(self.context.owner.node.clone()),
+            }),
+            reporting_component: Some(REPORTING_COMPONENT.to_owned()),
+            reporting_instance: Some(self.context.owner.node.clone()),
+            ..Event::default()
+        }
+    }
+
+    fn node_facts(&self) -> NodeFacts {
+        NodeFacts {
+            host_ip: self.context.address.parse().ok(),
+        }
+    }
+
+    fn pods_api(&self) -> Api<Pod> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+}
+
+/// Whether the pod's status already contains what is wanted.
+fn has_status(pod: &Pod, wanted: &PodStatus) -> bool {
+    let none = PodStatus::default();
+    status::is_same_status(pod.status.as_ref().unwrap_or(&none), wanted)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,417 @@
+//! Each Event and status is written once, even if the API server is away for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use kube::client::Body;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::super::PodSettings;
+use super::super::controller::PodUpdate;
+use super::super::fixtures::context;
+use super::super::group_list::ListedState;
+use super::super::worker::AttemptKind;
+use super::*;
+use crate::aci::error::Error;
+use crate::aci::failure::{ArmError, FailureClass, FailureVerdict};
+use crate::aci::names::GroupName;
+use crate::node::pod_plan;
+use crate::node::watched_pod::WatchedPod;
+
+/// An API server that answers every request with `status`.
+pub(in super::super) fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
+    let status = status.clone();
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        let code = status.load(Ordering::Relaxed);
+        let body = if code < 400 {
+            json!({"metadata": {}, "involvedObject": {}})
+        } else {
+            json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code})
+        };
+        let answer = http::Response::builder().status(code);
+        std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
+    });
+    kube::Client::new(service, "default")
+}
+
+fn keeper(status: &Arc<AtomicU16>) -> PodWorker {
+    keeper_of(kubernetes(status))
+}
+
+fn keeper_of(client: kube::Client) -> PodWorker {
+    keeper_shown(client, ListedState::NotListed)
+}
+
+/// A worker to which the last LIST showed this.
+pub(in super::super) fn keeper_shown(client: kube::Client, shown: ListedState) -> PodWorker {
+    let context = context(client);
+    let pod = json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+        "spec": {"containers": []},
+    });
+    let observed: WatchedPod = serde_json::from_value(pod).expect("a pod");
+    let name = GroupName::from_pod("c", &observed.pod);
+    let (sender, news) = watch::channel(PodUpdate::None);
+    let shown = watch::channel(shown).1;
+    PodWorker::new(
+        Arc::new(context),
+        observed,
+        name,
+        (Arc::new(sender), news),
+        shown,
+    )
+}
+
+#[tokio::test]
+async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refused_is_not() {
+    let status = Arc::new(AtomicU16::new(503));
+    let mut keeper = keeper(&status);
+    keeper.warn("FailedMount", "something is missing");
+    keeper.write_pending(PendingWrite::Event).await;
+    assert_eq!(keeper.events.len(), 1, "it is still to be told");
+    assert!(keeper.next_write_at.is_some(), "and not in a loop");
+    status.store(201, Ordering::Relaxed);
+    keeper.write_pending(PendingWrite::Event).await;
+    assert_eq!(keeper.events.len(), 0);
+
+    status.store(403, Ordering::Relaxed);
+    keeper.warn("Unsupported", "something else");
+    keeper.write_pending(PendingWrite::Event).await;
+    assert_eq!(keeper.events.len(), 0, "its namespace may be going");
+}
+
+#[tokio::test]
+async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_lost_soon() {
+    let code = Arc::new(AtomicU16::new(403));
+    let mut keeper = keeper(&code);
+    let mut paused = async |answer: u16| {
+        code.store(answer, Ordering::Relaxed);
+        keeper.write_status(&PodStatus::default()).await;
+        let until = keeper.next_write_at.take();
+        until.map(|until| until.duration_since(Timestamp::now()).as_secs() + 1)
+    };
+    let mut pauses = Vec::new();
+    for answer in [403, 403, 422, 503, 403, 403, 403, 403, 403] {
+        pauses.push(paused(answer).await.unwrap_or_default());
+    }
+    assert_eq!(pauses, [10, 20, 40, 2, 60, 60, 60, 60, 60]);
+    paused(200).await;
+    assert_eq!(keeper.refusals, 0, "a success ends the row");
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends_on() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    keeper.refuse(Vec::new());
+    let context = keeper.context.clone();
+    let mut edits = context.settings.subscribe();
+    let mut is_noticed = |edit: fn(&mut PodSettings)| {
+        let mut settings = (*context.settings()).clone();
+        edit(&mut settings);
+        context.change(settings.clone());
+        assert_eq!(*context.settings(), settings);
+        let is_noticed = edits.has_changed();
+        edits.mark_unchanged();
+        is_noticed.expect("the context is there")
+    };
+    assert!(!is_noticed(|now| now.placement.capacity.pods = 7));
+    assert!(!is_noticed(
+        |now| now.placement.labels = [("a".to_owned(), "b".to_owned())].into()
+    ));
+    assert!(!is_noticed(|now| now.deletion_cost = 5));
+    assert!(is_noticed(|now| now.placement.zones = vec!["1".to_owned()]));
+    assert!(is_noticed(
+        |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
+    ));
+    keeper.settings_changed();
+    assert!(!keeper.state.is_refused);
+    keeper.mark_unreadable("odd");
+    keeper.settings_changed();
+    assert!(keeper.state.is_refused, "no edit makes it readable");
+}
+
+fn seen(pod: serde_json::Value) -> WatchedPod {
+    serde_json::from_value(pod).expect("it is never an error")
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_is_deleted() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    keeper.apply_pod(seen(json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
+        "spec": {"containers": "none"},
+    })));
+    assert!(matches!(
+        keeper.pending_write(Timestamp::now()),
+        PendingWrite::Event
+    ));
+    let event = keeper.events.pop().expect("it is told");
+    assert_eq!(event.reason, "PodNotReadable");
+    assert!(matches!(
+        keeper.pending_write(Timestamp::now()),
+        PendingWrite::Nothing
+    ));
+    keeper.state.group = pod_plan::GroupPresence::Absent { existed: false };
+    let decided = |keeper: &PodWorker| {
+        let starts = crate::aci::poll_interval::StartLatencies::default();
+        pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
+    };
+    assert_eq!(decided(&keeper), PodAction::Wait);
+    keeper.apply_pod(seen(json!({
+        "metadata": {
+            "namespace": "shop", "name": "web", "uid": "1",
+            "deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
+        },
+        "spec": {"containers": "none"},
+    })));
+    assert_eq!(decided(&keeper), PodAction::Remove);
+}
+
+#[tokio::test]
+async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if_it_does_not() {
+    let pod = |image: &str, generation: i64| {
+        json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": generation},
+            "spec": {"containers": [{"name": "main", "image": image}]},
+        })
+    };
+    let group = json!({"name": "g", "properties": {"containers": [
+        {"name": "main", "properties": {"image": "web:1"}},
+    ]}});
+    for ran in [false, true] {
+        let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+        keeper.apply_pod(seen(pod("web:1", 1)));
+        keeper.group_view = View::from_value(&group);
+        keeper.state.group = pod_plan::GroupPresence::Exists {
+            since: Timestamp::now(),
+            last_read: None,
+            has_run: ran,
+        };
+        let wanted = |keeper: &PodWorker| {
+            let seen = keeper.observation();
+            let facts = NodeFacts::default();
+            let status = status::pod_status(&keeper.pod, &seen, &facts, Timestamp::now());
+            status.observed_generation
+        };
+        assert_eq!(wanted(&keeper), Some(1));
+        keeper.apply_pod(seen(pod("web:2", 2)));
+        assert_eq!(
+            keeper.state.has_failed_to_start, !ran,
+            "it is deleted, and created again"
+        );
+        assert_eq!(wanted(&keeper), None, "the group has not what the pod says");
+        let told = keeper.events.pop().map(|event| event.message);
+        assert_eq!(told.is_some(), ran);
+        assert!(told.is_none_or(|told| told.contains("web:1") && told.contains("web:2")));
+    }
+}
+
+#[tokio::test]
+async fn each_thing_that_fails_has_a_back_off_of_its_own() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let verdict = FailureVerdict::new(FailureClass::Transient, None, "an outage".to_owned());
+    for _ in 0..5 {
+        keeper.record_failure(AttemptKind::Read, &verdict);
+    }
+    assert_eq!(keeper.state.retry_times.get(PodAction::Create), None);
+    keeper.record_failure(AttemptKind::Create, &verdict);
+    let soon = Timestamp::now() + Duration::from_secs(2);
+    assert!(
+        keeper
+            .state
+            .retry_times
+            .get(PodAction::Create)
+            .is_some_and(|until| until < soon)
+    );
+    keeper.record_success(AttemptKind::Read);
+    assert_eq!(keeper.state.retry_times.get(PodAction::Refresh), None);
+    assert!(keeper.state.retry_times.get(PodAction::Create).is_some());
+    assert_eq!(keeper.failures.get(AttemptKind::Create), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
+    use crate::aci::response::ContainerGroup as View;
+    let pod = |generation: u32, version: u32, image: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": generation,
+                "resourceVersion": version.to_string()},
+            "spec": {"containers": [{"name": "a", "image": image}]},
+            "status": {"phase": "Running"},
+        })
+    };
+    let answered = pod(2, 12, "nginx:2").to_string();
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        let answer = http::Response::builder().status(200);
+        std::future::ready(answer.body(Body::from(answered.clone().into_bytes())))
+    });
+    for is_written_between in [false, true] {
+        let mut keeper = keeper_of(kube::Client::new(service.clone(), "default"));
+        keeper.apply_pod(seen(pod(1, 10, "nginx:1")));
+        keeper.state.group = pod_plan::GroupPresence::Exists {
+            since: Timestamp::UNIX_EPOCH,
+            last_read: None,
+            has_run: true,
+        };
+        let view = json!({"name": "g", "properties": {"containers": [
+            {"name": "a", "properties": {"image": "nginx:1"}}]}});
+        keeper.group_view = View::from_value(&view);
+        assert!(keeper.group_view.is_some());
+        // The user sets the image (version 11); the worker writes a status (12), and the answer contains both.
+        if is_written_between {
+            keeper.write_status(&PodStatus::default()).await;
+        }
+        keeper.apply_pod(seen(pod(2, 11, "nginx:2")));
+        keeper.apply_pod(seen(pod(2, 12, "nginx:2")));
+        let told = keeper.events.pop();
+        assert!(
+            told.is_some_and(|event| event.reason == "ImageNotChanged"),
+            "written between: {is_written_between}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
+    use super::super::group_list::{GroupListing, ListedGroup};
+    use super::super::lock;
+    use crate::aci::client::QuotaUsage;
+    use crate::burst::fixtures;
+    use crate::node::quota::RegionQuota;
+    use std::collections::{HashMap, HashSet};
+    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let context = keeper.context.clone();
+    let quota = Arc::new(RegionQuota::default());
+    quota.join(&context);
+    let pods: Vec<_> = (0..50)
+        .map(|n| fixtures::pod(&format!("p{n}")).on("n"))
+        .collect();
+    let name = |uid: &str| {
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"namespace": "shop", "name": "x", "uid": uid}}),
+        )
+        .expect("a pod");
+        GroupName::from_pod("c", &pod)
+    };
+    // A new leader: the LIST of groups has arrived; the LIST of pods has not, and the region check did not wait for
+    // it.
+    let groups: HashMap<String, ListedGroup> = pods
+        .iter()
+        .map(|pod| {
+            (
+                name(&pod.id.uid).as_str().to_owned(),
+                ListedGroup::default(),
+            )
+        })
+        .collect();
+    context.apply_listing(GroupListing {
+        requested_at: Timestamp::now(),
+        groups,
+        foreign: HashSet::new(),
+    });
+    let asked = quota.begin_query();
+    // The pods arrive while Azure answers.
+    for pod in &pods {
+        drop(context.watch_group(&pod.id.uid, &name(&pod.id.uid)));
+        lock(&context.pod_facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
+    }
+    let usage = |name: &str, used, limit| QuotaUsage {
+        name: name.to_owned(),
+        used,
+        limit,
+    };
+    let usages = || {
+        Some(vec![
+            usage("StandardCores", 50, 90),
+            usage("ContainerGroups", 50, 100),
+        ])
+    };
+    quota.finish_query(asked, usages());
+    let offer = quota.offer(&context);
+    assert_eq!(
+        offer.allocatable.cpu_milli, 50_000,
+        "they are counted twice"
+    );
+    context.pods_listed.send_replace(true);
+    assert!(quota.is_outdated(), "Azure is asked again soon");
+    quota.finish_query(quota.begin_query(), usages());
+    assert!(!quota.is_outdated());
+    let offer = quota.offer(&context);
+    assert_eq!(
+        (offer.allocatable.cpu_milli, offer.allocatable.pods),
+        (90_000, 90)
+    );
+}
+
+#[tokio::test]
+async fn an_edit_lets_no_worker_write_a_foreign_group() {
+    for (shown, is_refused) in [
+        (ListedState::Foreign, true),
+        (ListedState::NotListed, false),
+    ] {
+        let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
+        keeper.belongs_to_another();
+        assert!(keeper.state.is_refused);
+        keeper.settings_changed();
+        assert_eq!(keeper.state.is_refused, is_refused);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
+    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let context = keeper.context.clone();
+    let mut shown = context.watch_group("2", &keeper.group_name);
+    context.show_unlisted();
+    assert!(shown.has_changed().expect("it is followed"));
+    assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
+    context.show_unlisted();
+    assert!(!shown.has_changed().expect("it is followed"), "once");
+    context.apply_listing(super::super::group_list::GroupListing {
+        requested_at: Timestamp::UNIX_EPOCH,
+        groups: std::collections::HashMap::new(),
+        foreign: std::collections::HashSet::new(),
+    });
+    let requested_at = Timestamp::UNIX_EPOCH;
+    assert_eq!(
+        *shown.borrow_and_update(),
+        ListedState::Absent { requested_at }
+    );
+    context.show_unlisted();
+    assert!(
+        !shown.has_changed().expect("it is followed"),
+        "it is listed"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let refused = |status: u16| {
+        let body = br#"{"error": {"code": "AuthorizationFailed", "message": "no role"}}"#;
+        let failure = Box::new(ArmError::parse(status, body, None));
+        let what = "deleting a container group".to_owned();
+        Error::Refused { what, failure }
+    };
+    keeper.call_failed(AttemptKind::Delete, &refused(403));
+    assert!(keeper.events.is_empty(), "the pod is not being deleted");
+    keeper.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    keeper.call_failed(AttemptKind::Delete, &refused(503));
+    assert!(keeper.events.is_empty(), "Azure will answer");
+    for attempt in [AttemptKind::Read, AttemptKind::Delete] {
+        keeper.call_failed(attempt, &refused(403));
+    }
+    let event = keeper.events.pop().expect("an Event");
+    assert_eq!(event.reason, "FailedKillPod");
+    let remedies = [
+        "role on resource group rg",
+        "kubectl delete pod web -n shop --force",
+        "no role",
+    ];
+    for text in remedies {
+        assert!(event.message.contains(text), "{}", event.message);
+    }
+    assert!(keeper.events.is_empty(), "once");
+}

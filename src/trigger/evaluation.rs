@@ -1,0 +1,406 @@
+//! The state of a trigger, while its value is known and while it is not.
+//!
+//! In: its spec, its state before, the query result or the alerts, and the time. Out: its [`TriggerState`].
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::alert::ActiveAlerts;
+use super::query_response::MetricValue;
+use super::window::{ScheduleWindows, WindowState};
+use super::{QueryError, ReplicaProposal, TriggerState};
+use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
+
+/// The state of a Prometheus trigger after a query succeeded or failed.
+pub fn prometheus(
+    spec: &Prometheus,
+    on_error: &OnError,
+    before: &TriggerState,
+    read: Result<MetricValue, QueryError>,
+    now: Timestamp,
+) -> TriggerState {
+    let numbers = match PrometheusThresholds::parse(spec) {
+        Ok(numbers) => numbers,
+        Err(why) => return TriggerState::invalid(why, before, now),
+    };
+    let standing = match read {
+        Ok(reading) => state_with_value(&numbers, reading),
+        Err(QueryError::Unknown(why)) => state_without_value(on_error, before, &why, now),
+        // The last decision stays in force for `keepFor`, as in an outage of Prometheus.
+        Err(QueryError::InvalidSpec(why)) => {
+            let standing = state_without_value(on_error, before, &why, now);
+            TriggerState {
+                spec_error: Some(standing.message.clone()),
+                ..standing
+            }
+        }
+    };
+    standing.with_since(before, now)
+}
+
+/// The numbers that a spec contains as text.
+struct PrometheusThresholds {
+    threshold: Option<f64>,
+    activation: f64,
+}
+
+impl PrometheusThresholds {
+    fn parse(spec: &Prometheus) -> Result<Self, String> {
+        let number = |field: &str, text: &str| {
+            let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+            number.ok_or_else(|| format!("prometheus.{field}: '{text}' is no number"))
+        };
+        let threshold = spec.threshold.as_ref();
+        let threshold = threshold
+            .map(|text| number("threshold", text))
+            .transpose()?;
+        if threshold.is_some_and(|threshold| threshold <= 0.0) {
+            return Err("prometheus.threshold must be above 0".to_owned());
+        }
+        Ok(Self {
+            threshold,
+            activation: number("activationThreshold", &spec.activation_threshold)?,
+        })
+    }
+}
+
+fn state_with_value(numbers: &PrometheusThresholds, reading: MetricValue) -> TriggerState {
+    let value = reading.value;
+    let active = value > numbers.activation;
+    let wish = match (active, numbers.threshold) {
+        (false, _) => ReplicaProposal::Inactive,
+        (true, None) => ReplicaProposal::ActiveOnly,
+        (true, Some(threshold)) => ReplicaProposal::PerReplica { value, threshold },
+    };
+    TriggerState {
+        active,
+        proposal: wish,
+        value: Some(value),
+        message: reading.warning.unwrap_or_default(),
+        ..TriggerState::default()
+    }
+}
+
+/// Keeps the last decision for `onError.keepFor`, then applies `onError.then`. During `keepFor` the replicas
+/// are kept too: a value that was falling may have risen since.
+fn state_without_value(
+    on_error: &OnError,
+    before: &TriggerState,
+    why: &str,
+    now: Timestamp,
+) -> TriggerState {
+    let since = before.unknown_since.unwrap_or(now).min(now);
+    let keep_for = Duration::from(on_error.keep_for);
+    let until = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
+    let standing = TriggerState {
+        value: before.value,
+        unknown_since: Some(since),
+        ..TriggerState::default()
+    };
+    if now < until {
+        return TriggerState {
+            active: before.active,
+            proposal: ReplicaProposal::Hold,
+            message: format!(
+                "{why}; what was decided last is kept until {}",
+                truncated_to_second(until)
+            ),
+            ..standing
+        };
+    }
+    let active = on_error.then == Then::Active;
+    let (wish, then) = if active {
+        (ReplicaProposal::Hold, "Active")
+    } else {
+        (ReplicaProposal::Inactive, "Inactive")
+    };
+    TriggerState {
+        active,
+        proposal: wish,
+        message: format!(
+            "{why}; it is {then} since {}, as onError says",
+            truncated_to_second(until)
+        ),
+        ..standing
+    }
+}
+
+/// The state of a schedule trigger, and when it changes next.
+pub fn schedule(
+    spec: &Schedule,
+    before: &TriggerState,
+    now: Timestamp,
+) -> (TriggerState, Option<Timestamp>) {
+    let windows = match ScheduleWindows::parse(spec) {
+        Ok(windows) => windows,
+        Err(why) => return (TriggerState::invalid(why, before, now), None),
+    };
+    let (standing, next) = match windows.state_at(now) {
+        WindowState::Open(end) => {
+            let open = TriggerState {
+                active: true,
+                proposal: spec
+                    .replicas
+                    .map_or(ReplicaProposal::ActiveOnly, ReplicaProposal::Replicas),
+                message: format!("open until {} or longer", truncated_to_second(end)),
+                ..TriggerState::default()
+            };
+            (open, Some(end))
+        }
+        WindowState::Closed(next) => {
+            let message = next.map_or_else(
+                || "it does not open again".to_owned(),
+                |next| format!("opens at {}", truncated_to_second(next)),
+            );
+            let closed = TriggerState {
+                message,
+                ..TriggerState::default()
+            };
+            (closed, next)
+        }
+    };
+    (standing.with_since(before, now), next)
+}
+
+/// The state of an alert trigger, with the alerts that fire.
+pub fn alert(
+    spec: &Alert,
+    firing: &ActiveAlerts,
+    before: &TriggerState,
+    now: Timestamp,
+) -> TriggerState {
+    let active = firing.is_any_firing(now);
+    let wish = match (active, spec.replicas) {
+        (false, _) => ReplicaProposal::Inactive,
+        (true, None) => ReplicaProposal::ActiveOnly,
+        (true, Some(replicas)) => ReplicaProposal::Replicas(replicas),
+    };
+    let alerts = firing.to_status(now);
+    let message = match alerts.len() {
+        0 => String::new(),
+        1 => "1 alert fires".to_owned(),
+        more => format!("{more} alerts fire"),
+    };
+    let standing = TriggerState {
+        active,
+        proposal: wish,
+        alerts,
+        message,
+        ..TriggerState::default()
+    };
+    standing.with_since(before, now)
+}
+
+/// A time for a message, without fractions of a second.
+fn truncated_to_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn spec(activation: &str) -> Prometheus {
+        let spec = json!({"serverAddress": "http://p", "query": "q", "threshold": "100",
+            "activationThreshold": activation});
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "what is read may be an error")]
+    fn read(value: f64) -> Result<MetricValue, String> {
+        Ok(MetricValue {
+            value,
+            warning: None,
+        })
+    }
+
+    fn after(
+        before: &TriggerState,
+        value: Result<MetricValue, String>,
+        second: i64,
+    ) -> TriggerState {
+        let on_error = OnError::default();
+        let value = value.map_err(QueryError::Unknown);
+        prometheus(&spec("5"), &on_error, before, value, at(second))
+    }
+
+    #[test]
+    fn a_value_that_equals_the_activation_threshold_does_not_activate() {
+        let quiet = after(&TriggerState::default(), read(5.0), 0);
+        assert_eq!(
+            (quiet.active, quiet.proposal, quiet.value),
+            (false, ReplicaProposal::Inactive, Some(5.0))
+        );
+        let active = after(&quiet, read(5.000_001), 15);
+        assert_eq!((active.active, active.since), (true, Some(at(15))));
+        assert!(
+            matches!(active.proposal, ReplicaProposal::PerReplica { threshold, .. } if threshold > 99.9)
+        );
+        let still = after(&active, read(7.0), 30);
+        assert_eq!(
+            still.since,
+            Some(at(15)),
+            "the time moves only with the decision"
+        );
+    }
+
+    #[test]
+    fn while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away() {
+        let down = || Err("no answer".to_owned());
+        let active = after(&TriggerState::default(), read(700.0), 0);
+        // 30 s, and just under 5 minutes.
+        for second in [15, 45, 314] {
+            let kept = (15..=second)
+                .step_by(15)
+                .fold(active.clone(), |before, second| {
+                    after(&before, down(), second)
+                });
+            assert_eq!(
+                (kept.active, kept.proposal, kept.value),
+                (true, ReplicaProposal::Hold, Some(700.0))
+            );
+            assert_eq!(
+                (kept.unknown_since, kept.since),
+                (Some(at(15)), Some(at(0)))
+            );
+            assert!(kept.message.contains("no answer") && kept.message.contains("is kept until"));
+            assert!(!kept.is_known());
+        }
+        // 10 minutes and 2 hours.
+        let first = after(&active, down(), 15);
+        for second in [315, 600, 7200] {
+            let over = after(&first, down(), second);
+            assert_eq!(
+                (over.active, over.proposal),
+                (false, ReplicaProposal::Inactive),
+                "{second}"
+            );
+            assert!(over.message.contains("Inactive"), "{}", over.message);
+            let back = after(&over, read(700.0), second + 15);
+            assert_eq!(
+                (back.active, back.unknown_since),
+                (true, None),
+                "it recovers"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_reported_and_the_last_decision_holds_meanwhile() {
+        let active = after(&TriggerState::default(), read(700.0), 0);
+        let refused = |second| {
+            let read = Err(QueryError::InvalidSpec("annotate it".to_owned()));
+            prometheus(&spec("5"), &OnError::default(), &active, read, at(second))
+        };
+        let kept = refused(15);
+        assert_eq!((kept.active, kept.proposal), (true, ReplicaProposal::Hold));
+        assert!(!kept.is_known());
+        let why = kept.spec_error.as_deref().expect("a mistake");
+        assert!(
+            why.contains("annotate it") && why.contains("is kept until"),
+            "{why}"
+        );
+        let again = after(&kept, read(700.0), 30);
+        assert_eq!((again.active, again.spec_error), (true, None));
+    }
+
+    #[test]
+    fn an_outage_that_goes_on_can_be_declared_a_peak() {
+        let on_error = OnError {
+            then: Then::Active,
+            ..OnError::default()
+        };
+        let down = |before: &TriggerState, second| {
+            prometheus(
+                &spec("5"),
+                &on_error,
+                before,
+                Err(QueryError::Unknown("down".to_owned())),
+                at(second),
+            )
+        };
+        let quiet = after(&TriggerState::default(), read(1.0), 0);
+        let kept = down(&quiet, 10);
+        assert!(!kept.active);
+        let over = down(&kept, 310);
+        assert_eq!((over.active, over.proposal), (true, ReplicaProposal::Hold));
+    }
+
+    #[test]
+    fn a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away() {
+        let unknown = after(&TriggerState::default(), Err("down".to_owned()), 0);
+        assert_eq!(
+            (unknown.active, unknown.proposal),
+            (false, ReplicaProposal::Hold)
+        );
+    }
+
+    #[test]
+    fn an_outage_goes_on_across_a_restart_of_the_operator() {
+        let active = after(&TriggerState::default(), read(700.0), 0);
+        let down = after(&active, Err("down".to_owned()), 15);
+        let restored = TriggerState::from_status(&down.to_status("requests"));
+        let kept = after(&restored, Err("down".to_owned()), 200);
+        assert_eq!((kept.active, kept.unknown_since), (true, Some(at(15))));
+        let over = after(&restored, Err("down".to_owned()), 320);
+        assert!(!over.active);
+    }
+
+    #[test]
+    fn a_spec_that_the_apiserver_should_have_refused_is_never_active_and_says_why() {
+        let wrong = prometheus(
+            &spec("many"),
+            &OnError::default(),
+            &TriggerState::default(),
+            Ok(read(1e9).expect("a value")),
+            at(0),
+        );
+        assert!(!wrong.active && !wrong.is_known());
+        let why = wrong.spec_error.expect("a mistake");
+        assert!(why.contains("activationThreshold"), "{why}");
+        let spec: Schedule = serde_json::from_value(
+            json!({"start": "0 8 30 2 *", "duration": "1h", "timeZone": "UTC"}),
+        )
+        .expect("a schedule");
+        let (wrong, next) = schedule(&spec, &TriggerState::default(), at(0));
+        assert!(!wrong.active && next.is_none());
+        assert_eq!(
+            wrong.proposal,
+            ReplicaProposal::Hold,
+            "a slip takes no replicas away"
+        );
+        let why = wrong.to_status("hours").message;
+        assert!(
+            why.contains("schedule.start") && why.contains("never comes"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_after_a_restart_what_it_was_without() {
+        let spec: Schedule = serde_json::from_value(
+            json!({"start": "0 8 * * *", "duration": "10h", "timeZone": "UTC", "replicas": 20}),
+        )
+        .expect("a schedule");
+        let opened = schedule(&spec, &TriggerState::default(), at(8 * 3600)).0;
+        let later = at(11 * 3600);
+        let without = schedule(&spec, &opened, later);
+        let restored = TriggerState::from_status(&opened.to_status("hours"));
+        let with = schedule(&spec, &restored, later);
+        assert_eq!(with, without);
+        assert_eq!(with.0.proposal, ReplicaProposal::Replicas(20));
+        assert_eq!(
+            (with.0.since, with.1),
+            (Some(at(8 * 3600)), Some(at(18 * 3600)))
+        );
+        let (closed, next) = schedule(&spec, &opened, at(18 * 3600));
+        assert_eq!((closed.active, next), (false, Some(at(32 * 3600))));
+    }
+}
