@@ -1,6 +1,6 @@
 //! Errors of calls to Azure.
 //!
-//! In: what went wrong in `client`. Out: an [`Error`] with the attempted operation, and a [`FailureVerdict`] on what to do
+//! In: what went wrong in `client`. Out: an [`enum@Error`] with the attempted operation, and a [`FailureVerdict`] on what to do
 //! about it.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Computes the status of a pod that runs, or will run, on ACI.
 //!
 //! In: the live pod, what is known of its container group ([`GroupObservation`]), the node's address, and the time. Out: the
-//! complete `PodStatus` ([`pod_status`]), whether it differs from the live status ([`same`]), and the patch
+//! complete `PodStatus` ([`pod_status`]), whether it differs from the live status ([`is_same_status`]), and the patch
 //! ([`status_patch`]). Pure. The pod worker calls it for one pod at a time, always with the live object and not
 //! with the status that was sent last: others write the status too (the node controller sets `Ready` to False when
 //! the operator is down).

@@ -21,7 +21,7 @@ use super::triage::TriagedPod;
 /// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
 /// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.
 const STARVATION_TIMEOUT: Duration = Duration::from_secs(300);
-/// Length in seconds of a cycle of room keeping (15 minutes). In the first [`PATIENCE`] of each cycle no room
+/// Length in seconds of a cycle of room keeping (15 minutes). In the first [`STARVATION_TIMEOUT`] of each cycle no room
 /// is kept, and all pods may take it. Otherwise a pod for which enough room never becomes free would block all
 /// other pods.
 const WINDOW_SECONDS: i64 = 900;
@@ -113,7 +113,7 @@ impl SlotExcess {
     }
 }
 
-/// Grants pods that are entitled to a slot, up to the rate. Pods that waited longer than [`PATIENCE`] after
+/// Grants pods that are entitled to a slot, up to the rate. Pods that waited longer than [`STARVATION_TIMEOUT`] after
 /// their hold come first, by age; then the others in the order of fair shares. By fair shares alone, a workload
 /// with short-lived pods would always hold the fewest slots. It would then use the whole rate forever, while
 /// slots of other workloads stay free.
@@ -237,7 +237,7 @@ impl<'a> SlotAdmission<'_, 'a> {
         }
     }
 
-    /// Whether the pod has waited longer than its hold plus [`PATIENCE`].
+    /// Whether the pod has waited longer than its hold plus [`STARVATION_TIMEOUT`].
     fn is_starved(&self, case: &TriagedPod<'_>) -> bool {
         let limit = self.limits.workloads.get(case.workload);
         let after = limit.map(|limit| limit.hold_duration).unwrap_or_default();

@@ -20,7 +20,7 @@ pub struct TargetScale {
     pub spec_replicas: u64,
     /// `status.replicas`: more than desired while a rollout surges.
     pub status_replicas: u64,
-    /// `status.selector`, parsed by [`labels::selector`](super::labels::selector).
+    /// `status.selector`, parsed by [`label_selector::parse`](super::label_selector::parse).
     pub selector: Selector,
 }
 

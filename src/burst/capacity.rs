@@ -238,7 +238,7 @@ impl PlacementCapacity {
             .map(BlockedBy::Capacity)
     }
 
-    /// As [`lack`](Self::lack), for a pod that is not granted yet: a placement that is being tested takes no
+    /// As [`blocked_by`](Self::blocked_by), for a pod that is not granted yet: a placement that is being tested takes no
     /// other pod.
     fn lack_at(&self, pod: &PodFacts, now: Timestamp) -> Option<BlockedBy> {
         let is_tested =

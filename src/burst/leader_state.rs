@@ -28,7 +28,7 @@ const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
 /// evictions.
 const EVICTED: Duration = Duration::from_secs(10);
-/// For how long an unmarked pod (see [`GrantAnswer::Unmarked`]) still counts while no watch shows it: a pod on its
+/// For how long an unmarked pod (see [`PodWriteResult::Unmarked`]) still counts while no watch shows it: a pod on its
 /// way from one watch to another is in neither.
 const UNMARKED_TTL: Duration = Duration::from_secs(60);
 /// The longest span of a grant rate, 1 hour. Older grants do not count.
@@ -327,7 +327,7 @@ impl LeaderState {
         self.expired.contains(uid)
     }
 
-    /// Whether a grant lets the pod run on ACI without marking it ([`GrantAnswer::Unmarked`]).
+    /// Whether a grant lets the pod run on ACI without marking it ([`PodWriteResult::Unmarked`]).
     pub fn is_unmarked(&self, uid: &str) -> bool {
         self.unmarked_pods.contains_key(uid)
     }

@@ -15,19 +15,19 @@
 //!
 //! | file | decides |
 //! | --- | --- |
-//! | [`pod`], [`amounts`], [`fit`], [`place`] | which fields of a pod and of a node matter |
+//! | [`pod`], [`resource_amounts`], [`node_constraints`], [`placement_facts`] | which fields of a pod and of a node matter |
 //! | [`eligibility`] | whether ACI can run a pod (calls `aci::translate` once for each version) |
-//! | [`labels`], [`assign`] | which pool and workload a pod belongs to |
-//! | [`mod@observe`] | which of the watched objects concern one pool |
+//! | [`label_selector`], [`assignment`] | which pool and workload a pod belongs to |
+//! | [`mod@observation`] | which of the watched objects concern one pool |
 //! | [`hold`], [`rate`], [`limits`], [`fairness`] | how long pods wait, how many are granted, which ones first |
-//! | [`reserve`] | which pods hold a slot before any watch shows their grant |
-//! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
+//! | [`reservations`] | which pods hold a slot before any watch shows their grant |
+//! | [`placement_health`], [`capacity`] | whether a placement takes pods, and how many more fit |
 //! | `topology` | whether running pods let a pod in (affinity, anti-affinity, topology spread) |
 //! | `sort`, `share`, `ahead`, [`mod@plan`] | the outcome of each pod, and the plan for all of them |
 //! | [`expiry`] | when a grant expires because the scheduler does not place the pod |
-//! | [`rescue`], [`jobs`] | what to do about pods that never started |
+//! | [`never_started`], [`jobs`] | what to do about pods that never started |
 //! | [`outcome`], [`reasons`], `tally` | messages and counts |
-//! | [`memory`] | what the leader keeps between plans |
+//! | [`leader_state`] | what the leader keeps between plans |
 
 mod admission;
 pub mod assignment;

@@ -1,6 +1,6 @@
 //! The health of a placement, as a circuit breaker: failed creates close it, and one probe pod opens it again.
 //!
-//! In: the results of creating and starting container groups. Out: a [`Admittance`]: open, closed for a time that
+//! In: the results of creating and starting container groups. Out: a [`PlacementAvailability`]: open, closed for a time that
 //! doubles, or half-open. Failures of a single pod (its spec, image or volumes) do not count against the
 //! placement. The state is only in memory: after a restart, the next failures close the placement again.
 

@@ -121,7 +121,7 @@ pub(super) struct ReservationWrite {
 
 impl ReservationWrite {
     /// If a grant waits for its reservation, the status is written immediately. Other changes are written
-    /// together with it, or at most once per [`ahead::PACE`].
+    /// together with it, or at most once per [`pre_reservation::RESERVATION_WRITE_INTERVAL`].
     pub(super) fn new(
         kept: &[&Reservation],
         decisions: &[PodDecision],

@@ -79,7 +79,7 @@ pub(super) fn triage<'a>(
 
 /// Finds the templates that burst no further pods.
 ///
-/// 1. Azure refuses a pod of the template that was bound within the last [`BELIEVED`] and is still there, or
+/// 1. Azure refuses a pod of the template that was bound within the last [`REFUSAL_TTL`] and is still there, or
 ///    the pause that memory keeps for the template still runs. Not if another pod of the template has started:
 ///    then the template is not the cause.
 /// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if

@@ -5,7 +5,7 @@
 //! were drained, because their finalizer was removed by hand. Otherwise their container groups would run, and
 //! cost money, forever.
 //!
-//! The node records what the drain of its placement needs (see [`record`]). A node without that record is left
+//! The node records what the drain of its placement needs (see [`last_placement`]). A node without that record is left
 //! as it is, and logged: with a guessed subscription, the drain would find nothing and report success while
 //! everything still runs. If the node itself was removed by hand, nothing here finds its container groups; only
 //! their tags do.
@@ -140,7 +140,7 @@ impl RemovedPool {
         self.next.is_none_or(|next| next <= now)
     }
 
-    /// Whether to log now what the drain waits for: when it changes, and every [`REMIND`].
+    /// Whether to log now what the drain waits for: when it changes, and every [`LOG_INTERVAL`].
     fn must_log(&mut self, waits_for: &str, now: Instant) -> bool {
         let known = self.logged.as_ref();
         let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + LOG_INTERVAL);

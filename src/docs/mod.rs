@@ -15,7 +15,7 @@ macro_rules! pages {
         #[doc = "[reference]: crate::docs::reference"]
         #[doc = "[limits]: crate::docs::reference#what-keeps-a-pod-off-aci"]
         #[doc = "[fields]: crate::api::reference"]
-        #[doc = "[pod-fields]: crate::aci::translate::decisions"]
+        #[doc = "[pod-fields]: crate::aci::translate::field_table"]
         #[doc = "[design]: crate::docs::design"]
         #[doc = "[glossary]: crate::docs::glossary"]
         #[doc = "[emulator]: crate::docs::emulator"]

@@ -1,6 +1,6 @@
 //! The TLS listener of the kubelet API.
 //!
-//! In: a bound socket. Out: requests for [`serve`](super::serve), each with the certificates that its client
+//! In: a bound socket. Out: requests for [`serve_http`](serve_http), each with the certificates that its client
 //! presented, and their answers. Everything that an unauthenticated client can make grow is limited: connections,
 //! the time for a handshake and for a request's head, the size of a head. On shutdown the listener closes at once,
 //! idle connections are closed, and answers under way have 10 s to complete.

@@ -31,7 +31,7 @@ pub enum SessionTarget {
 enum SessionVerdict {
     /// It may.
     Continue,
-    /// It should end by itself soon; after [`CLOSING`] checks it is ended for this reason.
+    /// It should end by itself soon; after [`MAX_CLOSING_CHECKS`] checks it is ended for this reason.
     Closing(&'static str),
     /// It must end at once, for this reason.
     Terminate(&'static str),

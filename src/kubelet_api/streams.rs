@@ -147,7 +147,7 @@ where
     Ok(response)
 }
 
-/// Runs a stream until it ends, its pod or container ends, or [`LONGEST`] is over.
+/// Runs a stream until it ends, its pod or container ends, or [`MAX_STREAM_LIFETIME`] is over.
 async fn run_session(
     stream: impl Future<Output = ()>,
     (found, opened): &(FoundPod, SessionTarget),

@@ -6,9 +6,9 @@
 //! Azure Resource Manager is eventually consistent: its replicas may not know a group that was just created, and
 //! one of them may deny a group that runs. So no single answer ends a pod:
 //!
-//! - An answer to a request that was sent less than [`LAG`] after a PUT proves nothing, unless an answer of the
+//! - An answer to a request that was sent less than [`CONSISTENCY_LAG`] after a PUT proves nothing, unless an answer of the
 //!   same kind, a GET or a LIST, has shown the group. It is lag.
-//! - A group that runs is gone after two GETs, [`CONFIRM`] apart, and a LIST that began after the first of them.
+//! - A group that runs is gone after two GETs, [`CONFIRM_INTERVAL`] apart, and a LIST that began after the first of them.
 //! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE. A DELETE
 //!   that Azure answers with 200 counts as that GET. A DELETE that finds no group (204) was not accepted: it denies
 //!   the group as a GET does.

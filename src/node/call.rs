@@ -27,7 +27,7 @@ pub async fn with_timeout<T>(
     answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
 }
 
-/// Whether a call had no answer within the timeout of [`in_time`].
+/// Whether a call had no answer within the timeout of [`with_timeout`].
 pub fn is_late(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(error) if error.is::<Elapsed>())
 }

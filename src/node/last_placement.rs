@@ -102,7 +102,7 @@ impl DiscoveredNode {
     }
 }
 
-/// A node that is known to belong to this pool ([`owned_by_another`]), even if its labels were changed.
+/// A node that is known to belong to this pool ([`other_owner`]), even if its labels were changed.
 pub fn discovered_node(node: &Node, pool: &str, placement: &str) -> DiscoveredNode {
     let annotations = node.metadata.annotations.as_ref();
     let text = |key: &str| annotations.and_then(|annotations| annotations.get(key));

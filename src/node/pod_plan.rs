@@ -309,13 +309,13 @@ pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
     known.absence.is_proven(before)
 }
 
-/// When to delete the group of a finished pod: [`KEEP_FINISHED`] after its end, so that its logs can be read. If
+/// When to delete the group of a finished pod: [`FINISHED_GROUP_TTL`] after its end, so that its logs can be read. If
 /// Azure has restarted containers although the pod is finished, the group is deleted at once, whatever end Azure's
 /// clock reports.
 ///
 /// The time of its end is by Azure's clock, which may differ from the operator's. So it counts only within bounds
 /// from when the operator saw the end: an operator whose clock is ahead leaves [`KEEP_SEEN`] to read the logs, and
-/// one whose clock is behind keeps the group no longer than [`KEEP_FINISHED`].
+/// one whose clock is behind keeps the group no longer than [`FINISHED_GROUP_TTL`].
 fn delete_finished(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> ScheduledAction {
     let seen = known.finished.unwrap_or(now);
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
@@ -356,7 +356,7 @@ fn next_read(
     }
 }
 
-/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN`], so that Services
+/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN_DELAY`], so that Services
 /// drop it, but not longer than its grace period. The wait is counted from when the operator saw the deletion: with
 /// the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining at all.
 fn drained_at(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp {

@@ -180,7 +180,7 @@ impl Metrics {
         self.skew.set(seconds);
     }
 
-    /// Sets the number of a pool's pods in each of [`STATES`], and the most pods that the pool may have on ACI.
+    /// Sets the number of a pool's pods in each of [`POD_STATES`], and the most pods that the pool may have on ACI.
     pub fn set_pods(&self, pool: &str, counts: [i64; POD_STATES.len()], max: i64) {
         for (state, count) in POD_STATES.iter().zip(counts) {
             self.pods.with_label_values(&[pool, state]).set(count);

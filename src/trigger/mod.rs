@@ -12,8 +12,8 @@
 //!
 //! | file | decides |
 //! | --- | --- |
-//! | [`answer`] | the value in Prometheus' response, or why it has none |
-//! | [`decide`] | the state of a trigger, while its value is known and while it is not |
+//! | [`query_response`] | the value in Prometheus' response, or why it has none |
+//! | [`evaluation`] | the state of a trigger, while its value is known and while it is not |
 //! | [`cron`], [`window`] | when a schedule's window is open |
 //! | [`alert`] | which alerts fire |
 //!

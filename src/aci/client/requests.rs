@@ -14,7 +14,7 @@ use crate::aci::error::Error;
 use crate::telemetry::CallOutcome;
 
 impl AciClient {
-    /// Sends `call` as [`Self::sent`] does, and counts the result and the duration in the metrics.
+    /// Sends `call` as [`Self::send_gated`] does, and counts the result and the duration in the metrics.
     pub(super) async fn send_counted<T>(
         &self,
         scope: &GroupScope,

@@ -26,7 +26,7 @@ const OWNED_FIELDS: [&str; 13] = [
     "observedGeneration",
     "conditions",
 ];
-/// The lists of [`OURS`] that a strategic merge patch merges, each with its merge key. The patch replaces all other
+/// The lists of [`OWNED_FIELDS`] that a strategic merge patch merges, each with its merge key. The patch replaces all other
 /// lists.
 const MERGED_LISTS: [(&str, &str); 3] =
     [("conditions", "type"), ("hostIPs", "ip"), ("podIPs", "ip")];

@@ -2,14 +2,14 @@
 //!
 //! In: a pod, the resolved objects that it refers to, the group's owner, and the placement. Out: the body of the
 //! group's PUT, or all unsupported fields with the reason for each. Pure: no clock and no client. `burst` calls
-//! [`eligible`] before a grant; `node` calls [`needs()`] and [`translate`] after the scheduler has bound the pod.
+//! [`eligible`] before a grant; `node` calls [`references::pod_references`] and [`translate`] after the scheduler has bound the pod.
 //!
 //! ```text
 //! raw pod ─▶ decode ─▶ Pod + unknown fields ─▶ eligible ─▶ granted, bound
 //!                       Pod ─▶ needs ─▶ (node::environment reads) ─▶ Resolved ─▶ translate ─▶ Group
 //! ```
 //!
-//! No field is lost: [`decisions`] has one row for every field of the pod's schema, and the walk over the table
+//! No field is lost: [`field_table`] has one row for every field of the pod's schema, and the walk over the table
 //! refuses a field that has no row. A row says *translated*, *meaningless here* or *refused*. Limits that depend on
 //! a value (a named port that does not exist, 61 containers) are checked by the submodule that builds that part.
 //!
@@ -21,7 +21,7 @@
 //!
 //! | submodule | holds |
 //! | --- | --- |
-//! | [`decisions`] | the field table, the walk over it, the table as text |
+//! | [`field_table`] | the field table, the walk over it, the table as text |
 //! | `pod` | [`eligible`] and [`translate`] |
 //! | `containers`, `probes`, `security` | one container each |
 //! | `env`, `expansion`, `services`, `downward` | environment variables |
@@ -30,8 +30,8 @@
 //! | `registry`, `image` | credentials for pulling images |
 //! | `network`, `dns`, [`kube_proxy`] | ports, IP address, name servers, Services |
 //! | [`annotations`] | annotations that configure what a pod's fields cannot |
-//! | [`mod@needs`], [`resolved`] | the objects that a pod refers to, and their content |
-//! | [`body`], [`concealed`] | the PUT's body; strings that logs never print |
+//! | [`mod@references`], [`resolved_references`] | the objects that a pod refers to, and their content |
+//! | [`body`], [`secret_string`] | the PUT's body; strings that logs never print |
 
 pub mod annotations;
 mod azure_files;

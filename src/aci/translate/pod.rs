@@ -31,7 +31,7 @@ pub(super) struct TranslationContext<'a> {
 }
 
 /// Whether ACI can run `pod` in `placement`, as far as the pod itself shows. It is called before a grant and reads
-/// no Secret or `ConfigMap`. `unknown_fields` is the result of [`decode`](super::decode).
+/// no Secret or `ConfigMap`. `unknown_fields` is the result of [`decode`](fn@super::decode).
 pub fn eligible(
     pod: &Pod,
     unknown_fields: &[String],

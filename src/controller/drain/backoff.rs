@@ -24,7 +24,7 @@ const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two counts of container groups.
 const MAX_COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A pause that doubles from [`FIRST`].
+/// A pause that doubles from [`INITIAL_PAUSE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) struct ExponentialBackoff {
     times: u32,

@@ -1,7 +1,7 @@
 //! A cache of the volumes behind the `PersistentVolumeClaim`s of waiting pods: each claim is read once, and
 //! again when the answer may have changed.
 //!
-//! In: claims that a plan does not know. Out: [`ClaimBackings`], and a notification of every new answer. A bound claim
+//! In: claims that a plan does not know. Out: [`ClaimStates`], and a notification of every new answer. A bound claim
 //! keeps its volume, so it is read again only every 5 minutes. A claim that does not exist or is not bound is
 //! read with increasing pauses, for as long as a waiting pod names it.
 

@@ -1,7 +1,7 @@
 //! Executes a plan: claim, count, reserve, then grant (decisions D1 and D1a).
 //!
 //! In: a [`BurstPlan`]. Out: writes to the pool's status and to pods; the answers go to
-//! [`LeaderState`](crate::burst::LeaderState) and to the cache. Grants are only started here ([`InFlightGrants`](super::granting::InFlightGrants)). This module
+//! [`LeaderState`](crate::burst::LeaderState) and to the cache. Grants are only started here ([`InFlightGrants`](super::in_flight::InFlightGrants)). This module
 //! decides nothing; the next plan covers what was not done.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The timeout of a call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest pause after the API server refused a write of the pool's status. The first pause is [`PAUSE`],
+/// The longest pause after the API server refused a write of the pool's status. The first pause is [`RETRY_INTERVAL`],
 /// and each further one is twice as long.
 const MAX_STATUS_BACKOFF: Duration = Duration::from_secs(10);
 

@@ -75,7 +75,7 @@ impl Default for InFlightGrants {
 
 impl InFlightGrants {
     /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
-    /// [`InFlightGrants::hear`].
+    /// [`InFlightGrants::drain_results`].
     pub(super) fn send(
         &mut self,
         decision: &PodDecision,

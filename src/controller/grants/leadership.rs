@@ -60,7 +60,7 @@ impl UnconfirmedWrite {
         doubt.is_some_and(|(version, _)| *version == pool.resource_version())
     }
 
-    /// Records that this version of the pool was just read from the API server: a write sent at least [`DOUBT`]
+    /// Records that this version of the pool was just read from the API server: a write sent at least [`UNCONFIRMED_WRITE_TTL`]
     /// ago can no longer take effect. A version from a watch is no proof, because a watch may be late.
     pub(super) fn resolve_by_read(&mut self, pool: &BurstPool) {
         let is_open = self.is_pending(pool);

@@ -171,7 +171,7 @@ pub fn require_resource_group(
     Ok(())
 }
 
-/// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`GroupStore::lags`]).
+/// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`GroupStore::is_lagging`]).
 pub fn require_group<'a>(
     store: &'a mut GroupStore,
     id: &GroupId,

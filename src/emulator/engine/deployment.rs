@@ -264,7 +264,7 @@ impl Deployment {
             .await
     }
 
-    /// Waits for `what`. Fails with [`DeploymentHalt::Over`] if a newer command for the group interrupts it.
+    /// Waits for `what`. Fails with [`DeploymentHalt::Superseded`] if a newer command for the group interrupts it.
     pub(super) async fn unless_interrupted<T>(
         &self,
         what: impl Future<Output = T>,

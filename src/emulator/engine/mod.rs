@@ -2,7 +2,7 @@
 //!
 //! In: the emulated service's decisions about a group (`deploy`, `restart`, `stop`, `remove`) and
 //! client requests for a container (`logs`, `exec`, `attach`). Out: containers and directories on the
-//! host, and reports about them. A report calls a transition of [`super::group::life`] under the
+//! host, and reports about them. A report calls a transition of [`super::group::lifecycle`] under the
 //! store's lock with the emulator's time.
 //!
 //! ```text

@@ -2,7 +2,7 @@
 //!
 //! In: a running container's probes. Out: `Unhealthy` events, and the signal to kill the container.
 //! Delays and periods follow the emulator's clock, but a probe never runs more often than every
-//! [`SHORTEST`]. Timeouts are host time, because the probed process runs in host time. HTTP probes go
+//! [`MIN_INTERVAL`]. Timeouts are host time, because the probed process runs in host time. HTTP probes go
 //! from this machine to the group's address, so the engine's containers must be reachable from here. A
 //! readiness probe has no effect but its events: the service shows nothing else of it.
 

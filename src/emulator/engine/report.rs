@@ -1,6 +1,6 @@
 //! Reports of a deployment about its group.
 //!
-//! In: a change of the group. Out: the changed group in the store, or [`DeploymentHalt::Over`] if a client has
+//! In: a change of the group. Out: the changed group in the store, or [`DeploymentHalt::Superseded`] if a client has
 //! stopped, restarted, updated or deleted the group since: then the old containers no longer matter.
 
 use jiff::Timestamp;

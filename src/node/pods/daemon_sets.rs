@@ -1,6 +1,6 @@
 //! Which `DaemonSet`s have pods on the node, and the Event that says why such a pod does not run.
 //!
-//! In: pods as their workers see them. Out: names for the pool's status, and an Event for each pod. [`daemon`]
+//! In: pods as their workers see them. Out: names for the pool's status, and an Event for each pod. [`daemon_set`]
 //! decides.
 
 use std::collections::{BTreeMap, BTreeSet};

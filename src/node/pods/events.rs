@@ -47,7 +47,7 @@ impl PodEvents {
         }
     }
 
-    /// Queues an Event of the worker's own, unless it is one of the last [`MOST_OF_OURS`].
+    /// Queues an Event of the worker's own, unless it is one of the last [`MAX_OWN_EVENTS`].
     pub fn add(&mut self, event: PodEvent) {
         if self.own_names.contains(&event.name) {
             return;

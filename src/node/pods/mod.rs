@@ -84,7 +84,7 @@ const MAX_CONCURRENT_GROUP_WRITES: usize = 64;
 
 /// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
 const RESOURCE_GROUP_DENIED_THRESHOLD: Duration = Duration::from_secs(20);
-/// The most create results that wait to be taken ([`PodsContext::take_ended`]). The caller takes them several times a
+/// The most create results that wait to be taken ([`PodsContext::take_create_results`]). The caller takes them several times a
 /// second.
 const MAX_CREATE_RESULTS: usize = 1000;
 /// How many statuses may be written at once. One LIST may show that a thousand pods run: eight writes keep an API

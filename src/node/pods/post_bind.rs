@@ -1,9 +1,9 @@
-//! Writes the deletion cost and tolerations on a pod after it is bound ([`binding`]).
+//! Writes the deletion cost and tolerations on a pod after it is bound ([`post_bind_patch`]).
 //!
 //! In: a pod from the watch. Out: one accepted patch, and another each time the pod's tolerations are lost
 //! (`kubectl apply` of a pod replaces the whole list). The patch runs beside the pod's worker and delays nothing:
 //! it waits while container groups are created or deleted, and takes the semaphore for writes that are not urgent.
-//! After it has restored the tolerations [`MOST_RESTORED`] times it gives up, because another controller writes the
+//! After it has restored the tolerations [`MAX_RESTORES`] times it gives up, because another controller writes the
 //! list. The back-off for patches that the API server refuses grows up to `refused::LONGEST`.
 //!
 //! The patch has its own field manager. The list of tolerations is atomic, so its last writer owns all of it, and a
@@ -256,7 +256,7 @@ fn release_patch(pod: &Pod) -> Option<json_patch::Patch> {
     Some(serde_json::from_value(patch).expect("the operations above are a JSON Patch"))
 }
 
-/// Returns when no group of the node is being created or deleted, or after [`LOOKS`] checks (30 s).
+/// Returns when no group of the node is being created or deleted, or after [`MAX_BUSY_POLLS`] checks (30 s).
 async fn wait_until_idle(context: &PodsContext) {
     for _ in 0..MAX_BUSY_POLLS {
         tokio::time::sleep(BUSY_POLL_INTERVAL).await;
