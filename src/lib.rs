@@ -32,6 +32,7 @@ pub mod controller;
 #[cfg(doc)]
 pub mod docs;
 pub mod emulator;
+mod explain;
 pub mod k8s;
 #[cfg(test)]
 mod kept;

@@ -11,17 +11,16 @@ mod max_replicas;
 pub mod names;
 mod pool;
 pub mod reference;
-mod resource_version;
 mod scale;
 mod spill;
 mod status;
 mod trigger;
 
+pub use crate::k8s::resource_version::parse_resource_version;
 pub use max_replicas::MaxReplicas;
 pub use pool::{
     AzureSpec, BurstPool, BurstPoolSpec, Capacity, Dns, Network, Placement, Priority, Sku, crd_yaml,
 };
-pub use resource_version::parse_resource_version;
 pub use scale::{Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 pub use spill::{Mode, PodsSelector, Rate, ScaleIn, Spill, SpillOverride, Target, Workload};
 pub use status::{

@@ -20,7 +20,7 @@ pub struct TargetScale {
     pub spec_replicas: u64,
     /// `status.replicas`: more than desired while a rollout surges.
     pub status_replicas: u64,
-    /// `status.selector`, parsed by [`label_selector::parse`](super::label_selector::parse).
+    /// `status.selector`, parsed by [`label_selector::parse`](crate::k8s::label_selector::parse).
     pub selector: Selector,
 }
 

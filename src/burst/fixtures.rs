@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::assignment::{NamespaceLabels, TargetScale, TargetScales};
 use super::eligibility::{ClaimStates, EligibilityCache};
-use super::label_selector;
 use super::leader_state::{LeaderState, PodWriteResult};
 use super::node_constraints::NodeConstraints;
 use super::observation::{ClusterInputs, Leadership, PoolInputs, observe};
@@ -19,6 +18,7 @@ use super::resource_amounts::ResourceAmounts;
 use super::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
+use crate::k8s::label_selector;
 
 /// A time in the tests, in seconds since the epoch.
 pub fn at(second: i64) -> Timestamp {

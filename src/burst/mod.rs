@@ -38,7 +38,6 @@ pub mod expiry;
 pub mod fairness;
 pub mod hold;
 pub mod jobs;
-pub mod label_selector;
 pub mod leader_state;
 pub mod limits;
 pub mod never_started;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::aci::translate;
-use crate::aci::translate::quantity::NanoAmount;
+use crate::k8s::quantity::NanoAmount;
 
 type Quantities = BTreeMap<String, Quantity>;
 

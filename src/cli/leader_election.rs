@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
 use crate::controller::{self, LEASE_NAME};
-use crate::node::watch_health::{report_errors, skip_unreadable};
+use crate::k8s::watch_health::{report_errors, skip_unreadable};
 
 /// The duration of the lease, in seconds: without a renewal, another process may take it after this time.
 const LEASE_DURATION_SECONDS: u64 = 15;

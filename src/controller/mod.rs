@@ -13,17 +13,15 @@
 //!                          └─▶ Summary ─▶ status
 //! ```
 
-mod drain;
+pub(crate) mod cache;
 #[cfg(test)]
 mod fixtures;
-pub mod grants;
+pub(crate) mod grants;
 mod metrics;
-mod orphans;
 mod placements;
 mod status;
 pub mod triggers;
 mod unreadable_pools;
-mod validation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,14 +40,16 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use placements::{drain, orphans, registry};
+
 use crate::aci::client::{AciClient as Azure, GroupScope};
 use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::BurstPool;
+use crate::k8s::watch_health::report_errors;
 use crate::kubelet_api::NodeRegistry;
 use crate::node::environment::KubeProxy;
 use crate::node::quota::QuotaRegistry;
-use crate::node::watch_health::report_errors;
 use crate::telemetry::Metrics;
 
 pub use status::StatusRefusals as RefusedStatuses;
@@ -151,7 +151,7 @@ pub struct ControllerContext {
     /// The quotas of regions, which the placements of all pools share.
     pub quotas: QuotaRegistry,
     /// By pool name, the pools whose node tasks run.
-    pub running_pools: Mutex<HashMap<String, placements::RunningPool>>,
+    pub running_pools: Mutex<HashMap<String, registry::RunningPool>>,
     /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
     pub shutdown: CancellationToken,
     /// By pool, the writes of its status that the API server refused.
@@ -296,12 +296,12 @@ async fn reconcile_with_finalizer(
 async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
     let found = orphans::adopt_orphans(pool, context).await?;
-    let outcome = placements::ensure(pool, &found, context).await;
-    let removed = placements::removed_placements(pool, context).await;
+    let outcome = registry::ensure(pool, &found, context).await;
+    let removed = registry::removed_placements(pool, context).await;
     let leaving = drain::drain_placements(&pool.name_any(), &removed, context).await?;
-    let nodes = placements::report(pool, context).await;
+    let nodes = registry::report(pool, context).await;
     let again = if !leaving.is_empty() {
-        placements::next_drain_delay(&pool.name_any(), &leaving, context).await
+        registry::next_drain_delay(&pool.name_any(), &leaving, context).await
     } else if nodes.unregistered_nodes.is_empty() {
         RESYNC_INTERVAL
     } else {
@@ -328,8 +328,8 @@ async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Actio
         metrics::forget_pool(pool, context);
         return Ok(Action::await_change());
     }
-    let again = placements::next_drain_delay(&pool.name_any(), &left, context).await;
-    let nodes = placements::report(pool, context).await;
+    let again = registry::next_drain_delay(&pool.name_any(), &left, context).await;
+    let nodes = registry::report(pool, context).await;
     let quiet = triggers::TriggerStatusView::default();
     let status = status::pool_status(pool, &Ok(()), &nodes, &left, None, &quiet);
     status::write(pool, &status, context).await?;

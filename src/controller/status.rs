@@ -15,15 +15,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::grants::PlanSummary;
-use super::placements::PlacementReport;
+use super::placements::registry::PlacementReport;
+use super::placements::validation::InvalidSpec;
 use super::triggers::{self, ConditionUpdate};
-use super::validation::InvalidSpec;
 use super::{ControllerContext, Error, unreadable_pools};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::PeakState;
+use crate::k8s::call;
 use crate::k8s::refused::WriteBackoff;
-use crate::node::call;
 
 /// The field manager of pools' statuses.
 pub(super) const FIELD_MANAGER: &str = "burstpool-status";

@@ -17,12 +17,13 @@ use kube::runtime::events::{Event, EventType, Reporter};
 use kube::{Api, Resource as _};
 use serde_json::{Value, json};
 
+use super::placements::{orphans, registry};
 use super::status::FIELD_MANAGER;
-use super::{ControllerContext, Error, orphans, placements};
+use super::{ControllerContext, Error};
 use crate::api::BurstPool;
 use crate::api::condition::{self, READY, STALLED};
+use crate::k8s::call;
 use crate::k8s::events;
-use crate::node::call;
 
 /// The reason of both conditions, and of the Event.
 pub(super) const REASON: &str = "Unreadable";
@@ -40,12 +41,9 @@ pub(super) async fn reconcile_unreadable(
     if context.metrics.set_unreadable(&name) {
         crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
     }
-    if !placements::running_pool_names(context)
-        .await
-        .contains(&name)
-    {
+    if !registry::running_pool_names(context).await.contains(&name) {
         for found in orphans::list_pool_nodes(&name, context).await? {
-            placements::resume_from_node(found, context).await;
+            registry::resume_from_node(found, context).await;
         }
     }
     publish_status(&name, context).await

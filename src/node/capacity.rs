@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::aci::client::QuotaUsage;
-use crate::aci::translate::quantity::NanoAmount;
 use crate::api::{Placement, Priority};
 use crate::burst::PodFacts;
 use crate::burst::pod::PodStage;
 use crate::burst::resource_amounts::ResourceAmounts;
+use crate::k8s::quantity::NanoAmount;
 
 /// A core in thousandths.
 pub const MILLICORES_PER_CORE: i64 = 1000;

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{self, ObjectTarget};
+use crate::k8s::call;
+use crate::k8s::call::ObjectTarget;
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";

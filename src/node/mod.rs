@@ -16,7 +16,6 @@
 //! for the facts about pods, [`burst`](crate::burst).
 
 pub mod absence;
-pub mod call;
 pub mod capacity;
 pub mod daemon_set;
 pub mod environment;
@@ -32,5 +31,4 @@ pub mod post_bind_patch;
 pub mod quota;
 pub mod region;
 pub mod registration_steps;
-pub mod watch_health;
 pub mod watched_pod;

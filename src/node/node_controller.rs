@@ -20,13 +20,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::call::ObjectTarget;
 use super::node_object::NodeConfig;
 use super::registration_steps::{RESYNC_INTERVAL, RegistrationStep, steps};
-use super::watch_health::{ok_or_log, report_item_errors};
-use super::{call, last_placement, lease};
+use super::{last_placement, lease};
 use crate::api;
+use crate::k8s::call;
+use crate::k8s::call::ObjectTarget;
 use crate::k8s::refused::WriteBackoff;
+use crate::k8s::watch_health::{ok_or_log, report_item_errors};
 
 /// The field manager of the node's labels, taints and status.
 const FIELD_MANAGER: &str = "burstpool-node";

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use burstpool::aci::translate;
 use burstpool::api::BurstPool;
-use burstpool::burst::label_selector::parse;
 use burstpool::burst::{
     ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PoolInputs, TargetScale, TargetScales, observe, plan,
 };
+use burstpool::k8s::label_selector::parse;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};

@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::names::GroupOwner;
 use burstpool::aci::translate::claims::ClaimedShare;
-use burstpool::aci::translate::quantity::NanoAmount;
 use burstpool::aci::translate::references::pod_references;
 use burstpool::aci::translate::resolved_references::ObjectContent;
 use burstpool::aci::translate::{
@@ -20,6 +19,7 @@ use burstpool::aci::translate::{
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
+use burstpool::k8s::quantity::NanoAmount;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceRequirements};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

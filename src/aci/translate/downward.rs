@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pod::TranslationContext;
 use super::printable::is_print;
-use super::quantity::NanoAmount;
 use super::references::service_account;
 use super::resources::GROUP_DISK;
+use crate::k8s::quantity::NanoAmount;
 
 /// Where the value is used: some fields are available only in variables, others only in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,7 +51,6 @@ mod network;
 mod pod;
 mod printable;
 mod probes;
-pub mod quantity;
 mod realtime_metrics;
 pub mod references;
 mod refusals;

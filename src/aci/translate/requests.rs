@@ -4,9 +4,9 @@
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 
-use super::quantity::NanoAmount;
 use super::refusals::Refusals;
 use super::resources::GroupSize;
+use crate::k8s::quantity::NanoAmount;
 
 /// The steps of ACI: 0.01 CPU and 0.1 GB of 10^9 bytes (from its documentation and from azure-aci).
 const CPU_STEP: NanoAmount = NanoAmount::thousandths(10);

@@ -21,10 +21,10 @@
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::body::{Amounts, Resources};
-use super::quantity::NanoAmount;
 use super::refusals::Refusals;
 use super::requests::{RequestedResources, requested_by_containers, requested_resources};
 use super::target::TranslationTarget;
+use crate::k8s::quantity::NanoAmount;
 
 /// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
 const MIN_GROUP_SIZE: GroupSize = GroupSize {

@@ -21,9 +21,9 @@ use crate::burst::never_started::{NeverStarted, RescueAction};
 use crate::burst::outcome::IgnoreReason;
 use crate::burst::plan::{PeakState, Precondition};
 use crate::burst::{BlockedBy, BurstPlan, PodDecision, PodOutcome, PodReference};
+use crate::k8s::call;
 use crate::k8s::events;
 use crate::k8s::refused::is_refused;
-use crate::node::call;
 
 /// The reporting controller in the Events.
 const REPORTER: &str = "burstpool";

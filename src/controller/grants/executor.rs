@@ -15,7 +15,6 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::Status;
 use serde_json::json;
 
-use super::cache::Snapshot;
 use super::in_flight::GrantSender;
 use super::leadership::{PoolLeaderState, leader};
 use super::{ControllerContext, patches};
@@ -27,9 +26,10 @@ use crate::burst::plan::{PodDecision, Precondition, RefusedSinceStamp, SlotState
 use crate::burst::pod::provider_taint;
 use crate::burst::{BurstPlan, PodFacts, PodReference, PodWriteResult};
 use crate::controller::LEASE_NAME;
+use crate::controller::cache::cluster::Snapshot;
 use crate::k8s::backoff::doubled;
+use crate::k8s::call;
 use crate::k8s::refused::is_refused;
-use crate::node::call;
 use crate::node::watched_pod::WatchedPod;
 
 /// How many pods are read or patched at the same time.

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::ClusterCache;
 use super::events::EventPublisher;
 use super::executor::Executor;
 use super::in_flight::GrantSender;
@@ -23,6 +22,7 @@ use super::leadership::TermCounter;
 use crate::api::{BurstPool, Reservation};
 use crate::burst::plan::{PodDecision, SlotState};
 use crate::burst::{PodOutcome, PodReference};
+use crate::controller::cache::cluster::ClusterCache;
 use crate::controller::fixtures;
 
 /// Shorter than the timeout of any caller, and longer than any pause between two calls.

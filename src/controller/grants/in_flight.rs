@@ -15,13 +15,13 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::WaitingPod;
 use super::events::GrantedNotifier;
 use super::executor::{Executor, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
 use super::leadership::leader;
 use super::{ControllerContext, patches};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{LeaderState, PodDecision, PodWriteResult};
+use crate::controller::cache::cluster::WaitingPod;
 use crate::telemetry::ServerClock;
 
 /// How many grants of a pool may be in flight. Further ones are planned again once some are answered.

@@ -14,20 +14,15 @@
 //!                                          └─▶ Summary ─▶ controller::status
 //! ```
 
-mod cache;
-mod claim_cache;
 mod events;
 mod executor;
-mod explain;
 #[cfg(test)]
 mod fixtures;
 mod in_flight;
 mod leadership;
-mod neighbors;
 mod patches;
-mod planning;
+pub(crate) mod planning;
 mod rescue;
-pub(super) mod scale_cache;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -42,23 +37,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ControllerContext, placements};
+use super::ControllerContext;
+use super::cache::claims::ClaimCache;
+pub use super::cache::cluster::ClusterCache;
+use super::cache::cluster::Snapshot;
+use super::cache::neighbors::Watched;
+use super::cache::scales::ScaleCache;
+use super::placements::registry;
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
 use crate::burst::outcome::{IgnoreReason, PodOutcome};
 use crate::burst::plan::PeakState;
 use crate::burst::{BurstPlan, EligibilityCache, Leadership, PlacementAvailability};
+pub use crate::explain::{ExplainQuery, explain};
 use crate::node::node_object::Unavailable;
-pub use cache::ClusterCache;
-use cache::Snapshot;
-use claim_cache::ClaimCache;
 use events::EventPublisher;
 use executor::Executor;
-pub use explain::{ExplainQuery, explain};
 use in_flight::GrantSender;
 use leadership::{PoolLeaderState, TermCounter};
-use neighbors::Watched;
 use planning::{PlanInputs, PlannedPool};
-use scale_cache::ScaleCache;
 
 /// The shortest interval between two rounds of plans. Changes come in bursts, and a plan of thousands of pods
 /// takes some milliseconds.
@@ -203,7 +199,7 @@ impl GrantLoop {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
             neighbors: self.neighbors.neighbors(),
-            on_pool_nodes: placements::pods_on_pool_nodes(&self.context).await,
+            on_pool_nodes: registry::pods_on_pool_nodes(&self.context).await,
             snapshot: view.clone(),
         };
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
@@ -253,7 +249,7 @@ impl GrantLoop {
         let leader = leadership::leader(pool);
         let standing = state.update_leadership(leader, &name, &mut self.term_counter);
         let clock = self.context.cache.clock.clone();
-        for (placement, ended) in placements::take_create_results(&name, &self.context).await {
+        for (placement, ended) in registry::take_create_results(&name, &self.context).await {
             let backend = state.leader_state.placement_health_mut(&placement);
             let at = clock.of_machine(ended.at);
             match ended.class {
@@ -264,7 +260,7 @@ impl GrantLoop {
         let placements = &pool.spec.placements;
         let has = |name: &str| placements.iter().any(|placement| placement.name == name);
         state.leader_state.retain_backends(has);
-        let regions = placements::unavailable_placements(pool, &self.context).await;
+        let regions = registry::unavailable_placements(pool, &self.context).await;
         let places = planning::placement_facts(&seen.snapshot, pool, &regions);
         let bound = seen.on_pool_nodes.get(&name).into_iter().flatten();
         let time = clock.steady();
@@ -294,7 +290,7 @@ impl GrantLoop {
             &self.grant_sender.tasks,
         );
         for (placement, door) in &plan.availability {
-            placements::set_creates_failing(&name, placement, creates_failing(door), &self.context)
+            registry::set_creates_failing(&name, placement, creates_failing(door), &self.context)
                 .await;
         }
         if standing == Leadership::Leading {

@@ -20,7 +20,7 @@ use crate::burst::{
 use crate::node::{last_placement, node_object};
 
 /// The inputs that all pools share in one round.
-pub(super) struct PlanInputs {
+pub(crate) struct PlanInputs {
     pub snapshot: Arc<Snapshot>,
     pub scales: TargetScales,
     pub claims: ClaimStates,
@@ -31,7 +31,7 @@ pub(super) struct PlanInputs {
 }
 
 /// The inputs of one pool.
-pub(super) struct PlannedPool<'a> {
+pub(crate) struct PlannedPool<'a> {
     pub placements: &'a [PlacementFacts],
     /// The pods on the pool's nodes.
     pub bound: Vec<&'a PodFacts>,
@@ -44,7 +44,7 @@ pub(super) struct PlannedPool<'a> {
 }
 
 /// Makes a plan; calls the translation for pods that have not been evaluated yet.
-pub(super) fn plan(
+pub(crate) fn plan(
     verdicts: &mut EligibilityCache,
     seen: &PlanInputs,
     pool: &BurstPool,
@@ -97,7 +97,7 @@ pub(super) fn plan(
 
 /// The settings that all virtual nodes share in the translation.
 #[derive(Clone, Copy)]
-pub(super) struct HostSettings<'a> {
+pub(crate) struct HostSettings<'a> {
     /// The IP address of the nodes.
     pub node_address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
@@ -105,7 +105,7 @@ pub(super) struct HostSettings<'a> {
 }
 
 /// The pool's placements, as inputs of the translation.
-pub(super) fn translation_targets<'a>(
+pub(crate) fn translation_targets<'a>(
     pool: &'a BurstPool,
     places: &'a [PlacementFacts],
     node: &HostSettings<'a>,
@@ -125,7 +125,7 @@ pub(super) fn translation_targets<'a>(
 }
 
 /// The state of the pool's placements; `closed` holds why some take no pods.
-pub(super) fn placement_facts(
+pub(crate) fn placement_facts(
     view: &Snapshot,
     pool: &BurstPool,
     closed: &BTreeMap<String, String>,

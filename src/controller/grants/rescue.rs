@@ -15,7 +15,8 @@ use crate::burst::jobs::{self, EvictionCost};
 use crate::burst::leader_state::PodWrite;
 use crate::burst::never_started::{NeverStarted, RescueAction};
 use crate::burst::pod::PodOwner;
-use crate::node::call::{self, DeletionOutcome, ObjectTarget};
+use crate::k8s::call;
+use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 
 /// What a Job does about one of its pods.
 enum JobAnswer {

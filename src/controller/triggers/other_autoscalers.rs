@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::api::{BurstPool, Target};
 use crate::burst::assignment::live_by_age;
-use crate::node::call;
+use crate::k8s::call;
 
 /// The timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -23,7 +23,7 @@ use super::auth::PrometheusAuth;
 use super::server_address::{ServerAddress, check_allowed};
 use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
-use crate::node::call;
+use crate::k8s::call;
 use crate::trigger::query_response::{self, MetricValue};
 use crate::trigger::{QueryError, evaluation};
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::other_autoscalers::{self, OtherAutoscaler};
 use super::{PoolTriggers, TriggerContext};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
-use crate::controller::grants::scale_cache;
+use crate::controller::cache::scales as scale_cache;
 use crate::k8s::events;
 use crate::scale::{self, DesiredReplicas, ReplicaStep, ScalingHistory, TriggerRequest};
 use crate::trigger::ReplicaProposal;

@@ -21,7 +21,7 @@ use crate::aci::translate::claims::ClaimBacking;
 use crate::aci::translate::references::TokenNeed;
 use crate::aci::translate::resolved_references::ObjectContent;
 use crate::aci::translate::secret_string::SecretString;
-use crate::node::call::is_object_not_found;
+use crate::k8s::call::is_object_not_found;
 
 /// Timeout of one call. A slow API server may need longer, but a pod that waits is tried again anyway.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ use super::worker::PodWorker;
 use super::{PodInfo, PodsContext, lock, post_bind};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
-use crate::node::watch_health::report_errors;
+use crate::k8s::watch_health::report_errors;
 use crate::node::watched_pod::WatchedPod;
 use crate::telemetry;
 

@@ -20,7 +20,7 @@ use super::group_list::{GroupListing, ListedGroup};
 use super::{PodsContext, lock};
 use crate::aci::names::pod_from_tags;
 use crate::aci::response::ContainerGroup as View;
-use crate::node::call;
+use crate::k8s::call;
 
 /// The interval after a LIST that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);

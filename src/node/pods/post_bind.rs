@@ -21,8 +21,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{MAX_CONCURRENT_GROUP_WRITES, PodsContext, is_permanent_rejection};
+use crate::k8s::call;
 use crate::k8s::refused;
-use crate::node::{call, post_bind_patch};
+use crate::node::post_bind_patch;
 
 /// After this many refusals, which take half a minute, a warning is logged: a conflict with a change of the pod
 /// explains a few refusals, but not so many.

@@ -16,8 +16,9 @@ use super::worker::PodWorker;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::response::ContainerGroup as View;
 use crate::aci::status::{self, GroupObservation, NodeFacts};
+use crate::k8s::call;
+use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 use crate::k8s::{self, refused};
-use crate::node::call::{self, DeletionOutcome, ObjectTarget};
 use crate::node::pod_plan::PodAction;
 
 /// The field manager of pod statuses.

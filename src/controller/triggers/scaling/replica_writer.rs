@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::CALL_TIMEOUT;
-use crate::controller::grants::scale_cache::ObjectMetadata;
+use crate::controller::cache::scales::ObjectMetadata;
+use crate::k8s::call;
 use crate::k8s::refused::WriteBackoff;
-use crate::node::call;
 
 /// The longest pause after writes that the API server refused. It is short because the administrator who grants
 /// the permission waits for the effect.

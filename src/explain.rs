@@ -17,7 +17,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::planning::{self, PlanInputs, PlannedPool};
 use crate::aci::translate::{self, IdentityNamespaces, Unsupported};
 use crate::api::{BurstPool, Workload};
 use crate::burst::assignment::Assignment;
@@ -26,6 +25,8 @@ use crate::burst::{
     self, ClaimStates, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
     PodFacts, ReasonCounts,
 };
+use crate::controller::grants::planning;
+use crate::controller::grants::planning::{PlanInputs, PlannedPool};
 use crate::node::watched_pod::WatchedPod;
 use bound_pod::describe_state;
 

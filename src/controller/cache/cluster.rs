@@ -24,7 +24,7 @@ use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
 use crate::burst::pod::{self, PodStage};
 use crate::burst::{NamespaceLabels, PodFacts, hold};
-use crate::node::watch_health::{report_errors, skip_unreadable};
+use crate::k8s::watch_health::{report_errors, skip_unreadable};
 use crate::node::watched_pod::WatchedPod;
 use crate::telemetry::ServerClock;
 use sync_state::CachePart;

@@ -4,7 +4,7 @@
 //! gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers delete the
 //! container groups of evicted pods.
 
-pub(super) mod backoff;
+pub(in crate::controller) mod backoff;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use backoff::EvictionRefusal;
 
 use super::validation::InvalidSpec;
-use super::{ControllerContext, Error, orphans, placements};
+use super::{orphans, registry};
 use crate::api::BurstPool;
-use crate::node::call::{self, ObjectTarget};
+use crate::controller::{ControllerContext, Error};
+use crate::k8s::call;
+use crate::k8s::call::ObjectTarget;
 use crate::node::last_placement::DiscoveredNode;
 use crate::node::watched_pod::WatchedPod;
 use crate::node::{daemon_set, node_object};
@@ -29,15 +31,15 @@ use crate::node::{daemon_set, node_object};
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Drains a whole pool, and removes its nodes when nothing is left on them. Returns what is left.
-pub(super) async fn drain_pool(
+pub(in crate::controller) async fn drain_pool(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     let found = orphans::adopt_orphans(pool, context).await?;
     // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
-    let ensured = placements::ensure(pool, &found, context).await;
+    let ensured = registry::ensure(pool, &found, context).await;
     let own = pool.name_any();
-    let kept = placements::running_placements(&own, context).await;
+    let kept = registry::running_placements(&own, context).await;
     let mut left = match ensured {
         Ok(()) => Vec::new(),
         // Placements that ran before the spec became invalid are drained. Others may still have nodes.
@@ -66,7 +68,7 @@ async fn undrainable_nodes(
 }
 
 /// Drains placements that the spec does not list now, and removes those that are empty.
-pub(super) async fn drain_placements(
+pub(in crate::controller) async fn drain_placements(
     pool: &str,
     removed: &[String],
     context: &ControllerContext,
@@ -83,12 +85,12 @@ pub(super) async fn drain_placements(
 ///
 /// The scheduler may bind a pod until the node is gone, and such a pod is drained like the others. Therefore
 /// the placements are checked again after the removal, and the pod workers end last.
-pub(super) async fn drain_and_remove(
+pub(in crate::controller) async fn drain_and_remove(
     pool: &str,
     names: &[String],
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    placements::start_draining(pool, names, context).await;
+    registry::start_draining(pool, names, context).await;
     let left = evict_and_list_remaining(pool, names, context).await?;
     if !left.is_empty() {
         return Ok(left);
@@ -102,7 +104,7 @@ pub(super) async fn drain_and_remove(
     }
     let left = evict_and_list_remaining(pool, names, context).await?;
     if left.is_empty() {
-        placements::end_placements(pool, names, context).await;
+        registry::end_placements(pool, names, context).await;
     }
     Ok(left)
 }
@@ -129,8 +131,8 @@ async fn drain_placement(
     let node = node_object::name(pool, name);
     let pods = list_pods_on_node(&node, context).await?;
     // The operator must not evict pods from a node that belongs to another owner.
-    if placements::is_requested_again(pool, name, context).await
-        || placements::has_lost_node(pool, name, context).await
+    if registry::is_requested_again(pool, name, context).await
+        || registry::has_lost_node(pool, name, context).await
     {
         return Ok(Vec::new());
     }
@@ -140,15 +142,15 @@ async fn drain_placement(
     }
     // A LIST may not show a container group that was just created. The group of a pod is gone only when its pod
     // worker has ended.
-    if placements::is_any_kept(pool, name, context).await {
+    if registry::is_any_kept(pool, name, context).await {
         return Ok(vec![format!(
             "the container groups of {node}, which are not known to be gone"
         )]);
     }
-    Ok(match placements::count_groups(pool, name, context).await {
+    Ok(match registry::count_groups(pool, name, context).await {
         Some(0) => Vec::new(),
         Some(groups) => vec![format!("{groups} container groups of {node}")],
-        None if placements::may_not_list(pool, name, context).await => vec![format!(
+        None if registry::may_not_list(pool, name, context).await => vec![format!(
             "the container groups of {node}, which burstpool may not list (Azure answers 403): give its identity \
              the right Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
              deleted, create it again and assign the role there"
@@ -162,7 +164,7 @@ async fn drain_placement(
 /// The pods that are on a node now, without those of `DaemonSet`s, whose controller would recreate them at once
 /// after each eviction. As with `kubectl drain` they stay, and the pod garbage collector deletes them after the
 /// node is removed.
-pub(super) async fn list_pods_on_node(
+pub(in crate::controller) async fn list_pods_on_node(
     node: &str,
     context: &ControllerContext,
 ) -> Result<Vec<Pod>, Error> {
@@ -179,7 +181,7 @@ pub(super) async fn list_pods_on_node(
 
 /// Removes a placement's node. Returns what is left of it, as text.
 async fn unregister_node(pool: &str, name: &str, context: &ControllerContext) -> Option<String> {
-    let why = match placements::unregister_node(pool, name, context).await {
+    let why = match registry::unregister_node(pool, name, context).await {
         Ok(()) => return None,
         Err(kube::Error::Api(status)) => status.message,
         Err(error) => error.to_string(),
@@ -194,7 +196,7 @@ async fn evict_pods(
     pods: Vec<&Pod>,
     context: &ControllerContext,
 ) -> Vec<String> {
-    let Some(evictions) = placements::eviction_pacer(pool, name, context).await else {
+    let Some(evictions) = registry::eviction_pacer(pool, name, context).await else {
         return pods.into_iter().map(describe_pod).collect();
     };
     let mut evictions = evictions.lock().await;

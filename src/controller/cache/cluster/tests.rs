@@ -9,7 +9,7 @@ type WatchEvent = watcher::Result<watcher::Event<WatchedPod>>;
 
 impl ClusterCache {
     /// A cache after lists that contained this pool, and these pods without a node.
-    pub(in crate::controller::grants) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
+    pub(in crate::controller) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
         let stores = Self::default();
         insert_pool(&mut stores.lock().snapshot, pool);
         for pod in waiting {

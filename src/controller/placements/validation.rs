@@ -9,9 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
-use super::ControllerContext;
 use crate::aci::client::GroupScope;
 use crate::api::{BurstPool, Placement};
+use crate::controller::ControllerContext;
 use crate::node::{capacity, last_placement, node_object};
 
 /// An error in a pool's spec that the CRD's validation rules cannot detect, as text for the user.
@@ -20,7 +20,7 @@ pub struct InvalidSpec(pub String);
 
 /// The subscription and resource group of the pool's container groups: from its spec, or else from the
 /// operator's options.
-pub(super) fn azure_scope(
+pub(in crate::controller) fn azure_scope(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<GroupScope, InvalidSpec> {
@@ -52,7 +52,7 @@ pub(super) fn azure_scope(
 }
 
 /// The error that the spec names another scope than that of the existing container groups.
-pub(super) fn scope_changed(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
+pub(in crate::controller) fn scope_changed(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
     let place = |scope: &GroupScope| {
         let GroupScope {
             subscription,
@@ -71,7 +71,7 @@ pub(super) fn scope_changed(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
 
 /// The error that the spec names another scope, and that Azure forbids the operator to list the container groups
 /// in the existing one.
-pub(super) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
+pub(in crate::controller) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
     let InvalidSpec(moved) = scope_changed(from, to);
     let group = &from.resource_group;
     InvalidSpec(format!(
@@ -83,7 +83,7 @@ pub(super) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
 
 /// Checks that the node of a placement does not belong to another owner. Each node has one owner: the pool that
 /// the node records; before the node exists, the oldest of the `pools` that list it.
-pub(super) fn check_node_owner(
+pub(in crate::controller) fn check_node_owner(
     pool: &BurstPool,
     placement: &str,
     live: Option<&Node>,
@@ -104,7 +104,11 @@ pub(super) fn check_node_owner(
 }
 
 /// The error that the node of a placement belongs to another owner.
-pub(super) fn node_owned_by_other(placement: &str, node: &str, another: &str) -> InvalidSpec {
+pub(in crate::controller) fn node_owned_by_other(
+    placement: &str,
+    node: &str,
+    another: &str,
+) -> InvalidSpec {
     InvalidSpec(format!(
         "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
          give the placement another name, or make a pool of another name"
@@ -133,7 +137,10 @@ fn older_claimant<'a>(
 }
 
 /// Checks that the operator knows the API server's address if a placement of the pool runs kube-proxy.
-pub(super) fn check_kube_proxy(pool: &BurstPool, is_told: bool) -> Result<(), InvalidSpec> {
+pub(in crate::controller) fn check_kube_proxy(
+    pool: &BurstPool,
+    is_told: bool,
+) -> Result<(), InvalidSpec> {
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
         Some((index, _)) if !is_told => Err(InvalidSpec(format!(
@@ -146,7 +153,7 @@ pub(super) fn check_kube_proxy(pool: &BurstPool, is_told: bool) -> Result<(), In
 
 /// Checks that the pool's placements can become nodes. The CRD's rules reject most of these errors, but not
 /// all, and a pool may be older than the rules.
-pub(super) fn check_placements(pool: &BurstPool) -> Result<(), InvalidSpec> {
+pub(in crate::controller) fn check_placements(pool: &BurstPool) -> Result<(), InvalidSpec> {
     for (index, placement) in pool.spec.placements.iter().enumerate() {
         let field = format!("spec.placements[{index}]");
         check_capacity(placement, &field)?;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::Snapshot;
+use super::cluster::Snapshot;
 use crate::burst::{ClaimState, ClaimStates};
 use crate::node::environment::{self, MissingObject, MissingReason};
 
@@ -27,7 +27,7 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(48);
 /// How soon a claim with a volume is read again: the claim may be replaced by another of the same name.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(5);
 /// How many claims are read at the same time.
-pub(super) const MAX_CONCURRENT_READS: usize = 8;
+pub(crate) const MAX_CONCURRENT_READS: usize = 8;
 
 /// Namespace and name of a claim.
 type ClaimKey = (String, String);
@@ -147,7 +147,7 @@ impl ClaimCacheContent {
 }
 
 /// Converts the result of reading a claim; `None` if the read failed: the cache then keeps its last answer.
-pub(super) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimState> {
+pub(crate) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimState> {
     match read {
         Ok(Ok(())) => Some(ClaimState::Mountable),
         Ok(Err(why)) => Some(ClaimState::Unsupported(why)),

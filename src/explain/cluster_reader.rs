@@ -17,14 +17,16 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::cache::{FailureKind, SyncFailure};
-use super::super::{ClusterCache, ScaleCache, Snapshot, claim_cache as looked};
 use super::ExplainedPod;
 use crate::api::BurstPool;
 use crate::burst::topology::{ListResult, NeighborNode};
 use crate::burst::{ClaimStates, Neighbors, PodFacts, TargetScales};
+use crate::controller::cache::claims;
+use crate::controller::cache::cluster::{ClusterCache, Snapshot};
+use crate::controller::cache::cluster::{FailureKind, SyncFailure};
+use crate::controller::cache::scales::ScaleCache;
+use crate::k8s::watch_health;
 use crate::node::environment::{MissingReason, check_mountable};
-use crate::node::watch_health;
 
 /// The timeout of reading the cluster.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -152,7 +154,7 @@ pub(super) async fn read_claims(
         let read = check_mountable(client, &namespace, &name).await;
         (namespace, name, read)
     });
-    let read: Vec<_> = reads.buffered(looked::MAX_CONCURRENT_READS).collect().await;
+    let read: Vec<_> = reads.buffered(claims::MAX_CONCURRENT_READS).collect().await;
     let (mut claims, mut unread) = (ClaimStates::new(), Vec::new());
     for (namespace, name, read) in read {
         match read {
@@ -160,7 +162,7 @@ pub(super) async fn read_claims(
                 unread.push(format!("{} {}", missing.object, missing.why));
             }
             read => {
-                if let Some(behind) = looked::claim_state(read) {
+                if let Some(behind) = claims::claim_state(read) {
                     claims.entry(namespace).or_default().insert(name, behind);
                 }
             }

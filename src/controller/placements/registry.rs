@@ -17,12 +17,15 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::task::{PlacementSpec, PlacementTask};
-use super::drain::backoff::{self, CountAction, DrainDelay, EvictionPacer};
-use super::validation::{self, InvalidSpec, azure_scope, check_kube_proxy, check_placements};
-use super::{ControllerContext, drain, status};
+use super::drain;
+use super::drain::backoff;
+use super::drain::backoff::{CountAction, DrainDelay, EvictionPacer};
+use super::validation;
+use super::validation::{InvalidSpec, azure_scope, check_kube_proxy, check_placements};
 use crate::aci::client::GroupScope;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
+use crate::controller::{ControllerContext, status};
 use crate::node::last_placement::{self, DiscoveredNode};
 use crate::node::node_object::{self, Unavailable};
 use crate::node::pods;

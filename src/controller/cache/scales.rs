@@ -14,11 +14,12 @@ use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::Snapshot;
+use super::cluster::Snapshot;
 use crate::api::Target;
-use crate::burst::{TargetScale, TargetScales, label_selector};
-use crate::node::call;
-use crate::node::watch_health::report_errors;
+use crate::burst::{TargetScale, TargetScales};
+use crate::k8s::call;
+use crate::k8s::label_selector;
+use crate::k8s::watch_health::report_errors;
 
 /// How soon a scale is read again if a read failed or the watch may have missed a change.
 const RETRY_INTERVAL: Duration = Duration::from_secs(15);

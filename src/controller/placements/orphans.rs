@@ -22,12 +22,12 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::drain::backoff::DrainDelay;
-use super::{
-    ControllerContext, Error, RECONCILE_TIMEOUT, RESYNC_INTERVAL, drain, metrics, placements,
-};
+use super::{drain, registry};
 use crate::api::BurstPool;
+use crate::controller::{ControllerContext, Error, RECONCILE_TIMEOUT, RESYNC_INTERVAL, metrics};
+use crate::k8s::{call, watch_health};
 use crate::node::last_placement::{self, DiscoveredNode};
-use crate::node::{call, node_object, watch_health};
+use crate::node::node_object;
 
 /// The timeout of a call. It is short because a node's Lease expires 40 s after its last renewal, and no task
 /// renews it yet.
@@ -36,7 +36,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool, read from the API server: a watch may still show one that was just removed.
-pub(super) async fn list_pool_nodes(
+pub(in crate::controller) async fn list_pool_nodes(
     pool: &str,
     context: &ControllerContext,
 ) -> Result<Vec<DiscoveredNode>, Error> {
@@ -67,24 +67,21 @@ async fn get_node(name: &str, context: &ControllerContext) -> Result<Option<Node
 /// Starts draining the pool's nodes that its spec does not list, once under each leader: later the running
 /// tasks show which placements the spec has lost. Returns the existing nodes of placements that the spec lists
 /// and whose tasks do not run.
-pub(super) async fn adopt_orphans(
+pub(in crate::controller) async fn adopt_orphans(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<Node>, Error> {
     let name = pool.name_any();
-    if !placements::running_pool_names(context)
-        .await
-        .contains(&name)
-    {
+    if !registry::running_pool_names(context).await.contains(&name) {
         let found = list_pool_nodes(&name, context).await?.into_iter();
-        for found in found.filter(|found| !placements::has_placement(pool, &found.placement)) {
+        for found in found.filter(|found| !registry::has_placement(pool, &found.placement)) {
             adopt_or_warn(found, context).await;
         }
     }
     // Read by name, not by label: a node with another owner has another label, or none, and the owner must be
     // known.
     let mut asked = Vec::new();
-    for placement in placements::placements_not_running(pool, context).await {
+    for placement in registry::placements_not_running(pool, context).await {
         asked.extend(get_node(&node_object::name(&name, &placement), context).await?);
     }
     Ok(asked)
@@ -92,7 +89,7 @@ pub(super) async fn adopt_orphans(
 
 async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
     let node = found.node.clone();
-    if placements::adopt_orphan(found, context).await {
+    if registry::adopt_orphan(found, context).await {
         tracing::info!(%node, "draining a node that no spec asks for");
     } else {
         tracing::warn!(%node, "no spec asks for this node, and it does not say where its container groups are");
@@ -100,12 +97,12 @@ async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
 }
 
 /// Drains what is left of removed pools, for as long as this future is polled.
-pub(super) async fn drain_deleted_pools(context: &ControllerContext) {
+pub(in crate::controller) async fn drain_deleted_pools(context: &ControllerContext) {
     context.cache.wait_until_synced().await;
     let mut gone: BTreeMap<String, RemovedPool> = BTreeMap::new();
     loop {
         let suspected = {
-            let kept = placements::running_pool_names(context).await;
+            let kept = registry::running_pool_names(context).await;
             let view = context.cache.snapshot();
             let nodes = view.nodes.values().map(AsRef::as_ref);
             let pools: Vec<_> = view.pools.values().cloned().collect();
@@ -193,13 +190,13 @@ async fn drain_if_deleted(pool: &str, context: &ControllerContext) -> Result<Vec
     if pool_exists(pool, context).await? {
         return Ok(Vec::new());
     }
-    let kept = placements::running_placements(pool, context).await;
+    let kept = registry::running_placements(pool, context).await;
     for found in list_pool_nodes(pool, context).await? {
         if !kept.contains(&found.placement) {
             adopt_or_warn(found, context).await;
         }
     }
-    let names = placements::running_placements(pool, context).await;
+    let names = registry::running_placements(pool, context).await;
     let left = drain::drain_and_remove(pool, &names, context).await?;
     if left.is_empty() {
         metrics::forget_pool_and_placements(pool, &names, context);

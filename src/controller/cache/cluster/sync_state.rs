@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::telemetry::error_chain;
 
-/// The parts of a [`Snapshot`](super::Snapshot).
+/// The parts of a [`Snapshot`](crate::controller::cache::cluster::Snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CachePart {
     Pools,

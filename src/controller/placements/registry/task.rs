@@ -16,7 +16,7 @@ use crate::aci::names::GroupOwner;
 use crate::aci::rate_limiter::RateLimiter;
 use crate::api::{BurstPool, Placement, ScaleIn};
 use crate::controller::ControllerContext;
-use crate::controller::drain::backoff::{EvictionPacer, GroupCountPacer};
+use crate::controller::placements::drain::backoff::{EvictionPacer, GroupCountPacer};
 use crate::kubelet_api::ServedGuard;
 use crate::node::capacity::NodeOffer;
 use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::Snapshot;
+use super::cluster::Snapshot;
 use crate::burst::topology::{ListResult, NeighborNode};
 use crate::burst::{Neighbors, PodFacts};
-use crate::node::watch_health::{report_errors, skip_unreadable};
+use crate::k8s::watch_health::{report_errors, skip_unreadable};
 
 /// How long a pod waits for the first list. After that it is evaluated without the list.
 const PATIENCE: Duration = Duration::from_secs(10);
