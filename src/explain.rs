@@ -19,8 +19,8 @@ use kube::{Api, Client, ResourceExt as _};
 
 use crate::aci::translate::{self, IdentityNamespaces, Unsupported};
 use crate::api::{BurstPool, Workload};
-use crate::burst::assignment::Assignment;
-use crate::burst::pod::PodStage;
+use crate::burst::facts::assignment::Assignment;
+use crate::burst::facts::pod::PodStage;
 use crate::burst::{
     self, ClaimStates, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
     PodFacts, ReasonCounts,

@@ -5,9 +5,9 @@
 //!
 //! | module | what it holds | uses |
 //! | --- | --- | --- |
-//! | [`k8s`] | the limits that the API server sets for Events, and back-off for refused writes | none |
 //! | [`telemetry`] | logs, metrics, and the health endpoints of the operator | none |
-//! | [`api`] | the custom resource `BurstPool`: users write its spec, the operator its status | none |
+//! | [`k8s`] | what every module that uses the Kubernetes API needs: calls with a deadline, Events, quantities | `telemetry` |
+//! | [`api`] | the custom resource `BurstPool`: users write its spec, the operator its status | `k8s` |
 //! | [`aci`] | pods to container groups and back to pod statuses; the Azure client | `k8s`, `api`, `telemetry` |
 //! | [`burst`] | which pods burst, when, and how many: pure decisions | `k8s`, `api`, `aci` |
 //! | [`trigger`] | whether Prometheus, a schedule or an alert reports a load peak | `api` |
@@ -15,6 +15,7 @@
 //! | [`node`] | the virtual node and the life of its pods | `k8s`, `api`, `aci`, `burst`, `telemetry` |
 //! | [`kubelet_api`] | the kubelet's HTTP API: logs, exec, port-forward, metrics | `aci`, `node` |
 //! | [`controller`] | the reconciler: creates and drains the virtual nodes of pools | `k8s`, `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
+//! | [`explain`] | `burstpool explain`: the plan for one pod, without executing it | `k8s`, `api`, `aci`, `burst`, `node`, `controller` |
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests and the demo | none |
 //!

@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::assignment::{NamespaceLabels, TargetScale, TargetScales};
-use super::eligibility::{ClaimStates, EligibilityCache};
+use super::facts::assignment::{NamespaceLabels, TargetScale, TargetScales};
+use super::facts::eligibility::{ClaimStates, EligibilityCache};
+use super::facts::node_constraints::NodeConstraints;
+use super::facts::placement::PlacementFacts;
+use super::facts::pod::{
+    BoundPod, GrantRecord, OwnerKind, PodFacts, PodOwner, PodReference, PodStage,
+};
+use super::facts::resource_amounts::ResourceAmounts;
 use super::leader_state::{LeaderState, PodWriteResult};
-use super::node_constraints::NodeConstraints;
 use super::observation::{ClusterInputs, Leadership, PoolInputs, observe};
 use super::outcome::PodOutcome;
-use super::placement_facts::PlacementFacts;
 use super::plan::{BurstPlan, plan};
-use super::pod::{BoundPod, GrantRecord, OwnerKind, PodFacts, PodOwner, PodReference, PodStage};
-use super::resource_amounts::ResourceAmounts;
-use super::topology::Neighbors;
+use super::rules::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
 use crate::k8s::label_selector;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::hold::{HoldStart, later};
-use super::placement_health::PlacementHealth;
+use super::facts::pod::{PodFacts, PodReference};
 use super::plan::{BurstPlan, PeakState, Precondition};
-use super::pod::{PodFacts, PodReference};
-use super::reservations::VersionComparison;
+use super::rules::hold::{HoldStart, later};
+use super::rules::placement_health::PlacementHealth;
+use super::select::reservations::VersionComparison;
 use crate::api::Reservation;
 use crate::k8s::backoff::doubled;
 use crate::k8s::refused;

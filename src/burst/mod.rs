@@ -7,68 +7,45 @@
 //! async functions.
 //!
 //! ```text
-//! Pod ─▶ PodFacts ┐                             ┌─▶ reservations ─▶ grants, releases, stamps, rescues
-//! Pod ─▶ Verdicts ┼─▶ observe ─▶ plan ─▶ Plan ──┼─▶ counts, workloads, messages
-//! Node ─▶ Place ──┘        ▲                    └─▶ doors, time of the next plan
-//!                       Memory ◀── results of grants and creates ◀── controller
+//! Pod ──▶ PodFacts ─────────┐                              ┌─▶ reservations ─▶ grants, releases, evictions
+//! Pod ──▶ EligibilityCache ─┼─▶ observe ─▶ plan ─▶ BurstPlan ─┼─▶ counts, workloads, messages
+//! Node ─▶ PlacementFacts ───┘        ▲                     └─▶ placement health, time of the next plan
+//!                             LeaderState ◀── results of grants and creates ◀── controller
 //! ```
 //!
-//! | file | decides |
+//! | module | what it holds |
 //! | --- | --- |
-//! | [`pod`], [`resource_amounts`], [`node_constraints`], [`placement_facts`] | which fields of a pod and of a node matter |
-//! | [`eligibility`] | whether ACI can run a pod (calls `aci::translate` once for each version) |
-//! | [`label_selector`], [`assignment`] | which pool and workload a pod belongs to |
+//! | [`facts`] | the parts of pods, nodes and other objects from which plans are made |
 //! | [`mod@observation`] | which of the watched objects concern one pool |
-//! | [`hold`], [`rate`], [`limits`], [`fairness`] | how long pods wait, how many are granted, which ones first |
-//! | [`reservations`] | which pods hold a slot before any watch shows their grant |
-//! | [`placement_health`], [`capacity`] | whether a placement takes pods, and how many more fit |
-//! | `topology` | whether running pods let a pod in (affinity, anti-affinity, topology spread) |
-//! | `sort`, `share`, `ahead`, [`mod@plan`] | the outcome of each pod, and the plan for all of them |
-//! | [`expiry`] | when a grant expires because the scheduler does not place the pod |
-//! | [`never_started`], [`jobs`] | what to do about pods that never started |
-//! | [`outcome`], [`reasons`], `tally` | messages and counts |
 //! | [`leader_state`] | what the leader keeps between plans |
+//! | [`rules`] | the rules that a grant has to satisfy, each by itself |
+//! | [`select`] | the steps that select the outcome of each pod |
+//! | [`mod@plan`] | the plan for all of them |
+//! | [`outcome`], [`reasons`] | outcomes of pods, and their messages |
 
-mod admission;
-pub mod assignment;
-pub mod capacity;
-mod counts;
-pub mod eligibility;
-pub mod expiry;
-pub mod fairness;
-pub mod hold;
-pub mod jobs;
-pub mod leader_state;
-pub mod limits;
-pub mod never_started;
-pub mod node_constraints;
-pub mod observation;
-pub mod outcome;
-pub mod placement_facts;
-pub mod placement_health;
-pub mod plan;
-pub mod pod;
-mod pre_reservation;
-pub mod rate;
-pub mod reasons;
-pub mod reservations;
-pub mod resource_amounts;
-pub mod topology;
-mod triage;
-
+pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod leader_state;
+pub mod observation;
+pub mod outcome;
+pub mod plan;
+pub mod reasons;
+pub mod rules;
+pub mod select;
 #[cfg(test)]
 mod tests;
 
-pub use assignment::{NamespaceLabels, TargetScale, TargetScales};
-pub use eligibility::{ClaimState, ClaimStates, EligibilityCache, MountReadiness, mount_readiness};
+pub use facts::assignment::{NamespaceLabels, TargetScale, TargetScales};
+pub use facts::eligibility::{
+    ClaimState, ClaimStates, EligibilityCache, MountReadiness, mount_readiness,
+};
+pub use facts::placement::PlacementFacts;
+pub use facts::pod::{PodFacts, PodReference};
 pub use leader_state::{LeaderState, PodWriteResult};
 pub use observation::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
 pub use outcome::{BlockedBy, PodOutcome};
-pub use placement_facts::PlacementFacts;
-pub use placement_health::{PlacementAvailability, PlacementHealth};
 pub use plan::{BurstPlan, PodDecision, plan};
-pub use pod::{PodFacts, PodReference};
 pub use reasons::ReasonCounts;
-pub use topology::Neighbors;
+pub use rules::placement_health::{PlacementAvailability, PlacementHealth};
+pub use rules::topology::Neighbors;

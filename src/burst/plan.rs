@@ -9,22 +9,26 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::admission::{SlotAdmission, admit, next_window_start};
-use super::capacity::FreeCapacity;
-use super::counts;
-use super::expiry::{self, GrantExpiry};
-use super::hold::{self, HoldStart, later};
+use super::facts::pod::PodReference;
 use super::leader_state::{PatchOutcome, PodWrite};
-use super::limits::SlotLimits;
-use super::never_started::{self, NeverStarted};
 use super::observation::{Leadership, ObservedPool};
 use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
-use super::placement_health::PlacementAvailability;
-use super::pod::PodReference;
-use super::pre_reservation;
-use super::rate;
-use super::reservations::{self, ReservationWrite};
-use super::triage::{TriagedPod, triage};
+use super::rules::capacity::FreeCapacity;
+use super::rules::expiry;
+use super::rules::expiry::GrantExpiry;
+use super::rules::hold;
+use super::rules::hold::{HoldStart, later};
+use super::rules::limits::SlotLimits;
+use super::rules::placement_health::PlacementAvailability;
+use super::rules::rate;
+use super::select::admission::{SlotAdmission, admit, next_window_start};
+use super::select::counts;
+use super::select::never_started;
+use super::select::never_started::NeverStarted;
+use super::select::pre_reservation;
+use super::select::reservations;
+use super::select::reservations::ReservationWrite;
+use super::select::triage::{TriagedPod, triage};
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
 
 /// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are

@@ -1,7 +1,13 @@
-//! Helpers for writes to the API server.
+//! What every module that uses the Kubernetes API needs.
 //!
-//! In: Events, and answers to writes. Out: Events within the API server's limits (`events`), how long not to
-//! repeat a refused write (`refused`), and the pauses of every back-off (`backoff`).
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`call`] | calls with a deadline; deletions and evictions that name the object by its UID |
+//! | [`refused`] | how long not to repeat a write that the API server refused |
+//! | [`backoff`] | the pauses of every back-off |
+//! | [`events`] | Events within the API server's limits |
+//! | [`watch_health`] | watches that one unreadable object cannot end, and whose failures are visible |
+//! | [`quantity`], [`label_selector`], [`resource_version`] | formats of the Kubernetes API |
 
 pub mod backoff;
 pub mod call;

@@ -19,8 +19,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::aci::client::QuotaUsage;
 use crate::api::{Placement, Priority};
 use crate::burst::PodFacts;
-use crate::burst::pod::PodStage;
-use crate::burst::resource_amounts::ResourceAmounts;
+use crate::burst::facts::pod::PodStage;
+use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::k8s::quantity::NanoAmount;
 
 /// A core in thousandths.
@@ -199,8 +199,8 @@ pub fn quantity_milli(quantity: &Quantity) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::api::Capacity;
+    use crate::burst::facts::pod::OwnerKind;
     use crate::burst::fixtures;
-    use crate::burst::pod::OwnerKind;
 
     fn placement(cpu: &str, memory: &str, pods: i64) -> Placement {
         let capacity = Capacity {

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::daemon_set;
 use super::pod_plan::{is_deleting, is_finished};
-use crate::burst::node_constraints::tolerates;
+use crate::burst::facts::node_constraints::tolerates;
 
 /// The annotation that holds the deletion cost.
 const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";

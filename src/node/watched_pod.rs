@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::aci::translate;
 use crate::api::names::LEADER_FIELD_MANAGER;
-use crate::burst::pod::SCHEDULED_FIELD;
+use crate::burst::facts::pod::SCHEDULED_FIELD;
 
 /// A pod from a watch.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +109,7 @@ impl Resource for WatchedPod {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::burst::pod::refusal_written;
+    use crate::burst::facts::pod::refusal_written;
 
     #[test]
     fn a_pod_that_cannot_be_read_is_named_and_does_not_fail_the_watch() {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burstpool::aci::translate;
 use burstpool::api::BurstPool;
-use burstpool::burst::pod::PodStage;
-use burstpool::burst::topology::{ListResult, NeighborNode};
+use burstpool::burst::facts::pod::PodStage;
+use burstpool::burst::rules::topology::{ListResult, NeighborNode};
 use burstpool::burst::{
     ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PodOutcome, PoolInputs, TargetScales, observe, plan,
@@ -43,7 +43,7 @@ async fn the_plan_and_the_scheduler_agree_on_what_can_be_placed_beside_the_pods_
     let cluster = Cluster::start(Options::default()).await.expect("a cluster");
     let client = cluster.client().expect("a client");
     furnish(&client).await;
-    let table = include_str!("../../src/burst/topology/cases.json");
+    let table = include_str!("../../src/burst/rules/topology/cases.json");
     let table: Vec<Value> = serde_json::from_str(table).expect("cases");
     let cases = table.iter().map(|case| Case {
         name: case["name"].as_str().expect("a name").to_owned(),

@@ -187,10 +187,10 @@ fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home()
     )));
 }
 
-fn refused(names: &[&str], action: crate::burst::never_started::RescueAction) -> BurstPlan {
+fn refused(names: &[&str], action: crate::burst::select::never_started::RescueAction) -> BurstPlan {
     let rescues = names
         .iter()
-        .map(|name| crate::burst::never_started::NeverStarted {
+        .map(|name| crate::burst::select::never_started::NeverStarted {
             pod: pod(name).id,
             action,
             owner: None,
@@ -207,7 +207,10 @@ fn refused(names: &[&str], action: crate::burst::never_started::RescueAction) ->
 fn ten_pods_that_azure_refuses_at_once_are_one_try() {
     let mut memory = LeaderState::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-    let plan = refused(&names, crate::burst::never_started::RescueAction::Delete);
+    let plan = refused(
+        &names,
+        crate::burst::select::never_started::RescueAction::Delete,
+    );
     memory.record_plan(&plan, &HashSet::new(), at(0));
     assert_eq!(
         memory.rejected_templates(at(601)).count(),
@@ -219,10 +222,13 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
 #[test]
 fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
     let mut memory = LeaderState::default();
-    let one = refused(&["a"], crate::burst::never_started::RescueAction::Report);
+    let one = refused(
+        &["a"],
+        crate::burst::select::never_started::RescueAction::Report,
+    );
     let two = refused(
         &["a", "b"],
-        crate::burst::never_started::RescueAction::Report,
+        crate::burst::select::never_started::RescueAction::Report,
     );
     let mut single = LeaderState::default();
     for second in 0..20_000 {

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::fixtures::{PlanScene, at, granted, pod};
 use crate::burst::outcome::PodOutcome;
 use crate::burst::plan::{BurstPlan, SlotState};
-use crate::burst::pod::{PodFacts, PodStage};
 
 fn millis(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).expect("in range")

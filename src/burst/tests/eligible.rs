@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use crate::aci::translate::Unsupported;
-use crate::burst::eligibility::ClaimState;
+use crate::burst::facts::eligibility::ClaimState;
+use crate::burst::facts::node_constraints::NodeConstraints;
+use crate::burst::facts::pod::{BoundPod, PodStage};
 use crate::burst::fixtures::{PlanScene, placement_facts, pod};
-use crate::burst::node_constraints::NodeConstraints;
 use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
-use crate::burst::pod::{BoundPod, PodStage};
 
 fn refused(scene: &PlanScene, name: &str) -> String {
     let outcome = scene.outcome(60, name);

@@ -4,11 +4,11 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::burst::PodWriteResult;
+use crate::burst::facts::pod::PodStage;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, pool};
-use crate::burst::hold::NOMINATION_HOLD;
 use crate::burst::outcome::{HoldReason, IgnoreReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
-use crate::burst::pod::PodStage;
+use crate::burst::rules::hold::NOMINATION_HOLD;
 
 fn held(second: i64) -> PodOutcome {
     PodOutcome::Hold {
@@ -168,7 +168,7 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
     scene.waiting[0].node_constraints =
-        crate::burst::node_constraints::NodeConstraints::from_pod_spec(&spec);
+        crate::burst::facts::node_constraints::NodeConstraints::from_pod_spec(&spec);
     assert_eq!(scene.outcome(60, "a"), ignored(IgnoreReason::UserPlaced));
     scene.bound = vec![pod("b").on("burst-shop-weu")];
     let plan = scene.plan(60);

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::burst::PodWriteResult;
+use crate::burst::facts::node_constraints::NodeConstraints;
+use crate::burst::facts::pod::PodStage;
 use crate::burst::fixtures::{PlanScene, at, granted, pod, reservation, scale_of, scales, target};
-use crate::burst::node_constraints::NodeConstraints;
 use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
-use crate::burst::pod::PodStage;
 
 fn many(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("p{n:04}")).collect()

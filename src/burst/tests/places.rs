@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::aci::failure::FailureClass;
+use crate::burst::facts::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodStage};
 use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
-use crate::burst::never_started::RescueAction;
 use crate::burst::outcome::{BlockedBy, PodOutcome};
-use crate::burst::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodStage};
+use crate::burst::select::never_started::RescueAction;
 use crate::burst::{BurstPlan, PlacementAvailability};
 
 fn two() -> Value {

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::aci::translate::Unsupported;
 use crate::api::MaxReplicas;
+use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::fixtures::{PlanScene, at, pod, scales, target};
 use crate::burst::outcome::PodOutcome;
-use crate::burst::pod::{PodFacts, PodStage};
 
 const APPS: [&str; 2] = ["web", "db"];
 

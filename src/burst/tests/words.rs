@@ -17,7 +17,7 @@ fn selecting(app: &str) -> Value {
 fn every_pod_counts_once() {
     let mut scene = PlanScene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
     scene.scales = scales(&[("web", 9, 8)]);
-    scene.waiting[1].stage = crate::burst::pod::PodStage::Unschedulable(Some(at(50)));
+    scene.waiting[1].stage = crate::burst::facts::pod::PodStage::Unschedulable(Some(at(50)));
     scene.labelled.push(pod("flying").granted("shop", "web", 1));
     scene
         .labelled

@@ -22,8 +22,10 @@ use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
-use crate::burst::pod::{self, PodStage};
-use crate::burst::{NamespaceLabels, PodFacts, hold};
+use crate::burst::facts::pod;
+use crate::burst::facts::pod::PodStage;
+use crate::burst::rules::hold;
+use crate::burst::{NamespaceLabels, PodFacts};
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 use crate::node::watched_pod::WatchedPod;
 use crate::telemetry::ServerClock;

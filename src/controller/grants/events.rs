@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
-use crate::burst::expiry::GrantExpiry;
-use crate::burst::never_started::{NeverStarted, RescueAction};
 use crate::burst::outcome::IgnoreReason;
 use crate::burst::plan::{PeakState, Precondition};
+use crate::burst::rules::expiry::GrantExpiry;
+use crate::burst::select::never_started::{NeverStarted, RescueAction};
 use crate::burst::{BlockedBy, BurstPlan, PodDecision, PodOutcome, PodReference};
 use crate::k8s::call;
 use crate::k8s::events;

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use super::Snapshot;
 use crate::aci::translate::{self, IdentityNamespaces};
 use crate::api::BurstPool;
-use crate::burst::pod::PodStage;
+use crate::burst::facts::pod::PodStage;
 use crate::burst::{
     self, BurstPlan, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership,
     Neighbors, ObservedPool, PlacementFacts, PodFacts, TargetScales,

@@ -11,10 +11,11 @@ use kube::Api;
 use super::executor::{CALL_TIMEOUT, Executor, answer_for_error};
 use super::leadership::PoolLeaderState;
 use crate::burst::PodWriteResult;
-use crate::burst::jobs::{self, EvictionCost};
+use crate::burst::facts::jobs;
+use crate::burst::facts::jobs::EvictionCost;
+use crate::burst::facts::pod::PodOwner;
 use crate::burst::leader_state::PodWrite;
-use crate::burst::never_started::{NeverStarted, RescueAction};
-use crate::burst::pod::PodOwner;
+use crate::burst::select::never_started::{NeverStarted, RescueAction};
 use crate::k8s::call;
 use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 
@@ -166,7 +167,7 @@ mod tests {
     use super::super::fixtures::{ScriptedServer, executor, pool, term_counter};
     use super::*;
     use crate::burst::PodReference;
-    use crate::burst::pod::OwnerKind;
+    use crate::burst::facts::pod::OwnerKind;
 
     fn of_a_job(name: &str) -> NeverStarted {
         NeverStarted {

@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::api::{BurstPool, Target};
-use crate::burst::assignment::live_by_age;
+use crate::burst::facts::assignment::live_by_age;
 use crate::k8s::call;
 
 /// The timeout of a call.

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use super::cluster::{Cluster, NODE};
 use crate::aci::failure::FailureClass;
-use crate::burst::pod::PodStage;
+use crate::burst::facts::pod::PodStage;
 
 /// The result of a create.
 pub type StartResult = Result<(), FailureClass>;

@@ -18,12 +18,12 @@ use jiff::Timestamp;
 use super::cluster::{APPS, Cluster, NEVER, NODE, SimPod};
 use super::operator::{InstanceClocks, Operator};
 use crate::burst::PodDecision;
-use crate::burst::hold::{NOMINATION_HOLD, later};
-use crate::burst::never_started::START_TIMEOUT;
+use crate::burst::facts::pod::PodStage;
+use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::outcome::{HoldReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
-use crate::burst::pod::PodStage;
-use crate::burst::resource_amounts::ResourceAmounts;
+use crate::burst::rules::hold::{NOMINATION_HOLD, later};
+use crate::burst::select::never_started::START_TIMEOUT;
 
 /// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
 /// frozen.

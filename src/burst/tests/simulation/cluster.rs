@@ -16,10 +16,10 @@ use serde_json::json;
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::TargetScales;
+use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::fixtures::{pod, pool, target};
-use crate::burst::hold::later;
-use crate::burst::pod::{PodFacts, PodStage};
-use crate::burst::topology::TopologyRules;
+use crate::burst::rules::hold::later;
+use crate::burst::rules::topology::TopologyRules;
 
 use super::checks::{ChurnCheck, PeakCheck, RefusalCheck};
 use region::SimRegion;

@@ -19,12 +19,12 @@ use super::checks::{self, DoorCheck, peaks};
 use super::cluster::{Cluster, NODE, ShownStatus, ZONE};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
+use crate::burst::facts::pod::{GrantRecord, PodFacts, PodReference, PodStage};
 use crate::burst::fixtures::{namespaces, placement_facts};
-use crate::burst::hold::later;
 use crate::burst::observation::Leadership;
 use crate::burst::plan::{BurstPlan, PeakState, Precondition};
-use crate::burst::pod::{GrantRecord, PodFacts, PodReference, PodStage};
-use crate::burst::topology::ListResult;
+use crate::burst::rules::hold::later;
+use crate::burst::rules::topology::ListResult;
 use crate::burst::{
     BlockedBy, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Neighbors,
     PlacementAvailability, PodOutcome, PodWriteResult, PoolInputs, observe, plan,

@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 
 use super::checks;
 use super::cluster::{Cluster, NEVER, NODE};
-use crate::burst::hold::by;
-use crate::burst::pod::{BoundPod, PodStage};
-use crate::burst::resource_amounts::ResourceAmounts;
+use crate::burst::facts::pod::{BoundPod, PodStage};
+use crate::burst::facts::resource_amounts::ResourceAmounts;
+use crate::burst::rules::hold::by;
 
 impl Cluster {
     /// Tries some of the pending pods.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::api::Reservation;
-use crate::burst::hold::later;
-use crate::burst::pod::PodReference;
+use crate::burst::facts::pod::PodReference;
+use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, ShownStatus, SimPod};
 
 /// How many times one leader may reserve one version of a pod while nothing denies the grant. More than once,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::hold::{self, later};
-use crate::burst::placement_health::PROBE_TIMEOUT;
 use crate::burst::plan::BurstPlan;
+use crate::burst::rules::hold;
+use crate::burst::rules::hold::later;
+use crate::burst::rules::placement_health::PROBE_TIMEOUT;
 use crate::burst::tests::simulation::azure::StartResult;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 use crate::burst::tests::simulation::operator::InstanceClocks;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::hold::later;
 use crate::burst::plan::PeakState;
+use crate::burst::rules::hold::later;
 
 /// How much later than its cooldown a peak may end, because the operator does not plan continuously.
 const LATE: Duration = Duration::from_secs(180);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::hold::later;
-use crate::burst::pod::PodReference;
+use crate::burst::facts::pod::PodReference;
+use crate::burst::rules::hold::later;
 
 /// How many denied stamps of one pod a leader may send within [`SPAN`]: the pauses between them double.
 const MOST: usize = 4;

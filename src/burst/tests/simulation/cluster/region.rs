@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Cluster, NODE};
-use crate::burst::hold::later;
-use crate::burst::resource_amounts::ResourceAmounts;
+use crate::burst::facts::resource_amounts::ResourceAmounts;
+use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::checks;
 use crate::node::capacity::{ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
 use crate::node::quota::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};

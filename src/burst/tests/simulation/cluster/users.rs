@@ -11,8 +11,8 @@ use serde_json::json;
 use super::{APPS, Cluster, NEVER, NODE, SimPod};
 use crate::api::MaxReplicas;
 use crate::burst::TargetScales;
+use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::fixtures::{pod, scale_of};
-use crate::burst::pod::{PodFacts, PodStage};
 
 impl Cluster {
     /// Users and controllers act: replicas change, pods are created, deleted and removed, faults begin and end.

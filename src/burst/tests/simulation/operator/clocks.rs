@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::burst::hold::{self, PriorRefusal};
+use crate::burst::rules::hold;
+use crate::burst::rules::hold::PriorRefusal;
 
 /// An instance's clocks.
 pub struct InstanceClocks {

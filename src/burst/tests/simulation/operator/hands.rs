@@ -8,11 +8,11 @@ use rand::rngs::StdRng;
 use super::Operator;
 use super::views::PoolView;
 use crate::burst::PodWriteResult;
-use crate::burst::hold::later;
+use crate::burst::facts::pod::{GrantRecord, PodReference};
 use crate::burst::leader_state::{PatchOutcome, PodWrite};
-use crate::burst::never_started::RescueAction;
 use crate::burst::plan::{BurstPlan, Precondition, SlotState};
-use crate::burst::pod::{GrantRecord, PodReference};
+use crate::burst::rules::hold::later;
+use crate::burst::select::never_started::RescueAction;
 use crate::burst::tests::simulation::cluster::Cluster;
 use crate::burst::tests::simulation::{Happened, checks};
 

@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use super::Operator;
 use super::views::PoolView;
 use crate::api::condition::{self, SPILLING};
-use crate::burst::hold::later;
 use crate::burst::observation::Leadership;
 use crate::burst::plan::BurstPlan;
+use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::Happened;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, UpdateResult};
 

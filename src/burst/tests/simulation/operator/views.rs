@@ -9,8 +9,9 @@ use rand::rngs::StdRng;
 
 use super::clocks::InstanceClocks;
 use crate::api::BurstPool;
-use crate::burst::hold::{self, PriorRefusal};
-use crate::burst::pod::{PodFacts, PodStage};
+use crate::burst::facts::pod::{PodFacts, PodStage};
+use crate::burst::rules::hold;
+use crate::burst::rules::hold::PriorRefusal;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 
 /// Pending pods, as their watch last showed them.

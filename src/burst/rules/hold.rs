@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::pod::PodFacts;
+use crate::burst::facts::pod::PodFacts;
 
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
 /// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
@@ -107,7 +107,7 @@ pub fn later(at: Timestamp, by: Duration) -> Timestamp {
 }
 
 /// `at` moved by `by`, which may be negative; `at` itself if that overflows.
-pub(super) fn by(at: Timestamp, by: SignedDuration) -> Timestamp {
+pub(in crate::burst) fn by(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(at)
 }
 

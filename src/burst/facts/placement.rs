@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::resource_amounts::{self, ResourceAmounts};
+use super::resource_amounts;
+use super::resource_amounts::ResourceAmounts;
 use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, PROVIDER_TAINT};
 
 /// Taints that repeat other fields of the Node, and come and go.

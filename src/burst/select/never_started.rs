@@ -2,7 +2,7 @@
 //!
 //! In: pods in placements whose creates fail, pods that Azure refuses permanently, and pods that wait for
 //! Azure. Out: the pods to delete, so that a replacement can run elsewhere, and the pods only to report. A pod
-//! is deleted only if its controller replaces it. For a pod of a Job, [`jobs`](super::jobs) checks that when
+//! is deleted only if its controller replaces it. For a pod of a Job, [`jobs`](crate::burst::facts::jobs) checks that when
 //! the rescue is carried out. Each pod is rescued once: its replacement is a new pod.
 
 use std::collections::HashMap;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::hold::later;
-use super::observation::ObservedPool;
-use super::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodReference};
 use crate::aci::failure::FailureClass;
+use crate::burst::facts::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodReference};
+use crate::burst::observation::ObservedPool;
+use crate::burst::rules::hold::later;
 
 /// How long a pod may take to start in a placement where no pod starts, or while it waits for Azure: longer
 /// than an image pull, and longer than the first closed times of a placement.

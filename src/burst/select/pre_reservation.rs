@@ -14,10 +14,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::admission::{SlotAdmission, allocate_slots};
-use super::hold::later;
-use super::observation::{Leadership, ObservedPool};
-use super::outcome::{HoldReason, PodOutcome};
 use super::triage::TriagedPod;
+use crate::burst::observation::{Leadership, ObservedPool};
+use crate::burst::outcome::{HoldReason, PodOutcome};
+use crate::burst::rules::hold::later;
 
 /// How long before the end of its hold a pod is reserved: 1 second.
 pub const PRE_RESERVATION_LEAD: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub const PRE_RESERVATION_LEAD: Duration = Duration::from_secs(1);
 pub const RESERVATION_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Marks the held pods that get a reservation before their hold ends.
-pub(super) fn pre_reserve<'a>(
+pub(in crate::burst) fn pre_reserve<'a>(
     cases: &mut [TriagedPod<'a>],
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
@@ -59,7 +59,11 @@ fn hold_ends_soon(case: &TriagedPod<'_>, now: Timestamp) -> bool {
 }
 
 /// When to plan again for a pod whose hold ends at `until`.
-pub(super) fn next_check(until: Timestamp, why: &HoldReason, now: Timestamp) -> Timestamp {
+pub(in crate::burst) fn next_check(
+    until: Timestamp,
+    why: &HoldReason,
+    now: Timestamp,
+) -> Timestamp {
     let ahead = until.saturating_sub(PRE_RESERVATION_LEAD).unwrap_or(until);
     if *why == HoldReason::TooEarly && now < ahead {
         ahead

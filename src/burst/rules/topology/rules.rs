@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstra
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Expression, Selector, SelectorExt as _};
 
-use crate::burst::assignment::NamespaceLabels;
-use crate::burst::pod::PodFacts;
+use crate::burst::facts::assignment::NamespaceLabels;
+use crate::burst::facts::pod::PodFacts;
 
 /// A pod's required constraints on running pods. Preferred terms are not included.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::capacity::FreeCapacity;
-use super::fairness::SlotClaim;
-use super::hold::later;
-use super::limits::{SlotLimits, WorkloadSlots};
-use super::observation::{Leadership, ObservedPool};
-use super::outcome::{BlockedBy, PodOutcome};
-use super::rate::RateAllowance;
 use super::triage::TriagedPod;
+use crate::burst::observation::{Leadership, ObservedPool};
+use crate::burst::outcome::{BlockedBy, PodOutcome};
+use crate::burst::rules::capacity::FreeCapacity;
+use crate::burst::rules::fairness::SlotClaim;
+use crate::burst::rules::hold::later;
+use crate::burst::rules::limits::{SlotLimits, WorkloadSlots};
+use crate::burst::rules::rate::RateAllowance;
 
 /// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
 /// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.
@@ -27,15 +27,15 @@ const STARVATION_TIMEOUT: Duration = Duration::from_secs(300);
 const WINDOW_SECONDS: i64 = 900;
 
 /// What is distributed.
-pub(super) struct SlotAdmission<'s, 'a> {
-    pub(super) limits: &'s mut SlotLimits,
-    pub(super) rate: RateAllowance,
-    pub(super) capacity: &'s mut FreeCapacity<'a>,
-    pub(super) now: Timestamp,
+pub(in crate::burst) struct SlotAdmission<'s, 'a> {
+    pub(in crate::burst) limits: &'s mut SlotLimits,
+    pub(in crate::burst) rate: RateAllowance,
+    pub(in crate::burst) capacity: &'s mut FreeCapacity<'a>,
+    pub(in crate::burst) now: Timestamp,
 }
 
 /// Gives every case without an outcome its outcome.
-pub(super) fn admit<'a>(
+pub(in crate::burst) fn admit<'a>(
     cases: &mut [TriagedPod<'a>],
     seen: &ObservedPool<'_>,
     shares: &mut SlotAdmission<'_, 'a>,
@@ -148,16 +148,16 @@ fn admit_ready<'a>(
 
 /// The result of distributing the free slots one by one.
 #[derive(Default)]
-pub(super) struct SlotAllocation {
+pub(in crate::burst) struct SlotAllocation {
     /// Index of each case that gets a slot, with the placement's name.
-    pub(super) allocated: Vec<(usize, String)>,
+    pub(in crate::burst) allocated: Vec<(usize, String)>,
     /// Index of each case that no placement takes, with the outcome that says why.
-    pub(super) blocked: Vec<(usize, PodOutcome)>,
+    pub(in crate::burst) blocked: Vec<(usize, PodOutcome)>,
 }
 
 /// Distributes the free slots among the cases in `wanting`, one by one, until no slot is free or no case is
 /// left. Works on a copy of the limits, so the caller counts the slots. Takes the room in the placements.
-pub(super) fn allocate_slots<'a>(
+pub(in crate::burst) fn allocate_slots<'a>(
     cases: &[TriagedPod<'a>],
     wanting: Vec<usize>,
     seen: &ObservedPool<'_>,
@@ -273,7 +273,7 @@ fn is_hold_back_window(now: Timestamp) -> bool {
 }
 
 /// When the next cycle begins, in which all pods may take room again.
-pub(super) fn next_window_start(now: Timestamp) -> Timestamp {
+pub(in crate::burst) fn next_window_start(now: Timestamp) -> Timestamp {
     let left = WINDOW_SECONDS - now.as_second().rem_euclid(WINDOW_SECONDS);
     later(now, Duration::from_secs(left.unsigned_abs()))
 }

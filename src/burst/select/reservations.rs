@@ -14,14 +14,15 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::hold::later;
-use super::leader_state::{PatchOutcome, PodWrite};
-use super::observation::{self, ObservedPool, ReservedPod};
-use super::outcome::PodOutcome;
-use super::plan::{PodDecision, SlotState};
-use super::pod::{PodFacts, PodReference};
 use super::pre_reservation;
 use crate::api::{Reservation, parse_resource_version};
+use crate::burst::facts::pod::{PodFacts, PodReference};
+use crate::burst::leader_state::{PatchOutcome, PodWrite};
+use crate::burst::observation;
+use crate::burst::observation::{ObservedPool, ReservedPod};
+use crate::burst::outcome::PodOutcome;
+use crate::burst::plan::{PodDecision, SlotState};
+use crate::burst::rules::hold::later;
 
 /// The reservations that still count.
 pub struct OpenReservations<'a> {
@@ -110,19 +111,19 @@ fn desired_reservations(
 }
 
 /// Whether and when to write `status.reservations`.
-pub(super) struct ReservationWrite {
+pub(in crate::burst) struct ReservationWrite {
     /// The content of `status.reservations` after this plan.
-    pub(super) reservations: Vec<Reservation>,
+    pub(in crate::burst) reservations: Vec<Reservation>,
     /// Whether to write it now.
-    pub(super) must_write: bool,
+    pub(in crate::burst) must_write: bool,
     /// When to write it, if not now.
-    pub(super) next_write_at: Option<Timestamp>,
+    pub(in crate::burst) next_write_at: Option<Timestamp>,
 }
 
 impl ReservationWrite {
     /// If a grant waits for its reservation, the status is written immediately. Other changes are written
     /// together with it, or at most once per [`pre_reservation::RESERVATION_WRITE_INTERVAL`].
-    pub(super) fn new(
+    pub(in crate::burst) fn new(
         kept: &[&Reservation],
         decisions: &[PodDecision],
         seen: &ObservedPool<'_>,

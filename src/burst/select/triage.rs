@@ -8,32 +8,33 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::capacity::PlacementSet;
-use super::eligibility::{MountReadiness, mount_readiness};
-use super::hold::{self, HoldStart, later};
-use super::leader_state::PatchOutcome;
-use super::limits::SlotLimits;
-use super::observation::{ObservedPool, PendingPod};
-use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
-use super::pod::{PodFacts, PodReference, PodStage};
 use super::reservations::VersionComparison;
 use crate::aci::translate::Unsupported;
 use crate::api::Reservation;
+use crate::burst::facts::eligibility::{MountReadiness, mount_readiness};
+use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
+use crate::burst::leader_state::PatchOutcome;
+use crate::burst::observation::{ObservedPool, PendingPod};
+use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use crate::burst::rules::capacity::PlacementSet;
+use crate::burst::rules::hold;
+use crate::burst::rules::hold::{HoldStart, later};
+use crate::burst::rules::limits::SlotLimits;
 
 /// A pending pod after triage.
-pub(super) struct TriagedPod<'a> {
-    pub(super) pod: &'a PodFacts,
-    pub(super) workload: usize,
+pub(in crate::burst) struct TriagedPod<'a> {
+    pub(in crate::burst) pod: &'a PodFacts,
+    pub(in crate::burst) workload: usize,
     /// Whether it holds a slot through a reservation.
-    pub(super) is_reserved: bool,
+    pub(in crate::burst) is_reserved: bool,
     /// Whether it gets a reservation before its hold ends.
-    pub(super) is_pre_reserved: bool,
+    pub(in crate::burst) is_pre_reserved: bool,
     /// The outcome. `None` if the pod is ready to be granted.
-    pub(super) outcome: Option<PodOutcome>,
+    pub(in crate::burst) outcome: Option<PodOutcome>,
     /// The start of its hold. `None` if the pod cannot burst.
-    pub(super) hold_start: Option<HoldStart>,
+    pub(in crate::burst) hold_start: Option<HoldStart>,
     /// The placements that could run it.
-    pub(super) placements: PlacementSet,
+    pub(in crate::burst) placements: PlacementSet,
 }
 
 /// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
@@ -44,7 +45,7 @@ const REFUSAL_TTL: Duration = Duration::from_secs(600);
 type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
 /// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
-pub(super) fn triage<'a>(
+pub(in crate::burst) fn triage<'a>(
     seen: &ObservedPool<'a>,
     limits: &SlotLimits,
     reserved: &HashMap<&str, &Reservation>,

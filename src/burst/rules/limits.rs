@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::observation::{LimitedBy, ObservedPool, ObservedWorkload};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
+use crate::burst::observation::{LimitedBy, ObservedPool, ObservedWorkload};
 
 /// The limits of a pool and its workloads, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::assignment::NamespaceLabels;
-use super::observation::ObservedPool;
-use super::placement_facts::PlacementFacts;
-use super::pod::{PodFacts, PodReference, provider_taint};
 use crate::aci::translate::Unsupported;
+use crate::burst::facts::assignment::NamespaceLabels;
+use crate::burst::facts::placement::PlacementFacts;
+use crate::burst::facts::pod::{PodFacts, PodReference, provider_taint};
+use crate::burst::observation::ObservedPool;
 use rules::{AffinityTerm, SpreadConstraint};
 
 pub use rules::TopologyRules;
@@ -104,7 +104,7 @@ impl Neighbors {
 ///
 /// Most pods have no such constraints, and a plan is made for every change of the cluster. So nodes are only
 /// collected when a constraint depends on them, and pods only in the namespaces that constraints name.
-pub(super) struct Topology<'a> {
+pub(in crate::burst) struct Topology<'a> {
     pool: &'a str,
     namespaces: &'a NamespaceLabels,
     neighbors: &'a Neighbors,
@@ -147,7 +147,7 @@ struct NeighborCounts<'a> {
 }
 
 impl<'a> Topology<'a> {
-    pub(super) fn of(seen: &ObservedPool<'a>) -> Self {
+    pub(in crate::burst) fn of(seen: &ObservedPool<'a>) -> Self {
         let own = seen.granted.iter().map(|granted| granted.pod);
         let own = own.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
         let mut topology = Self {
@@ -233,7 +233,7 @@ impl<'a> Topology<'a> {
     }
 
     /// Counts the pod in that placement from now on.
-    pub(super) fn assume(&mut self, pod: &'a PodFacts, place: usize) {
+    pub(in crate::burst) fn assume(&mut self, pod: &'a PodFacts, place: usize) {
         if has_apart(pod)
             && let Some(node) = self.places.get(place).map(|place| &place.node)
         {
@@ -243,7 +243,11 @@ impl<'a> Topology<'a> {
     }
 
     /// The constraint that keeps the scheduler from placing the pod there. `None` if no violation is certain.
-    pub(super) fn refusal(&mut self, pod: &'a PodFacts, place: usize) -> Option<Unsupported> {
+    pub(in crate::burst) fn refusal(
+        &mut self,
+        pod: &'a PodFacts,
+        place: usize,
+    ) -> Option<Unsupported> {
         let at = self.places.get(place)?;
         self.kept_out(pod, at).or_else(|| {
             let rules = pod.rules.as_deref()?;

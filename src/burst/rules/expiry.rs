@@ -12,11 +12,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::hold::later;
-use super::leader_state::PodWrite;
-use super::observation::ObservedPool;
 use super::placement_health::PlacementAvailability;
-use super::pod::{PodFacts, PodReference, PodStage};
-use super::resource_amounts::ResourceAmounts;
+use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
+use crate::burst::facts::resource_amounts::ResourceAmounts;
+use crate::burst::leader_state::PodWrite;
+use crate::burst::observation::ObservedPool;
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
 /// scheduler retries each unschedulable pod at least every 5 minutes.
@@ -32,17 +32,17 @@ pub struct GrantExpiry {
 }
 
 /// Granted pods without a node that the scheduler has refused although there is room.
-pub(super) struct UnplacedGrants {
+pub(in crate::burst) struct UnplacedGrants {
     /// The grants that expire now.
-    pub(super) expiries: Vec<GrantExpiry>,
+    pub(in crate::burst) expiries: Vec<GrantExpiry>,
     /// UIDs of all these pods.
-    pub(super) uids: Vec<String>,
+    pub(in crate::burst) uids: Vec<String>,
     /// When the next grant expires.
-    pub(super) next: Option<Timestamp>,
+    pub(in crate::burst) next: Option<Timestamp>,
 }
 
 /// Finds these pods.
-pub(super) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
+pub(in crate::burst) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
     let mut all = UnplacedGrants {
         expiries: Vec::new(),
         uids: Vec::new(),
@@ -87,14 +87,14 @@ pub(super) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
 }
 
 /// UIDs of pending pods whose grants have expired.
-pub(super) fn uids(seen: &ObservedPool<'_>) -> Vec<String> {
+pub(in crate::burst) fn uids(seen: &ObservedPool<'_>) -> Vec<String> {
     let expired = seen.expired.iter();
     expired.map(|(pod, _)| pod.id.uid.clone()).collect()
 }
 
 /// Pods that the scheduler placed on ACI since the last plan, after their grants had expired. They count as
 /// granted pods, so the pool may exceed its maximum.
-pub(super) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
+pub(in crate::burst) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     let late = spilled.filter(|granted| seen.leader_state.had_expired(&granted.pod.id.uid));
     late.map(|granted| granted.pod.id.clone()).collect()

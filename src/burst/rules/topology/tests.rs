@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::burst::facts::pod::PodStage;
 use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
 use crate::burst::outcome::PodOutcome;
-use crate::burst::pod::PodStage;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 const AWAY: &str = "burst-shop-weu";

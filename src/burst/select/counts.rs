@@ -5,20 +5,20 @@
 
 use std::collections::BTreeSet;
 
-use super::limits::SlotLimits;
-use super::observation::{ObservedPool, ObservedWorkload};
-use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
-use super::plan::PodDecision;
-use super::pod::PodFacts;
-use super::reasons::{MAX_REASONS, ReasonCounts};
 use crate::api::{PodCounts, WorkloadStatus};
+use crate::burst::facts::pod::PodFacts;
+use crate::burst::observation::{ObservedPool, ObservedWorkload};
+use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
+use crate::burst::plan::PodDecision;
+use crate::burst::reasons::{MAX_REASONS, ReasonCounts};
+use crate::burst::rules::limits::SlotLimits;
 
 /// Counts and messages of a pool.
-pub(super) struct PoolCounts {
-    pub(super) counts: PodCounts,
-    pub(super) workloads: Vec<WorkloadStatus>,
+pub(in crate::burst) struct PoolCounts {
+    pub(in crate::burst) counts: PodCounts,
+    pub(in crate::burst) workloads: Vec<WorkloadStatus>,
     /// If a limit holds back pods: the message that names the workloads and limits.
-    pub(super) limit_message: Option<String>,
+    pub(in crate::burst) limit_message: Option<String>,
 }
 
 /// Counts for one workload, from which its status is made.
@@ -42,7 +42,7 @@ struct WorkloadCount {
 }
 
 /// Counts all pods once.
-pub(super) fn count_pods(
+pub(in crate::burst) fn count_pods(
     seen: &ObservedPool<'_>,
     decisions: &[PodDecision],
     limits: &SlotLimits,

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::hold::later;
-use super::observation::ObservedPool;
-use super::outcome::BlockedBy;
 use super::placement_health::{PROBE_TIMEOUT, PlacementAvailability};
-use super::pod::PodFacts;
-use super::resource_amounts::ResourceAmounts;
 use super::topology::Topology;
+use crate::burst::facts::pod::PodFacts;
+use crate::burst::facts::resource_amounts::ResourceAmounts;
+use crate::burst::observation::ObservedPool;
+use crate::burst::outcome::BlockedBy;
 
 /// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, Taint};
 
 use super::node_constraints::NodeConstraints;
-use super::resource_amounts::{self, ResourceAmounts};
-use super::topology::TopologyRules;
+use super::resource_amounts;
+use super::resource_amounts::ResourceAmounts;
 use crate::aci::failure::FailureClass;
 use crate::api::names::{
     GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER,
     POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
 };
+use crate::burst::rules::topology::TopologyRules;
 
 /// The key of the condition `PodScheduled` in managed fields.
 pub const SCHEDULED_FIELD: &str = r#"k:{"type":"PodScheduled"}"#;
