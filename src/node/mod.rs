@@ -28,6 +28,7 @@ pub mod node_object;
 pub mod pod_plan;
 pub mod pods;
 pub mod post_bind_patch;
+pub mod probe;
 pub mod quota;
 pub mod region;
 pub mod registration_steps;

@@ -1,0 +1,371 @@
+//! The probes of one container: the state machine.
+//!
+//! In: the container's states and the answers of its probes, each with its time. Out: the verdict, the next probe
+//! and when it is due, and Events. Pure.
+//!
+//! ```text
+//!             ┌──────────────── restarts (another container ID) ────────────────┐
+//!             ▼                                                                 │
+//! waiting ─▶ runs ─▶ startup probe ─succeeds─▶ started ─▶ readiness probe ⇄ ready, not ready
+//!                        └─fails failureThreshold times─▶ failed (no probes)
+//! ```
+//!
+//! At most one probe of a container is due: readiness is probed only once the container has started. Everything is
+//! counted anew in each life of the container; an answer that belongs to an earlier life is dropped.
+//!
+//! A leader that takes over knows what the pod's status says ([`ProbeSeed`]). If the container is still the same,
+//! this is its first verdict; it changes only by as many results in a row as its thresholds say, all seen by the new
+//! leader. This is what a kubelet does after a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::event::ProbeEvent;
+use super::outcome::{ProbeAnswer, ProbeContact, ProbeOutcome, ProbeUnreachable};
+use super::path::{PROBE_PATH_HOLD, ProbePath};
+use super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer, is_same_run};
+use super::spec::{ProbeKind, ProbeSpec};
+use super::verdict::{ProbeBlocked, ProbeStartup, ProbeVerdict};
+use super::worker::{ProbeResult, ProbeWorker};
+use crate::burst::hold::later;
+
+/// A probe to run now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeRequest {
+    /// Which probe.
+    pub kind: ProbeKind,
+    /// What to send.
+    pub spec: Arc<ProbeSpec>,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// The life of the container that it belongs to.
+    life: u64,
+}
+
+/// An unanswered probe that does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProbeGap {
+    /// Since when the pod does not answer.
+    since: Timestamp,
+    /// Why that does not count.
+    blocked: ProbeBlocked,
+}
+
+/// The state machine of one container.
+#[derive(Clone, Debug)]
+pub struct ContainerProbes {
+    specs: ProbeSpecs,
+    /// What an earlier leader wrote, until the first state of the container is known.
+    seed: Option<ProbeSeed>,
+    /// How long the first probe of a seeded container is delayed.
+    jitter: Duration,
+    container: ProbedContainer,
+    /// Counts the lives of the container.
+    life: u64,
+    is_deleting: bool,
+    startup: Option<ProbeWorker>,
+    readiness: Option<ProbeWorker>,
+    /// The last failure of the startup probe.
+    startup_failure: String,
+    /// When the probe was sent that is not answered yet.
+    in_flight: Option<Timestamp>,
+    /// When the pod last answered a probe of this life.
+    answered: Option<Timestamp>,
+    gap: Option<ProbeGap>,
+}
+
+impl ContainerProbes {
+    /// The probes of a container whose state is not known yet. `seed` is what the pod's status says if this leader
+    /// has taken the pod over; then its first probe is delayed by `jitter`.
+    pub fn new(specs: ProbeSpecs, seed: Option<ProbeSeed>, jitter: Duration) -> Self {
+        Self {
+            specs,
+            seed,
+            jitter,
+            container: ProbedContainer::NotRunning,
+            life: 0,
+            is_deleting: false,
+            startup: None,
+            readiness: None,
+            startup_failure: String::new(),
+            in_flight: None,
+            answered: None,
+            gap: None,
+        }
+    }
+
+    /// The container is in this state at `now`.
+    pub fn observe(&mut self, container: ProbedContainer, now: Timestamp) {
+        let seed = self.seed.take();
+        let ProbedContainer::Running { id, started_at } = &container else {
+            self.end_life();
+            self.container = container;
+            return;
+        };
+        if let ProbedContainer::Running { id: known, .. } = &mut self.container
+            && is_same_run(known.as_deref(), id.as_deref())
+        {
+            // A LIST does not have the ID.
+            *known = known.take().or_else(|| id.clone());
+            return;
+        }
+        let seed = seed.filter(|seed| is_same_run(seed.id.as_deref(), id.as_deref()));
+        // Azure's clock may be ahead of this one.
+        let began = started_at.map_or(now, |at| at.min(now));
+        self.container = container;
+        self.begin_life(seed.as_ref(), began, now);
+    }
+
+    /// The pod is being deleted. As the kubelet's, its startup probe ends with success, and its readiness probe goes
+    /// on.
+    pub fn delete(&mut self, now: Timestamp) {
+        if !std::mem::replace(&mut self.is_deleting, true) {
+            self.skip_startup(now);
+        }
+    }
+
+    /// When [`advance`](Self::advance) or [`start`](Self::start) has something to do next.
+    pub fn due(&self) -> Option<Timestamp> {
+        let probe = match self.in_flight {
+            Some(_) => None,
+            None => self.active().and_then(|(_, worker)| worker.due()),
+        };
+        let hold = self
+            .gap
+            .as_ref()
+            .map(|gap| later(gap.since, PROBE_PATH_HOLD));
+        let hold = hold.filter(|_| self.readiness.is_some() && self.is_ready());
+        [probe, hold].into_iter().flatten().min()
+    }
+
+    /// Ends a verdict that has been held for too long.
+    pub fn advance(&mut self, now: Timestamp) {
+        let is_over = |gap: &ProbeGap| later(gap.since, PROBE_PATH_HOLD) <= now;
+        if self.gap.as_ref().is_some_and(is_over)
+            && let Some(readiness) = &mut self.readiness
+        {
+            readiness.forget();
+        }
+    }
+
+    /// The probe to run at `now`, if one is due. The caller gives its answer to [`record`](Self::record).
+    pub fn start(&mut self, now: Timestamp) -> Option<ProbeRequest> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let life = self.life;
+        let (kind, worker) = self.active_mut()?;
+        worker.due().filter(|due| *due <= now)?;
+        worker.started(now);
+        let spec = worker.spec.clone();
+        self.in_flight = Some(now);
+        Some(ProbeRequest {
+            kind,
+            spec,
+            sent: now,
+            life,
+        })
+    }
+
+    /// A probe was answered at `now`. `path` says what it means if the pod did not answer. Returns the Events that
+    /// the kubelet sends.
+    pub fn record(
+        &mut self,
+        request: &ProbeRequest,
+        answer: ProbeAnswer,
+        path: ProbePath,
+        now: Timestamp,
+    ) -> Option<ProbeEvent> {
+        if request.life != self.life || self.in_flight.take().is_none() {
+            return None;
+        }
+        let kind = request.kind;
+        if answer.contact == ProbeContact::Pod {
+            (self.answered, self.gap) = (Some(now), None);
+        }
+        match answer.outcome {
+            ProbeOutcome::Success { warning } => {
+                self.gap = None;
+                self.count(kind, ProbeResult::Success, now);
+                warning.map(|warning| ProbeEvent::warning(kind, &warning, now))
+            }
+            ProbeOutcome::Failure(message) => Some(self.fail(kind, &message, now)),
+            ProbeOutcome::Errored(error) => Some(ProbeEvent::errored(kind, &error, now)),
+            ProbeOutcome::Unreachable(unreachable) => {
+                let (since, is_proven_before) = match path {
+                    ProbePath::Proven => return Some(self.fail(kind, unreachable.message(), now)),
+                    ProbePath::Unproven => (request.sent, false),
+                    ProbePath::Broken { since } => (since.min(request.sent), true),
+                };
+                // The path is the placement's; this pod may have answered later than the others.
+                let since = self.answered.map_or(since, |answered| since.max(answered));
+                let since = self.gap.as_ref().map_or(since, |gap| gap.since.min(since));
+                let port = request.spec.handler.port();
+                let blocked = blocked(port, &unreachable, is_proven_before);
+                self.gap = Some(ProbeGap { since, blocked });
+                self.advance(now);
+                None
+            }
+        }
+    }
+
+    /// What the pod's status says of the container.
+    pub fn verdict(&self) -> ProbeVerdict {
+        ProbeVerdict {
+            started: self.is_started(),
+            ready: self.is_ready(),
+            startup: self.startup_state(),
+            blocked: self.gap.as_ref().map(|gap| gap.blocked.clone()),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.container, ProbedContainer::Running { .. })
+    }
+
+    fn is_started(&self) -> bool {
+        let is_success = |worker: &ProbeWorker| worker.result() == ProbeResult::Success;
+        self.is_running() && self.startup.as_ref().is_none_or(is_success)
+    }
+
+    fn is_ready(&self) -> bool {
+        let is_success = |worker: &ProbeWorker| worker.result() == ProbeResult::Success;
+        self.is_started() && self.readiness.as_ref().is_none_or(is_success)
+    }
+
+    fn startup_state(&self) -> ProbeStartup {
+        let failed = self.startup.as_ref().map(ProbeWorker::result);
+        if self.is_started() {
+            ProbeStartup::Succeeded
+        } else if self.is_running() && failed == Some(ProbeResult::Failure) {
+            ProbeStartup::Failed {
+                message: self.startup_failure.clone(),
+            }
+        } else {
+            ProbeStartup::Pending
+        }
+    }
+
+    /// The probe that is run in the present state.
+    fn active(&self) -> Option<(ProbeKind, &ProbeWorker)> {
+        if !self.is_running() {
+            None
+        } else if self.is_started() {
+            Some((ProbeKind::Readiness, self.readiness.as_ref()?))
+        } else {
+            Some((ProbeKind::Startup, self.startup.as_ref()?))
+        }
+    }
+
+    fn active_mut(&mut self) -> Option<(ProbeKind, &mut ProbeWorker)> {
+        let (kind, _) = self.active()?;
+        let worker = match kind {
+            ProbeKind::Startup => self.startup.as_mut(),
+            ProbeKind::Readiness => self.readiness.as_mut(),
+        };
+        Some((kind, worker?))
+    }
+
+    fn fail(&mut self, kind: ProbeKind, message: &str, now: Timestamp) -> ProbeEvent {
+        self.gap = None;
+        if kind == ProbeKind::Startup {
+            message.clone_into(&mut self.startup_failure);
+        }
+        self.count(kind, ProbeResult::Failure, now);
+        ProbeEvent::failed(kind, message, now)
+    }
+
+    fn count(&mut self, kind: ProbeKind, result: ProbeResult, now: Timestamp) {
+        let was_started = self.is_started();
+        let worker = match kind {
+            ProbeKind::Startup => self.startup.as_mut(),
+            ProbeKind::Readiness => self.readiness.as_mut(),
+        };
+        if let Some(worker) = worker {
+            worker.count(result);
+        }
+        if !was_started && self.is_started() {
+            self.probe_readiness(now);
+        }
+    }
+
+    fn end_life(&mut self) {
+        self.life += 1;
+        (self.startup, self.readiness) = (None, None);
+        (self.in_flight, self.answered, self.gap) = (None, None, None);
+        self.startup_failure.clear();
+    }
+
+    fn begin_life(&mut self, seed: Option<&ProbeSeed>, began: Timestamp, now: Timestamp) {
+        self.end_life();
+        let jitter = seed.map_or(Duration::ZERO, |_| self.jitter);
+        let worker = |kind, spec: &Arc<ProbeSpec>| {
+            let due = later(now, jitter).max(later(began, spec.initial_delay));
+            ProbeWorker::new(kind, spec.clone(), due)
+        };
+        let startup = self.specs.startup.as_ref();
+        self.startup = startup.map(|spec| worker(ProbeKind::Startup, spec));
+        let readiness = self.specs.readiness.as_ref();
+        self.readiness = readiness.map(|spec| worker(ProbeKind::Readiness, spec));
+        if let Some(seed) = seed {
+            if seed.started {
+                self.startup = self.startup.take().map(|w| w.seeded(ProbeResult::Success));
+            }
+            if seed.ready && self.is_started() {
+                self.readiness = self
+                    .readiness
+                    .take()
+                    .map(|w| w.seeded(ProbeResult::Success));
+            }
+        }
+        if self.is_deleting {
+            self.skip_startup(now);
+        }
+    }
+
+    fn skip_startup(&mut self, now: Timestamp) {
+        if self.is_running() && !self.is_started() {
+            if let Some(startup) = &mut self.startup {
+                startup.decide(ProbeResult::Success);
+            }
+            // An answer of the startup probe no longer matters.
+            self.life += 1;
+            (self.in_flight, self.gap) = (None, None);
+            self.probe_readiness(now);
+        }
+    }
+
+    /// The container has just started: its readiness is probed at once, or when the initial delay is over.
+    fn probe_readiness(&mut self, now: Timestamp) {
+        if let Some(readiness) = &mut self.readiness {
+            let due = readiness.due().map_or(now, |due| due.max(now));
+            readiness.schedule(due);
+        }
+    }
+}
+
+fn blocked(port: u16, why: &ProbeUnreachable, is_proven_before: bool) -> ProbeBlocked {
+    let why = why.message();
+    if is_proven_before {
+        let message = format!(
+            "the node no longer reaches port {port} of the pod ({why}), nor any other pod of the \
+             placement: check that the network security group of the subnet still admits TCP port {port} \
+             from the operator, and the route between them"
+        );
+        ProbeBlocked::Broken { message }
+    } else {
+        let message = format!(
+            "the path from the node to port {port} of the pod is not proven ({why}): add a rule to the \
+             network security group of the subnet that admits TCP port {port} from the operator, and \
+             check the route between them"
+        );
+        ProbeBlocked::Unproven { message }
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

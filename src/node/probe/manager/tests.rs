@@ -1,0 +1,274 @@
+//! Which probes run when. Time is the runtime's and stands still unless every task waits; a stub answers the probes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use k8s_openapi::api::core::v1::Container as Spec;
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::super::outcome::ProbeUnreachable;
+use super::super::probed::{ProbeSeed, ProbedContainer};
+use super::*;
+
+fn specs() -> ProbeSpecs {
+    let spec = json!({"name": "web", "readinessProbe": {"tcpSocket": {"port": 80}}});
+    let spec: Spec = serde_json::from_value(spec).expect("a container");
+    let specs = ProbeSpecs::of(&spec, "c").expect("valid probes");
+    specs.expect("it has probes")
+}
+
+fn pod(uid: &str, seed: Option<bool>) -> ProbedPod {
+    let seed = seed.map(|ready| ProbeSeed {
+        id: Some("1".to_owned()),
+        started: true,
+        ready,
+    });
+    ProbedPod {
+        uid: uid.to_owned(),
+        containers: vec![("web".to_owned(), specs(), seed)],
+        beacon: None,
+    }
+}
+
+fn running() -> ProbedPodState {
+    let container = ProbedContainer::Running {
+        id: Some("1".to_owned()),
+        started_at: None,
+    };
+    ProbedPodState {
+        address: Some([10, 0, 0, 4].into()),
+        is_deleting: false,
+        containers: vec![("web".to_owned(), container)],
+    }
+}
+
+fn success() -> ProbeAnswer {
+    ProbeAnswer::from_pod(ProbeOutcome::Success { warning: None })
+}
+
+fn manager() -> ProbeManager {
+    ProbeManager::new(Timestamp::UNIX_EPOCH)
+}
+
+/// Runs the manager with probes that are answered at once, and tells each probe's number of milliseconds.
+fn answered(
+    manager: &ProbeManager,
+    answer: impl Fn(usize) -> ProbeAnswer + Clone + Send + Sync + 'static,
+) -> mpsc::UnboundedReceiver<i64> {
+    let (sent, received) = mpsc::unbounded_channel();
+    let (manager, count) = (manager.clone(), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(async move {
+        let send = |call: ProbeCall| {
+            let _ = sent.send(call.request.sent.as_millisecond());
+            let (answer, count) = (answer.clone(), count.clone());
+            async move { answer(count.fetch_add(1, Ordering::SeqCst)) }
+        };
+        manager.drive(send).await;
+    });
+    received
+}
+
+fn is_ready(report: &ProbeReport) -> bool {
+    report["web"].ready
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_worker_learns_each_change_and_takes_the_events() {
+    let manager = manager();
+    let failed = ProbeAnswer::from_pod(ProbeOutcome::Failure("no".to_owned()));
+    let mut sent = answered(&manager, move |n| match n {
+        0..2 => success(),
+        _ => failed.clone(),
+    });
+    let mut probes = manager.add(pod("a", None));
+    assert!(probes.report().is_empty());
+    probes.update(&running());
+    assert!(!is_ready(&probes.report()));
+    probes.changed().await;
+    assert!(is_ready(&probes.report()) && probes.take_events().is_empty());
+    for count in 1..=3 {
+        probes.changed().await;
+        assert_eq!(is_ready(&probes.report()), count < 3);
+        let events = probes.take_events();
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].0.as_str(), events[0].1.count), ("web", count));
+        assert_eq!(events[0].1.message, "Readiness probe failed: no");
+    }
+    for wanted in [0, 10_000, 20_000, 30_000, 40_000] {
+        assert_eq!(sent.recv().await, Some(wanted));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_probed_only_while_it_has_an_address_and_a_handle() {
+    let manager = manager();
+    let mut sent = answered(&manager, |_| success());
+    let mut probes = manager.add(pod("a", Some(true)));
+    let mut state = running();
+    state.address = None;
+    probes.update(&state);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(sent.try_recv().is_err());
+    assert!(is_ready(&probes.report()), "the verdict stays");
+    probes.update(&running());
+    assert!(sent.recv().await.is_some_and(|at| at >= 100_000));
+    drop(probes);
+    while sent.try_recv().is_ok() {}
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(sent.try_recv().is_err());
+    assert_eq!(manager.state.lock().queue.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_probes_of_pods_that_were_taken_over_are_spread_over_a_period_and_stay_so() {
+    let manager = manager();
+    let mut sent = answered(&manager, |_| success());
+    let add = |n: usize| {
+        let probes = manager.add(pod(&format!("uid-{n}"), Some(true)));
+        probes.update(&running());
+        probes
+    };
+    let kept: Vec<PodProbes> = (0..1000).map(add).collect();
+    for period in 0..3 {
+        let mut seconds = [0; 10];
+        for _ in 0..1000 {
+            let at = sent.recv().await.expect("a probe") - period * 10_000;
+            seconds[usize::try_from(at / 1000).expect("in this period")] += 1;
+        }
+        assert!(
+            seconds.iter().all(|count| (60..140).contains(count)),
+            "{seconds:?}"
+        );
+    }
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_256_probes_run_at_once_and_the_others_follow() {
+    let manager = manager();
+    let (running_now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gate, done) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let driven = manager.clone();
+    let (seen, peak, opened, ended) = (
+        running_now.clone(),
+        most.clone(),
+        gate.clone(),
+        done.clone(),
+    );
+    tokio::spawn(async move {
+        let send = |_| {
+            let (seen, peak) = (seen.clone(), peak.clone());
+            let (opened, ended) = (opened.clone(), ended.clone());
+            async move {
+                peak.fetch_max(seen.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                opened.acquire().await.expect("it is open").forget();
+                seen.fetch_sub(1, Ordering::SeqCst);
+                ended.fetch_add(1, Ordering::SeqCst);
+                success()
+            }
+        };
+        driven.drive(send).await;
+    });
+    let mut kept: Vec<PodProbes> = (0..1000)
+        .map(|n| {
+            let probes = manager.add(pod(&n.to_string(), None));
+            probes.update(&running());
+            probes
+        })
+        .collect();
+    // Long enough for every task to wait; time moves only then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(running_now.load(Ordering::SeqCst), MOST_PROBES_AT_ONCE);
+    gate.add_permits(1000);
+    for probes in &mut kept {
+        while !probes
+            .report()
+            .get("web")
+            .is_some_and(|verdict| verdict.ready)
+        {
+            probes.changed().await;
+        }
+    }
+    assert_eq!(most.load(Ordering::SeqCst), MOST_PROBES_AT_ONCE);
+    assert_eq!(done.load(Ordering::SeqCst), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_is_an_error_of_that_probe_only() {
+    let manager = manager();
+    let mut sent = answered(&manager, |n| {
+        assert!(n != 0, "a defect of the prober");
+        success()
+    });
+    let mut probes = manager.add(pod("a", None));
+    probes.update(&running());
+    while !probes
+        .report()
+        .get("web")
+        .is_some_and(|verdict| verdict.ready)
+    {
+        probes.changed().await;
+    }
+    let events = probes.take_events();
+    assert!(events[0].1.message.contains("errored"), "{events:?}");
+    assert_eq!(sent.recv().await, Some(0));
+    assert_eq!(sent.recv().await, Some(10_000));
+}
+
+fn unreachable() -> ProbeAnswer {
+    let why = ProbeUnreachable::Timeout("i/o timeout".to_owned());
+    ProbeAnswer::without_contact(ProbeOutcome::Unreachable(why))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_breaks_for_all_pods_is_told_and_their_verdicts_hold_for_a_minute() {
+    let manager = manager();
+    assert_eq!(manager.path(), ProbePath::Unproven);
+    let _sent = answered(&manager, |n| if n < 3 { success() } else { unreachable() });
+    let mut pods: Vec<PodProbes> = (0..3)
+        .map(|n| manager.add(pod(&n.to_string(), None)))
+        .collect();
+    for probes in &pods {
+        probes.update(&running());
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(manager.path(), ProbePath::Proven);
+    // Each is probed at 10 s, and then in vain.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(matches!(manager.path(), ProbePath::Broken { .. }));
+    for probes in &mut pods {
+        let report = probes.report();
+        assert!(is_ready(&report) && report["web"].blocked.is_some());
+        assert!(probes.take_events().is_empty(), "no Event blames the app");
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for probes in &mut pods {
+        assert!(!is_ready(&probes.report()));
+    }
+    manager.pod_answered();
+    assert_eq!(manager.path(), ProbePath::Proven);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_app_that_does_not_answer_is_blamed_if_its_beacon_does() {
+    let manager = manager();
+    let mut beacon = unreachable();
+    beacon.contact = ProbeContact::Pod;
+    let _sent = answered(
+        &manager,
+        move |n| if n == 0 { success() } else { beacon.clone() },
+    );
+    let mut probes = manager.add(pod("a", None));
+    probes.update(&running());
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        probes.changed().await;
+        told.extend(probes.take_events());
+    }
+    assert!(
+        told.iter()
+            .all(|(_, event)| event.message == "Readiness probe failed: i/o timeout")
+    );
+    assert!(!is_ready(&probes.report()));
+    assert_eq!(manager.path(), ProbePath::Proven);
+}

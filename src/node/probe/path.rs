@@ -1,0 +1,126 @@
+//! Whether the node reaches the pods of its placement at all.
+//!
+//! In: which probes the pods answered, with times. Out: who is at fault when a connection is not answered
+//! ([`ProbePathTracker::judge`]), and the state of the placement's path ([`ProbePathTracker::path`]). Pure.
+//!
+//! A network security group drops packets silently: a connection through it times out, as one to an app that is
+//! stuck does. An answer of any kind from the address of any pod of the placement, also a refused connection, shows
+//! that packets go both ways. So a connection that times out is the app's failure if some pod answered while it was
+//! waiting; if none did, it says nothing about the app.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::burst::hold::later;
+
+/// How long the last verdict holds while the pod does not answer and the path is not proven. Then the container is
+/// not ready.
+pub const PROBE_PATH_HOLD: Duration = Duration::from_secs(60);
+/// How long no pod must have answered before the path of the placement counts as broken: longer than the default
+/// period of a probe and its timeout.
+const BROKEN_AFTER: Duration = Duration::from_secs(15);
+
+/// The state of the path from the node to the pods of its placement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProbePath {
+    /// No pod has answered yet, so the path may never have worked.
+    #[default]
+    Unproven,
+    /// A pod has answered, and the answer is recent enough.
+    Proven,
+    /// Pods have answered before. Since this time, connections are not answered.
+    Broken {
+        /// When the first probe was sent that no pod answered.
+        since: Timestamp,
+    },
+}
+
+/// The answers of all pods of a placement, as far as they say something about the path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbePathTracker {
+    /// When a pod last answered.
+    answered: Option<Timestamp>,
+    /// When the first probe after that answer was sent that no pod answered.
+    unanswered: Option<Timestamp>,
+}
+
+impl ProbePathTracker {
+    /// A pod answered at `now`.
+    pub fn answered(&mut self, now: Timestamp) {
+        self.answered = self.answered.max(Some(now));
+        self.unanswered = None;
+    }
+
+    /// A probe that was sent at `sent` was not answered.
+    pub fn unanswered(&mut self, sent: Timestamp) {
+        if self.answered.is_none_or(|answered| answered < sent) {
+            self.unanswered.get_or_insert(sent);
+        }
+    }
+
+    /// What a probe says that was sent at `sent` and was not answered: if the path was proven while it waited, the
+    /// app is at fault.
+    pub fn judge(&self, sent: Timestamp) -> ProbePath {
+        match self.answered {
+            None => ProbePath::Unproven,
+            Some(answered) if answered >= sent => ProbePath::Proven,
+            Some(_) => ProbePath::Broken {
+                since: self.unanswered.unwrap_or(sent),
+            },
+        }
+    }
+
+    /// The state of the placement's path at `now`, for its condition. It is broken only if no pod has answered for
+    /// [`BROKEN_AFTER`], so that one app that is stuck does not make it so.
+    pub fn path(&self, now: Timestamp) -> ProbePath {
+        match (self.answered, self.unanswered) {
+            (None, _) => ProbePath::Unproven,
+            (Some(_), Some(since)) if later(since, BROKEN_AFTER) <= now => {
+                ProbePath::Broken { since }
+            }
+            (Some(_), _) => ProbePath::Proven,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("in range")
+    }
+
+    #[test]
+    fn a_timeout_is_the_apps_failure_only_if_a_pod_answered_while_it_waited() {
+        let mut path = ProbePathTracker::default();
+        path.unanswered(at(1));
+        assert_eq!(path.judge(at(1)), ProbePath::Unproven);
+        path.answered(at(10));
+        assert_eq!(path.judge(at(9)), ProbePath::Proven);
+        assert_eq!(path.judge(at(10)), ProbePath::Proven);
+        path.unanswered(at(11));
+        path.unanswered(at(12));
+        assert_eq!(path.judge(at(12)), ProbePath::Broken { since: at(11) });
+        path.answered(at(13));
+        assert_eq!(path.judge(at(12)), ProbePath::Proven);
+    }
+
+    #[test]
+    fn the_path_is_broken_once_no_pod_has_answered_for_a_while_and_proven_by_the_next_answer() {
+        let mut path = ProbePathTracker::default();
+        path.unanswered(at(1));
+        assert_eq!(path.path(at(100)), ProbePath::Unproven);
+        path.answered(at(100));
+        // A probe that waited longer than the answer took.
+        path.unanswered(at(99));
+        assert_eq!(path.path(at(200)), ProbePath::Proven);
+        path.unanswered(at(201));
+        path.unanswered(at(210));
+        assert_eq!(path.path(at(215)), ProbePath::Proven);
+        assert_eq!(path.path(at(216)), ProbePath::Broken { since: at(201) });
+        path.answered(at(217));
+        assert_eq!(path.path(at(300)), ProbePath::Proven);
+    }
+}

@@ -1,0 +1,359 @@
+//! HTTP probes: a GET request, and those that its redirects ask for.
+//!
+//! In: a probe. Out: success if the last status is 200 to 299, success with a warning if it is 300 to 399, else the
+//! message that the kubelet has for it (`pkg/probe/http/http.go`, which uses Go's `net/http`). Redirects to the same
+//! host are followed, also to another port or scheme.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, StatusCode, Version};
+use http_body_util::Full;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout_at;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::Prober;
+use super::connect::{ProbeDial, ProbeDialError, host_of};
+use super::exchange::{ProbeExchange, ProbeProtocol};
+use crate::node::probe::outcome::{ProbeAnswer, ProbeOutcome};
+use crate::node::probe::spec::{HttpGetProbe, ProbeScheme};
+
+/// The longest part of a body that is read, in bytes: `maxRespBodyLength` of the kubelet.
+const MOST_OF_BODY: usize = 10 << 10;
+/// How many requests a probe sends at most: Go stops after 10 redirects.
+const MOST_REQUESTS: usize = 10;
+/// Go's words when the timeout is over before the head of the answer.
+const NO_HEAD: &str = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+/// Go's words when it is over before the end of the body.
+const NO_BODY: &str =
+    "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
+
+/// One request of a probe.
+struct ProbeHop {
+    scheme: ProbeScheme,
+    /// The host as it stands in the URL, and as it is connected to; `None` is the pod.
+    host: Option<String>,
+    port: u16,
+    /// The URL up to the path.
+    origin: String,
+    /// The path and query.
+    target: String,
+    /// The value of the header `Host`.
+    host_header: HeaderValue,
+    referer: Option<HeaderValue>,
+}
+
+impl ProbeHop {
+    fn first(dial: &ProbeDial, get: &HttpGetProbe) -> Result<Self, String> {
+        let host = get.host.as_ref().map(|host| match host.parse() {
+            Ok(address) => host_of(address),
+            Err(_) => host.clone(),
+        });
+        let name = host.clone().unwrap_or_else(|| dial.pod_host());
+        let scheme = match get.scheme {
+            ProbeScheme::Http | ProbeScheme::H2c => "http",
+            ProbeScheme::Https => "https",
+        };
+        let authority = format!("{name}:{}", get.port);
+        let own = HeaderValue::from_str(&authority);
+        let own = own.map_err(|_| format!("invalid host \"{name}\""))?;
+        Ok(Self {
+            scheme: get.scheme,
+            host,
+            port: get.port,
+            origin: format!("{scheme}://{authority}"),
+            target: get.target.to_string(),
+            host_header: get.host_header.clone().unwrap_or(own),
+            referer: None,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("{}{}", self.origin, self.target)
+    }
+
+    /// The request after a redirect to `location`; `None` if it leads to another host.
+    fn next(&self, location: &str) -> Result<Option<Self>, String> {
+        let unreadable = |error: url::ParseError| {
+            format!("failed to parse Location header \"{location}\": {error}")
+        };
+        let base = Url::parse(&self.url()).map_err(unreadable)?;
+        let to = base.join(location).map_err(unreadable)?;
+        if to.host_str() != base.host_str() {
+            return Ok(None);
+        }
+        let is_same_scheme = to.scheme() == base.scheme();
+        let (scheme, port) = match to.scheme() {
+            "http" if is_same_scheme => (self.scheme, 80),
+            "http" => (ProbeScheme::Http, 80),
+            "https" => (ProbeScheme::Https, 443),
+            other => return Err(format!("unsupported protocol scheme \"{other}\"")),
+        };
+        let is_relative = Url::parse(location) == Err(url::ParseError::RelativeUrlWithoutBase);
+        let authority = to.authority();
+        let host_header = if is_relative {
+            self.host_header.clone()
+        } else {
+            HeaderValue::from_str(authority).map_err(|_| format!("invalid host \"{authority}\""))?
+        };
+        // A page behind TLS is not named to one that is not.
+        let may_name = !(base.scheme() == "https" && to.scheme() == "http");
+        let target = match to.query() {
+            Some(query) => format!("{}?{query}", to.path()),
+            None => to.path().to_owned(),
+        };
+        Ok(Some(Self {
+            scheme,
+            host: self.host.clone(),
+            port: to.port().unwrap_or(port),
+            origin: format!("{}://{authority}", to.scheme()),
+            target,
+            host_header,
+            referer: HeaderValue::from_str(&self.url()).ok().filter(|_| may_name),
+        }))
+    }
+
+    fn request(
+        &self,
+        prober: &Prober,
+        headers: &HeaderMap,
+        protocol: ProbeProtocol,
+    ) -> http::Result<Request<Full<Bytes>>> {
+        let mut all = headers.clone();
+        set_defaults(&mut all, &prober.user_agent);
+        if let Some(referer) = &self.referer {
+            all.entry(header::REFERER).or_insert(referer.clone());
+        }
+        let uri = match protocol {
+            ProbeProtocol::Http1 => {
+                close(&mut all);
+                all.insert(header::HOST, self.host_header.clone());
+                self.target.clone()
+            }
+            ProbeProtocol::Http2 => {
+                for name in [header::CONNECTION, header::UPGRADE, header::TE] {
+                    all.remove(name);
+                }
+                let authority = self.host_header.to_str().unwrap_or_default();
+                let scheme = self
+                    .origin
+                    .split_once(':')
+                    .map_or("http", |(scheme, _)| scheme);
+                format!("{scheme}://{authority}{}", self.target)
+            }
+        };
+        let mut request = Request::get(uri);
+        if protocol == ProbeProtocol::Http2 {
+            request = request.version(Version::HTTP_2);
+        }
+        let mut request = request.body(Full::default())?;
+        *request.headers_mut() = all;
+        Ok(request)
+    }
+}
+
+/// Adds `User-Agent` and `Accept`, unless the probe has them; one with an empty value is left out.
+fn set_defaults(headers: &mut HeaderMap, user_agent: &HeaderValue) {
+    let mut set = |name: HeaderName, default: HeaderValue| match headers.get(&name) {
+        None => {
+            headers.insert(name, default);
+        }
+        Some(value) if value.is_empty() => {
+            headers.remove(name);
+        }
+        Some(_) => {}
+    };
+    set(header::USER_AGENT, user_agent.clone());
+    set(header::ACCEPT, HeaderValue::from_static("*/*"));
+}
+
+/// Says that the connection ends with the answer, unless the probe asks to switch protocols.
+fn close(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::CONNECTION).iter();
+    let switches = |value: &HeaderValue| {
+        let value = value.to_str().unwrap_or_default();
+        value.to_ascii_lowercase().contains("upgrade")
+    };
+    if !values.any(switches) {
+        headers.append(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Why there is no head of an answer.
+enum ProbeHttpError {
+    Dial(ProbeDialError),
+    /// In the words of Go, without the URL.
+    Told(String),
+}
+
+/// Sends a probe.
+pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, get: &HttpGetProbe) -> ProbeAnswer {
+    let failed =
+        |url: &str, why: &str| dial.answer(ProbeOutcome::Failure(format!("Get \"{url}\": {why}")));
+    let mut hop = match ProbeHop::first(dial, get) {
+        Ok(hop) => hop,
+        Err(why) => return failed("", &why),
+    };
+    for sent in 1.. {
+        let url = hop.url();
+        let exchanged = timeout_at(dial.deadline, exchange(prober, dial, &hop, &get.headers)).await;
+        let mut exchange = match exchanged {
+            Ok(Ok(exchange)) => exchange,
+            Ok(Err(ProbeHttpError::Told(why))) => return failed(&url, &why),
+            Ok(Err(ProbeHttpError::Dial(error))) => {
+                return dial.failed(error, |why| {
+                    let late = if why.ends_with("i/o timeout") {
+                        " (Client.Timeout exceeded while awaiting headers)"
+                    } else {
+                        ""
+                    };
+                    format!("Get \"{url}\": {why}{late}")
+                });
+            }
+            Err(_) => return failed(&url, NO_HEAD),
+        };
+        let location = location(&exchange);
+        let next = match location.as_deref().map(|location| hop.next(location)) {
+            Some(Err(why)) => return failed(&url, &why),
+            Some(Ok(next)) => next,
+            None => None,
+        };
+        let Some(next) = next else {
+            return read(dial, &mut exchange).await;
+        };
+        if sent == MOST_REQUESTS {
+            let location = location.unwrap_or_default();
+            return failed(&location, "stopped after 10 redirects");
+        }
+        hop = next;
+    }
+    unreachable!("the loop returns after the last request")
+}
+
+/// Where a redirect leads; `None` if the answer is none.
+fn location(exchange: &ProbeExchange) -> Option<String> {
+    let head = exchange.head();
+    let is_redirect = matches!(head.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = head
+        .headers()
+        .get(header::LOCATION)
+        .filter(|_| is_redirect)?;
+    let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+    Some(location).filter(|location| !location.is_empty())
+}
+
+async fn exchange(
+    prober: &Prober,
+    dial: &ProbeDial,
+    hop: &ProbeHop,
+    headers: &HeaderMap,
+) -> Result<ProbeExchange, ProbeHttpError> {
+    let stream = dial.dial(hop.host.as_deref(), hop.port).await;
+    let stream = stream.map_err(ProbeHttpError::Dial)?;
+    let request = |protocol| {
+        let request = hop.request(prober, headers, protocol);
+        request.map_err(|error| ProbeHttpError::Told(error.to_string()))
+    };
+    let sent = match hop.scheme {
+        ProbeScheme::Https => return exchange_tls(prober, dial, hop, stream, request).await,
+        ProbeScheme::Http => {
+            let protocol = ProbeProtocol::Http1;
+            ProbeExchange::send(stream, protocol, request(protocol)?).await
+        }
+        ProbeScheme::H2c => {
+            let protocol = ProbeProtocol::Http2;
+            ProbeExchange::send(stream, protocol, request(protocol)?).await
+        }
+    };
+    sent.map_err(|error| ProbeHttpError::Told(told(&error)))
+}
+
+async fn exchange_tls(
+    prober: &Prober,
+    dial: &ProbeDial,
+    hop: &ProbeHop,
+    stream: TcpStream,
+    request: impl Fn(ProbeProtocol) -> Result<Request<Full<Bytes>>, ProbeHttpError>,
+) -> Result<ProbeExchange, ProbeHttpError> {
+    let host = hop
+        .host
+        .as_deref()
+        .map(|host| host.trim_matches(['[', ']']).to_owned());
+    let name = host.and_then(|host| ServerName::try_from(host).ok());
+    let name = name.unwrap_or_else(|| ServerName::from(dial.pod()));
+    let connector = TlsConnector::from(prober.tls.clone());
+    let stream = connector.connect(name, stream).await;
+    let stream = stream.map_err(|error| ProbeHttpError::Told(told_tls(&error)))?;
+    let protocol = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => ProbeProtocol::Http2,
+        _ => ProbeProtocol::Http1,
+    };
+    let sent = ProbeExchange::send(stream, protocol, request(protocol)?).await;
+    sent.map_err(|error| ProbeHttpError::Told(told(&error)))
+}
+
+/// Reads the body and judges the status. A body that does not arrive says nothing, as for the kubelet.
+async fn read(dial: &ProbeDial, exchange: &mut ProbeExchange) -> ProbeAnswer {
+    let status = exchange.head().status();
+    let body = match timeout_at(dial.deadline, exchange.read(MOST_OF_BODY)).await {
+        Ok(Ok((body, _, _))) => body,
+        Ok(Err(error)) => return dial.answer(ProbeOutcome::Errored(told(&error))),
+        Err(_) => return dial.answer(ProbeOutcome::Errored(NO_BODY.to_owned())),
+    };
+    dial.answer(if status.is_success() {
+        ProbeOutcome::Success { warning: None }
+    } else if status.is_redirection() {
+        let body = String::from_utf8_lossy(&body);
+        let warning = format!("Probe terminated redirects, Response body: {body}");
+        ProbeOutcome::Success {
+            warning: Some(warning),
+        }
+    } else {
+        // The body may contain secrets and is not in the message.
+        ProbeOutcome::Failure(failed_status(status))
+    })
+}
+
+fn failed_status(status: StatusCode) -> String {
+    format!("HTTP probe failed with statuscode: {}", status.as_u16())
+}
+
+/// An error of hyper in the words of Go.
+fn told(error: &hyper::Error) -> String {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                std::io::ErrorKind::ConnectionReset => "read: connection reset by peer".to_owned(),
+                std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
+                std::io::ErrorKind::BrokenPipe => "write: broken pipe".to_owned(),
+                _ => io.to_string(),
+            };
+        }
+        source = cause.source();
+    }
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        "EOF".to_owned()
+    } else if error.is_parse() {
+        format!("net/http: HTTP/1.x transport connection broken: malformed HTTP response: {error}")
+    } else {
+        error.to_string()
+    }
+}
+
+/// An error of a TLS handshake in the words of Go.
+fn told_tls(error: &std::io::Error) -> String {
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match (cause, error.kind()) {
+        (Some(rustls::Error::InvalidMessage(_)), _) => {
+            "http: server gave HTTP response to HTTPS client".to_owned()
+        }
+        (Some(cause), _) => format!("remote error: tls: {cause}"),
+        (None, std::io::ErrorKind::UnexpectedEof) => "EOF".to_owned(),
+        (None, _) => error.to_string(),
+    }
+}

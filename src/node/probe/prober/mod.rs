@@ -1,0 +1,89 @@
+//! Sends one probe.
+//!
+//! In: the pod's IP address and a probe. Out: a [`ProbeAnswer`] with the kubelet's messages. Each probe opens a
+//! connection of its own and closes it: a connection that is kept would show an app that no longer accepts any.
+//!
+//! `connect` opens connections and says whether the pod answered, `tls` accepts any certificate, `exchange` sends
+//! one request over HTTP/1.1 or HTTP/2, `http` follows redirects and reads answers, `grpc` calls the health service,
+//! `health` has its two messages.
+
+mod connect;
+mod exchange;
+mod grpc;
+mod health;
+mod http;
+mod tls;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::time::Instant;
+
+use super::outcome::{ProbeAnswer, ProbeContact, ProbeOutcome};
+use super::spec::{ProbeHandler, ProbeSpec};
+use connect::{ProbeDial, ProbeDialError};
+
+/// How often a probe that says nothing is sent before its result is thrown away (`maxProbeRetries` of
+/// `pkg/kubelet/prober/prober.go`).
+const MOST_TRIES: u32 = 3;
+
+/// Sends probes.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    /// `kube-probe/` and the version of Kubernetes.
+    user_agent: ::http::HeaderValue,
+    tls: Arc<ClientConfig>,
+}
+
+impl Prober {
+    /// A prober that names this version of Kubernetes to the apps, for example `1.37`.
+    pub fn new(version: &str) -> Self {
+        let user_agent = format!("kube-probe/{version}");
+        Self {
+            user_agent: user_agent
+                .try_into()
+                .unwrap_or(::http::HeaderValue::from_static("kube-probe")),
+            tls: tls::any_certificate(),
+        }
+    }
+
+    /// Probes a pod once. It takes at most the timeout of the probe; three times as long if the app begins an answer
+    /// and does not end it.
+    pub async fn probe(&self, pod: IpAddr, spec: &ProbeSpec) -> ProbeAnswer {
+        let mut answer = self.probe_once(pod, spec).await;
+        for _ in 1..MOST_TRIES {
+            if !matches!(answer.outcome, ProbeOutcome::Errored(_)) {
+                break;
+            }
+            answer = self.probe_once(pod, spec).await;
+        }
+        answer
+    }
+
+    /// Whether the pod answers a connection to `port`: with a connection, or by refusing it.
+    pub async fn contact(&self, pod: IpAddr, port: u16, timeout: Duration) -> ProbeContact {
+        match connect::connect(SocketAddr::new(pod, port), Instant::now() + timeout).await {
+            Ok(_) | Err(ProbeDialError::Answered(_)) => ProbeContact::Pod,
+            Err(_) => ProbeContact::None,
+        }
+    }
+
+    async fn probe_once(&self, pod: IpAddr, spec: &ProbeSpec) -> ProbeAnswer {
+        let dial = ProbeDial::new(pod, spec.timeout);
+        match &spec.handler {
+            ProbeHandler::HttpGet(get) => http::probe(self, &dial, get).await,
+            ProbeHandler::Grpc(call) => grpc::probe(self, &dial, call).await,
+            ProbeHandler::TcpSocket(socket) => {
+                match dial.dial(socket.host.as_deref(), socket.port).await {
+                    Ok(_) => dial.answer(ProbeOutcome::Success { warning: None }),
+                    Err(error) => dial.failed(error, |message| message),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

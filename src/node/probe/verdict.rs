@@ -1,0 +1,59 @@
+//! What the node reports of a container's probes.
+
+use std::collections::BTreeMap;
+
+/// What the pod's status says of a container. Both are false while the container does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeVerdict {
+    /// `containerStatuses[].started`: the startup probe has succeeded, or there is none.
+    pub started: bool,
+    /// `containerStatuses[].ready`: it has started, and its readiness probe says so or there is none.
+    pub ready: bool,
+    /// The state of the startup probe.
+    pub startup: ProbeStartup,
+    /// Why the last probe could not decide, if the pod did not answer; the verdict above is an older one.
+    pub blocked: Option<ProbeBlocked>,
+}
+
+/// The state of a container's startup probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeStartup {
+    /// The container does not run, or the probe is not decided yet.
+    Pending,
+    /// It has succeeded, or there is none.
+    Succeeded,
+    /// It has failed as often as its failure threshold says. A kubelet would kill the container now and restart it
+    /// by its restart policy. The node cannot restart one container of a group: the caller decides what happens. It
+    /// is not probed again before there is a new container.
+    Failed {
+        /// The last failure in the kubelet's words.
+        message: String,
+    },
+}
+
+/// The node does not reach the pod, and the app may not be the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeBlocked {
+    /// No pod of the placement has answered yet: the path may never have worked.
+    Unproven {
+        /// For the pod's condition: names the port and the remedy.
+        message: String,
+    },
+    /// Pods of the placement have answered before, and do not any longer.
+    Broken {
+        /// For the pod's condition: names the port and the remedy.
+        message: String,
+    },
+}
+
+impl ProbeBlocked {
+    /// The message for the pod's condition.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Unproven { message } | Self::Broken { message } => message,
+        }
+    }
+}
+
+/// The verdicts of a pod's containers by container name.
+pub type ProbeReport = BTreeMap<String, ProbeVerdict>;
