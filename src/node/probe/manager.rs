@@ -377,4 +377,6 @@ impl Pod {
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;

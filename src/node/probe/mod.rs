@@ -20,6 +20,20 @@
 //! I/O: `prober` (one probe: HTTP, TCP, gRPC), `manager` (runs the probes that are due, at most 256 at once), `pod`
 //! (the pod worker's handle).
 //!
+//! # How the pod worker uses it
+//!
+//! ```text
+//! ProbeManager::add(ProbedPod)       when the worker starts: probes, and the seeds from the pod's live status
+//! PodProbes::update(ProbedPodState)  after each answer of Azure and each change of the pod, before the status is written
+//! PodProbes::report()                started and ready of each container that has probes, for the status
+//! PodProbes::changed()               one more reason to wake up: there is another verdict, or an Event
+//! PodProbes::take_events()           to write as Events about the container
+//! ```
+//!
+//! The state of a container is that of its status as the worker would write it without probes
+//! ([`ProbedContainer::of`]). A container without probes is not in the report. The worker drops its handle when the
+//! group is deleted.
+//!
 //! # What differs from a kubelet
 //!
 //! The source is `pkg/kubelet/prober` and `pkg/probe` of Kubernetes 1.37.

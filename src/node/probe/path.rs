@@ -72,7 +72,7 @@ impl ProbePathTracker {
     }
 
     /// The state of the placement's path at `now`, for its condition. It is broken only if no pod has answered for
-    /// [`BROKEN_AFTER`], so that one app that is stuck does not make it so.
+    /// 15 seconds, so that one app that is stuck does not make it so.
     pub fn path(&self, now: Timestamp) -> ProbePath {
         match (self.answered, self.unanswered) {
             (None, _) => ProbePath::Unproven,

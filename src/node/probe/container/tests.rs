@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod path;
+
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("in range")
 }
@@ -216,7 +218,7 @@ fn a_startup_probe_that_fails_for_good_is_an_outcome_of_its_own_until_there_is_a
     assert_eq!(lab.shown(), (true, false));
 }
 
-/// `TestUpdatePodStatus`: "not_started_container_no_readiness", "started_container_no_readiness".
+/// `TestUpdatePodStatus`: `not_started_container_no_readiness`, `started_container_no_readiness`.
 #[test]
 fn a_container_without_a_readiness_probe_is_ready_when_it_has_started() {
     let mut lab = Lab::new(specs(json!({"startupProbe": {}})));
@@ -259,11 +261,12 @@ fn a_restart_begins_anew_and_drops_the_answer_to_the_old_container() {
     lab.probes.observe(running("b", 21), at(21));
     lab.now = at(21);
     assert_eq!(lab.shown(), (true, false));
-    let late = lab
-        .probes
-        .record(&request, success(), ProbePath::Proven, at(22));
-    assert_eq!(late, None);
-    lab.answer(success());
+    let next = lab.probes.start(at(21)).expect("it is due");
+    lab.probes
+        .record(&request, failure(), ProbePath::Proven, at(22));
+    assert_eq!(lab.probes.start(at(40)), None, "the next is on its way");
+    lab.probes
+        .record(&next, success(), ProbePath::Proven, at(22));
     assert!(!lab.is_ready(), "earlier successes do not count");
     lab.answer(success());
     assert!(lab.is_ready());
@@ -362,93 +365,4 @@ fn a_run_that_a_list_shows_without_its_id_is_the_one_that_a_get_shows_with_it() 
         lab.probes.observe(seen.clone(), at(5));
         assert_eq!(lab.is_ready(), is_ready, "{seen:?}");
     }
-}
-
-#[test]
-fn an_unproven_path_is_no_failure_of_the_app_and_its_message_names_the_port_and_the_group() {
-    let mut lab = Lab::new(readiness(1, 1));
-    lab.path = ProbePath::Unproven;
-    for _ in 0..20 {
-        assert_eq!(lab.answer(unreachable()).1, None, "no Event blames the app");
-        assert!(!lab.is_ready());
-    }
-    let Some(ProbeBlocked::Unproven { message }) = lab.probes.verdict().blocked else {
-        panic!("the path is not proven");
-    };
-    for part in ["port 8080", "network security group", "i/o timeout"] {
-        assert!(message.contains(part), "{message}");
-    }
-    lab.answer(success());
-    assert!(lab.is_ready() && lab.probes.verdict().blocked.is_none());
-}
-
-#[test]
-fn with_a_proven_path_a_connection_that_is_not_answered_is_the_apps_failure() {
-    let mut lab = Lab::new(readiness(1, 2));
-    lab.answer(success());
-    lab.answer(unreachable());
-    assert!(lab.is_ready());
-    let event = lab.answer(unreachable()).1.expect("an Event");
-    let message = "Readiness probe failed: dial tcp 10.0.0.4:8080: i/o timeout";
-    assert_eq!(event.message, message);
-    assert!(!lab.is_ready() && lab.probes.verdict().blocked.is_none());
-}
-
-#[test]
-fn the_verdict_holds_for_a_minute_when_the_path_breaks_and_comes_back_by_probes_only() {
-    let mut lab = Lab::new(readiness(2, 1));
-    lab.answer(success());
-    lab.answer(success());
-    assert!(lab.is_ready());
-    lab.path = ProbePath::Broken { since: at(15) };
-    for second in [20, 30, 40, 50, 60, 70] {
-        assert_eq!(lab.answer(unreachable()).1, None);
-        assert_eq!(lab.now, at(second));
-        assert!(lab.is_ready(), "{second}");
-    }
-    let Some(ProbeBlocked::Broken { message }) = lab.probes.verdict().blocked else {
-        panic!("the path is broken");
-    };
-    assert!(message.contains("port 8080") && message.contains("network security group"));
-    // A minute after the break, between two probes.
-    assert_eq!(lab.probes.due(), Some(at(75)));
-    lab.probes.advance(at(75));
-    assert_eq!(lab.shown(), (true, false));
-    assert_eq!(lab.probes.due(), Some(at(80)));
-    lab.answer(success());
-    assert!(!lab.is_ready() && lab.probes.verdict().blocked.is_none());
-    lab.answer(success());
-    assert!(lab.is_ready());
-}
-
-#[test]
-fn a_new_leader_that_cannot_reach_the_pod_holds_the_verdict_for_a_minute_as_well() {
-    let seed = ProbeSeed {
-        id: Some("a".to_owned()),
-        started: true,
-        ready: true,
-    };
-    let mut lab = Lab::seeded(readiness(1, 3), Some(seed));
-    lab.probes.observe(running("a", 0), at(0));
-    lab.path = ProbePath::Unproven;
-    while lab.now < at(57) {
-        lab.answer(unreachable());
-        assert!(lab.is_ready(), "{}", lab.now);
-    }
-    lab.probes.advance(at(66));
-    assert!(lab.is_ready());
-    lab.probes.advance(at(67));
-    assert!(!lab.is_ready());
-}
-
-#[test]
-fn a_startup_probe_is_not_failed_by_a_path_that_is_not_proven() {
-    let mut lab = Lab::new(startup(1));
-    lab.path = ProbePath::Unproven;
-    for _ in 0..30 {
-        lab.answer(unreachable());
-        assert_eq!(lab.probes.verdict().startup, ProbeStartup::Pending);
-    }
-    lab.answer(success());
-    assert_eq!(lab.shown(), (true, false));
 }

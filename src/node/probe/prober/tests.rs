@@ -101,7 +101,7 @@ async fn a_connection_that_is_not_answered_says_so_and_a_beacon_proves_the_path(
     assert_eq!(answer, unreachable(why));
     let answer = probed_shortly(&json!({"grpc": {"port": port}})).await;
     let ProbeOutcome::Unreachable(ProbeUnreachable::Timeout(why)) = answer.outcome else {
-        panic!("{answer:?}");
+        unreachable!("{answer:?}");
     };
     let wanted = format!("timeout: failed to connect service \"127.0.0.1:{port}\" within ");
     assert!(why.starts_with(&wanted), "{why}");
@@ -129,7 +129,7 @@ async fn a_probe_of_another_host_says_nothing_of_the_path_and_reaches_no_address
             let handler = json!({handler: {"port": port, "host": host}});
             let answer = prober.probe(elsewhere, &spec(&handler)).await;
             let ProbeOutcome::Failure(why) = &answer.outcome else {
-                panic!("{host}: {answer:?}");
+                unreachable!("{host}: {answer:?}");
             };
             assert!(
                 why.contains("the node sends no probes to this address"),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn decoded(kind: ProbeKind, probe: Value) -> Result<Option<ProbeSpec>> {
+fn decoded(kind: ProbeKind, probe: &Value) -> Result<Option<ProbeSpec>> {
     let container: Container = serde_json::from_value(json!({
         "name": "web", kind.field(): probe,
         "ports": [{"name": "found", "containerPort": 93}],
@@ -13,7 +13,7 @@ fn decoded(kind: ProbeKind, probe: Value) -> Result<Option<ProbeSpec>> {
     ProbeSpec::of(kind, &container, "spec.containers[0]")
 }
 
-fn read(probe: Value) -> Result<ProbeSpec> {
+fn read(probe: &Value) -> Result<ProbeSpec> {
     decoded(ProbeKind::Readiness, probe).map(|spec| spec.expect("it has a probe"))
 }
 
@@ -24,16 +24,16 @@ fn a_probe_has_the_defaults_of_kubernetes_and_a_zero_means_the_default() {
         (seconds, spec.success_threshold, spec.failure_threshold)
     };
     let socket = json!({"port": 80});
-    let bare = read(json!({"tcpSocket": socket})).expect("a probe");
+    let bare = read(&json!({"tcpSocket": socket})).expect("a probe");
     assert_eq!(numbers(bare), ([0, 10, 1], 1, 3));
     let zero = read(
-        json!({"tcpSocket": socket, "periodSeconds": 0, "timeoutSeconds": 0,
+        &json!({"tcpSocket": socket, "periodSeconds": 0, "timeoutSeconds": 0,
         "successThreshold": 0, "failureThreshold": 0}),
     )
     .expect("a probe");
     assert_eq!(numbers(zero), ([0, 10, 1], 1, 3));
     let given = read(
-        json!({"tcpSocket": socket, "initialDelaySeconds": 5, "periodSeconds": 2,
+        &json!({"tcpSocket": socket, "initialDelaySeconds": 5, "periodSeconds": 2,
         "timeoutSeconds": 3, "successThreshold": 4, "failureThreshold": 6}),
     )
     .expect("a probe");
@@ -56,14 +56,14 @@ fn a_port_is_a_number_or_the_name_of_a_port_of_the_container() {
         (json!(76), Some(76)),
     ] {
         for handler in ["httpGet", "tcpSocket"] {
-            let spec = read(json!({handler: {"port": port}}));
+            let spec = read(&json!({handler: {"port": port}}));
             match (number, spec) {
                 (Some(number), Ok(spec)) => assert_eq!(spec.handler.port(), number),
                 (None, Err(error)) => {
                     let field = format!("spec.containers[0].readinessProbe.{handler}.port");
                     assert_eq!(error.field, field);
                 }
-                (number, spec) => panic!("{port}: {number:?}, {spec:?}"),
+                (number, spec) => unreachable!("{port}: {number:?}, {spec:?}"),
             }
         }
     }
@@ -109,13 +109,13 @@ fn a_probe_that_the_node_cannot_run_is_an_error_that_names_the_field() {
         (header("a b", ""), ".httpGet.httpHeaders[1].name"),
         (header("X-B", "a\nb"), ".httpGet.httpHeaders[1].value"),
     ] {
-        let error = read(probe.clone()).expect_err("it cannot be run");
+        let error = read(&probe).expect_err("it cannot be run");
         let at = format!("spec.containers[0].readinessProbe{field}");
         assert_eq!(error.field, at, "{probe}");
         assert!(error.to_string().starts_with(&format!("{at}: ")));
     }
     let startup = json!({"tcpSocket": {"port": 1}, "successThreshold": 2});
-    let error = decoded(ProbeKind::Startup, startup).expect_err("it cannot be run");
+    let error = decoded(ProbeKind::Startup, &startup).expect_err("it cannot be run");
     assert_eq!(
         error.field,
         "spec.containers[0].startupProbe.successThreshold"
@@ -136,9 +136,9 @@ fn headers_may_repeat_and_the_first_host_and_user_agent_count() {
         ("Transfer-Encoding", "chunked"),
     ];
     let headers = headers.map(|(name, value)| json!({"name": name, "value": value}));
-    let spec = read(json!({"httpGet": {"port": 80, "httpHeaders": headers}})).expect("a probe");
+    let spec = read(&json!({"httpGet": {"port": 80, "httpHeaders": headers}})).expect("a probe");
     let ProbeHandler::HttpGet(get) = spec.handler else {
-        panic!("it is an HTTP probe");
+        unreachable!("it is an HTTP probe");
     };
     assert_eq!(get.host_header, Some(HeaderValue::from_static("a.example")));
     let sent: Vec<(&str, &str)> = get

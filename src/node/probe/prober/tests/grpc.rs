@@ -39,7 +39,6 @@ async fn answered(request: Request) -> Response {
     let body = request.into_body().collect().await.expect("a body");
     let body = body.to_bytes();
     match body.get(7..).unwrap_or_default() {
-        b"" => health(1),
         b"not-serving" => health(2),
         b"unknown" => health(0),
         b"new" => health(9),
@@ -137,7 +136,7 @@ async fn a_server_of_something_else_fails() {
     ] {
         let answer = probed(&json!({"grpc": {"port": port}})).await;
         let ProbeOutcome::Failure(why) = &answer.outcome else {
-            panic!("{answer:?}");
+            unreachable!("{answer:?}");
         };
         assert!(why.contains(part), "{why}");
         assert_eq!(answer.contact, ProbeContact::Pod);

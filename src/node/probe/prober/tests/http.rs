@@ -100,7 +100,7 @@ async fn redirects_are_followed_on_the_same_host_and_end_with_a_warning_elsewher
     assert_eq!(server.opened() - before, 10);
     let ftp = probed(&get(port, "/302?ftp://127.0.0.1/x")).await;
     let ProbeOutcome::Failure(why) = ftp.outcome else {
-        panic!("{ftp:?}");
+        unreachable!("{ftp:?}");
     };
     assert!(
         why.ends_with("unsupported protocol scheme \"ftp\""),
@@ -108,7 +108,7 @@ async fn redirects_are_followed_on_the_same_host_and_end_with_a_warning_elsewher
     );
     let bad = probed(&get(port, "/302?http://[::1")).await;
     let ProbeOutcome::Failure(why) = bad.outcome else {
-        panic!("{bad:?}");
+        unreachable!("{bad:?}");
     };
     assert!(
         why.contains("failed to parse Location header \"http://[::1\""),
@@ -232,7 +232,7 @@ async fn no_more_than_ten_kilobytes_of_a_body_are_read() {
     .await;
     assert_eq!(probed(&get(server.port, "/200")).await, success());
     let ProbeOutcome::Success { warning } = probed(&get(server.port, "/302")).await.outcome else {
-        panic!("a redirect without a location succeeds");
+        unreachable!("a redirect without a location succeeds");
     };
     let body = "Probe terminated redirects, Response body: ".len();
     assert_eq!(warning.expect("a warning").len() - body, 10 << 10);
@@ -295,7 +295,7 @@ async fn an_app_that_does_not_speak_http_fails_in_the_kubelets_words() {
             json!({"httpGet": {"port": port, "path": "/x", "scheme": scheme.to_uppercase()}});
         let answer = probed(&handler).await;
         let ProbeOutcome::Failure(told) = &answer.outcome else {
-            panic!("{answer:?}");
+            unreachable!("{answer:?}");
         };
         let wanted = url(scheme, port) + &why;
         assert!(told.starts_with(&wanted), "{told}, not {wanted}");
