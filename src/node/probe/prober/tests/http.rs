@@ -236,7 +236,7 @@ async fn no_more_than_ten_kilobytes_of_a_body_are_read() {
     };
     let body = "Probe terminated redirects, Response body: ".len();
     assert_eq!(warning.expect("a warning").len() - body, 10 << 10);
-    server.all_closed().await;
+    server.closed(2).await;
 }
 
 #[tokio::test]
@@ -248,17 +248,18 @@ async fn an_app_that_hangs_fails_and_one_that_does_not_end_its_body_says_nothing
         url(silent.port)
     );
     assert_eq!(probed_shortly(&get(silent.port, "/x")).await, failure(told));
-    assert_eq!(silent.opened(), 1);
-    silent.all_closed().await;
+    silent.closed(1).await;
 
     let slow = hanging(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await;
-    let answer = probed_shortly(&get(slow.port, "/x")).await;
+    let mut slowly = spec(&get(slow.port, "/x"));
+    slowly.timeout = Duration::from_secs(2);
+    let answer = Prober::new("1.37").probe(POD, &slowly).await;
     let told =
         "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
     let wanted = ProbeAnswer::from_pod(ProbeOutcome::Errored(told.to_owned()));
     assert_eq!(answer, wanted);
-    assert_eq!(slow.opened(), 3, "it is tried three times");
-    slow.all_closed().await;
+    // It is tried three times.
+    slow.closed(3).await;
 
     let short = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await;
     let answer = probed(&get(short.port, "/x")).await;
@@ -321,7 +322,7 @@ async fn tls_is_not_verified_and_uses_http_2_if_the_app_does() {
         let handler = json!({"httpGet": {"port": server.port, "path": "/x", "scheme": "HTTPS"}});
         let wanted = format!("Probe terminated redirects, Response body: {version} /x");
         assert_eq!(probed(&handler).await, warning(&wanted), "{protocols:?}");
-        server.all_closed().await;
+        server.closed(1).await;
     }
 }
 
@@ -345,7 +346,6 @@ async fn each_probe_opens_a_connection_and_closes_it() {
     let server = app_server().await;
     for n in 1..=5 {
         assert_eq!(probed(&get(server.port, "/200")).await, success());
-        assert_eq!(server.opened(), n);
-        server.all_closed().await;
+        server.closed(n).await;
     }
 }

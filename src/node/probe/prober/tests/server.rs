@@ -32,11 +32,12 @@ impl ProbeServer {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// Waits until every connection that was opened is closed.
-    pub async fn all_closed(&self) {
-        while self.closed.load(Ordering::SeqCst) < self.opened() {
+    /// Waits until the prober has closed this many connections. It must not have opened more.
+    pub async fn closed(&self, count: usize) {
+        while self.closed.load(Ordering::SeqCst) < count {
             self.changed.notified().await;
         }
+        assert_eq!(self.opened(), count);
     }
 }
 
