@@ -11,7 +11,7 @@
 //! ```
 //!
 //! At most one probe of a container is due: readiness is probed only once the container has started. Everything is
-//! counted anew in each life of the container; an answer that belongs to an earlier life is dropped.
+//! counted from zero in each life of the container; an answer that belongs to an earlier life is dropped.
 //!
 //! A leader that takes over knows what the pod's status says ([`ProbeSeed`]). If the container is still the same,
 //! this is its first verdict; it changes only by as many results in a row as its thresholds say, all seen by the new

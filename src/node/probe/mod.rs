@@ -9,7 +9,7 @@
 //! pod worker ─add, update─▶ ProbeManager ─due─▶ Prober ─▶ socket to the pod's IP
 //!     ▲                        │   ▲               │
 //!     └──── ProbeReport, ──────┘   └─ ProbeAnswer ─┘
-//!           ProbeEvents       ContainerProbes counts, ProbePathTracker says who is at fault
+//!           ProbeEvents       ContainerProbes counts; ProbePathTracker judges the path
 //! ```
 //!
 //! Pure: `spec` (a probe, checked, ready to be sent), `target` (the path of an HTTP probe as a request target),

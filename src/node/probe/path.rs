@@ -1,6 +1,6 @@
 //! Whether the node reaches the pods of its placement at all.
 //!
-//! In: which probes the pods answered, with times. Out: who is at fault when a connection is not answered
+//! In: which probes the pods answered, with times. Out: what it means when a connection is not answered
 //! ([`ProbePathTracker::judge`]), and the state of the placement's path ([`ProbePathTracker::path`]). Pure.
 //!
 //! A network security group drops packets silently: a connection through it times out, as one to an app that is

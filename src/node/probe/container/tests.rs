@@ -252,7 +252,7 @@ fn a_pod_that_is_deleted_ends_its_startup_probe_with_success_and_goes_on_with_re
 }
 
 #[test]
-fn a_restart_begins_anew_and_drops_the_answer_to_the_old_container() {
+fn a_restart_begins_from_zero_and_drops_the_answer_to_the_old_container() {
     let mut lab = Lab::new(readiness(2, 3));
     lab.answer(success());
     lab.answer(success());

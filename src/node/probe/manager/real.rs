@@ -88,7 +88,7 @@ async fn an_app_that_listens_late_and_then_fails_is_followed() {
     });
     probes.update(&running(&["web"]));
     // It does not listen yet.
-    let told = loop {
+    let message = loop {
         probes.changed().await;
         if let Some((_, event)) = probes.take_events().pop() {
             break event.message;
@@ -96,7 +96,7 @@ async fn an_app_that_listens_late_and_then_fails_is_followed() {
     };
     let wanted =
         format!("Startup probe failed: dial tcp 127.0.0.1:{port}: connect: connection refused");
-    assert_eq!(told, wanted);
+    assert_eq!(message, wanted);
     assert!(!probes.report()["web"].started);
 
     let status = serve(port).await;

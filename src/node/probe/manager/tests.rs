@@ -221,7 +221,7 @@ fn unreachable() -> ProbeAnswer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_path_that_breaks_for_all_pods_is_told_and_their_verdicts_hold_for_a_minute() {
+async fn a_path_that_breaks_for_all_pods_is_reported_and_their_verdicts_hold_for_a_minute() {
     let manager = manager();
     assert_eq!(manager.path(), ProbePath::Unproven);
     let _sent = answered(&manager, |n| if n < 3 { success() } else { unreachable() });
@@ -233,7 +233,7 @@ async fn a_path_that_breaks_for_all_pods_is_told_and_their_verdicts_hold_for_a_m
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(manager.path(), ProbePath::Proven);
-    // Each is probed at 10 s, and then in vain.
+    // Each is probed at 10 s, and from then on without an answer.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(matches!(manager.path(), ProbePath::Broken { .. }));
     for probes in &mut pods {
@@ -260,13 +260,14 @@ async fn one_app_that_does_not_answer_is_blamed_if_its_beacon_does() {
     );
     let mut probes = manager.add(pod("a", None));
     probes.update(&running());
-    let mut told = Vec::new();
-    while told.len() < 3 {
+    let mut message = Vec::new();
+    while message.len() < 3 {
         probes.changed().await;
-        told.extend(probes.take_events());
+        message.extend(probes.take_events());
     }
     assert!(
-        told.iter()
+        message
+            .iter()
             .all(|(_, event)| event.message == "Readiness probe failed: i/o timeout")
     );
     assert!(!is_ready(&probes.report()));

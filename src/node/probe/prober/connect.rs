@@ -116,19 +116,19 @@ impl ProbeDial {
         }
     }
 
-    /// The answer of a probe that got no connection. `told` makes the kubelet's message of the error's.
-    pub fn failed(&self, error: ProbeDialError, told: impl Fn(String) -> String) -> ProbeAnswer {
+    /// The answer of a probe that got no connection. `message` makes the kubelet's message of the error's.
+    pub fn failed(&self, error: ProbeDialError, message: impl Fn(String) -> String) -> ProbeAnswer {
         self.answer(match error {
             ProbeDialError::Answered(why) | ProbeDialError::Elsewhere(why) => {
-                ProbeOutcome::Failure(told(why))
+                ProbeOutcome::Failure(message(why))
             }
             ProbeDialError::Unreachable(ProbeUnreachable::Timeout(why)) => {
-                ProbeOutcome::Unreachable(ProbeUnreachable::Timeout(told(why)))
+                ProbeOutcome::Unreachable(ProbeUnreachable::Timeout(message(why)))
             }
             ProbeDialError::Unreachable(ProbeUnreachable::NoRoute(why)) => {
-                ProbeOutcome::Unreachable(ProbeUnreachable::NoRoute(told(why)))
+                ProbeOutcome::Unreachable(ProbeUnreachable::NoRoute(message(why)))
             }
-            ProbeDialError::Local(why) => ProbeOutcome::Errored(told(why)),
+            ProbeDialError::Local(why) => ProbeOutcome::Errored(message(why)),
         })
     }
 }
@@ -151,17 +151,17 @@ pub(super) async fn connect(
         Ok(Err(error)) => error,
         Err(_) => return Err(timed_out(address)),
     };
-    let told = |why: &str| format!("dial tcp {address}: connect: {why}");
-    let no_route = |why: &str| ProbeDialError::Unreachable(ProbeUnreachable::NoRoute(told(why)));
+    let message = |why: &str| format!("dial tcp {address}: connect: {why}");
+    let no_route = |why: &str| ProbeDialError::Unreachable(ProbeUnreachable::NoRoute(message(why)));
     Err(match error.kind() {
-        ErrorKind::ConnectionRefused => ProbeDialError::Answered(told("connection refused")),
-        ErrorKind::ConnectionReset => ProbeDialError::Answered(told("connection reset by peer")),
+        ErrorKind::ConnectionRefused => ProbeDialError::Answered(message("connection refused")),
+        ErrorKind::ConnectionReset => ProbeDialError::Answered(message("connection reset by peer")),
         // The kernel gave up before the probe's timeout.
         ErrorKind::TimedOut => timed_out(address),
         ErrorKind::HostUnreachable => no_route("no route to host"),
         ErrorKind::NetworkUnreachable => no_route("network is unreachable"),
         ErrorKind::NetworkDown => no_route("network is down"),
-        _ => ProbeDialError::Local(told(&described(&error))),
+        _ => ProbeDialError::Local(message(&described(&error))),
     })
 }
 

@@ -66,7 +66,7 @@ impl ProbeRpcError {
     }
 
     /// The kubelet's message for it.
-    fn told(&self, timeout: Duration) -> String {
+    fn message(&self, timeout: Duration) -> String {
         let message = &self.message;
         match self.code {
             UNIMPLEMENTED => format!(
@@ -107,7 +107,7 @@ pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, call: &GrpcProbe) -
             let status = health::status_name(status);
             ProbeOutcome::Failure(format!("service unhealthy (responded with \"{status}\")"))
         }
-        Err(error) => ProbeOutcome::Failure(error.told(dial.timeout)),
+        Err(error) => ProbeOutcome::Failure(error.message(dial.timeout)),
     })
 }
 

@@ -185,7 +185,7 @@ fn close(headers: &mut HeaderMap) {
 enum ProbeHttpError {
     Dial(ProbeDialError),
     /// In the words of Go, without the URL.
-    Told(String),
+    Message(String),
 }
 
 /// Sends a probe.
@@ -201,7 +201,7 @@ pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, get: &HttpGetProbe)
         let exchanged = timeout_at(dial.deadline, exchange(prober, dial, &hop, &get.headers)).await;
         let mut exchange = match exchanged {
             Ok(Ok(exchange)) => exchange,
-            Ok(Err(ProbeHttpError::Told(why))) => return failed(&url, &why),
+            Ok(Err(ProbeHttpError::Message(why))) => return failed(&url, &why),
             Ok(Err(ProbeHttpError::Dial(error))) => {
                 return dial.failed(error, |why| {
                     let late = if why.ends_with("i/o timeout") {
@@ -254,7 +254,7 @@ async fn exchange(
     let stream = stream.map_err(ProbeHttpError::Dial)?;
     let request = |protocol| {
         let request = hop.request(prober, headers, protocol);
-        request.map_err(|error| ProbeHttpError::Told(error.to_string()))
+        request.map_err(|error| ProbeHttpError::Message(error.to_string()))
     };
     let sent = match hop.scheme {
         ProbeScheme::Https => return exchange_tls(prober, dial, hop, stream, request).await,
@@ -267,7 +267,7 @@ async fn exchange(
             ProbeExchange::send(stream, protocol, request(protocol)?).await
         }
     };
-    sent.map_err(|error| ProbeHttpError::Told(told(&error)))
+    sent.map_err(|error| ProbeHttpError::Message(http_error_message(&error)))
 }
 
 async fn exchange_tls(
@@ -285,13 +285,13 @@ async fn exchange_tls(
     let name = name.unwrap_or_else(|| ServerName::from(dial.pod()));
     let connector = TlsConnector::from(prober.tls.clone());
     let stream = connector.connect(name, stream).await;
-    let stream = stream.map_err(|error| ProbeHttpError::Told(told_tls(&error)))?;
+    let stream = stream.map_err(|error| ProbeHttpError::Message(tls_error_message(&error)))?;
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => ProbeProtocol::Http2,
         _ => ProbeProtocol::Http1,
     };
     let sent = ProbeExchange::send(stream, protocol, request(protocol)?).await;
-    sent.map_err(|error| ProbeHttpError::Told(told(&error)))
+    sent.map_err(|error| ProbeHttpError::Message(http_error_message(&error)))
 }
 
 /// Reads the body and judges the status. A body that does not arrive says nothing, as for the kubelet.
@@ -299,7 +299,7 @@ async fn read(dial: &ProbeDial, exchange: &mut ProbeExchange) -> ProbeAnswer {
     let status = exchange.head().status();
     let body = match timeout_at(dial.deadline, exchange.read(MOST_OF_BODY)).await {
         Ok(Ok((body, _, _))) => body,
-        Ok(Err(error)) => return dial.answer(ProbeOutcome::Errored(told(&error))),
+        Ok(Err(error)) => return dial.answer(ProbeOutcome::Errored(http_error_message(&error))),
         Err(_) => return dial.answer(ProbeOutcome::Errored(NO_BODY.to_owned())),
     };
     dial.answer(if status.is_success() {
@@ -321,7 +321,7 @@ fn failed_status(status: StatusCode) -> String {
 }
 
 /// An error of hyper in the words of Go.
-fn told(error: &hyper::Error) -> String {
+fn http_error_message(error: &hyper::Error) -> String {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
@@ -344,7 +344,7 @@ fn told(error: &hyper::Error) -> String {
 }
 
 /// An error of a TLS handshake in the words of Go.
-fn told_tls(error: &std::io::Error) -> String {
+fn tls_error_message(error: &std::io::Error) -> String {
     let cause = error
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<rustls::Error>());

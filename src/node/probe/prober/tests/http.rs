@@ -243,20 +243,23 @@ async fn no_more_than_ten_kilobytes_of_a_body_are_read() {
 async fn an_app_that_hangs_fails_and_one_that_does_not_end_its_body_says_nothing() {
     let silent = hanging(b"").await;
     let url = |port| format!("Get \"http://127.0.0.1:{port}/x\"");
-    let told = format!(
+    let message = format!(
         "{}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
         url(silent.port)
     );
-    assert_eq!(probed_shortly(&get(silent.port, "/x")).await, failure(told));
+    assert_eq!(
+        probed_shortly(&get(silent.port, "/x")).await,
+        failure(message)
+    );
     silent.closed(1).await;
 
     let slow = hanging(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await;
     let mut slowly = spec(&get(slow.port, "/x"));
     slowly.timeout = Duration::from_secs(2);
     let answer = Prober::new("1.37").probe(POD, &slowly).await;
-    let told =
+    let message =
         "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
-    let wanted = ProbeAnswer::from_pod(ProbeOutcome::Errored(told.to_owned()));
+    let wanted = ProbeAnswer::from_pod(ProbeOutcome::Errored(message.to_owned()));
     assert_eq!(answer, wanted);
     // It is tried three times.
     slow.closed(3).await;
@@ -295,11 +298,11 @@ async fn an_app_that_does_not_speak_http_fails_in_the_kubelets_words() {
         let handler =
             json!({"httpGet": {"port": port, "path": "/x", "scheme": scheme.to_uppercase()}});
         let answer = probed(&handler).await;
-        let ProbeOutcome::Failure(told) = &answer.outcome else {
+        let ProbeOutcome::Failure(message) = &answer.outcome else {
             unreachable!("{answer:?}");
         };
         let wanted = url(scheme, port) + &why;
-        assert!(told.starts_with(&wanted), "{told}, not {wanted}");
+        assert!(message.starts_with(&wanted), "{message}, not {wanted}");
         assert_eq!(answer.contact, ProbeContact::Pod);
     }
 }
