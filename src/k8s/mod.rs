@@ -7,7 +7,7 @@
 //! | [`backoff`] | the pauses of every back-off |
 //! | [`events`] | Events within the API server's limits |
 //! | [`watch_health`] | watches that one unreadable object cannot end, and whose failures are visible |
-//! | [`quantity`], [`label_selector`], [`resource_version`] | formats of the Kubernetes API |
+//! | [`quantity`], [`label_selector`], [`resource_version`], [`time`] | formats of the Kubernetes API |
 
 pub mod backoff;
 pub mod call;
@@ -16,4 +16,5 @@ pub mod label_selector;
 pub mod quantity;
 pub mod refused;
 pub(crate) mod resource_version;
+pub mod time;
 pub mod watch_health;

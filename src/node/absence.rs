@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::k8s::time::later;
+
 /// How long after a PUT was sent Azure may deny the group. Azure documents no limit; its own clients wait for
 /// seconds.
 pub const CONSISTENCY_LAG: Duration = Duration::from_secs(20);
@@ -155,10 +157,6 @@ impl AbsenceEvidence {
         };
         Some(later(self.last_denied?, pause))
     }
-}
-
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

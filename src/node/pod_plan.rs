@@ -15,6 +15,8 @@ mod observations;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::k8s::time::later;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest as _, Sha256};
 
@@ -454,10 +456,6 @@ fn finished_at(pod: &Pod) -> Option<Timestamp> {
             .map(|time| time.0)
     });
     ends.max()
-}
-
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn between(from: Timestamp, to: Timestamp) -> Duration {

@@ -19,7 +19,7 @@ use super::pods::PodsContext;
 use crate::aci::client::QuotaUsage;
 use crate::aci::error::Error;
 use crate::api::Placement;
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// The interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);

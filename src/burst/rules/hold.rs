@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::burst::facts::pod::PodFacts;
+pub(in crate::burst) use crate::k8s::time::later;
 
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
 /// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
@@ -99,11 +100,6 @@ pub fn end(start: HoldStart, after: Duration) -> Timestamp {
     let refused = later(start.refused_since, after);
     let nominated = start.nominated_since.map(|at| later(at, NOMINATION_HOLD));
     nominated.map_or(refused, |nominated| refused.max(nominated))
-}
-
-/// `at` plus `by`; [`Timestamp::MAX`] if that overflows.
-pub fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// `at` moved by `by`, which may be negative; `at` itself if that overflows.

@@ -29,7 +29,7 @@ use super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer, is_same_run};
 use super::spec::{ProbeKind, ProbeSpec};
 use super::verdict::{ProbeBlocked, ProbeStartup, ProbeVerdict};
 use super::worker::{ProbeResult, ProbeWorker};
-use crate::burst::hold::later;
+use crate::k8s::time::later;
 
 /// A probe to run now.
 #[derive(Clone, Debug, PartialEq)]

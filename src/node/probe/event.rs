@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::spec::ProbeKind;
-use crate::burst::hold::later;
+use crate::k8s::time::later;
 
 /// How many Events of a container are written in a burst: client-go's `defaultSpamBurst`.
 const BURST: u32 = 25;

@@ -31,7 +31,7 @@ use super::probed::ProbeSpecs;
 use super::prober::Prober;
 use super::queue::ProbeQueue;
 use super::verdict::ProbeReport;
-use crate::burst::hold::later;
+use crate::k8s::time::later;
 
 /// How many probes run at once. With timeouts of one second, 256 pods that do not answer delay the others by one
 /// second.

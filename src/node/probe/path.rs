@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::burst::hold::later;
+use crate::k8s::time::later;
 
 /// How long the last verdict holds while the pod does not answer and the path is not proven. Then the container is
 /// not ready.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::spec::{ProbeKind, ProbeSpec};
-use crate::burst::hold::later;
+use crate::k8s::time::later;
 
 /// A result of a probe that counts, or the decided result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
