@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::facts::assignment::{NamespaceLabels, TargetScale, TargetScales};
 use super::facts::eligibility::{ClaimStates, EligibilityCache};
+use super::facts::neighbors::Neighbors;
 use super::facts::node_constraints::NodeConstraints;
 use super::facts::placement::PlacementFacts;
 use super::facts::pod::{
@@ -17,7 +18,6 @@ use super::leader_state::{LeaderState, PodWriteResult};
 use super::observation::{ClusterInputs, Leadership, PoolInputs, observe};
 use super::outcome::PodOutcome;
 use super::plan::{BurstPlan, plan};
-use super::rules::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
 use crate::k8s::label_selector;
@@ -384,7 +384,8 @@ impl PlanScene {
     /// Lets memory keep what the plan contains.
     pub fn record(&mut self, plan: &BurstPlan, second: i64) {
         let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
-        self.leader_state.record_plan(plan, &waiting, at(second));
+        self.leader_state
+            .record_plan(&plan.record(), &waiting, at(second));
     }
 
     /// Adds pods with these names on ACI, granted at second 0.

@@ -1,8 +1,16 @@
 //! The leader's memory of one pool between two plans.
 //!
-//! In: the results of the operator's own writes and creates, and the parts of a [`BurstPlan`] that must be kept.
+//! In: the results of the operator's own writes and creates, and the parts of a plan that must be kept
+//! ([`PlanRecord`]).
 //! Out: values that `observe` and `plan` read. All of it can be lost: a new leader starts with an empty memory,
 //! and only waits a little longer in cases where the memory would have helped.
+
+pub mod placement_health;
+mod plan_record;
+mod rejections;
+#[cfg(test)]
+mod tests;
+mod writes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -10,19 +18,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::facts::pod::{PodFacts, PodReference};
-use super::plan::{BurstPlan, PeakState, Precondition};
-use super::rules::hold::{HoldStart, later};
-use super::rules::placement_health::PlacementHealth;
-use super::select::reservations::VersionComparison;
+use super::facts::versions::VersionComparison;
 use crate::api::Reservation;
-use crate::k8s::backoff::doubled;
 use crate::k8s::refused;
+use crate::k8s::time::later;
+use placement_health::PlacementHealth;
+use rejections::TemplateRejections;
+use writes::{LastPatch, PatchState};
 
-/// After Azure refuses a pod, the operator grants no pods of the same template for this long: the first and the
-/// longest pause (10 minutes, 1 hour), doubled in between. Azure may fix the cause, and some refusals are
-/// temporary.
-const TEMPLATE_BACKOFF: (Duration, Duration) =
-    (Duration::from_secs(600), Duration::from_secs(3600));
+pub use plan_record::{HoldStart, PlanRecord, RejectedPod};
+pub use writes::{PatchOutcome, PodBackoff, PodWrite, PodWriteResult};
+
 /// For how long a failed write to a pod, other than a grant, is not repeated, unless the API server denied it.
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
@@ -33,102 +39,6 @@ const EVICTED: Duration = Duration::from_secs(10);
 const UNMARKED_TTL: Duration = Duration::from_secs(60);
 /// The longest span of a grant rate, 1 hour. Older grants do not count.
 const MAX_RATE_PERIOD: Duration = Duration::from_secs(3600);
-
-/// The result of a patch that grants a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PodWriteResult {
-    /// The API server applied it.
-    Granted,
-    /// 409: the pod has changed.
-    Conflict,
-    /// 403 or 422: the API server or an admission webhook denied it, with this message.
-    Denied(String),
-    /// 404: the pod is gone.
-    Gone,
-    /// Unknown: there was no answer, or a server error. The patch may have been applied.
-    Lost,
-    /// The operator did not send it, because the reason for the plan no longer holds.
-    Unsent,
-    /// The API server applied it, but a mutating admission policy removed the label and annotations of the
-    /// grant and left the toleration. The text is the reason. The pod may run on ACI, but no watch of granted
-    /// pods shows it.
-    Unmarked(String),
-}
-
-/// Writes to a pod other than a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PodWrite {
-    /// The refused-since time.
-    RefusedSince,
-    /// The change of the pod that frees its reservation.
-    Release,
-    /// The deletion or eviction of a pod that never started.
-    Delete,
-    /// The mark that the pod's grant has expired.
-    Expire,
-}
-
-/// A pod template with a pod that Azure has refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct TemplateRejection {
-    until: Timestamp,
-    why: String,
-    attempts: u32,
-    /// UIDs of the refused pods.
-    uids: HashSet<String>,
-}
-
-/// Why and for how long the operator does not retry a grant or another write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodBackoff {
-    /// The end of the pause.
-    pub until: Timestamp,
-    /// The API server's message, or another text for the reason.
-    pub why: String,
-    attempts: u32,
-}
-
-impl PodBackoff {
-    /// The pause after `before`, twice as long each time.
-    fn next_after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
-        let tries = before.map_or(0, |denial| denial.attempts);
-        Self {
-            until: later(now, refused::pause(tries)),
-            why,
-            attempts: tries.saturating_add(1),
-        }
-    }
-}
-
-/// The state of the last grant patch of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct LastPatch {
-    resource_version: String,
-    outcome: PatchState,
-    /// The result of an earlier patch for the same version is unknown. That patch may still be applied,
-    /// whatever the result of the next one.
-    is_lost: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PatchState {
-    InFlight,
-    Unknown,
-    Granted,
-    Conflict,
-    NotApplied,
-}
-
-/// What is known about a pod's last grant patch, at the pod's version in the watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchOutcome {
-    /// No patch was applied, and none can be: none was sent for this version, or it was denied.
-    NotApplied,
-    /// A patch is in flight, was applied, or met a conflict: its result or the pod's next version will show.
-    Pending,
-    /// A patch may have been applied, or may still be.
-    Unknown,
-}
 
 /// The leader's memory of one pool.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +68,7 @@ pub struct LeaderState {
     waiting: HashMap<String, Timestamp>,
     placement_health: BTreeMap<String, PlacementHealth>,
     /// Templates with a pod that Azure has refused.
-    rejected_templates: HashMap<String, TemplateRejection>,
+    rejected_templates: TemplateRejections,
     last_peak: Option<Timestamp>,
     /// When reservations were last written.
     reservations_written_at: Option<Timestamp>,
@@ -356,19 +266,19 @@ impl LeaderState {
         }
     }
 
-    /// Keeps the parts of `plan` that later plans need, and drops what no longer matters. `waiting` are the
+    /// Keeps the parts of a plan that later plans need, and drops what no longer matters. `waiting` are the
     /// UIDs of all pending pods.
-    pub fn record_plan(&mut self, plan: &BurstPlan, waiting: &HashSet<&str>, now: Timestamp) {
-        for (uid, start) in plan.hold_starts() {
-            if self.hold_starts.get(uid) != Some(start) {
-                self.hold_starts.insert(uid.to_owned(), *start);
+    pub fn record_plan(&mut self, plan: &PlanRecord<'_>, waiting: &HashSet<&str>, now: Timestamp) {
+        for (uid, start) in &plan.hold_starts {
+            if self.hold_starts.get(*uid) != Some(start) {
+                self.hold_starts.insert((*uid).to_owned(), **start);
             }
         }
-        self.record_rejections(plan, now);
-        if plan.precondition == Precondition::Met {
-            self.waiting.clone_from(&plan.waiting);
+        self.rejected_templates.record(&plan.rejected_pods, now);
+        if let Some(waiting_for_azure) = plan.waiting {
+            self.waiting.clone_from(waiting_for_azure);
         }
-        if plan.peak == PeakState::Active {
+        if plan.has_peak {
             self.last_peak = Some(now);
         }
         let reserved: HashMap<&str, &str> = plan
@@ -397,7 +307,7 @@ impl LeaderState {
         });
         self.stuck = stuck.collect();
         self.expired = plan.expired.iter().cloned().collect();
-        for uid in &plan.unmarked {
+        for uid in plan.unmarked {
             self.unmarked_pods.insert(uid.clone(), now);
         }
         self.unmarked_pods
@@ -406,44 +316,14 @@ impl LeaderState {
             .retain(|_, at| later(*at, MAX_RATE_PERIOD) > now);
     }
 
-    /// Learns from the plan's rescues which templates Azure refuses. All pods of a template that Azure refuses
-    /// during its pause count as one refusal: they were created before the first refusal was known.
-    fn record_rejections(&mut self, plan: &BurstPlan, now: Timestamp) {
-        let mut seen = HashSet::new();
-        for rescue in &plan.faults {
-            let Some((template, why)) = &rescue.template_fault else {
-                continue;
-            };
-            seen.insert(template.as_str());
-            let rejection = self.rejected_templates.entry(template.clone()).or_default();
-            if !rejection.uids.insert(rescue.pod.uid.clone()) || now < rejection.until {
-                continue;
-            }
-            let wait = doubled(TEMPLATE_BACKOFF.0, rejection.attempts, TEMPLATE_BACKOFF.1);
-            rejection.until = later(now, wait);
-            rejection.why.clone_from(why);
-            rejection.attempts = rejection.attempts.saturating_add(1);
-        }
-        // An old refusal is dropped, so that the next pause is as short as the first. While a refused pod still
-        // exists, its template stays, because the pod would only report the same refusal again.
-        self.rejected_templates.retain(|template, rejection| {
-            let is_recent = now < later(rejection.until, TEMPLATE_BACKOFF.1);
-            is_recent || seen.contains(template.as_str())
-        });
-    }
-
     /// Templates with a refusal whose pause still runs, with Azure's message.
     pub(super) fn rejected_templates(&self, now: Timestamp) -> impl Iterator<Item = (&str, &str)> {
-        let all = self
-            .rejected_templates
-            .iter()
-            .filter(move |(_, one)| now < one.until);
-        all.map(|(template, one)| (template.as_str(), one.why.as_str()))
+        self.rejected_templates.active(now)
     }
 
     /// When the pauses of refused templates end.
     pub(super) fn template_retry_times(&self) -> impl Iterator<Item = Timestamp> {
-        self.rejected_templates.values().map(|one| one.until)
+        self.rejected_templates.retry_times()
     }
 
     /// A new leader found the pool in a peak: the cooldown counts from `now`.
@@ -514,6 +394,3 @@ impl LeaderState {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

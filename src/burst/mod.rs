@@ -13,16 +13,20 @@
 //!                             LeaderState ◀── results of grants and creates ◀── controller
 //! ```
 //!
+//! A module uses only modules above it in this table:
+//!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`facts`] | the parts of pods, nodes and other objects from which plans are made |
-//! | [`mod@observation`] | which of the watched objects concern one pool |
-//! | [`leader_state`] | what the leader keeps between plans |
-//! | [`rules`] | the rules that a grant has to satisfy, each by itself |
-//! | [`select`] | the steps that select the outcome of each pod |
-//! | [`mod@plan`] | the plan for all of them |
 //! | [`outcome`], [`reasons`] | outcomes of pods, and their messages |
+//! | [`facts`] | the parts of pods, nodes and other objects from which plans are made |
+//! | [`leader_state`] | what the leader keeps between plans, and the health of placements |
+//! | [`mod@observation`] | which of the watched objects concern one pool |
+//! | [`rules`] | the rules that a grant has to satisfy, each independent of the others |
+//! | [`decision`] | the decision for one pending pod |
+//! | [`select`] | the steps that select the outcome of each pod |
+//! | [`mod@plan`] | the plan for all pods of a pool |
 
+pub mod decision;
 pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -36,16 +40,17 @@ pub mod select;
 #[cfg(test)]
 mod tests;
 
+pub use decision::PodDecision;
 pub use facts::assignment::{NamespaceLabels, TargetScale, TargetScales};
 pub use facts::eligibility::{
     ClaimState, ClaimStates, EligibilityCache, MountReadiness, mount_readiness,
 };
+pub use facts::neighbors::Neighbors;
 pub use facts::placement::PlacementFacts;
 pub use facts::pod::{PodFacts, PodReference};
+pub use leader_state::placement_health::{PlacementAvailability, PlacementHealth};
 pub use leader_state::{LeaderState, PodWriteResult};
 pub use observation::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
 pub use outcome::{BlockedBy, PodOutcome};
-pub use plan::{BurstPlan, PodDecision, plan};
+pub use plan::{BurstPlan, plan};
 pub use reasons::ReasonCounts;
-pub use rules::placement_health::{PlacementAvailability, PlacementHealth};
-pub use rules::topology::Neighbors;

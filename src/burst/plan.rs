@@ -9,17 +9,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::decision::{PodDecision, SlotState};
 use super::facts::pod::PodReference;
-use super::leader_state::{PatchOutcome, PodWrite};
+use super::leader_state::placement_health::PlacementAvailability;
+use super::leader_state::{PatchOutcome, PlanRecord, PodWrite, RejectedPod};
 use super::observation::{Leadership, ObservedPool};
-use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
 use super::rules::capacity::FreeCapacity;
 use super::rules::expiry;
 use super::rules::expiry::GrantExpiry;
-use super::rules::hold;
-use super::rules::hold::{HoldStart, later};
 use super::rules::limits::SlotLimits;
-use super::rules::placement_health::PlacementAvailability;
 use super::rules::rate;
 use super::select::admission::{SlotAdmission, admit, next_window_start};
 use super::select::counts;
@@ -30,6 +29,7 @@ use super::select::reservations;
 use super::select::reservations::ReservationWrite;
 use super::select::triage::{TriagedPod, triage};
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
+use crate::k8s::time::{later, shifted};
 
 /// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are
 /// in flight, or it does not lead the pool yet.
@@ -112,34 +112,6 @@ pub enum Precondition {
     Met,
 }
 
-/// The decision for one pending pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodDecision {
-    /// The pod, with the version that was planned with.
-    pub pod: PodReference,
-    /// The name of its workload.
-    pub workload: String,
-    /// The outcome, with its reason.
-    pub outcome: PodOutcome,
-    /// Whether the pod holds a reservation, or needs one.
-    pub slot: SlotState,
-    /// The start of the hold, by the operator's monotonic clock. `None` for pods that cannot burst.
-    pub hold_start: Option<HoldStart>,
-}
-
-/// Whether a pod holds a reservation that is to be granted now or when its hold ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlotState {
-    /// The pod needs no reservation.
-    #[default]
-    None,
-    /// The pod needs a reservation. It must not be granted before `status.reservations` contains it.
-    ToReserve,
-    /// `status.reservations` contains the pod. If the outcome is a grant, it contains the pod's present
-    /// version.
-    Reserved,
-}
-
 /// A refused-since time to write to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedSinceStamp {
@@ -156,10 +128,29 @@ impl BurstPlan {
         all.filter(|decision| matches!(decision.outcome, PodOutcome::Grant { .. }))
     }
 
-    /// The hold starts of the pods, by UID, for memory to keep.
-    pub(super) fn hold_starts(&self) -> impl Iterator<Item = (&str, &HoldStart)> {
-        let all = self.decisions.iter();
-        all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.hold_start.as_ref()?)))
+    /// The parts that later plans need, for [`LeaderState`](super::LeaderState) to keep.
+    pub fn record(&self) -> PlanRecord<'_> {
+        let starts = self.decisions.iter().filter_map(|decision| {
+            Some((decision.pod.uid.as_str(), decision.hold_start.as_ref()?))
+        });
+        let rejected_pods = self.faults.iter().filter_map(|fault| {
+            let (template, why) = fault.template_fault.as_ref()?;
+            Some(RejectedPod {
+                uid: &fault.pod.uid,
+                template,
+                why,
+            })
+        });
+        PlanRecord {
+            hold_starts: starts.collect(),
+            has_peak: self.peak == PeakState::Active,
+            reservations: &self.reservations,
+            stuck: &self.stuck,
+            expired: &self.expired,
+            unmarked: &self.unmarked,
+            waiting: (self.precondition == Precondition::Met).then_some(&self.waiting),
+            rejected_pods: rejected_pods.collect(),
+        }
     }
 }
 
@@ -309,7 +300,7 @@ fn refused_since_stamps(
         (!is_known && !matches!(case.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
             RefusedSinceStamp {
                 pod: case.pod.id.clone(),
-                since: hold::by(start.refused_since, seen.ahead),
+                since: shifted(start.refused_since, seen.ahead),
             }
         })
     });
@@ -379,45 +370,5 @@ fn reopens_at(door: &PlacementAvailability) -> Option<Timestamp> {
     match door {
         PlacementAvailability::Closed { until, .. } => *until,
         PlacementAvailability::Open | PlacementAvailability::OneProbe => None,
-    }
-}
-
-impl PodDecision {
-    pub(super) fn reservation(&self, holder: &str) -> Reservation {
-        Reservation {
-            uid: self.pod.uid.clone(),
-            namespace: self.pod.namespace.clone(),
-            name: self.pod.name.clone(),
-            workload: self.workload.clone(),
-            holder: holder.to_owned(),
-            resource_version: self.pod.resource_version.clone(),
-        }
-    }
-
-    /// The limit of the pool or of Azure that blocks the pod, if there is one. Not counted as a limit:
-    /// leadership; the rate, which lets each pod pass within seconds; a volume claim, which the cluster binds;
-    /// and topology, which depends on other pods.
-    pub(super) fn limit_reached(&self) -> Option<&BlockedBy> {
-        match &self.outcome {
-            PodOutcome::Blocked(
-                BlockedBy::NotLeading
-                | BlockedBy::RateLimit(_)
-                | BlockedBy::ClaimNotBound(_)
-                | BlockedBy::Topology(_),
-            ) => None,
-            PodOutcome::Blocked(lack) => Some(lack),
-            _ => None,
-        }
-    }
-
-    /// Whether the API server denied the grant, and the pod waits for the next attempt.
-    pub fn is_denied(&self) -> bool {
-        matches!(
-            self.outcome,
-            PodOutcome::Hold {
-                why: HoldReason::Denied(_),
-                ..
-            }
-        )
     }
 }

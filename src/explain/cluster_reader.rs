@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ExplainedPod;
 use crate::api::BurstPool;
-use crate::burst::rules::topology::{ListResult, NeighborNode};
+use crate::burst::facts::neighbors::{ListResult, NeighborNode};
 use crate::burst::{ClaimStates, Neighbors, PodFacts, TargetScales};
 use crate::controller::cache::claims;
 use crate::controller::cache::cluster::{ClusterCache, Snapshot};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burstpool::aci::translate;
 use burstpool::api::BurstPool;
+use burstpool::burst::facts::neighbors::{ListResult, NeighborNode};
 use burstpool::burst::facts::pod::PodStage;
-use burstpool::burst::rules::topology::{ListResult, NeighborNode};
 use burstpool::burst::{
     ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
     Neighbors, PlacementFacts, PodFacts, PodOutcome, PoolInputs, TargetScales, observe, plan,

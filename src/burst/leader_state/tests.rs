@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::burst::fixtures::{at, pod, reservation};
+use crate::burst::plan::BurstPlan;
+use crate::burst::select::never_started::{NeverStarted, RescueAction};
 
 fn tried(answers: &[PodWriteResult]) -> LeaderState {
     let mut memory = LeaderState::default();
@@ -42,7 +44,7 @@ fn only_what_cannot_be_carried_out_any_more_is_none() {
 fn a_grant_on_its_way_counts_against_the_rate_also_when_its_pod_is_gone() {
     let mut memory = LeaderState::default();
     memory.record_patch_sent(&pod("a").id);
-    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(100));
+    memory.record_plan(&BurstPlan::default().record(), &HashSet::new(), at(100));
     let counts: Vec<_> = memory.grant_times(at(101)).collect();
     assert_eq!(counts, [("uid-a", at(101))]);
     memory.record_grant_answer(&pod("a").id, PodWriteResult::Granted, at(102));
@@ -129,12 +131,13 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
             expired: vec!["uid-b".to_owned()],
             waiting: [("uid-c".to_owned(), at(100))].into(),
             ..BurstPlan::default()
-        },
+        }
+        .record(),
         &HashSet::new(),
         at(100),
     );
     memory.retain_backends(|_| false);
-    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(100_000));
+    memory.record_plan(&BurstPlan::default().record(), &HashSet::new(), at(100_000));
     let LeaderState {
         hold_starts: refused,
         granted_at: granted,
@@ -155,7 +158,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
     } = memory;
     assert!(refused.is_empty() && granted.is_empty() && sent.is_empty() && denied.is_empty());
     assert!(settled.is_empty() && failed.is_empty() && backends.is_empty());
-    assert!(unmarked.is_empty() && unmarkable.is_empty() && rejected.is_empty());
+    assert!(unmarked.is_empty() && unmarkable.is_empty() && rejected.0.is_empty());
     assert!(evicted.is_empty() && stuck.is_empty() && expired.is_empty() && waiting.is_empty());
 }
 
@@ -187,16 +190,14 @@ fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home()
     )));
 }
 
-fn refused(names: &[&str], action: crate::burst::select::never_started::RescueAction) -> BurstPlan {
-    let rescues = names
-        .iter()
-        .map(|name| crate::burst::select::never_started::NeverStarted {
-            pod: pod(name).id,
-            action,
-            owner: None,
-            why: String::new(),
-            template_fault: Some(("web-1/".to_owned(), "no".to_owned())),
-        });
+fn refused(names: &[&str], action: RescueAction) -> BurstPlan {
+    let rescues = names.iter().map(|name| NeverStarted {
+        pod: pod(name).id,
+        action,
+        owner: None,
+        why: String::new(),
+        template_fault: Some(("web-1/".to_owned(), "no".to_owned())),
+    });
     BurstPlan {
         faults: rescues.collect(),
         ..BurstPlan::default()
@@ -207,11 +208,8 @@ fn refused(names: &[&str], action: crate::burst::select::never_started::RescueAc
 fn ten_pods_that_azure_refuses_at_once_are_one_try() {
     let mut memory = LeaderState::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-    let plan = refused(
-        &names,
-        crate::burst::select::never_started::RescueAction::Delete,
-    );
-    memory.record_plan(&plan, &HashSet::new(), at(0));
+    let plan = refused(&names, RescueAction::Delete);
+    memory.record_plan(&plan.record(), &HashSet::new(), at(0));
     assert_eq!(
         memory.rejected_templates(at(601)).count(),
         0,
@@ -222,18 +220,12 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
 #[test]
 fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
     let mut memory = LeaderState::default();
-    let one = refused(
-        &["a"],
-        crate::burst::select::never_started::RescueAction::Report,
-    );
-    let two = refused(
-        &["a", "b"],
-        crate::burst::select::never_started::RescueAction::Report,
-    );
+    let one = refused(&["a"], RescueAction::Report);
+    let two = refused(&["a", "b"], RescueAction::Report);
     let mut single = LeaderState::default();
     for second in 0..20_000 {
-        single.record_plan(&one, &HashSet::new(), at(second));
-        memory.record_plan(&two, &HashSet::new(), at(second));
+        single.record_plan(&one.record(), &HashSet::new(), at(second));
+        memory.record_plan(&two.record(), &HashSet::new(), at(second));
     }
     assert_eq!(single.rejected_templates(at(20_000)).count(), 0, "one");
     assert_eq!(memory.rejected_templates(at(20_000)).count(), 0, "two");
@@ -243,7 +235,7 @@ fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever
 fn an_eviction_counts_for_its_job_until_the_jobs_status_counts_it() {
     let mut memory = LeaderState::default();
     memory.evicted_from("j", at(100));
-    memory.record_plan(&BurstPlan::default(), &HashSet::new(), at(105));
+    memory.record_plan(&BurstPlan::default().record(), &HashSet::new(), at(105));
     for (job, now, is_counting) in [
         ("j", 100, true),
         ("j", 109, true),

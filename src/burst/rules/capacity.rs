@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::hold::later;
-use super::placement_health::{PROBE_TIMEOUT, PlacementAvailability};
 use super::topology::Topology;
 use crate::burst::facts::pod::PodFacts;
 use crate::burst::facts::resource_amounts::ResourceAmounts;
+use crate::burst::leader_state::placement_health::{PROBE_TIMEOUT, PlacementAvailability};
 use crate::burst::observation::ObservedPool;
 use crate::burst::outcome::BlockedBy;
+use crate::k8s::time::later;
 
 /// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

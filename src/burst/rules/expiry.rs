@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::hold::later;
-use super::placement_health::PlacementAvailability;
 use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
 use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::leader_state::PodWrite;
+use crate::burst::leader_state::placement_health::PlacementAvailability;
 use crate::burst::observation::ObservedPool;
+use crate::k8s::time::later;
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
 /// scheduler retries each unschedulable pod at least every 5 minutes.

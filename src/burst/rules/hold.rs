@@ -15,7 +15,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::burst::facts::pod::PodFacts;
-pub(in crate::burst) use crate::k8s::time::later;
+use crate::burst::leader_state::HoldStart;
+use crate::k8s::time::{later, shifted};
 
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
 /// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
@@ -52,17 +53,6 @@ pub fn refused_at(told: Timestamp, before: PriorRefusal, now: Timestamp) -> Time
     }
 }
 
-/// The start of a pod's hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldStart {
-    /// Since when the pod has been refused, by the operator's monotonic clock.
-    pub refused_since: Timestamp,
-    /// Whether only this process knows the time, so that it must be written to the pod.
-    pub must_annotate: bool,
-    /// When the operator first saw the pod nominated (preemption on a node). `None` if it is not nominated now.
-    pub nominated_since: Option<Timestamp>,
-}
-
 /// The start of the hold of `pod`. If the pod has a stamp, it is `remembered`, or else the stamp. Without a
 /// stamp, it is `seen` if nothing has changed the pod's spec since it was created. Otherwise it is
 /// `remembered`, or else `now`.
@@ -86,7 +76,7 @@ pub fn start(
     if let Some(stamped) = pod.refused_since {
         // The remembered time is by the operator's own clock, so it does not move when another clock is
         // changed.
-        let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.refused_since);
+        let at = remembered.map_or_else(|| shifted(stamped, -ahead), |start| start.refused_since);
         return known(at, false);
     }
     if let (true, Some(seen)) = (pod.is_first_generation, seen) {
@@ -100,11 +90,6 @@ pub fn end(start: HoldStart, after: Duration) -> Timestamp {
     let refused = later(start.refused_since, after);
     let nominated = start.nominated_since.map(|at| later(at, NOMINATION_HOLD));
     nominated.map_or(refused, |nominated| refused.max(nominated))
-}
-
-/// `at` moved by `by`, which may be negative; `at` itself if that overflows.
-pub(in crate::burst) fn by(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(at)
 }
 
 #[cfg(test)]

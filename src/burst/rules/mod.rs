@@ -6,7 +6,6 @@
 //! | [`rate`] | how many grants a pool gives in a period |
 //! | [`limits`] | the maximum numbers of replicas of a pool and its workloads |
 //! | [`fairness`] | which workload goes first |
-//! | [`placement_health`] | whether a placement takes pods, by the results of creates |
 //! | [`capacity`] | how many more pods fit into a placement |
 //! | [`topology`] | whether running pods let a pod in: affinity, anti-affinity, topology spread |
 //! | [`expiry`] | when a grant expires because the scheduler does not place the pod |
@@ -16,6 +15,5 @@ pub mod expiry;
 pub mod fairness;
 pub mod hold;
 pub mod limits;
-pub mod placement_health;
 pub mod rate;
 pub mod topology;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::hold::later;
 use crate::api::Rate;
+use crate::k8s::time::later;
 
 /// What the rate allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

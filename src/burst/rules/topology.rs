@@ -8,7 +8,7 @@
 //! not count against the pod, because an unknown pod could satisfy an affinity or even out a spread.
 //! Anti-affinity does count: unknown pods can only add conflicts.
 
-mod rules;
+mod counts;
 #[cfg(test)]
 mod tests;
 
@@ -16,89 +16,18 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Taint;
 
 use crate::aci::translate::Unsupported;
 use crate::burst::facts::assignment::NamespaceLabels;
+use crate::burst::facts::neighbors::{ListResult, Neighbors};
 use crate::burst::facts::placement::PlacementFacts;
 use crate::burst::facts::pod::{PodFacts, PodReference, provider_taint};
+use crate::burst::facts::topology_rules::{AffinityTerm, SpreadConstraint, TopologyRules};
 use crate::burst::observation::ObservedPool;
-use rules::{AffinityTerm, SpreadConstraint};
-
-pub use rules::TopologyRules;
+use counts::{NeighborCounts, domain};
 
 type Labels = BTreeMap<String, String>;
-
-/// Objects that the operator reads from the cluster on demand.
-#[derive(Clone, Debug, Default)]
-pub enum ListResult<T> {
-    /// The list call is still running.
-    #[default]
-    Awaited,
-    /// The list call failed. Nothing is concluded from it.
-    Unknown,
-    /// The complete list.
-    Listed(T),
-}
-
-impl<T> ListResult<T> {
-    fn listed(&self) -> Option<&T> {
-        match self {
-            Self::Listed(all) => Some(all),
-            Self::Awaited | Self::Unknown => None,
-        }
-    }
-}
-
-/// The parts of a Node that affect where other pods may run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NeighborNode {
-    /// The node's name.
-    pub name: String,
-    /// Its labels.
-    pub labels: Labels,
-    /// Its taints.
-    pub taints: Vec<Taint>,
-}
-
-impl NeighborNode {
-    /// Extracts these parts from `node`.
-    pub fn of(node: &Node) -> Self {
-        let spec = node.spec.as_ref();
-        Self {
-            name: node.metadata.name.clone().unwrap_or_default(),
-            labels: node.metadata.labels.clone().unwrap_or_default(),
-            taints: spec
-                .and_then(|spec| spec.taints.clone())
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// The nodes and pods of the cluster. The operator reads them only if a pod has such constraints.
-#[derive(Clone, Debug, Default)]
-pub struct Neighbors {
-    /// All nodes.
-    pub nodes: ListResult<Vec<Arc<NeighborNode>>>,
-    /// The pods bound to nodes, by namespace. Nothing is known about a namespace without an entry.
-    pub pods: HashMap<String, ListResult<Vec<Arc<PodFacts>>>>,
-}
-
-impl Neighbors {
-    /// Whether `pod` must wait because a list call that its constraints need is still running.
-    pub fn is_awaited(&self, pod: &PodFacts, namespaces: &NamespaceLabels) -> bool {
-        let Some(rules) = pod.rules.as_deref() else {
-            return false;
-        };
-        let awaits = |one: String| matches!(self.pods.get(&one), Some(ListResult::Awaited));
-        let mut all = rules.namespaces(&pod.id.namespace, namespaces).into_iter();
-        matches!(self.nodes, ListResult::Awaited) || all.any(awaits)
-    }
-
-    fn of_namespace(&self, namespace: &str) -> Option<&Vec<Arc<PodFacts>>> {
-        self.pods.get(namespace)?.listed()
-    }
-}
 
 /// What is known about the cluster, plus the pods that this plan has put into the placements.
 ///
@@ -131,19 +60,6 @@ struct AntiAffinityEntry<'a> {
     value: &'a str,
     /// The first of these pods by ID: a message that names another pod each time would create another Event.
     pod: &'a PodReference,
-}
-
-/// Counts of the known pods, for all pods that have the same constraints as `like`.
-struct NeighborCounts<'a> {
-    like: &'a PodFacts,
-    /// For each spread constraint, the number of pods by topology domain.
-    spread: Vec<HashMap<&'a str, i64>>,
-    /// The number of pods that satisfy all affinity terms, by topology key and domain.
-    together: HashMap<(&'a str, &'a str), i64>,
-    /// A pod that violates an anti-affinity term, by the term's index and the domain.
-    apart: HashMap<(usize, &'a str), &'a PodFacts>,
-    /// How many of the topology's assumed pods these counts include.
-    assumed: usize,
 }
 
 impl<'a> Topology<'a> {
@@ -413,93 +329,8 @@ impl<'a> Topology<'a> {
     }
 }
 
-impl NeighborCounts<'_> {
-    fn apart(&self, rules: &TopologyRules, place: &PlacementFacts) -> Option<Unsupported> {
-        rules.apart.iter().enumerate().find_map(|(index, term)| {
-            let value = place.labels.get(&term.key)?;
-            let other = self.apart.get(&(index, value.as_str()))?;
-            Some(Unsupported {
-                field: term.field.clone(),
-                why: format!(
-                    "{} has the pod {}/{}, which it keeps away from; make it preferred, or give the node of \
-                     the placement another value of this label (spec.placements[].labels)",
-                    domain(place, &term.key),
-                    other.id.namespace,
-                    other.id.name
-                ),
-            })
-        })
-    }
-
-    fn together(
-        &self,
-        rules: &TopologyRules,
-        pod: &PodFacts,
-        place: &PlacementFacts,
-        namespaces: &NamespaceLabels,
-    ) -> Option<Unsupported> {
-        let lacks = |term: &&AffinityTerm| {
-            let value = place.labels.get(&term.key).map(String::as_str);
-            value.is_none_or(|value| !self.together.contains_key(&(term.key.as_str(), value)))
-        };
-        let lacking = rules.together.iter().find(lacks)?;
-        // The first pod of a group with affinity to itself may run in any domain.
-        let is_first = self.together.is_empty()
-            && rules.is_together_with(pod, &pod.id.namespace, namespaces)
-            && rules
-                .together
-                .iter()
-                .all(|term| place.labels.contains_key(&term.key));
-        (!is_first).then(|| Unsupported {
-            field: lacking.field.clone(),
-            why: format!(
-                "{} has no pod that it must run with; make it preferred, or let those pods spill first",
-                domain(place, &lacking.key)
-            ),
-        })
-    }
-
-    fn spread(
-        &self,
-        rules: &TopologyRules,
-        pod: &PodFacts,
-        place: &PlacementFacts,
-    ) -> Option<Unsupported> {
-        let all = rules.spread.iter().zip(&self.spread);
-        all.into_iter().find_map(|(spread, counts)| {
-            let value = place.labels.get(&spread.key)?;
-            let there = counts.get(value.as_str()).copied().unwrap_or_default();
-            let is_few = counts.len() < spread.min_domains;
-            let fewest = counts.values().min().filter(|_| !is_few);
-            let skew = there + i64::from(spread.selects(pod)) - fewest.copied().unwrap_or_default();
-            let min_domains = if is_few {
-                format!(", as there are fewer domains than minDomains {}", spread.min_domains)
-            } else {
-                String::new()
-            };
-            // No numbers of pods in the message: each new number would create another Event.
-            (skew > spread.max_skew).then(|| Unsupported {
-                field: spread.field.clone(),
-                why: format!(
-                    "{} cannot have one more of the pods that it spreads: that would be above maxSkew {}{min_domains}; \
-                     raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or leave this label out of the \
-                     placement's labels",
-                    domain(place, &spread.key),
-                    spread.max_skew
-                ),
-            })
-        })
-    }
-}
-
 fn has_apart(pod: &PodFacts) -> bool {
     pod.rules
         .as_ref()
         .is_some_and(|rules| !rules.apart.is_empty())
-}
-
-/// Describes the placement's domain for `key`, for use in a message.
-fn domain(place: &PlacementFacts, key: &str) -> String {
-    let value = place.labels.get(key).map_or("", String::as_str);
-    format!("placement {} is in {key}={value}, which", place.placement)
 }

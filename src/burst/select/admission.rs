@@ -14,9 +14,9 @@ use crate::burst::observation::{Leadership, ObservedPool};
 use crate::burst::outcome::{BlockedBy, PodOutcome};
 use crate::burst::rules::capacity::FreeCapacity;
 use crate::burst::rules::fairness::SlotClaim;
-use crate::burst::rules::hold::later;
 use crate::burst::rules::limits::{SlotLimits, WorkloadSlots};
 use crate::burst::rules::rate::RateAllowance;
+use crate::k8s::time::later;
 
 /// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
 /// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.

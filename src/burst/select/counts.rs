@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use crate::api::{PodCounts, WorkloadStatus};
+use crate::burst::decision::PodDecision;
 use crate::burst::facts::pod::PodFacts;
 use crate::burst::observation::{ObservedPool, ObservedWorkload};
 use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
-use crate::burst::plan::PodDecision;
 use crate::burst::reasons::{MAX_REASONS, ReasonCounts};
 use crate::burst::rules::limits::SlotLimits;
 

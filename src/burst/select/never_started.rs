@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::aci::failure::FailureClass;
 use crate::burst::facts::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodReference};
 use crate::burst::observation::ObservedPool;
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// How long a pod may take to start in a placement where no pod starts, or while it waits for Azure: longer
 /// than an image pull, and longer than the first closed times of a placement.

@@ -17,7 +17,7 @@ use super::admission::{SlotAdmission, allocate_slots};
 use super::triage::TriagedPod;
 use crate::burst::observation::{Leadership, ObservedPool};
 use crate::burst::outcome::{HoldReason, PodOutcome};
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// How long before the end of its hold a pod is reserved: 1 second.
 pub const PRE_RESERVATION_LEAD: Duration = Duration::from_secs(1);

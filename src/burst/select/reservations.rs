@@ -15,14 +15,15 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::pre_reservation;
-use crate::api::{Reservation, parse_resource_version};
-use crate::burst::facts::pod::{PodFacts, PodReference};
+use crate::api::Reservation;
+use crate::burst::decision::{PodDecision, SlotState};
+use crate::burst::facts::pod::PodReference;
+use crate::burst::facts::versions::VersionComparison;
 use crate::burst::leader_state::{PatchOutcome, PodWrite};
 use crate::burst::observation;
 use crate::burst::observation::{ObservedPool, ReservedPod};
 use crate::burst::outcome::PodOutcome;
-use crate::burst::plan::{PodDecision, SlotState};
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// The reservations that still count.
 pub struct OpenReservations<'a> {
@@ -30,34 +31,6 @@ pub struct OpenReservations<'a> {
     pub entries: Vec<&'a Reservation>,
     /// Those of them whose pods are in no watch. The operator reads these pods by name.
     pub unwatched: Vec<&'a Reservation>,
-}
-
-/// The version of a pod in a watch, compared with the version in its reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VersionComparison {
-    /// The version that was reserved.
-    Same,
-    /// An earlier version, or one that cannot be compared: the watch is behind.
-    NotNewer,
-    /// A later version.
-    Newer,
-}
-
-impl VersionComparison {
-    /// Compares the pod as the watch shows it with `entry`.
-    pub fn compare(entry: &Reservation, pod: &PodFacts) -> Self {
-        let (reserved, seen) = (&entry.resource_version, &pod.id.resource_version);
-        if reserved == seen {
-            return Self::Same;
-        }
-        match (
-            parse_resource_version(reserved),
-            parse_resource_version(seen),
-        ) {
-            (Some(reserved), Some(seen)) if seen > reserved => Self::Newer,
-            _ => Self::NotNewer,
-        }
-    }
 }
 
 /// Finds the reservations that still count.

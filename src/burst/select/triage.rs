@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::reservations::VersionComparison;
 use crate::aci::translate::Unsupported;
 use crate::api::Reservation;
 use crate::burst::facts::eligibility::{MountReadiness, mount_readiness};
 use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
+use crate::burst::facts::versions::VersionComparison;
+use crate::burst::leader_state::HoldStart;
 use crate::burst::leader_state::PatchOutcome;
 use crate::burst::observation::{ObservedPool, PendingPod};
 use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
 use crate::burst::rules::capacity::PlacementSet;
 use crate::burst::rules::hold;
-use crate::burst::rules::hold::{HoldStart, later};
 use crate::burst::rules::limits::SlotLimits;
+use crate::k8s::time::later;
 
 /// A pending pod after triage.
 pub(in crate::burst) struct TriagedPod<'a> {

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::burst::decision::SlotState;
 use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::fixtures::{PlanScene, at, granted, pod};
 use crate::burst::outcome::PodOutcome;
-use crate::burst::plan::{BurstPlan, SlotState};
+use crate::burst::plan::BurstPlan;
 
 fn millis(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).expect("in range")

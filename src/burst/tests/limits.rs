@@ -411,7 +411,7 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
         );
         scene
             .leader_state
-            .record_plan(&plan, &HashSet::new(), at(second));
+            .record_plan(&plan.record(), &HashSet::new(), at(second));
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cluster::Snapshot;
-use crate::burst::rules::topology::{ListResult, NeighborNode};
+use crate::burst::facts::neighbors::{ListResult, NeighborNode};
 use crate::burst::{Neighbors, PodFacts};
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 

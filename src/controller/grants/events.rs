@@ -391,8 +391,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::burst::decision::SlotState;
     use crate::burst::outcome::HoldReason;
-    use crate::burst::plan::SlotState;
     use crate::controller::fixtures;
 
     fn plan(outcome: PodOutcome, is_dry_run: bool) -> BurstPlan {

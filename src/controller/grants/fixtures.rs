@@ -20,7 +20,7 @@ use super::executor::Executor;
 use super::in_flight::GrantSender;
 use super::leadership::TermCounter;
 use crate::api::{BurstPool, Reservation};
-use crate::burst::plan::{PodDecision, SlotState};
+use crate::burst::decision::{PodDecision, SlotState};
 use crate::burst::{PodOutcome, PodReference};
 use crate::controller::cache::cluster::ClusterCache;
 use crate::controller::fixtures;

@@ -264,8 +264,8 @@ mod tests {
     use super::super::leadership::PoolLeaderState;
     use super::*;
     use crate::api::names::GRANTED_AT_ANNOTATION;
+    use crate::burst::decision::SlotState;
     use crate::burst::leader_state::PatchOutcome;
-    use crate::burst::plan::SlotState;
     use crate::burst::{BurstPlan, PodFacts};
 
     #[tokio::test]

@@ -337,7 +337,9 @@ impl GrantLoop {
         }
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         let now = self.context.cache.clock.steady();
-        state.leader_state.record_plan(&plan, &waiting, now);
+        state
+            .leader_state
+            .record_plan(&plan.record(), &waiting, now);
         let changed = self.executing.remove(&name);
         self.pools.insert(name, state);
         if again || changed == Some(true) {

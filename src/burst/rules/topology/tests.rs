@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::burst::facts::neighbors::NeighborNode;
 use crate::burst::facts::pod::PodStage;
 use crate::burst::fixtures::{PlanScene, at, granted, placement_facts, pod};
 use crate::burst::outcome::PodOutcome;

@@ -22,8 +22,9 @@ use crate::burst::facts::pod::PodStage;
 use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::outcome::{HoldReason, PodOutcome};
 use crate::burst::plan::BurstPlan;
-use crate::burst::rules::hold::{NOMINATION_HOLD, later};
+use crate::burst::rules::hold::NOMINATION_HOLD;
 use crate::burst::select::never_started::START_TIMEOUT;
+use crate::k8s::time::later;
 
 /// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
 /// frozen.

@@ -17,9 +17,9 @@ use serde_json::json;
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::TargetScales;
 use crate::burst::facts::pod::{PodFacts, PodStage};
+use crate::burst::facts::topology_rules::TopologyRules;
 use crate::burst::fixtures::{pod, pool, target};
-use crate::burst::rules::hold::later;
-use crate::burst::rules::topology::TopologyRules;
+use crate::k8s::time::later;
 
 use super::checks::{ChurnCheck, PeakCheck, RefusalCheck};
 use region::SimRegion;

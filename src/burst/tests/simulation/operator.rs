@@ -19,16 +19,16 @@ use super::checks::{self, DoorCheck, peaks};
 use super::cluster::{Cluster, NODE, ShownStatus, ZONE};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
+use crate::burst::facts::neighbors::ListResult;
 use crate::burst::facts::pod::{GrantRecord, PodFacts, PodReference, PodStage};
 use crate::burst::fixtures::{namespaces, placement_facts};
 use crate::burst::observation::Leadership;
 use crate::burst::plan::{BurstPlan, PeakState, Precondition};
-use crate::burst::rules::hold::later;
-use crate::burst::rules::topology::ListResult;
 use crate::burst::{
     BlockedBy, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Neighbors,
     PlacementAvailability, PodOutcome, PodWriteResult, PoolInputs, observe, plan,
 };
+use crate::k8s::time::later;
 pub use clocks::InstanceClocks;
 use term::LeaderTerm;
 use views::{InstanceViews, PoolView};
@@ -226,7 +226,7 @@ impl Operator {
         let waiting = self.views.waiting.pods.iter();
         let waiting: HashSet<&str> = waiting.map(|pod| pod.id.uid.as_str()).collect();
         self.memory
-            .record_plan(&plan, &waiting, self.clocks.own(cluster.now));
+            .record_plan(&plan.record(), &waiting, self.clocks.own(cluster.now));
         let is_done = self.is_clean && self.hands.is_empty() && self.answers.is_empty();
         if is_done && rng.random_bool(0.05) {
             self.plans_nothing_new(cluster);

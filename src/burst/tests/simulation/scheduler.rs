@@ -9,7 +9,7 @@ use super::checks;
 use super::cluster::{Cluster, NEVER, NODE};
 use crate::burst::facts::pod::{BoundPod, PodStage};
 use crate::burst::facts::resource_amounts::ResourceAmounts;
-use crate::burst::rules::hold::by;
+use crate::k8s::time::shifted;
 
 impl Cluster {
     /// Tries some of the pending pods.
@@ -148,7 +148,7 @@ impl Cluster {
         // A pod that had a gate keeps the time of its gate.
         self.change(uid, |facts| {
             let since: Timestamp = if facts.is_first_generation {
-                by(now, skew)
+                shifted(now, skew)
             } else {
                 facts.created
             };

@@ -7,8 +7,8 @@ use super::super::fixtures::{
 };
 use super::super::leadership::UNCONFIRMED_WRITE_TTL;
 use super::*;
+use crate::burst::decision::SlotState;
 use crate::burst::leader_state::PatchOutcome;
-use crate::burst::plan::SlotState;
 
 const STATUS: &str = "PATCH burstpools/shop/status";
 const READ: &str = "GET burstpools/shop";

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::api::Reservation;
 use crate::burst::facts::pod::PodReference;
-use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, ShownStatus, SimPod};
+use crate::k8s::time::later;
 
 /// How many times one leader may reserve one version of a pod while nothing denies the grant. More than once,
 /// because another pod may need the slot more in between.

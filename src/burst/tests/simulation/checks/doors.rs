@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::burst::leader_state::placement_health::PROBE_TIMEOUT;
 use crate::burst::plan::BurstPlan;
-use crate::burst::rules::hold;
-use crate::burst::rules::hold::later;
-use crate::burst::rules::placement_health::PROBE_TIMEOUT;
 use crate::burst::tests::simulation::azure::StartResult;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 use crate::burst::tests::simulation::operator::InstanceClocks;
 use crate::burst::{LeaderState, PlacementAvailability};
+use crate::k8s::time::{later, shifted};
 
 /// The first and the longest time that a door stays closed. It doubles each time in a row.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
@@ -99,7 +98,7 @@ impl DoorCheck {
                 // When the scheduler places a pod with an expired grant, the leader cannot know it in advance.
                 let has_expired = facts.grant.as_ref().is_some_and(|grant| grant.is_expired);
                 let at = facts.grant.as_ref().and_then(|grant| grant.granted_at);
-                let at = at.map(|at| hold::by(at, -clocks.ahead()));
+                let at = at.map(|at| shifted(at, -clocks.ahead()));
                 // A probe that proves nothing for this long no longer counts.
                 let is_new = later(at.unwrap_or(self.half_open), PROBE_TIMEOUT) > now;
                 let bound = facts.bound();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::burst::plan::PeakState;
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// How much later than its cooldown a peak may end, because the operator does not plan continuously.
 const LATE: Duration = Duration::from_secs(180);

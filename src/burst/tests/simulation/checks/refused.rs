@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::burst::facts::pod::PodReference;
-use crate::burst::rules::hold::later;
+use crate::k8s::time::later;
 
 /// How many denied stamps of one pod a leader may send within [`SPAN`]: the pauses between them double.
 const MOST: usize = 4;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{Cluster, NODE};
 use crate::burst::facts::resource_amounts::ResourceAmounts;
-use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::checks;
+use crate::k8s::time::later;
 use crate::node::capacity::{ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
 use crate::node::quota::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};
 

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 
 use crate::burst::rules::hold;
 use crate::burst::rules::hold::PriorRefusal;
+use crate::k8s::time::shifted;
 
 /// An instance's clocks.
 pub struct InstanceClocks {
@@ -50,7 +51,7 @@ impl InstanceClocks {
 
     /// Its own clock at `time`.
     pub fn own(&self, time: Timestamp) -> Timestamp {
-        hold::by(time, self.skew)
+        shifted(time, self.skew)
     }
 
     /// How far it estimates the API server's clock to be ahead of its own.
@@ -60,7 +61,7 @@ impl InstanceClocks {
 
     /// Its estimate of the API server's clock at `time`.
     pub fn api_server(&self, time: Timestamp) -> Timestamp {
-        hold::by(self.own(time), self.ahead())
+        shifted(self.own(time), self.ahead())
     }
 
     /// Since when, by its own clock, a pod is refused that the instance sees for the first time. The API server

@@ -8,13 +8,14 @@ use rand::rngs::StdRng;
 use super::Operator;
 use super::views::PoolView;
 use crate::burst::PodWriteResult;
+use crate::burst::decision::SlotState;
 use crate::burst::facts::pod::{GrantRecord, PodReference};
 use crate::burst::leader_state::{PatchOutcome, PodWrite};
-use crate::burst::plan::{BurstPlan, Precondition, SlotState};
-use crate::burst::rules::hold::later;
+use crate::burst::plan::{BurstPlan, Precondition};
 use crate::burst::select::never_started::RescueAction;
 use crate::burst::tests::simulation::cluster::Cluster;
 use crate::burst::tests::simulation::{Happened, checks};
+use crate::k8s::time::later;
 
 impl Operator {
     pub(super) fn carry_out(

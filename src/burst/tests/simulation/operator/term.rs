@@ -11,9 +11,9 @@ use super::views::PoolView;
 use crate::api::condition::{self, SPILLING};
 use crate::burst::observation::Leadership;
 use crate::burst::plan::BurstPlan;
-use crate::burst::rules::hold::later;
 use crate::burst::tests::simulation::Happened;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, UpdateResult};
+use crate::k8s::time::later;
 
 /// How long a write whose result is unknown may be in flight.
 const DOUBT: Duration = Duration::from_secs(60);

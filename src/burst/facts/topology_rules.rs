@@ -9,39 +9,39 @@ use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstra
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Expression, Selector, SelectorExt as _};
 
-use crate::burst::facts::assignment::NamespaceLabels;
-use crate::burst::facts::pod::PodFacts;
+use super::assignment::NamespaceLabels;
+use super::pod::PodFacts;
 
 /// A pod's required constraints on running pods. Preferred terms are not included.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopologyRules {
-    pub(super) spread: Vec<SpreadConstraint>,
+    pub(in crate::burst) spread: Vec<SpreadConstraint>,
     /// Required pod affinity terms.
-    pub(super) together: Vec<AffinityTerm>,
+    pub(in crate::burst) together: Vec<AffinityTerm>,
     /// Required pod anti-affinity terms.
-    pub(super) apart: Vec<AffinityTerm>,
+    pub(in crate::burst) apart: Vec<AffinityTerm>,
 }
 
 /// A topology spread constraint with `whenUnsatisfiable: DoNotSchedule`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct SpreadConstraint {
-    pub(super) field: String,
-    pub(super) key: String,
-    pub(super) max_skew: i64,
-    pub(super) min_domains: usize,
+pub(in crate::burst) struct SpreadConstraint {
+    pub(in crate::burst) field: String,
+    pub(in crate::burst) key: String,
+    pub(in crate::burst) max_skew: i64,
+    pub(in crate::burst) min_domains: usize,
     /// Whether to skip nodes that the pod's node selector or node affinity excludes. By `nodeAffinityPolicy`.
-    pub(super) honors_affinity: bool,
+    pub(in crate::burst) honors_affinity: bool,
     /// Whether to skip nodes with taints that the pod does not tolerate. By `nodeTaintsPolicy`.
-    pub(super) honors_taints: bool,
+    pub(in crate::burst) honors_taints: bool,
     /// The pods that it spreads. Without a selector it spreads none.
     pods: Option<Selector>,
 }
 
 /// A required term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct AffinityTerm {
-    pub(super) field: String,
-    pub(super) key: String,
+pub(in crate::burst) struct AffinityTerm {
+    pub(in crate::burst) field: String,
+    pub(in crate::burst) key: String,
     namespaces: Vec<String>,
     namespace_selector: Option<Selector>,
     /// The pods that the term selects. Without a selector it selects none.
@@ -102,13 +102,17 @@ impl TopologyRules {
     }
 
     /// The namespaces of the pods that can satisfy the affinity.
-    pub(super) fn together_in(&self, own: &str, known: &NamespaceLabels) -> BTreeSet<String> {
+    pub(in crate::burst) fn together_in(
+        &self,
+        own: &str,
+        known: &NamespaceLabels,
+    ) -> BTreeSet<String> {
         let terms = self.together.iter();
         terms.flat_map(|term| term.namespaces(own, known)).collect()
     }
 
     /// Whether `other` satisfies every affinity term of a pod in the namespace `own`.
-    pub(super) fn is_together_with(
+    pub(in crate::burst) fn is_together_with(
         &self,
         other: &PodFacts,
         own: &str,
@@ -147,13 +151,13 @@ impl SpreadConstraint {
     }
 
     /// Whether the selector matches the pod's labels. An empty selector matches all pods.
-    pub(super) fn selects(&self, pod: &PodFacts) -> bool {
+    pub(in crate::burst) fn selects(&self, pod: &PodFacts) -> bool {
         let mut pods = self.pods.iter();
         pods.any(|selector| selector.matches(&pod.labels))
     }
 
     /// Whether a running pod counts. As in the scheduler, an empty selector counts no pods here.
-    pub(super) fn counts(&self, pod: &PodFacts) -> bool {
+    pub(in crate::burst) fn counts(&self, pod: &PodFacts) -> bool {
         let mut pods = self.pods.iter();
         pods.any(|selector| !selector.selects_all() && selector.matches(&pod.labels))
     }
@@ -186,7 +190,12 @@ impl AffinityTerm {
     }
 
     /// Whether the term selects `pod`, if the term belongs to a pod in the namespace `own`.
-    pub(super) fn selects(&self, pod: &PodFacts, own: &str, known: &NamespaceLabels) -> bool {
+    pub(in crate::burst) fn selects(
+        &self,
+        pod: &PodFacts,
+        own: &str,
+        known: &NamespaceLabels,
+    ) -> bool {
         let namespace = &pod.id.namespace;
         let is_in = if self.namespaces.is_empty() && self.namespace_selector.is_none() {
             namespace == own

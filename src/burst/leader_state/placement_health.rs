@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::hold::later;
 use crate::aci::failure::FailureClass;
 use crate::k8s::backoff::doubled;
+use crate::k8s::time::later;
 
 /// The number of temporary failures in a row that closes a placement.
 const FAILURE_THRESHOLD: u32 = 3;
