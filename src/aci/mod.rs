@@ -6,8 +6,8 @@
 //! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `view` (parses
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
 //!   retry or not), `address`, `names`, `schedule` (when to read a group again).
-//! - I/O: `client` (Azure's HTTP API), `realtime` (a group's address → what its containers use) and `pace` (the
-//!   rate limiter that all reads share).
+//! - I/O: `client` (Azure's HTTP API), `image` (configurations of images from their registries),
+//!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (which all reads share).
 //!
 //! This module uses [`api`](crate::api), `k8s` and `telemetry`. Nothing in it refers to the emulator.
 
@@ -16,6 +16,7 @@ pub mod client;
 pub mod error;
 pub mod events;
 pub mod failure;
+pub mod image;
 pub mod names;
 pub mod poll_interval;
 pub mod rate_limiter;

@@ -21,6 +21,7 @@ mod operations;
 mod own_client;
 mod process;
 mod recordings;
+mod registry;
 mod terminal;
 mod translated;
 

@@ -108,14 +108,6 @@ fn part_matches(pattern: &str, part: &str) -> bool {
     part.ends_with(end)
 }
 
-/// Whether the registry belongs to Azure, so that a managed identity can pull from it.
-pub(super) fn is_azure_registry(registry: &str) -> bool {
-    let host = registry.split(':').next().unwrap_or_default();
-    [".azurecr.io", ".azurecr.us", ".azurecr.cn"]
-        .iter()
-        .any(|domain| host.ends_with(domain))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,11 +172,5 @@ mod tests {
                 "{key} for {image}"
             );
         }
-    }
-
-    #[test]
-    fn azures_registries_are_known_by_their_domains() {
-        assert!(is_azure_registry("shop.azurecr.io") && is_azure_registry("shop.azurecr.cn"));
-        assert!(!is_azure_registry("azurecr.io.evil.example") && !is_azure_registry(DOCKER_HUB));
     }
 }

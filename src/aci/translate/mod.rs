@@ -28,6 +28,7 @@
 //! | `resources`, `asked`, [`quantity`] | CPU and memory in ACI's steps |
 //! | `volumes`, `files`, `shares`, [`claims`] | volumes and their content |
 //! | `registry`, `image` | credentials for pulling images |
+//! | `image_requests` | the images that must be read, and with which credentials |
 //! | `network`, `dns`, [`kube_proxy`] | ports, IP address, name servers, Services |
 //! | [`annotations`] | annotations that configure what a pod's fields cannot |
 //! | [`mod@references`], [`resolved_references`] | the objects that a pod refers to, and their content |
@@ -46,6 +47,7 @@ mod expansion;
 pub mod field_table;
 mod files;
 mod image;
+mod image_requests;
 pub mod kube_proxy;
 mod network;
 mod pod;
@@ -67,6 +69,7 @@ mod volumes;
 pub use body::Group;
 pub use decode::decode;
 pub use field_table::markdown_table;
+pub use image_requests::{ImageRequest, image_requests};
 pub use pod::{eligible, translate};
 pub use references::{PodReferences, pod_references};
 pub use refusals::Unsupported;

@@ -20,6 +20,7 @@ use super::pod::TranslationContext;
 use super::refusals::Refusals;
 use super::resolved_references::{ObjectContent, ValueSource};
 use super::secret_string::SecretString;
+use crate::aci::image::is_azure_registry;
 
 /// The content of Docker's `config.json`.
 #[derive(Default, Deserialize)]
@@ -70,11 +71,11 @@ pub(super) fn credentials(
     for (at, image) in images {
         let location = image::parse_location(image);
         let registry = location.registry.clone();
-        azures |= image::is_azure_registry(&registry);
+        azures |= is_azure_registry(&registry);
         let credential = match best_candidate(&candidates, &location) {
             Some(candidate) => login_credential(candidate, &registry, refusals),
             None => identity
-                .filter(|_| image::is_azure_registry(&registry))
+                .filter(|_| is_azure_registry(&registry))
                 .map(|id| identity_credential(id, &registry)),
         };
         let Some(credential) = credential else {

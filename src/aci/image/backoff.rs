@@ -1,0 +1,175 @@
+//! When a pod's image is read again after a failure, and how the pod's status says so.
+//!
+//! In: failures and the time. Out: when to try again, and the reason and message of the container's waiting state. Pure.
+//! The rules are the kubelet's (`pkg/kubelet/images` and `flowcontrol.Backoff` of Kubernetes 1.37): for each pod and
+//! image, the first attempt after a failure is 10 s later, each further failure doubles the time, up to 5 minutes, and
+//! after 10 minutes without a failure the count begins again. A registry that asks for a longer wait gets it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::error::{ImageReadError, ImageReadVerdict};
+
+/// The first wait (`imageBackOffPeriod` of the kubelet).
+const FIRST: Duration = Duration::from_secs(10);
+/// The longest wait that failures alone cause (`MaxImageBackOff` of the kubelet).
+const LONGEST: Duration = Duration::from_secs(300);
+/// The longest wait that a registry can ask for.
+const LONGEST_REQUESTED: Duration = Duration::from_secs(600);
+
+/// The reason of a container whose image's name cannot be parsed.
+pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
+/// The reason of a container just after a failure.
+pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
+/// The reason of a container that waits for the next attempt.
+pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+
+/// The failures of one pod to read one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePullBackoff {
+    delay: Duration,
+    failed_at: Timestamp,
+    retry_at: Timestamp,
+    failure: String,
+}
+
+/// The waiting state of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageWaiting {
+    /// The reason, in CamelCase.
+    pub reason: &'static str,
+    /// The message.
+    pub message: String,
+}
+
+impl ImagePullBackoff {
+    /// The state after an attempt failed at `now`. `previous` is the state before that attempt.
+    pub fn after(previous: Option<&Self>, error: &ImageReadError, now: Timestamp) -> Self {
+        let recent = previous
+            .filter(|previous| now.duration_since(previous.failed_at) <= signed(2 * LONGEST));
+        let delay = recent.map_or(FIRST, |previous| (2 * previous.delay).min(LONGEST));
+        let requested = match error.verdict() {
+            ImageReadVerdict::Wait(Some(requested)) => requested.min(LONGEST_REQUESTED),
+            _ => Duration::ZERO,
+        };
+        Self {
+            delay,
+            failed_at: now,
+            retry_at: now
+                .saturating_add(signed(delay.max(requested)))
+                .unwrap_or(Timestamp::MAX),
+            failure: error.to_string(),
+        }
+    }
+
+    /// The time of the next attempt.
+    pub fn retry_at(&self) -> Timestamp {
+        self.retry_at
+    }
+
+    /// Whether the next attempt may be made at `now`.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.retry_at
+    }
+
+    /// The waiting state right after the failure.
+    pub fn failed(&self) -> ImageWaiting {
+        ImageWaiting {
+            reason: ERR_IMAGE_PULL,
+            message: self.failure.clone(),
+        }
+    }
+
+    /// The waiting state until the next attempt. `image` is the pod's own field.
+    pub fn waiting(&self, image: &str) -> ImageWaiting {
+        ImageWaiting {
+            reason: IMAGE_PULL_BACK_OFF,
+            message: format!(
+                "Back-off pulling image \"{image}\": {ERR_IMAGE_PULL}: {}",
+                self.failure
+            ),
+        }
+    }
+
+    /// The message of the Event `Failed` that reports the failure.
+    pub fn event(&self, image: &str) -> String {
+        format!("Failed to pull image \"{image}\": {}", self.failure)
+    }
+}
+
+fn signed(duration: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn not_found() -> ImageReadError {
+        ImageReadError::NotFound {
+            image: "docker.io/library/nginx:1".to_owned(),
+        }
+    }
+
+    fn throttled(seconds: u64) -> ImageReadError {
+        let wait = Duration::from_secs(seconds);
+        ImageReadError::Throttled {
+            registry: "a.io".to_owned(),
+            wait,
+        }
+    }
+
+    #[test]
+    fn waits_double_from_10_seconds_to_5_minutes() {
+        let (mut now, mut state) = (1_000, None);
+        for wait in [10, 20, 40, 80, 160, 300, 300] {
+            let next = ImagePullBackoff::after(state.as_ref(), &not_found(), at(now));
+            assert_eq!(next.retry_at(), at(now + wait));
+            assert!(!next.is_over(at(now + wait - 1)) && next.is_over(at(now + wait)));
+            now += wait;
+            state = Some(next);
+        }
+    }
+
+    #[test]
+    fn after_10_minutes_without_a_failure_waits_begin_again() {
+        let first = ImagePullBackoff::after(None, &not_found(), at(0));
+        let wait = |now| ImagePullBackoff::after(Some(&first), &not_found(), at(now)).retry_at();
+        assert_eq!(wait(600), at(620));
+        assert_eq!(wait(601), at(611));
+    }
+
+    #[test]
+    fn a_registry_can_ask_for_a_longer_wait_but_not_for_any() {
+        let wait = |seconds| ImagePullBackoff::after(None, &throttled(seconds), at(0)).retry_at();
+        assert_eq!(
+            (wait(3), wait(45), wait(6 * 3600)),
+            (at(10), at(45), at(600))
+        );
+        assert_eq!(wait(u64::MAX), at(600));
+    }
+
+    #[test]
+    fn the_status_has_the_kubelets_words() {
+        let state = ImagePullBackoff::after(None, &not_found(), at(0));
+        let (failed, waiting) = (state.failed(), state.waiting("nginx:1"));
+        assert_eq!(
+            (failed.reason, failed.message.as_str()),
+            ("ErrImagePull", "docker.io/library/nginx:1: not found")
+        );
+        assert_eq!(waiting.reason, "ImagePullBackOff");
+        assert_eq!(
+            waiting.message,
+            r#"Back-off pulling image "nginx:1": ErrImagePull: docker.io/library/nginx:1: not found"#
+        );
+        assert_eq!(
+            state.event("nginx:1"),
+            r#"Failed to pull image "nginx:1": docker.io/library/nginx:1: not found"#
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! A map with a limited number of entries, whose entries expire.
+//!
+//! In: keys, values and the time. Out: values that have not expired. Pure. When it is full, expired entries make room,
+//! else the entry that has not been used for the longest time.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use tokio::time::Instant;
+
+/// A limited map with expiry.
+pub(super) struct ExpiringMap<K, V> {
+    entries: HashMap<K, ExpiringEntry<V>>,
+    capacity: usize,
+    /// Counts uses: the entry with the lowest number is the one that was not used for the longest time.
+    uses: u64,
+}
+
+struct ExpiringEntry<V> {
+    value: V,
+    /// `None`: the entry does not expire.
+    expires: Option<Instant>,
+    used: u64,
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> ExpiringMap<K, V> {
+    /// An empty map for at most `capacity` entries.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            capacity,
+            uses: 0,
+        }
+    }
+
+    /// The value of `key`, unless it has expired.
+    pub fn get(&mut self, key: &K, now: Instant) -> Option<V> {
+        let entry = self.entries.get_mut(key)?;
+        if entry.is_expired(now) {
+            self.entries.remove(key);
+            return None;
+        }
+        self.uses += 1;
+        entry.used = self.uses;
+        Some(entry.value.clone())
+    }
+
+    /// Stores a value until `expires`, or without an end.
+    pub fn insert(&mut self, key: K, value: V, expires: Option<Instant>, now: Instant) {
+        if !self.entries.contains_key(&key) && self.entries.len() >= self.capacity {
+            self.make_room(now);
+        }
+        self.uses += 1;
+        let used = self.uses;
+        self.entries.insert(
+            key,
+            ExpiringEntry {
+                value,
+                expires,
+                used,
+            },
+        );
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        self.entries.retain(|_, entry| !entry.is_expired(now));
+        if self.entries.len() < self.capacity {
+            return;
+        }
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
+        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+            self.entries.remove(&key);
+        }
+    }
+}
+
+impl<V> ExpiringEntry<V> {
+    fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn entries_expire_and_make_room() {
+        let now = Instant::now();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let mut map = ExpiringMap::new(2);
+        map.insert("a", 1, Some(later(60)), now);
+        map.insert("b", 2, None, now);
+        assert_eq!(map.get(&"a", later(59)), Some(1));
+        // Full: `b` was not used for longer than `a`.
+        map.insert("c", 3, None, later(59));
+        assert_eq!(map.get(&"b", later(59)), None);
+        // Full, and `a` has expired: it makes room although it was used last.
+        assert_eq!(map.get(&"a", later(59)), Some(1));
+        map.insert("d", 4, None, later(60));
+        assert_eq!(
+            (
+                map.get(&"a", later(60)),
+                map.get(&"c", later(60)),
+                map.get(&"d", later(60))
+            ),
+            (None, Some(3), Some(4))
+        );
+        // An existing key needs no room.
+        map.insert("d", 5, None, later(60));
+        assert_eq!(
+            (
+                map.get(&"c", later(60)),
+                map.get(&"d", later(60)),
+                map.entries.len()
+            ),
+            (Some(3), Some(5), 2)
+        );
+    }
+}

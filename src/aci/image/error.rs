@@ -1,0 +1,240 @@
+//! Why the configuration of an image could not be read, in the words of the kubelet.
+//!
+//! In: what went wrong between the client and a registry. Out: an [`ImageReadError`] with a message for the pod's
+//! events and what to do about it. An error says nothing about the content of other pods' images, and quotes only a
+//! short part of what a registry sends.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::guard::RegistryHostRefusal;
+
+/// The longest part of a registry's own message that an error quotes, in characters.
+const QUOTED: usize = 200;
+
+/// Why an image's configuration could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ImageReadError {
+    /// No connection, no answer in time, or an answer that breaks off.
+    #[error("the registry {registry} does not answer: {why}")]
+    Unreachable {
+        /// The registry.
+        registry: String,
+        /// What the connection reports.
+        why: String,
+    },
+    /// The registry limits the rate of requests. The request may not have been sent.
+    #[error("toomanyrequests: the registry {registry} limits requests; the next is in {} s", .wait.as_secs())]
+    Throttled {
+        /// The registry.
+        registry: String,
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// The registry answers with an error of its own.
+    #[error("the registry {registry} answers with status {status}{quote}")]
+    Failing {
+        /// The registry.
+        registry: String,
+        /// The status.
+        status: u16,
+        /// The registry's message, after a colon; empty if there is none.
+        quote: String,
+    },
+    /// The registry does not let this credential read the image.
+    #[error("pull access denied for {image}{quote}; {remedy}")]
+    Denied {
+        /// The image's registry and repository.
+        image: String,
+        /// The registry's message, after a colon; empty if there is none.
+        quote: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The registry does not have the image.
+    #[error("{image}: not found")]
+    NotFound {
+        /// The image.
+        image: String,
+    },
+    /// The registry is, or leads to, a host that the operator sends no requests to.
+    #[error("{image}: {refusal}")]
+    Guarded {
+        /// The image's registry and repository.
+        image: String,
+        /// The host.
+        refusal: RegistryHostRefusal,
+    },
+    /// The registry's answer cannot be used: it has other content than its digest says, or is too long.
+    #[error("the registry {registry} sent what cannot be used: {why}")]
+    Corrupt {
+        /// The registry.
+        registry: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The operator's identity has no token for Azure Container Registry.
+    #[error("the operator's identity has no token for {registry}: {why}")]
+    Identity {
+        /// The registry.
+        registry: String,
+        /// The reason.
+        why: String,
+    },
+    /// ACI cannot run the image. Another attempt would find the same.
+    #[error("{image}: {why}")]
+    Unsupported {
+        /// The image's registry and repository.
+        image: String,
+        /// The reason.
+        why: String,
+    },
+}
+
+/// What to do about an [`ImageReadError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageReadVerdict {
+    /// Keep the pod waiting and try again, after this time at the earliest if it is set.
+    Wait(Option<Duration>),
+    /// Refuse the pod: it cannot run on ACI.
+    Refuse,
+}
+
+impl ImageReadError {
+    /// The value of a metric label: one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Throttled { .. } => "throttled",
+            Self::Failing { .. } => "failing",
+            Self::Denied { .. } => "denied",
+            Self::NotFound { .. } => "not_found",
+            Self::Guarded { .. } => "guarded",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Identity { .. } => "identity",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+
+    /// What to do about the error. A registry can be repaired, an image pushed and a permission granted while the pod
+    /// waits, so that only an image for other platforms is final.
+    pub fn verdict(&self) -> ImageReadVerdict {
+        match self {
+            Self::Unsupported { .. } => ImageReadVerdict::Refuse,
+            Self::Throttled { wait, .. } => ImageReadVerdict::Wait(Some(*wait)),
+            _ => ImageReadVerdict::Wait(None),
+        }
+    }
+}
+
+/// A registry's message for an error: a colon, and the beginning of the text without control characters. Empty if
+/// there is no text.
+pub(super) fn quote(text: &str) -> String {
+    let words = text.split(|c: char| c.is_control() || c.is_whitespace());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let text: String = words.join(" ").chars().take(QUOTED).collect();
+    if text.is_empty() {
+        text
+    } else {
+        format!(": {text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_image_for_other_platforms_is_refused_for_good() {
+        let registry = || "a.io".to_owned();
+        let (image, why) = (|| "a.io/b".to_owned(), || "w".to_owned());
+        let wait = Duration::from_secs(7);
+        let refusal = RegistryHostRefusal {
+            host: registry(),
+            why: "w",
+        };
+        for (error, kind, verdict) in [
+            (
+                ImageReadError::Unreachable {
+                    registry: registry(),
+                    why: why(),
+                },
+                "unreachable",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Throttled {
+                    registry: registry(),
+                    wait,
+                },
+                "throttled",
+                ImageReadVerdict::Wait(Some(wait)),
+            ),
+            (
+                ImageReadError::Failing {
+                    registry: registry(),
+                    status: 503,
+                    quote: why(),
+                },
+                "failing",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Denied {
+                    image: image(),
+                    quote: why(),
+                    remedy: why(),
+                },
+                "denied",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::NotFound { image: image() },
+                "not_found",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Guarded {
+                    image: image(),
+                    refusal,
+                },
+                "guarded",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Corrupt {
+                    registry: registry(),
+                    why: why(),
+                },
+                "corrupt",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Identity {
+                    registry: registry(),
+                    why: why(),
+                },
+                "identity",
+                ImageReadVerdict::Wait(None),
+            ),
+            (
+                ImageReadError::Unsupported {
+                    image: image(),
+                    why: why(),
+                },
+                "unsupported",
+                ImageReadVerdict::Refuse,
+            ),
+        ] {
+            assert_eq!((error.kind(), error.verdict()), (kind, verdict));
+        }
+    }
+
+    #[test]
+    fn a_quote_is_short_and_in_one_line() {
+        assert_eq!(quote("  no\r\n\tsuch \u{7}image "), ": no such image");
+        assert_eq!(quote(" \n"), "");
+        assert_eq!(quote(&"é".repeat(1000)).chars().count(), 2 + QUOTED);
+    }
+}

@@ -1,0 +1,393 @@
+//! Manifests: which image an index offers for ACI's platform, and where an image's configuration is.
+//!
+//! In: the body of a manifest and its media type. Out: the descriptor to read next, or why the content is no image
+//! that ACI can run. Pure. ACI runs `linux/amd64` in this project, so that one entry of an index is chosen as
+//! containerd does for that platform.
+
+use serde::Deserialize;
+
+use super::digest::ImageDigest;
+
+/// The media types of indexes.
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+/// The media types of images' manifests.
+const IMAGES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+/// The media types of images' configurations.
+const CONFIGS: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+/// The media types of Docker's manifests before schema 2, unsigned and signed.
+const SCHEMA_1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+/// How many platforms an error lists.
+const LISTED: usize = 8;
+
+/// The value of the header `Accept` for requests of manifests.
+pub fn accepted_manifests() -> String {
+    let all = [INDEXES, IMAGES].concat();
+    all.join(", ")
+}
+
+/// Why content that a registry has sent is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageProblem {
+    /// The content does not have the form that its media type demands.
+    Malformed(String),
+    /// ACI cannot run it: another platform, or no container image.
+    Unsupported(String),
+}
+
+/// A manifest's reference to other content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageDescriptor {
+    /// The content's digest.
+    pub digest: ImageDigest,
+    /// The content's length in bytes, if the manifest has it.
+    pub size: Option<u64>,
+}
+
+/// A manifest, as far as it leads to an image's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageManifest {
+    /// An index; the manifest that it offers for ACI's platform.
+    Index(ImageDescriptor),
+    /// An image.
+    Image {
+        /// The image's configuration.
+        config: ImageDescriptor,
+        /// The sum of the layers' lengths in bytes, as the registry stores them.
+        compressed_bytes: u64,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawManifest {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    manifests: Option<Vec<RawDescriptor>>,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescriptor {
+    media_type: Option<String>,
+    digest: String,
+    size: Option<u64>,
+    platform: Option<RawPlatform>,
+}
+
+#[derive(Deserialize)]
+struct RawPlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
+    #[serde(rename = "os.features")]
+    os_features: Option<Vec<String>>,
+}
+
+impl ImageManifest {
+    /// Decodes `body`, which came with the media type `content_type`. The manifest's own media type takes precedence,
+    /// because its digest covers it.
+    pub fn decode(content_type: &str, body: &[u8]) -> Result<Self, ImageProblem> {
+        let raw: RawManifest = serde_json::from_slice(body)
+            .map_err(|error| ImageProblem::Malformed(format!("the manifest: {error}")))?;
+        let own = raw.media_type.clone().filter(|own| !own.is_empty());
+        let sent = content_type.split(';').next().unwrap_or_default().trim();
+        let media_type = own.unwrap_or_else(|| sent.to_owned());
+        if raw.schema_version == Some(1) || SCHEMA_1.contains(&media_type.as_str()) {
+            return Err(ImageProblem::Unsupported(
+                "its manifest has Docker's schema 1, which no container runtime supports now: build and push the \
+                 image again"
+                    .to_owned(),
+            ));
+        }
+        // Content that could be read as both would let two readers see different images (CVE-2021-41190).
+        if raw.manifests.is_some() && (raw.config.is_some() || raw.layers.is_some()) {
+            return Err(ImageProblem::Malformed(
+                "the manifest is both an index and an image".to_owned(),
+            ));
+        }
+        if let Some(manifests) = raw.manifests {
+            return if IMAGES.contains(&media_type.as_str()) {
+                Err(ImageProblem::Malformed(format!(
+                    "{media_type} has manifests"
+                )))
+            } else {
+                choose(&manifests).map(Self::Index)
+            };
+        }
+        if INDEXES.contains(&media_type.as_str()) {
+            return Err(ImageProblem::Malformed(format!(
+                "{media_type} has no manifests"
+            )));
+        }
+        image(
+            raw.config.as_ref(),
+            &raw.layers.unwrap_or_default(),
+            &media_type,
+        )
+    }
+}
+
+fn is_known(media_type: &str) -> bool {
+    IMAGES.contains(&media_type) || INDEXES.contains(&media_type)
+}
+
+fn image(
+    config: Option<&RawDescriptor>,
+    layers: &[RawDescriptor],
+    media_type: &str,
+) -> Result<ImageManifest, ImageProblem> {
+    let no_image = |what: &str| {
+        let what: String = what.chars().take(100).collect();
+        ImageProblem::Unsupported(format!("it is no container image: {what:?}"))
+    };
+    let Some(config) = config else {
+        return Err(no_image(media_type));
+    };
+    let kind = config.media_type.as_deref().unwrap_or_default();
+    if !kind.is_empty() && !CONFIGS.contains(&kind) {
+        return Err(no_image(kind));
+    }
+    let sizes = layers.iter().filter_map(|layer| layer.size);
+    Ok(ImageManifest::Image {
+        compressed_bytes: sizes.fold(0, u64::saturating_add),
+        config: descriptor(config)?,
+    })
+}
+
+fn descriptor(raw: &RawDescriptor) -> Result<ImageDescriptor, ImageProblem> {
+    let digest = raw.digest.parse();
+    let digest = digest.map_err(|why: &str| ImageProblem::Malformed(why.to_owned()))?;
+    Ok(ImageDescriptor {
+        digest,
+        size: raw.size,
+    })
+}
+
+/// The entry for ACI's platform. Entries without a platform are second choice, as for containerd; their
+/// configuration then shows the platform.
+fn choose(manifests: &[RawDescriptor]) -> Result<ImageDescriptor, ImageProblem> {
+    let is_image = |raw: &&RawDescriptor| {
+        let kind = raw.media_type.as_deref().unwrap_or_default();
+        kind.is_empty() || is_known(kind)
+    };
+    let mut images = manifests.iter().filter(is_image);
+    let fits = |raw: &&RawDescriptor| raw.platform.as_ref().is_some_and(RawPlatform::is_acis);
+    let chosen = images.clone().find(fits);
+    let chosen = chosen.or_else(|| images.find(|raw| raw.platform.is_none()));
+    if let Some(chosen) = chosen {
+        return descriptor(chosen);
+    }
+    let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
+    let mut names: Vec<String> = platforms
+        // An attestation of a build has this platform.
+        .filter(|platform| platform.os != "unknown")
+        .map(RawPlatform::name)
+        .collect();
+    names.dedup();
+    names.truncate(LISTED);
+    let offered = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
+    Err(wrong_platform(&offered))
+}
+
+/// The refusal of an image that is for other platforms only.
+pub(super) fn wrong_platform(offered: &str) -> ImageProblem {
+    ImageProblem::Unsupported(format!(
+        "it has no image for linux/amd64, which ACI runs; its platforms: {offered}"
+    ))
+}
+
+impl RawPlatform {
+    /// Whether this is ACI's platform. Hardware levels above the first (`v2`, `v3`) and features of an operating
+    /// system are not known to be there.
+    fn is_acis(&self) -> bool {
+        let plain = self.variant.as_deref().unwrap_or_default();
+        self.os == "linux"
+            && self.architecture == "amd64"
+            && matches!(plain, "" | "v1")
+            && self.os_features.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    fn name(&self) -> String {
+        let variant = self.variant.iter().map(|variant| format!("/{variant}"));
+        let name = format!(
+            "{}/{}{}",
+            self.os,
+            self.architecture,
+            variant.collect::<String>()
+        );
+        name.chars().filter(|c| !c.is_control()).take(40).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn digest(content: &str) -> String {
+        ImageDigest::of(content.as_bytes()).to_string()
+    }
+
+    fn entry(os: &str, architecture: &str, more: &Value) -> Value {
+        let mut platform = json!({"os": os, "architecture": architecture});
+        for (key, value) in more.as_object().expect("an object") {
+            platform[key] = value.clone();
+        }
+        let name = format!("{os}/{architecture}{more}");
+        json!({"mediaType": IMAGES[0], "digest": digest(&name), "size": 7, "platform": platform})
+    }
+
+    fn decode(media_type: &str, body: &Value) -> Result<ImageManifest, ImageProblem> {
+        ImageManifest::decode(media_type, body.to_string().as_bytes())
+    }
+
+    fn chosen(manifests: &Value) -> Result<ImageManifest, ImageProblem> {
+        decode(
+            INDEXES[0],
+            &json!({"schemaVersion": 2, "manifests": manifests}),
+        )
+    }
+
+    fn index_of(entry: &Value) -> ImageManifest {
+        let digest = entry["digest"]
+            .as_str()
+            .expect("a digest")
+            .parse()
+            .expect("a digest");
+        ImageManifest::Index(ImageDescriptor {
+            digest,
+            size: entry["size"].as_u64(),
+        })
+    }
+
+    #[test]
+    fn the_image_for_linux_on_amd64_is_chosen() {
+        let none = json!({});
+        let wanted = entry("linux", "amd64", &none);
+        let attestation = entry("unknown", "unknown", &none);
+        let others = [
+            entry("linux", "arm64", &json!({"variant": "v8"})),
+            entry("windows", "amd64", &json!({"os.version": "10.0.1"})),
+            entry("linux", "amd64", &json!({"variant": "v3"})),
+            entry("linux", "amd64", &json!({"os.features": ["future"]})),
+        ];
+        let mut all = others.to_vec();
+        all.extend([
+            attestation.clone(),
+            wanted.clone(),
+            entry("linux", "amd64", &json!({"variant": "v1"})),
+        ]);
+        assert_eq!(chosen(&json!(all)), Ok(index_of(&wanted)));
+        // An entry without a platform is taken only if there is no other.
+        let bare = json!({"digest": digest("bare")});
+        assert_eq!(chosen(&json!([bare, others[0]])), Ok(index_of(&bare)));
+        assert_eq!(chosen(&json!([bare, wanted])), Ok(index_of(&wanted)));
+        // An entry that is no manifest is passed over.
+        let mut artifact = wanted.clone();
+        artifact["mediaType"] = json!("application/vnd.example+json");
+        assert_eq!(chosen(&json!([artifact, wanted])), Ok(index_of(&wanted)));
+        let refusal = chosen(&json!([others[0], attestation, others[1], others[1]]));
+        let why = "it has no image for linux/amd64, which ACI runs; its platforms: linux/arm64/v8, windows/amd64".to_owned();
+        assert_eq!(refusal, Err(ImageProblem::Unsupported(why)));
+        let nothing = chosen(&json!([]));
+        assert!(matches!(nothing, Err(ImageProblem::Unsupported(why)) if why.ends_with("none")));
+    }
+
+    #[test]
+    fn an_image_leads_to_its_configuration() {
+        for (index, media_type) in IMAGES.iter().enumerate() {
+            let config = json!({"mediaType": CONFIGS[index], "digest": digest("c"), "size": 3});
+            let layers =
+                json!([{"digest": "no digest", "size": 5}, {"digest": digest("l"), "size": 6}]);
+            let body = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+            let expected = ImageManifest::Image {
+                config: ImageDescriptor {
+                    digest: ImageDigest::of(b"c"),
+                    size: Some(3),
+                },
+                compressed_bytes: 11,
+            };
+            // A registry that sends another type does not change what the manifest is.
+            for sent in [*media_type, "text/plain; charset=utf-8", ""] {
+                assert_eq!(decode(sent, &body), Ok(expected.clone()), "{sent}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_by_name() {
+        let config = |kind: &str| json!({"mediaType": kind, "digest": digest("c")});
+        let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        for (media_type, body, word) in [
+            (
+                schema1,
+                json!({"schemaVersion": 1, "fsLayers": []}),
+                "schema 1",
+            ),
+            (schema1, json!({}), "schema 1"),
+            (
+                IMAGES[0],
+                json!({"config": config("application/vnd.cncf.helm.config.v1+json")}),
+                "helm",
+            ),
+            (
+                "application/vnd.oci.artifact.manifest.v1+json",
+                json!({"blobs": []}),
+                "artifact",
+            ),
+        ] {
+            let refusal = decode(media_type, &body);
+            assert!(
+                matches!(&refusal, Err(ImageProblem::Unsupported(why)) if why.contains(word)),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_manifests_are_told_apart_from_unsupported_ones() {
+        let config = json!({"digest": digest("c")});
+        for (media_type, body) in [
+            (IMAGES[0], json!([])),
+            (IMAGES[0], json!({"config": {"digest": "md5:1"}})),
+            (IMAGES[0], json!({"config": {}})),
+            (IMAGES[0], json!({"manifests": []})),
+            (INDEXES[1], json!({"config": config})),
+            (INDEXES[1], json!({"manifests": [{"digest": "x"}]})),
+            ("", json!({"manifests": [], "config": config})),
+            ("", json!({"manifests": [], "layers": []})),
+        ] {
+            let refusal = decode(media_type, &body);
+            assert!(
+                matches!(refusal, Err(ImageProblem::Malformed(_))),
+                "{body}: {refusal:?}"
+            );
+        }
+        let refusal = ImageManifest::decode(IMAGES[0], b"{");
+        assert!(
+            matches!(refusal, Err(ImageProblem::Malformed(_))),
+            "{refusal:?}"
+        );
+    }
+}

@@ -1,0 +1,396 @@
+//! The process of a container: what the pod's fields and the image's configuration make of it together.
+//!
+//! In: a container, the security context of its pod, and the configuration of its image. Out: the command for the
+//! group's body, and whether the container may run. Pure.
+//!
+//! ACI's `command` replaces the image's entrypoint and arguments together, and ACI has no field for arguments alone
+//! (<https://learn.microsoft.com/azure/container-instances/container-instances-start-command>). Kubernetes keeps the
+//! two apart:
+//!
+//! | the container has | process on a node | `command` for ACI |
+//! | --- | --- | --- |
+//! | neither | entrypoint and arguments of the image | none: ACI takes the image's |
+//! | `command` | `command` | `command` |
+//! | `command` and `args` | `command`, `args` | both, joined |
+//! | `args` | the image's entrypoint, `args` | both, joined |
+//!
+//! Only the pod's part may contain references to variables (`$(NAME)`): the caller expands them before. The image's
+//! part is used as it is.
+
+use k8s_openapi::api::core::v1::{Container, PodSecurityContext};
+
+use super::config::ImageConfig;
+
+/// What a container needs of its image's configuration. Images of containers without needs are not read, so that
+/// their pods do not depend on a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImageNeed {
+    /// `args` without `command`: the entrypoint.
+    Entrypoint,
+    /// `runAsNonRoot` without `runAsUser`: the user.
+    User,
+    /// `workingDir`: the image's working directory, to compare.
+    WorkingDir,
+}
+
+impl ImageNeed {
+    /// The field that causes the need, relative to the container.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Entrypoint => "args",
+            Self::User => "securityContext.runAsNonRoot",
+            Self::WorkingDir => "workingDir",
+        }
+    }
+
+    /// What `container` needs. `pod` is its pod's security context, which applies where the container has none.
+    pub fn of(container: &Container, pod: Option<&PodSecurityContext>) -> Vec<Self> {
+        let has = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+        let mut needs = Vec::new();
+        if has(&container.args) && !has(&container.command) {
+            needs.push(Self::Entrypoint);
+        }
+        let user = EffectiveUser::of(container, pod);
+        if user.run_as_non_root && user.run_as_user.is_none() {
+            needs.push(Self::User);
+        }
+        if container
+            .working_dir
+            .as_ref()
+            .is_some_and(|dir| !dir.is_empty())
+        {
+            needs.push(Self::WorkingDir);
+        }
+        needs
+    }
+}
+
+/// The command for ACI; empty if ACI must take the image's own. `command` and `args` are those of the container, with
+/// variables expanded.
+pub fn container_command(command: &[String], args: &[String], image: &ImageConfig) -> Vec<String> {
+    if command.is_empty() && !args.is_empty() {
+        return [&image.entrypoint, args].concat();
+    }
+    [command, args].concat()
+}
+
+/// The settings for the user of a container, as the API documents them: those of the container, else the pod's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EffectiveUser {
+    run_as_user: Option<i64>,
+    run_as_non_root: bool,
+}
+
+impl EffectiveUser {
+    fn of(container: &Container, pod: Option<&PodSecurityContext>) -> Self {
+        let own = container.security_context.as_ref();
+        let user = own.and_then(|own| own.run_as_user);
+        let non_root = own.and_then(|own| own.run_as_non_root);
+        Self {
+            run_as_user: user.or(pod.and_then(|pod| pod.run_as_user)),
+            run_as_non_root: non_root
+                .or(pod.and_then(|pod| pod.run_as_non_root))
+                .unwrap_or(false),
+        }
+    }
+}
+
+/// The kubelet's reason for a container that `runAsNonRoot` forbids.
+pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// Why `runAsNonRoot` forbids a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NonRootRefusal {
+    /// `runAsUser` is 0.
+    RunAsRoot,
+    /// The image's user is root, or the image names none.
+    ImageIsRoot,
+    /// The image's user is a name. Only the files in the image tell its number.
+    ImageUserIsName(String),
+    /// The image's user is no valid number of a user.
+    ImageUserIsInvalid(i64),
+}
+
+impl NonRootRefusal {
+    /// The kubelet's message. `pod` is written as `name_namespace(uid)`.
+    pub fn message(&self, pod: &str, container: &str) -> String {
+        let whose = format!("(pod: {pod:?}, container: {container})");
+        match self {
+            Self::RunAsRoot => format!("container's runAsUser breaks non-root policy {whose}"),
+            Self::ImageIsRoot => {
+                format!("container has runAsNonRoot and image will run as root {whose}")
+            }
+            Self::ImageUserIsName(name) => {
+                let name: String = name.chars().take(100).collect();
+                format!(
+                    "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is \
+                     non-root {whose}"
+                )
+            }
+            Self::ImageUserIsInvalid(number) => format!(
+                "container has runAsNonRoot and image has an invalid user id ({number}). (Must be 1-({max})): must be \
+                 between 0 and {max}, inclusive {whose}",
+                max = i32::MAX
+            ),
+        }
+    }
+}
+
+/// Decides `runAsNonRoot` as the kubelet does (`verifyRunAsNonRoot` in `pkg/kubelet/kuberuntime` of Kubernetes 1.37).
+/// `image` is the configuration of the container's image; it is used only where [`ImageNeed::User`] is a need.
+pub fn check_non_root(
+    container: &Container,
+    pod: Option<&PodSecurityContext>,
+    image: &ImageConfig,
+) -> Result<(), NonRootRefusal> {
+    let user = EffectiveUser::of(container, pod);
+    match (user.run_as_non_root, user.run_as_user) {
+        (true, Some(0)) => Err(NonRootRefusal::RunAsRoot),
+        (false, _) | (true, Some(_)) => Ok(()),
+        (true, None) => check_image_user(&image.user),
+    }
+}
+
+/// Parses the user as containerd's CRI plugin does: the part before the colon, as a decimal number if it is one.
+fn check_image_user(user: &str) -> Result<(), NonRootRefusal> {
+    let user = user.split(':').next().unwrap_or_default();
+    match user.parse::<i64>() {
+        Ok(0) => Err(NonRootRefusal::ImageIsRoot),
+        Ok(number) if i32::try_from(number).is_ok_and(|number| number > 0) => Ok(()),
+        Ok(number) => Err(NonRootRefusal::ImageUserIsInvalid(number)),
+        Err(_) if user.is_empty() => Err(NonRootRefusal::ImageIsRoot),
+        Err(_) => Err(NonRootRefusal::ImageUserIsName(user.to_owned())),
+    }
+}
+
+/// How a container's `workingDir` relates to the image's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkingDirMatch {
+    /// The container starts in the image's working directory: ACI needs no setting.
+    OfImage,
+    /// The container starts elsewhere, which ACI has no setting for. The image's working directory is this one.
+    Differs(String),
+}
+
+/// Compares a container's `workingDir` with the image's.
+pub fn working_dir_match(container: &Container, image: &ImageConfig) -> WorkingDirMatch {
+    let own = container.working_dir.as_deref().unwrap_or_default();
+    if own.is_empty() || clean(own) == clean(image.working_dir()) {
+        return WorkingDirMatch::OfImage;
+    }
+    WorkingDirMatch::Differs(image.working_dir().to_owned())
+}
+
+/// The parts of a path without empty ones and `.`. `..` stays: what it leads to depends on links in the image.
+fn clean(path: &str) -> Vec<&str> {
+    let parts = path.split('/');
+    parts.filter(|part| !matches!(*part, "" | ".")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn container(fields: &Value) -> Container {
+        let mut container = json!({"name": "app"});
+        for (key, value) in fields.as_object().expect("an object") {
+            container[key] = value.clone();
+        }
+        serde_json::from_value(container).expect("a container")
+    }
+
+    fn image(entrypoint: &[&str], cmd: &[&str]) -> ImageConfig {
+        ImageConfig {
+            entrypoint: strings(entrypoint),
+            cmd: strings(cmd),
+            ..ImageConfig::default()
+        }
+    }
+
+    #[test]
+    fn command_and_args_become_the_process_that_a_kubelet_starts() {
+        let both = image(&["/entry", "$(X)"], &["serve"]);
+        let shell = image(&["/bin/sh", "-c", "exec app"], &[]);
+        let (only_cmd, neither) = (image(&[], &["serve"]), image(&[], &[]));
+        let none: &[&str] = &[];
+        for (command, args, image, expected) in [
+            (none, none, &both, none),
+            (&["/own"], none, &both, &["/own"]),
+            (&["/own"], &["a", "b"], &both, &["/own", "a", "b"]),
+            (none, &["a", "b"], &both, &["/entry", "$(X)", "a", "b"]),
+            (none, &["a"], &shell, &["/bin/sh", "-c", "exec app", "a"]),
+            (none, &["a"], &only_cmd, &["a"]),
+            (none, &["a"], &neither, &["a"]),
+            (none, none, &only_cmd, none),
+            (none, none, &neither, none),
+            (none, &[""], &both, &["/entry", "$(X)", ""]),
+        ] {
+            let line = container_command(&strings(command), &strings(args), image);
+            assert_eq!(line, strings(expected), "{command:?} {args:?} {image:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_needed_only_for_fields_that_depend_on_it() {
+        use ImageNeed::{Entrypoint, User, WorkingDir};
+        let non_root = json!({"runAsNonRoot": true});
+        let user = json!({"runAsNonRoot": true, "runAsUser": 5});
+        for (fields, pod, expected) in [
+            (json!({}), json!({}), vec![]),
+            (json!({"command": ["a"], "args": ["b"]}), json!({}), vec![]),
+            (json!({"args": []}), json!({}), vec![]),
+            (json!({"args": ["b"]}), json!({}), vec![Entrypoint]),
+            (
+                json!({"command": [], "args": ["b"]}),
+                json!({}),
+                vec![Entrypoint],
+            ),
+            (json!({"workingDir": ""}), json!({}), vec![]),
+            (json!({"workingDir": "/a"}), json!({}), vec![WorkingDir]),
+            (json!({"securityContext": non_root}), json!({}), vec![User]),
+            (json!({}), non_root.clone(), vec![User]),
+            (
+                json!({"securityContext": {"runAsNonRoot": false}}),
+                non_root.clone(),
+                vec![],
+            ),
+            (
+                json!({"securityContext": {"runAsUser": 0}}),
+                non_root.clone(),
+                vec![],
+            ),
+            (
+                json!({"securityContext": non_root}),
+                json!({"runAsUser": 5}),
+                vec![],
+            ),
+            (
+                json!({"args": ["a"], "workingDir": "/"}),
+                user,
+                vec![Entrypoint, WorkingDir],
+            ),
+        ] {
+            let pod: PodSecurityContext = serde_json::from_value(pod).expect("a security context");
+            assert_eq!(
+                ImageNeed::of(&container(&fields), Some(&pod)),
+                expected,
+                "{fields}"
+            );
+        }
+        assert_eq!(ImageNeed::of(&container(&json!({})), None), []);
+    }
+
+    #[test]
+    fn run_as_non_root_is_decided_as_a_kubelet_does() {
+        use NonRootRefusal::{ImageIsRoot, ImageUserIsInvalid, ImageUserIsName, RunAsRoot};
+        let name = |name: &str| Err(ImageUserIsName(name.to_owned()));
+        let max = i64::from(i32::MAX);
+        for (own, user, expected) in [
+            (json!({}), "", Ok(())),
+            (json!({"runAsNonRoot": false}), "0", Ok(())),
+            (
+                json!({"runAsNonRoot": true, "runAsUser": 0}),
+                "7",
+                Err(RunAsRoot),
+            ),
+            (
+                json!({"runAsNonRoot": true, "runAsUser": 7}),
+                "root",
+                Ok(()),
+            ),
+            (json!({"runAsNonRoot": true}), "", Err(ImageIsRoot)),
+            (json!({"runAsNonRoot": true}), ":5", Err(ImageIsRoot)),
+            (json!({"runAsNonRoot": true}), "0", Err(ImageIsRoot)),
+            (json!({"runAsNonRoot": true}), "00:7", Err(ImageIsRoot)),
+            (json!({"runAsNonRoot": true}), "65532", Ok(())),
+            (json!({"runAsNonRoot": true}), "+5", Ok(())),
+            (json!({"runAsNonRoot": true}), "101:0", Ok(())),
+            (json!({"runAsNonRoot": true}), "2147483647", Ok(())),
+            (
+                json!({"runAsNonRoot": true}),
+                "2147483648",
+                Err(ImageUserIsInvalid(max + 1)),
+            ),
+            (
+                json!({"runAsNonRoot": true}),
+                "-1",
+                Err(ImageUserIsInvalid(-1)),
+            ),
+            (json!({"runAsNonRoot": true}), "nginx", name("nginx")),
+            (json!({"runAsNonRoot": true}), "root", name("root")),
+            (json!({"runAsNonRoot": true}), "nginx:101", name("nginx")),
+            (json!({"runAsNonRoot": true}), "0x5", name("0x5")),
+            (json!({"runAsNonRoot": true}), " 5", name(" 5")),
+            (
+                json!({"runAsNonRoot": true}),
+                "9223372036854775808",
+                name("9223372036854775808"),
+            ),
+        ] {
+            let config = ImageConfig {
+                user: user.to_owned(),
+                ..ImageConfig::default()
+            };
+            let checked =
+                check_non_root(&container(&json!({"securityContext": own})), None, &config);
+            assert_eq!(checked, expected, "{own} {user}");
+        }
+    }
+
+    #[test]
+    fn refusals_have_the_kubelets_words() {
+        let message = |refusal: &NonRootRefusal| refusal.message("web_shop(u-1)", "app");
+        assert_eq!(
+            message(&NonRootRefusal::ImageIsRoot),
+            r#"container has runAsNonRoot and image will run as root (pod: "web_shop(u-1)", container: app)"#
+        );
+        assert_eq!(
+            message(&NonRootRefusal::ImageUserIsName("nginx".to_owned())),
+            r#"container has runAsNonRoot and image has non-numeric user (nginx), cannot verify user is non-root (pod: "web_shop(u-1)", container: app)"#
+        );
+        assert_eq!(
+            message(&NonRootRefusal::RunAsRoot),
+            r#"container's runAsUser breaks non-root policy (pod: "web_shop(u-1)", container: app)"#
+        );
+        assert_eq!(
+            message(&NonRootRefusal::ImageUserIsInvalid(-1)),
+            r#"container has runAsNonRoot and image has an invalid user id (-1). (Must be 1-(2147483647)): must be between 0 and 2147483647, inclusive (pod: "web_shop(u-1)", container: app)"#
+        );
+    }
+
+    #[test]
+    fn a_working_directory_that_is_the_images_needs_no_setting() {
+        for (own, of_image, same) in [
+            ("", "/app", true),
+            ("/app", "/app", true),
+            ("/app/", "/app", true),
+            ("//app/./", "/app", true),
+            ("/", "", true),
+            ("/", "/", true),
+            ("/app", "app", true),
+            ("/app", "", false),
+            ("/app", "/", false),
+            ("/app/../app", "/app", false),
+            ("/App", "/app", false),
+            ("/", "/app", false),
+        ] {
+            let config = ImageConfig {
+                working_dir: of_image.to_owned(),
+                ..ImageConfig::default()
+            };
+            let found = working_dir_match(&container(&json!({"workingDir": own})), &config);
+            let expected = if same {
+                WorkingDirMatch::OfImage
+            } else {
+                WorkingDirMatch::Differs(config.working_dir().to_owned())
+            };
+            assert_eq!(found, expected, "{own} {of_image}");
+        }
+    }
+}

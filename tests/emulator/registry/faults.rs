@@ -1,0 +1,300 @@
+//! Registries that throttle, lie, hang, or lead to other hosts.
+
+use std::time::{Duration, Instant};
+
+use burstpool::aci::image::{
+    ImageAccess, ImageReadError, ImageReadVerdict, ImageReference, RegistryHostGuard,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::server::{Tenant, login, program};
+
+/// Reads the tag `1` anonymously with a new reader, and expects a failure.
+async fn failure(tenant: &Tenant, settings: Value) -> ImageReadError {
+    tenant.set(settings.clone()).await;
+    let read = tenant
+        .reader()
+        .read(&tenant.image(":1"), &ImageAccess::Anonymous)
+        .await;
+    read.expect_err(&settings.to_string())
+}
+
+#[tokio::test]
+async fn a_registry_that_throttles_is_left_alone_for_the_time_that_it_names() {
+    let Some(tenant) = Tenant::new("throttled").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    tenant.push("2", "/app").await;
+    tenant.set(json!({"status": 429, "retryAfter": "7"})).await;
+    let reader = tenant.reader();
+    let read = |tag: &'static str| {
+        let (reader, tenant) = (&reader, &tenant);
+        async move {
+            reader
+                .read(&tenant.image(tag), &ImageAccess::Anonymous)
+                .await
+        }
+    };
+    let first = read(":1").await.unwrap_err();
+    assert_eq!(
+        first.verdict(),
+        ImageReadVerdict::Wait(Some(Duration::from_secs(7)))
+    );
+    // Another image of the same registry: no request, and the rest of the wait.
+    let second = read(":2").await.unwrap_err();
+    let ImageReadVerdict::Wait(Some(wait)) = second.verdict() else {
+        panic!("{second:?}");
+    };
+    assert!(wait <= Duration::from_secs(7), "{second:?}");
+    assert_eq!(tenant.lines().await, ["HEAD manifests/1 429"]);
+    // A login has a limit of its own.
+    let own = reader
+        .read(&tenant.image(":2"), &login("a", "b"))
+        .await
+        .unwrap_err();
+    assert_eq!(own.kind(), "throttled");
+    assert_eq!(tenant.lines().await.len(), 2);
+    tenant.set(json!({})).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(8)).await;
+    tokio::time::resume();
+    assert_eq!(program(&read(":2").await), "/app");
+}
+
+#[tokio::test]
+async fn a_failing_registry_is_waited_for() {
+    let Some(tenant) = Tenant::new("failing").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    for (settings, kind) in [
+        (json!({"status": 503}), "failing"),
+        (json!({"status": 500, "on": "/blobs/"}), "failing"),
+        (json!({"status": 418}), "failing"),
+        (json!({"status": 403}), "denied"),
+        (json!({"status": 404}), "not_found"),
+        (json!({"status": 429, "on": "/blobs/"}), "throttled"),
+    ] {
+        let error = failure(&tenant, settings).await;
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(matches!(error.verdict(), ImageReadVerdict::Wait(_)));
+    }
+    // Nothing of a failed read is remembered.
+    tenant.set(json!({})).await;
+    let read = tenant
+        .reader()
+        .read(&tenant.image(":1"), &ImageAccess::Anonymous)
+        .await;
+    assert_eq!(program(&read), "/app");
+}
+
+#[tokio::test]
+async fn content_with_another_digest_is_not_used() {
+    let Some(tenant) = Tenant::new("corrupt").await else {
+        return;
+    };
+    let index = tenant.push("1", "/app").await;
+    let other = tenant.push("2", "/other").await;
+    for settings in [
+        json!({"corrupt": "/manifests/sha256"}),
+        json!({"corrupt": "/blobs/"}),
+        // Without a digest from HEAD, the tag's content is what counts, and then the rest must fit.
+        json!({"corrupt": "/blobs/", "noDigest": true}),
+    ] {
+        let error = failure(&tenant, settings).await;
+        assert_eq!(error.kind(), "corrupt", "{error:?}");
+        assert!(error.to_string().contains("another digest"), "{error}");
+    }
+    // A reference by digest is answered with another digest.
+    tenant
+        .set(json!({"digest": other.digest.to_string()}))
+        .await;
+    let reference = tenant.image(&format!("@{}", index.digest));
+    let error = tenant
+        .reader()
+        .read(&reference, &ImageAccess::Anonymous)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), "corrupt", "{error:?}");
+}
+
+#[tokio::test]
+async fn malformed_content_is_an_error_of_the_registry() {
+    let Some(tenant) = Tenant::new("malformed").await else {
+        return;
+    };
+    let config = tenant.push_blob(b"{\"config\": 7}").await;
+    let config = json!({"digest": config.digest.to_string(), "size": 13});
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": []});
+    tenant
+        .push_manifest("1", super::server::MANIFEST, &manifest)
+        .await;
+    assert_eq!(failure(&tenant, json!({})).await.kind(), "corrupt");
+    let mut wrong_length = manifest.clone();
+    wrong_length["config"]["size"] = json!(12);
+    tenant
+        .push_manifest("1", super::server::MANIFEST, &wrong_length)
+        .await;
+    let error = failure(&tenant, json!({})).await;
+    assert!(error.to_string().contains("another length"), "{error}");
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "{\"token\": \"\"}",
+        "{\"token\": \"a\\nb\"}",
+        "{\"token\": 7}",
+    ] {
+        let settings =
+            json!({"auth": "bearer", "anonymous": true, "tokenBody": format!("{body} ")});
+        assert_eq!(failure(&tenant, settings).await.kind(), "corrupt", "{body}");
+    }
+    let missing = format!(
+        "Bearer realm=\"{}/nowhere\",service=\"a\"",
+        tenant.addresses.front
+    );
+    let error = failure(&tenant, json!({"auth": "bearer", "challenge": missing})).await;
+    assert!(
+        error.to_string().contains("realm does not exist"),
+        "{error}"
+    );
+    for challenge in ["Bearer", "Negotiate", "Bearer realm=\"\"", "Bearer realm="] {
+        let settings = json!({"auth": "bearer", "challenge": challenge});
+        assert_eq!(
+            failure(&tenant, settings).await.kind(),
+            "denied",
+            "{challenge}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn endless_bodies_are_cut_off() {
+    let Some(tenant) = Tenant::new("endless").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    for (part, length) in [("/manifests/sha256", "4194304"), ("/blobs/", "1048576")] {
+        let error = failure(&tenant, json!({"endless": part})).await;
+        assert_eq!(error.kind(), "corrupt", "{error:?}");
+        assert!(error.to_string().contains(length), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_hangs_delays_neither_its_pod_for_long_nor_others() {
+    let (Some(slow), Some(quick)) = (Tenant::new("hanging").await, Tenant::new("quick").await)
+    else {
+        return;
+    };
+    quick.push("1", "/app").await;
+    slow.set(json!({"hang": "/v2/"})).await;
+    let timeout = Duration::from_secs(2);
+    let reader = slow.reader_with(slow.guard(), timeout);
+    let begun = Instant::now();
+    let (hanging, other) = (slow.image(":1"), quick.image(":1"));
+    let (hung, read) = tokio::join!(
+        reader.read(&hanging, &ImageAccess::Anonymous),
+        reader.read(&other, &ImageAccess::Anonymous),
+    );
+    assert_eq!(program(&read), "/app");
+    let error = hung.unwrap_err();
+    assert_eq!(error.kind(), "unreachable", "{error:?}");
+    assert!(begun.elapsed() >= timeout);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_is_unreachable() {
+    let Some(tenant) = Tenant::new("down").await else {
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let reader = tenant.reader_with(
+        RegistryHostGuard::for_tests([host.as_str()], []),
+        Duration::from_secs(20),
+    );
+    let reference = ImageReference::parse("image", &format!("{host}/app")).unwrap();
+    let error = reader
+        .read(&reference, &ImageAccess::Anonymous)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), "unreachable", "{error:?}");
+}
+
+#[tokio::test]
+async fn no_request_goes_to_the_machine_itself_unless_a_test_allows_it() {
+    let Some(tenant) = Tenant::new("inside").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    let port = tenant.host().rsplit_once(':').unwrap().1;
+    let reader = tenant.reader_with(RegistryHostGuard::default(), Duration::from_secs(20));
+    for host in [
+        tenant.host().to_owned(),
+        format!("localhost:{port}"),
+        format!("[::1]:{port}"),
+        format!("[::ffff:7f00:1]:{port}"),
+    ] {
+        let reference = ImageReference::parse("image", &format!("{host}/inside/app:1")).unwrap();
+        let error = reader
+            .read(&reference, &ImageAccess::Anonymous)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), "guarded", "{host}: {error:?}");
+    }
+    assert_eq!(tenant.requests().await, []);
+}
+
+#[tokio::test]
+async fn neither_a_challenge_nor_a_redirect_leads_to_hosts_inside() {
+    let Some(tenant) = Tenant::new("luring").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    // A listener on loopback that is no test's registry: it must get no connection.
+    let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = inside.local_addr().unwrap();
+    let port = address.port();
+    for lure in [
+        format!("http://{address}"),
+        format!("https://{address}"),
+        format!("https://localhost:{port}"),
+        format!("https://[::ffff:127.0.0.1]:{port}"),
+        "http://169.254.169.254/metadata".to_owned(),
+        "https://168.63.129.16/".to_owned(),
+        "http://quay.io".to_owned(),
+        format!("https://user:secret@{address}"),
+    ] {
+        for settings in [
+            json!({"auth": "bearer", "challenge": format!("Bearer realm=\"{lure}\",service=\"a\"")}),
+            json!({"redirect": lure}),
+            json!({"redirectTo": lure}),
+        ] {
+            tenant.set(settings.clone()).await;
+            let read = tenant
+                .reader()
+                .read(&tenant.image(":1"), &login("robot", "1"))
+                .await;
+            let error = read.expect_err(&settings.to_string());
+            assert_eq!(error.kind(), "guarded", "{settings}: {error:?}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+    let connected = tokio::time::timeout(Duration::from_millis(50), inside.accept()).await;
+    assert!(connected.is_err(), "a request reached a host inside");
+}
+
+#[tokio::test]
+async fn redirects_without_an_end_are_given_up() {
+    let Some(tenant) = Tenant::new("circle").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    let error = failure(&tenant, json!({"redirectTo": tenant.addresses.front})).await;
+    assert_eq!(error.kind(), "corrupt", "{error:?}");
+    assert_eq!(tenant.requests().await.len(), 6);
+}
