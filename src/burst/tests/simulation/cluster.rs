@@ -160,6 +160,12 @@ impl Cluster {
             let percent = format!("{}%", rng.random_range(10..90));
             workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
         }
+        if rng.random_bool(0.3) {
+            let jobs =
+                json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "job"}}});
+            let most = rng.random_range(1..6);
+            workloads[2] = json!({"name": "job", "selector": jobs, "spill": {"maxReplicas": most}});
+        }
         // In some clusters jobs come and go faster than pods may spill, so that their workload always holds the
         // fewest slots.
         let (rate, job) = if rng.random_bool(0.3) {
