@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -19,9 +18,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::terminal_size::ResizeReader;
 use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
 use crate::kubelet_api::upgrade::{self, PING};
-
-/// The client's WebSocket.
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -35,7 +31,7 @@ const CLOSE: u8 = 255;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub async fn connect<F: Future<Output = CommandOutcome>>(
-    io: TokioIo<Upgraded>,
+    io: impl AsyncRead + AsyncWrite + Unpin,
     protocol: &str,
     wanted: &CommandRequest,
     run: impl FnOnce(CommandStreams) -> F,
@@ -111,8 +107,8 @@ fn error_protocol(protocol: &str) -> &str {
 }
 
 /// Handles messages until the client disconnects.
-async fn read_messages(
-    mut source: SplitStream<Socket>,
+async fn read_messages<S: AsyncRead + AsyncWrite + Unpin>(
+    mut source: SplitStream<WebSocketStream<S>>,
     mut stdin: Option<mpsc::Sender<Bytes>>,
     sizes: mpsc::Sender<TerminalSize>,
     can_close: bool,
@@ -146,8 +142,8 @@ async fn read_messages(
 }
 
 /// Sends output until the command drops its end of the channel. Returns whether the client is still connected.
-async fn write_messages(
-    sink: &mut SplitSink<Socket, Message>,
+async fn write_messages<S: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
     mut written: mpsc::Receiver<(OutputStream, Bytes)>,
 ) -> bool {
     let mut pings = tokio::time::interval(PING);
@@ -171,5 +167,45 @@ async fn write_messages(
         if sink.send(message).await.is_err() {
             return false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// Whether a session lasts for two hours in which its command and its client write nothing. A client that is
+    /// there answers pings.
+    async fn goes_on(is_there: bool) -> bool {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let client = async {
+            if !is_there {
+                return std::future::pending().await;
+            }
+            let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+            // Reading answers pings.
+            while let Some(Ok(_)) = client.next().await {}
+        };
+        let silent = |streams| async move {
+            let _open: CommandStreams = streams;
+            std::future::pending().await
+        };
+        let wanted = CommandRequest::default();
+        let both = async {
+            tokio::select! {
+                () = client => {}
+                () = connect(ours, "v5.channel.k8s.io", &wanted, silent) => {}
+            }
+        };
+        let hours = Duration::from_secs(7200);
+        tokio::time::timeout(hours, both).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_its_client_does_not_answer_pings() {
+        assert!(goes_on(true).await);
+        assert!(!goes_on(false).await);
     }
 }
