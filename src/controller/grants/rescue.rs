@@ -168,6 +168,7 @@ mod tests {
     use super::*;
     use crate::burst::PodReference;
     use crate::burst::facts::pod::OwnerKind;
+    use crate::burst::plan::BurstPlan;
 
     fn of_a_job(name: &str) -> NeverStarted {
         NeverStarted {
@@ -222,6 +223,40 @@ mod tests {
                 .is_some()
         );
         assert_eq!(server.events().await, ["NeverStarted a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pod_of_a_controller_that_replaces_it_is_deleted_as_it_was_seen_but_not_in_a_dry_run()
+     {
+        let ours = pool("1", "us-1");
+        let (mut server, client) = ScriptedServer::new();
+        let executor = executor(&ours, &[], &client);
+        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let rescue = NeverStarted {
+            action: RescueAction::Delete,
+            ..of_a_job("a")
+        };
+        let mut plan = BurstPlan {
+            never_started: vec![rescue],
+            is_dry_run: true,
+            ..BurstPlan::default()
+        };
+        executor.execute(&plan, &mut state).await;
+        server.expect_nothing().await;
+        plan.is_dry_run = false;
+        let answers = async {
+            let asked = server.expect("DELETE pods/a").await;
+            let only = &asked.body["preconditions"];
+            assert_eq!(only, &json!({"uid": "uid-a", "resourceVersion": "7"}));
+            asked.respond(&json!({"kind": "Status", "status": "Success"}));
+        };
+        tokio::join!(executor.execute(&plan, &mut state), answers);
+        assert!(
+            state
+                .leader_state
+                .write_retry_at(PodWrite::Delete, "uid-a")
+                .is_none()
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,16 +161,16 @@ mod tests {
 
     use super::*;
 
-    /// What is found if lists of these objects get these answers, status and body. The cluster serves the group
-    /// `autoscaling` only.
+    /// What is found if lists of the API groups and of these objects get these answers, status and body.
     async fn found(
+        groups: (u16, &'static str),
         autoscalers: (u16, &'static str),
         scaled_objects: (u16, &'static str),
     ) -> Result<Option<String>, String> {
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let path = request.uri().path();
             let (code, body) = if path == "/apis" {
-                (200, GROUPS)
+                groups
             } else if path.contains("scaledobjects") {
                 scaled_objects
             } else {
@@ -188,6 +188,7 @@ mod tests {
         find_autoscaler(&Client::new(service, "default"), &target).await
     }
 
+    /// The cluster serves the group `autoscaling` only.
     const GROUPS: &str =
         r#"{"kind": "APIGroupList", "groups": [{"name": "autoscaling", "versions": []}]}"#;
     const NONE: &str = r#"{"metadata": {}, "items": []}"#;
@@ -206,10 +207,12 @@ mod tests {
             ((404, "<html>"), (200, NONE), false),
             ((200, NONE), (502, TEXT), false),
         ] {
-            let found = found(autoscalers, scaled_objects).await;
+            let found = found((200, GROUPS), autoscalers, scaled_objects).await;
             let expected = if is_known { Some(None) } else { None };
             assert_eq!(found.ok(), expected, "{autoscalers:?} {scaled_objects:?}");
         }
+        let unlisted = found((502, TEXT), (200, NONE), (404, TEXT)).await;
+        assert!(unlisted.is_err(), "the groups are not known");
     }
 
     fn pool(name: &str, created: &str, workloads: &[&str]) -> BurstPool {

@@ -78,10 +78,12 @@ impl PodWorker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicU16;
+    use std::sync::{Arc, Mutex};
 
     use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::client::Body;
     use serde_json::json;
 
     use super::super::group_list::ListedState;
@@ -99,7 +101,7 @@ mod tests {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
         let mut keeper = keeper_shown(client, ListedState::Foreign);
         keeper.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-        keeper.belongs_to_another();
+        keeper.apply_listing(&ListedState::Foreign);
         keeper
     }
 
@@ -136,6 +138,70 @@ mod tests {
             keeper.pending_write(Timestamp::now()),
             PendingWrite::Nothing
         ));
+    }
+
+    #[tokio::test]
+    async fn a_group_that_a_read_shows_with_other_tags_is_neither_used_nor_deleted_nor_read_in_a_loop()
+     {
+        let now = Timestamp::now();
+        for was_there in [false, true] {
+            let mut keeper = keeper_shown(
+                kubernetes(&Arc::new(AtomicU16::new(201))),
+                ListedState::Unlisted,
+            );
+            if was_there {
+                keeper.state.put_accepted(Timestamp::UNIX_EPOCH);
+            }
+            let tags = json!({"team": "x"});
+            let group = json!({"name": keeper.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
+            keeper.group_found(&group, now);
+            assert!(keeper.is_foreign && keeper.group_view.is_none());
+            if was_there {
+                let starts = StartLatencies::default();
+                let next = pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, now);
+                assert!(next.at.duration_since(now).as_secs() > 30, "{next:?}");
+            } else {
+                assert_eq!(decided(&keeper), PodAction::Wait);
+                keeper.pod.metadata.deletion_timestamp = Some(Time(now));
+                assert_eq!(decided(&keeper), PodAction::Remove, "without a DELETE");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_whose_group_has_other_tags_goes_after_an_event_that_the_group_stays() {
+        let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+        let called = calls.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (path, method) = (request.uri().path(), request.method());
+            let call = format!("{method} {}", path.rsplit('/').nth(1).unwrap_or_default());
+            called.lock().expect("calls").push(call);
+            let metadata = json!({"namespace": "shop", "name": "web", "uid": "1"});
+            let body = json!({"metadata": metadata, "involvedObject": {}});
+            let body = Body::from(body.to_string().into_bytes());
+            std::future::ready(Ok::<_, http::Error>(http::Response::new(body)))
+        });
+        let mut keeper = keeper_shown(kube::Client::new(service, "default"), ListedState::Foreign);
+        keeper.apply_listing(&ListedState::Foreign);
+        assert!(keeper.remove_pod().await);
+        let calls = calls.lock().expect("calls");
+        assert_eq!(calls[calls.len() - 2..], ["PATCH events", "DELETE pods"]);
+    }
+
+    #[tokio::test]
+    async fn a_group_that_was_denied_before_it_had_other_tags_is_not_gone_after_one_more_denial() {
+        let now = Timestamp::now();
+        let mut keeper = keeper_shown(
+            kubernetes(&Arc::new(AtomicU16::new(201))),
+            ListedState::Foreign,
+        );
+        keeper.pod.status = serde_json::from_value(json!({"phase": "Running"})).expect("a status");
+        for seconds in [20, 10] {
+            keeper.group_denied(now - jiff::SignedDuration::from_secs(seconds));
+        }
+        keeper.apply_listing(&ListedState::Foreign);
+        keeper.apply_listing(&ListedState::Absent { requested_at: now });
+        assert_eq!(keeper.state.group, GroupPresence::Unknown);
     }
 
     #[tokio::test]

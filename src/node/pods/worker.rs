@@ -453,6 +453,11 @@ async fn sleep_or_pending(pause: Option<Duration>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU16;
+
+    use serde_json::json;
+
+    use super::super::status_writer::tests::{keeper_shown, kubernetes};
     use super::*;
 
     fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
@@ -463,5 +468,22 @@ mod tests {
     fn a_keeper_that_waits_is_small() {
         let bytes = size(PodWorker::run);
         assert!(bytes < 2048, "{bytes} bytes for each pod");
+    }
+
+    #[tokio::test]
+    async fn a_finished_pods_group_is_kept_from_when_its_end_was_seen_first() {
+        let client = kubernetes(&Arc::new(AtomicU16::new(201)));
+        let mut worker = keeper_shown(client, ListedState::NotListed);
+        worker.pod.status =
+            serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status");
+        let now = Timestamp::now();
+        worker.state.group_listed(now, now);
+        let due = now.checked_add(pod_plan::FINISHED_GROUP_TTL);
+        let due = due.expect("in range");
+        for seconds in [0, 10, 200] {
+            let now = now + jiff::SignedDuration::from_secs(seconds);
+            let decision = worker.next_action(now);
+            assert_eq!((decision.action, decision.at), (PodAction::Delete, due));
+        }
     }
 }

@@ -562,3 +562,58 @@ async fn only_the_answer_403_says_that_the_operator_may_not_list_groups() {
         assert_eq!(kept.is_list_refused(), is_forbidden, "{status} {body}");
     }
 }
+
+/// A client of an API server that has no pods, and fails every other request.
+fn without_pods() -> kube::Client {
+    let service = tower::service_fn(|request: http::Request<kube::client::Body>| {
+        let (code, body) = if request.uri().path().ends_with("/pods") {
+            (
+                200,
+                json!({"metadata": {"resourceVersion": "1"}, "items": []}),
+            )
+        } else {
+            (
+                500,
+                json!({"kind": "Status", "status": "Failure", "code": 500}),
+            )
+        };
+        let answer = http::Response::builder().status(code);
+        let body = kube::client::Body::from(body.to_string().into_bytes());
+        std::future::ready(answer.body(body))
+    });
+    kube::Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed() {
+    let body = r#"{"error": {"code": "AuthorizationFailed", "message": "no"}}"#;
+    let mut context = context(&answering("403 Forbidden", body).await);
+    context.client = without_pods();
+    let moved = pool("a");
+    let node = registered(&moved, "earlier", &context);
+    // Refused without a look at Azure, since the node says where its groups are.
+    assert!(ensure(&moved, &[node], &context).await.is_err());
+    let Err(InvalidSpec(mistake)) = ensure(&moved, &[], &context).await else {
+        unreachable!("its groups may still run")
+    };
+    assert!(mistake.contains("Azure answers 403"), "{mistake}");
+    let left = drain::drain_placements("shop", &["weu".to_owned()], &context).await;
+    let left = left.expect("pods are listed").concat();
+    assert!(left.contains("Azure answers 403"), "{left}");
+}
+
+#[tokio::test]
+async fn a_group_with_the_tags_of_another_owner_or_of_no_pod_is_none_of_the_nodes() {
+    let listed = r#"{"value": [
+        {"name": "ours", "properties": {}, "tags": {"burstpool-cluster": "cluster", "burstpool-pool": "shop",
+            "burstpool-node": "burst-shop-weu", "burstpool-namespace": "n", "burstpool-pod": "p",
+            "burstpool-pod-uid": "u"}},
+        {"name": "other", "properties": {}, "tags": {"burstpool-cluster": "other", "burstpool-pool": "shop",
+            "burstpool-node": "burst-shop-weu", "burstpool-namespace": "n", "burstpool-pod": "p",
+            "burstpool-pod-uid": "u"}},
+        {"name": "by-hand", "properties": {}, "tags": {"burstpool-cluster": "cluster", "burstpool-pool": "shop",
+            "burstpool-node": "burst-shop-weu"}}]}"#;
+    let context = context(&answering("200 OK", listed).await);
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    assert_eq!(count_groups("shop", "weu", &context).await, Some(1));
+}

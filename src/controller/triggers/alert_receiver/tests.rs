@@ -9,6 +9,9 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::controller::fixtures::triggers;
 
+/// A notice of no alerts.
+const EMPTY: &str = r#"{"version": "4", "alerts": []}"#;
+
 /// A receiver with the token `right`, of an operator that has seen no pools yet.
 fn receiver() -> (Router, Arc<TriggerContext>, tempfile::NamedTempFile) {
     let mut token = tempfile::NamedTempFile::new().expect("a file");
@@ -20,6 +23,27 @@ fn receiver() -> (Router, Arc<TriggerContext>, tempfile::NamedTempFile) {
         cancel: CancellationToken::new(),
     });
     (router, shared, token)
+}
+
+/// Lists the pools and everything else of a cluster that has none.
+async fn list(shared: &TriggerContext) {
+    let service = tower::service_fn(|request: Request<kube::client::Body>| async move {
+        if request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("watch="))
+        {
+            return std::future::pending().await;
+        }
+        let none = serde_json::json!({"metadata": {"resourceVersion": "1"}, "items": []});
+        let none = kube::client::Body::from(none.to_string().into_bytes());
+        Ok::<_, http::Error>(http::Response::new(none))
+    });
+    let client = kube::Client::new(service, "default");
+    tokio::select! {
+        () = shared.cache.watch(&client) => {}
+        () = shared.cache.wait_until_synced() => {}
+    }
 }
 
 async fn sent(router: &Router, request: http::request::Builder, body: Body) -> u16 {
@@ -119,7 +143,10 @@ async fn a_body_that_does_not_come_is_given_up() {
 
 #[tokio::test]
 async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_alerts() {
-    let (_, shared, token) = receiver();
+    let (ready, shared, token) = receiver();
+    Box::pin(list(&shared)).await;
+    let sent = sent(&ready, to("/alerts", "Bearer right"), Body::from(EMPTY));
+    assert_eq!(sent.await, 200, "until it ends");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cancel = CancellationToken::new();
@@ -129,8 +156,7 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
         cancel: cancel.clone(),
     });
     let asking = async {
-        let body = r#"{"version": "4", "alerts": []}"#;
-        let length = body.len();
+        let length = EMPTY.len();
         let head = format!(
             "POST /alerts HTTP/1.1\r\nhost: a\r\nauthorization: Bearer right\r\nexpect: 100-continue\r\n\
              content-length: {length}\r\n\r\n"
@@ -146,7 +172,7 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
         assert_eq!(&first, b"HTTP/1.1 100");
         cancel.cancel();
         connection
-            .write_all(body.as_bytes())
+            .write_all(EMPTY.as_bytes())
             .await
             .expect("it is read");
         let mut rest = String::new();
@@ -155,6 +181,7 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
             .await
             .expect("an answer");
         assert!(rest.contains("HTTP/1.1 503"), "{rest}");
+        assert!(rest.to_lowercase().contains("connection: close"), "{rest}");
     };
     let both = async { tokio::join!(accept(&listener, &router, &cancel), asking) };
     let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
