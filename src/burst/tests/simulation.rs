@@ -113,7 +113,7 @@ impl Simulation {
                 &mut self.happened,
             );
         }
-        let again = self.operators[self.leader].look_again;
+        let again = self.operators[self.leader].plans_again_in(self.cluster.now);
         self.cluster.pass(again, &mut self.rng);
     }
 

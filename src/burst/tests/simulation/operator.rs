@@ -67,7 +67,7 @@ pub struct Operator {
     is_throttled: bool,
     /// Until then it collects events before it plans again.
     rests_until: Timestamp,
-    pub look_again: Option<Duration>,
+    look_again: Option<Duration>,
     pub last: BurstPlan,
     verdicts: EligibilityCache,
 }
@@ -135,6 +135,14 @@ impl Operator {
             let now = self.clocks.own(now);
             self.doors.ended(*one, &mut self.memory, now);
         }
+    }
+
+    /// After how long it plans again even if nothing changes. While it collects events, the clock must not pass the
+    /// end of that.
+    pub fn plans_again_in(&self, now: Timestamp) -> Option<Duration> {
+        let rests = Duration::try_from(self.rests_until.duration_since(now)).ok();
+        let rests = rests.filter(|rests| self.is_due && !rests.is_zero());
+        rests.or(self.look_again)
     }
 
     /// One step of the instance.
