@@ -16,7 +16,7 @@
 //! | [`kubelet_api`] | the kubelet's HTTP API: logs, exec, port-forward, metrics | `aci`, `node` |
 //! | [`controller`] | the reconciler: creates and drains the virtual nodes of pools | `k8s`, `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
 //! | [`explain`] | `burstpool explain`: the plan for one pod, without executing it | `k8s`, `api`, `aci`, `burst`, `node`, `controller` |
-//! | [`cli`] | the command line of `burstpool` | all above |
+//! | [`cli`] | the command line of `burstpool` | `telemetry`, `k8s`, `api`, `aci`, `node`, `kubelet_api`, `controller`, `explain` |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests and the demo | none |
 //!
 //! The documents are in `docs`, as pages of this site: [`readme`](docs::readme), [`install`](docs::install),
@@ -27,6 +27,8 @@
 
 pub mod aci;
 pub mod api;
+#[cfg(test)]
+mod architecture;
 pub mod burst;
 pub mod cli;
 pub mod controller;

@@ -10,7 +10,7 @@ use clap::Args;
 use kube::Client;
 
 use super::run::kube_config;
-use crate::controller::grants::{self, ExplainQuery};
+use crate::explain::{self, ExplainQuery};
 
 /// Explain why a pod spills, waits or is refused
 #[derive(Debug, Args)]
@@ -51,5 +51,5 @@ pub async fn explain(arguments: ExplainArguments) -> anyhow::Result<String> {
         pod: arguments.pod.map(|name| (namespace, name)),
         identities: arguments.pod_identity_namespaces.into_iter().collect(),
     };
-    Box::pin(grants::explain(&client, &question)).await
+    Box::pin(explain::explain(&client, &question)).await
 }

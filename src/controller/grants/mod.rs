@@ -48,7 +48,6 @@ use crate::api::{BurstPool, PodCounts, WorkloadStatus};
 use crate::burst::outcome::{IgnoreReason, PodOutcome};
 use crate::burst::plan::PeakState;
 use crate::burst::{BurstPlan, EligibilityCache, Leadership, PlacementAvailability};
-pub use crate::explain::{ExplainQuery, explain};
 use crate::node::node_object::Unavailable;
 use events::EventPublisher;
 use executor::Executor;

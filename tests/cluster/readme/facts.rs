@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::documents::{self, Document, GENERATED, README};
 
+/// The document that describes how the code works.
+const DESIGN: &str = "src/docs/design.md";
 /// The README's maximum length in bytes. Longer texts belong into another document.
 const LONGEST: usize = 9_000;
 /// The languages of code blocks. Commands in a block of another language would not be tested.
@@ -26,6 +28,38 @@ fn every_file_that_a_document_names_and_every_page_that_it_links_to_exists() {
         }
     }
     assert!(named > 100, "the files of the journeys are found: {named}");
+}
+
+#[test]
+fn every_function_and_module_that_the_design_names_is_in_the_code() {
+    let all = documents::all();
+    let design = all.iter().find(|document| document.path == DESIGN);
+    let design = design.expect("the design is a document");
+    let files = documents::files_in("src").into_iter();
+    let sources = files.filter(|path| path.extension().is_some_and(|kind| kind == "rs"));
+    let mut code: String = sources.map(|path| documents::read(&path)).collect();
+    code += &documents::read(&documents::root().join("Cargo.toml"));
+    let is_snake = |name: &&String| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    let mut named = 0;
+    for name in design.spans().iter().filter(is_snake) {
+        let is_function = ["(", "<"].map(|end| code.contains(&format!("fn {name}{end}")));
+        let is_dependency = code.contains(&format!("\n{name} = "));
+        let is_there = is_function.contains(&true) || is_dependency;
+        assert!(is_there, "{DESIGN}: the code has no {name}");
+        named += 1;
+    }
+    assert!(named > 5, "functions are found: {named}");
+    // Paths such as `burst::plan` in the picture of the data flow.
+    let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = design.text.split(|c: char| !is_path(c));
+    for (module, item) in words.filter_map(|word| word.split_once("::")) {
+        let head = documents::root().join("src").join(module).join("mod.rs");
+        let head = documents::read(&head);
+        let is_there = head.split(|c: char| !is_path(c)).any(|word| word == item);
+        assert!(is_there, "{DESIGN}: {module} has no {item}");
+    }
 }
 
 #[test]
@@ -73,7 +107,7 @@ fn the_readme_is_short_and_every_block_of_a_document_is_of_a_known_language() {
 
 #[test]
 fn every_decision_that_the_code_cites_is_written_down() {
-    let design = documents::read(&documents::root().join("src/docs/design.md"));
+    let design = documents::read(&documents::root().join(DESIGN));
     let headings = design.lines().filter_map(|line| line.strip_prefix("### D"));
     let decisions: BTreeSet<&str> = headings
         .filter_map(|heading| heading.split(' ').next())
