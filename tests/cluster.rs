@@ -2,99 +2,99 @@
 
 #![allow(clippy::disallowed_methods, reason = "what a test deletes is its own")]
 
-#[path = "cluster/admission.rs"]
-mod admission;
-#[path = "cluster/binding.rs"]
-mod binding;
-#[path = "cluster/burst.rs"]
-mod burst;
-#[path = "cluster/daemons.rs"]
-mod daemons;
-#[path = "cluster/defects.rs"]
-mod defects;
-#[path = "cluster/elsewhere.rs"]
-mod elsewhere;
-#[path = "cluster/ends.rs"]
-mod ends;
+#[path = "cluster/custom_resource.rs"]
+mod custom_resource;
 #[path = "cluster/explain.rs"]
 mod explain;
-#[path = "cluster/fair.rs"]
-mod fair;
-#[path = "cluster/fields.rs"]
-mod fields;
-#[path = "cluster/ground.rs"]
-mod ground;
-#[path = "cluster/home.rs"]
-mod home;
+#[path = "cluster/grants.rs"]
+mod grants;
+#[path = "cluster/grants_api_faults.rs"]
+mod grants_api_faults;
+#[path = "cluster/grants_beside_others.rs"]
+mod grants_beside_others;
+#[path = "cluster/grants_claims.rs"]
+mod grants_claims;
+#[path = "cluster/grants_failing_placement.rs"]
+mod grants_failing_placement;
+#[path = "cluster/grants_holds.rs"]
+mod grants_holds;
+#[path = "cluster/grants_own_nodes.rs"]
+mod grants_own_nodes;
+#[path = "cluster/grants_owners.rs"]
+mod grants_owners;
+#[path = "cluster/grants_rollouts.rs"]
+mod grants_rollouts;
+#[path = "cluster/grants_topology.rs"]
+mod grants_topology;
 #[path = "cluster/install.rs"]
 mod install;
-#[path = "cluster/jobs.rs"]
-mod jobs;
+#[path = "cluster/install_admission.rs"]
+mod install_admission;
+#[path = "cluster/install_elsewhere.rs"]
+mod install_elsewhere;
 #[path = "cluster/kubelet.rs"]
 mod kubelet;
+#[path = "cluster/kubelet_attacks.rs"]
+mod kubelet_attacks;
 #[path = "cluster/kubelet_autoscaler.rs"]
 mod kubelet_autoscaler;
-#[path = "cluster/kubelet_home.rs"]
-mod kubelet_home;
-#[path = "cluster/kubelet_hostile.rs"]
-mod kubelet_hostile;
 #[path = "cluster/kubelet_metrics.rs"]
 mod kubelet_metrics;
+#[path = "cluster/kubelet_own_node.rs"]
+mod kubelet_own_node;
 #[path = "cluster/kubelet_sessions.rs"]
 mod kubelet_sessions;
-#[path = "cluster/later.rs"]
-mod later;
 #[path = "cluster/leader.rs"]
 mod leader;
-#[path = "cluster/neighbours.rs"]
-mod neighbours;
+#[path = "cluster/leader_status.rs"]
+mod leader_status;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/node_daemon_sets.rs"]
+mod node_daemon_sets;
+#[path = "cluster/node_foreign_groups.rs"]
+mod node_foreign_groups;
+#[path = "cluster/node_groups.rs"]
+mod node_groups;
+#[path = "cluster/node_in_process.rs"]
+mod node_in_process;
+#[path = "cluster/node_isolation.rs"]
+mod node_isolation;
+#[path = "cluster/node_jobs.rs"]
+mod node_jobs;
+#[path = "cluster/node_orphans.rs"]
+mod node_orphans;
+#[path = "cluster/node_outages.rs"]
+mod node_outages;
+#[path = "cluster/node_pod_changes.rs"]
+mod node_pod_changes;
+#[path = "cluster/node_pods.rs"]
+mod node_pods;
+#[path = "cluster/node_post_bind.rs"]
+mod node_post_bind;
+#[path = "cluster/node_random_faults.rs"]
+mod node_random_faults;
+#[path = "cluster/node_references.rs"]
+mod node_references;
+#[path = "cluster/node_reports.rs"]
+mod node_reports;
+#[path = "cluster/node_retry_after.rs"]
+mod node_retry_after;
 #[path = "cluster/operator.rs"]
 mod operator;
-#[path = "cluster/outage.rs"]
-mod outage;
-#[path = "cluster/pauses.rs"]
-mod pauses;
-#[path = "cluster/pods.rs"]
-mod pods;
+#[path = "cluster/operator_credentials.rs"]
+mod operator_credentials;
+#[path = "cluster/own_nodes.rs"]
+mod own_nodes;
 #[path = "cluster/readme.rs"]
 mod readme;
-#[path = "cluster/references.rs"]
-mod references;
-#[path = "cluster/resource.rs"]
-mod resource;
-#[path = "cluster/spill.rs"]
-mod spill;
-#[path = "cluster/spill_backend.rs"]
-mod spill_backend;
-#[path = "cluster/spill_claims.rs"]
-mod spill_claims;
-#[path = "cluster/spill_holds.rs"]
-mod spill_holds;
-#[path = "cluster/spill_home.rs"]
-mod spill_home;
-#[path = "cluster/spill_kinds.rs"]
-mod spill_kinds;
-#[path = "cluster/spill_others.rs"]
-mod spill_others;
-#[path = "cluster/spill_rollouts.rs"]
-mod spill_rollouts;
-#[path = "cluster/spill_server.rs"]
-mod spill_server;
-#[path = "cluster/storm.rs"]
-mod storm;
-#[path = "cluster/strays.rs"]
-mod strays;
 mod support;
-#[path = "cluster/takeover.rs"]
-mod takeover;
 #[path = "cluster/telemetry.rs"]
 mod telemetry;
-#[path = "cluster/told.rs"]
-mod told;
-#[path = "cluster/topology.rs"]
-mod topology;
+#[path = "cluster/test_cluster.rs"]
+mod test_cluster;
+#[path = "cluster/test_cluster_ends.rs"]
+mod test_cluster_ends;
 #[path = "cluster/triggers.rs"]
 mod triggers;
 #[path = "cluster/triggers_alert.rs"]
@@ -103,13 +103,13 @@ mod triggers_alert;
 mod triggers_alertmanager;
 #[path = "cluster/triggers_auth.rs"]
 mod triggers_auth;
-#[path = "cluster/triggers_load.rs"]
-mod triggers_load;
-#[path = "cluster/triggers_others.rs"]
-mod triggers_others;
+#[path = "cluster/triggers_beside_others.rs"]
+mod triggers_beside_others;
+#[path = "cluster/triggers_prometheus.rs"]
+mod triggers_prometheus;
 #[path = "cluster/triggers_rights.rs"]
 mod triggers_rights;
-#[path = "cluster/unreadable.rs"]
-mod unreadable;
+#[path = "cluster/unreadable_pools.rs"]
+mod unreadable_pools;
 #[path = "cluster/world.rs"]
 mod world;

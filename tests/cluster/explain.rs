@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::home::{pod, selected, target};
+use crate::own_nodes::{pod, selected, target};
 use crate::support::wait::by_and_by;
 use crate::world::World;
 

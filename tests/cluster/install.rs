@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::home::deployment;
+use crate::own_nodes::deployment;
 use crate::support::{Cluster, OPERATOR, Options};
 use crate::world::{World, is_running};
 
@@ -263,7 +263,7 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
 /// existed.
 // Multi-threaded: Azure must answer while the test blocks on kubectl.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_left_of_pools_whose_definition_goes_is_ended_by_the_next_operator() {
+async fn the_next_operator_cleans_up_after_the_definition_of_pools_was_deleted() {
     let mut world = Box::pin(World::start()).await;
     world.create_pool("shop").await;
     world.create_pod("web", "shop", &json!({})).await;

@@ -100,8 +100,7 @@ async fn kubectl_logs_shows_what_is_asked_for_of_running_and_of_finished_pods() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_is_followed_loses_no_line_though_its_placement_is_edited_and_ends_with_its_container()
- {
+async fn a_followed_log_loses_no_line_when_its_placement_changes_and_ends_with_the_run() {
     let world = World::start().await;
     world.create_pool("shop").await;
     let script = json!({"LOG": "begin", "LOG_EVERY": "4s", "EXIT_AFTER": "300s"});
@@ -152,7 +151,7 @@ async fn edit_placement(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_is_not_read_any_more_a_second_after_its_reader_left() {
+async fn reading_a_log_stops_within_a_second_after_its_client_disconnects() {
     let world = World::start().await;
     world.create_pool("shop").await;
     scripted(
@@ -185,7 +184,7 @@ async fn a_log_is_not_read_any_more_a_second_after_its_reader_left() {
 
 /// The emulator's simulated containers have no shell, like images without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_in_an_image_without_a_shell_is_told_as_it_is() {
+async fn a_command_in_an_image_without_a_shell_fails_with_the_reason() {
     let world = World::start().await;
     world.create_pool("shop").await;
     scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;

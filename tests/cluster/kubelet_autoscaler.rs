@@ -5,11 +5,11 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 use serde_json::json;
 
-use crate::kubelet_home::Load;
 use crate::kubelet_metrics::{fast, started, uses};
+use crate::kubelet_own_node::Load;
 use crate::support::{Options, wait};
 use crate::world::World;
-use crate::{home, kubelet_home};
+use crate::{kubelet_own_node, own_nodes};
 
 /// Flags for an autoscaler that syncs often and trusts a pod's metrics from its start.
 const HASTY: [&str; 3] = [
@@ -162,9 +162,9 @@ async fn furnished(load: &Load, replicas: i32) -> World {
     world.run();
     world.furnish(&json!({})).await;
     for node in ["home-a", "home-b"] {
-        kubelet_home::serve(&world.client, node, load).await;
+        kubelet_own_node::serve(&world.client, node, load).await;
     }
-    let mut web = home::deployment("web", replicas);
+    let mut web = own_nodes::deployment("web", replicas);
     let spec = web.spec.template.spec.as_mut().expect("a pod");
     spec.containers[0].env = serde_json::from_value(uses("1800")["env"].clone()).ok();
     world.deploy_this(&web).await;

@@ -249,7 +249,7 @@ async fn a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_gr
 }
 
 #[tokio::test]
-async fn a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_exceeds_nothing() {
+async fn a_leader_that_was_suspended_between_reservation_and_grant_exceeds_no_maximum() {
     let world = refused(PODS).await;
     let (mut slots, counting) = count(world.pods());
     let mut first = world.instance("log-0");

@@ -71,7 +71,7 @@ const OTHERS: [&str; 38] = [
 ];
 
 #[tokio::test]
-async fn a_newcomer_who_types_every_document_from_top_to_bottom_sees_a_burst() {
+async fn every_document_typed_from_top_to_bottom_leads_to_a_burst() {
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");
@@ -137,7 +137,7 @@ async fn on_aci(cluster: &Cluster, terminal: &Terminal) -> String {
 }
 
 #[tokio::test]
-async fn every_other_command_of_the_documents_and_in_comments_of_the_manifests_is_accepted() {
+async fn every_other_command_of_the_documents_and_manifests_is_accepted() {
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");

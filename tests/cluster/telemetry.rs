@@ -9,7 +9,7 @@ use kube::Api;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use crate::home::{pod, selected};
+use crate::own_nodes::{pod, selected};
 use crate::support::wait::by_and_by;
 use crate::support::{Options, skipped, wait};
 use crate::world::World;

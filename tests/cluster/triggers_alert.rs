@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::monitoring::{alerts, free_port};
 use crate::support::{Options, wait};
-use crate::triggers_load::{scaled, until_replicas, until_trigger};
+use crate::triggers_prometheus::{scaled, until_replicas, until_trigger};
 use crate::world::World;
 
 /// Sends a body with the token until the operator accepts it. A new leader first answers that it is not

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::alertmanager::Alertmanager;
 use crate::support::monitoring::free_port;
 use crate::support::{Cluster, Options};
-use crate::triggers_load::until_trigger;
+use crate::triggers_prometheus::until_trigger;
 use crate::world::World;
 
 /// A file with a token, in a directory that ends with the test.
@@ -75,7 +75,7 @@ async fn forget_triggers(world: &World) {
 }
 
 #[tokio::test]
-async fn an_alert_of_a_real_alertmanager_spills_without_hold_and_what_is_sent_again_restores_it() {
+async fn an_alert_of_a_real_alertmanager_spills_without_hold_and_repeats_restore_it() {
     let ((_files, token), port) = (token(), free_port());
     let webhook = format!("http://127.0.0.1:{port}/alerts");
     let Some(alertmanager) = Alertmanager::start(&webhook, &token).await else {
@@ -202,7 +202,7 @@ fn with<'a>(list: &'a Value, field: &str, value: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn the_manifests_open_a_port_for_alerts_whose_token_may_come_later() {
+async fn the_manifests_open_a_port_for_alerts_and_its_token_may_come_later() {
     let all = manifests(Cluster::shared().await);
     let of = |kind: &str| {
         let mut all = all.iter().filter(|one| one["kind"] == kind);

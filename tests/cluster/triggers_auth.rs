@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::Options;
 use crate::support::monitoring::{Load, Prometheus};
-use crate::triggers_load::{requests, until_trigger};
+use crate::triggers_prometheus::{requests, until_trigger};
 use crate::world::{World, said};
 
 /// The bcrypt hash of SECRET-PASSWORD.
@@ -88,7 +88,7 @@ async fn change(world: &World, name: &str, data: &Value) {
 }
 
 #[tokio::test]
-async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_is_told() {
+async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_shown() {
     if !Prometheus::is_found() {
         return;
     }

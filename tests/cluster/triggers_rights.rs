@@ -11,12 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::home::template;
 use crate::install::{asked, audited, granted, installed};
+use crate::own_nodes::template;
 use crate::support::monitoring::Load;
 use crate::support::wait;
-use crate::triggers_load::requests;
-use crate::triggers_others::until_conflict;
+use crate::triggers_beside_others::until_conflict;
+use crate::triggers_prometheus::requests;
 use crate::world::World;
 
 /// The kinds that the role permits, with a workload of each.

@@ -9,21 +9,21 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 mod admin;
-mod arbitrary;
+mod arbitrary_requests;
 mod clients;
 mod clock;
-mod codes;
+mod error_codes;
 mod examples;
-mod facts;
-mod identities;
-mod life;
+mod life_cycle;
+mod login;
 mod operations;
-mod own_client;
+mod operator_client;
 mod process;
 mod recordings;
 mod registry;
+mod service_facts;
 mod terminal;
-mod translated;
+mod translation;
 
 #[path = "../support/azure.rs"]
 mod azure;

@@ -33,7 +33,7 @@ async fn terminate(child: &mut Child) -> Option<i32> {
 }
 
 #[tokio::test]
-async fn it_prints_one_json_line_listens_there_and_ends_when_told() {
+async fn it_prints_one_json_line_listens_there_and_ends_on_a_signal() {
     let (mut child, line) = start(&["--listen", "127.0.0.1:0", "--speed", "20"]).await;
     let url = line["url"].as_str().expect("a URL");
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
@@ -109,7 +109,7 @@ async fn wrong_arguments_are_refused_by_name_and_help_explains_each() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_said_in_one_line() {
+async fn an_address_in_use_is_reported_in_one_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_aci-emulator"))

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::host::{Host, IMAGE};
+use crate::engine_host::{Host, IMAGE};
 
 /// The timeout of every wait, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);

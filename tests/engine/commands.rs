@@ -15,7 +15,7 @@ use kube::runtime::watcher;
 use kubectl::Client;
 use serde_json::json;
 
-use crate::host::Host;
+use crate::engine_host::Host;
 use crate::support::{Options as ClusterOptions, wait};
 use crate::world::{World, is_running};
 

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use serde_json::Value;
 
 use crate::azure::{Azure, LIVE, container, group, none};
-use crate::host::Host;
+use crate::engine_host::Host;
 
 /// A process of the emulator's binary.
 struct Process {

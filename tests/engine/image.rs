@@ -10,7 +10,7 @@ use bollard::query_parameters::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::host::Host;
+use crate::engine_host::Host;
 
 /// The image's name. It contains the process id, so that tests can run at the same time.
 fn image() -> String {
@@ -69,7 +69,7 @@ async fn said(docker: &Docker, command: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_image_without_a_base_runs_the_operator_as_nobody() {
+async fn the_image_without_a_base_runs_the_operator_as_an_unprivileged_user() {
     let Some(host) = Host::get().await else {
         return;
     };

@@ -5,15 +5,15 @@
 
 mod azure;
 mod commands;
+mod container_ends;
+mod container_environment;
 mod crash;
-mod cycle;
-mod host;
+mod end_to_end;
+mod engine_host;
+mod group_operations;
 mod image;
-mod lives;
-mod pages;
 #[path = "../support/mod.rs"]
 mod support;
-mod surroundings;
 mod terminals;
 #[allow(
     clippy::disallowed_methods,

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::azure::{Azure, LIVE, container, group, none, with_emulator};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_terminal_has_its_size_carries_every_byte_and_its_command_ends_when_the_client_leaves() {
+async fn a_terminal_has_its_size_and_every_byte_and_ends_when_the_client_leaves() {
     with_emulator(1.0, |azure, _| async move {
         let name = azure.name("exec");
         let containers = [container("main", LIVE, &none())];

@@ -1,4 +1,4 @@
-//! Runs the table in `cases.json`. `tests/cluster/topology.rs` gives the same rows to a real scheduler, and
+//! Runs the table in `cases.json`. `tests/cluster/grants_topology.rs` gives the same rows to a real scheduler, and
 //! checks that the scheduler decides as the table says.
 
 use std::sync::Arc;
