@@ -29,7 +29,7 @@ const WARNING: &str = "no admission policy narrows the operator's account: it ma
 
 /// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-enum ProbeResult {
+enum PolicyProbeResult {
     /// The policies apply to this account.
     Refused,
     /// The policies do not apply.
@@ -55,15 +55,15 @@ impl AdmissionWarnings {
         loop {
             let tried = probe(&nodes).await;
             admitted = match &tried {
-                ProbeResult::Admitted => admitted.saturating_add(1),
-                ProbeResult::Refused => 0,
-                ProbeResult::Unknown(why) => {
+                PolicyProbeResult::Admitted => admitted.saturating_add(1),
+                PolicyProbeResult::Refused => 0,
+                PolicyProbeResult::Unknown(why) => {
                     tracing::debug!(why, "trying whether admission policies bind the operator");
                     admitted
                 }
             };
             self.update(admitted);
-            let pause = if tried == ProbeResult::Admitted {
+            let pause = if tried == PolicyProbeResult::Admitted {
                 ADMITTED_RETRY_INTERVAL
             } else {
                 PROBE_INTERVAL
@@ -93,7 +93,7 @@ impl AdmissionWarnings {
 }
 
 /// Attempts to register a node that is not a virtual node.
-async fn probe(nodes: &Api<Node>) -> ProbeResult {
+async fn probe(nodes: &Api<Node>) -> PolicyProbeResult {
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -106,17 +106,19 @@ async fn probe(nodes: &Api<Node>) -> ProbeResult {
         ..Node::default()
     };
     match tokio::time::timeout(CALL_TIMEOUT, nodes.create(&params, &node)).await {
-        Ok(Ok(_)) => ProbeResult::Admitted,
+        Ok(Ok(_)) => PolicyProbeResult::Admitted,
         Ok(Err(error)) => probe_result(&error),
-        Err(_) => ProbeResult::Unknown("the API server does not answer".to_owned()),
+        Err(_) => PolicyProbeResult::Unknown("the API server does not answer".to_owned()),
     }
 }
 
 /// Classifies the API server's error.
-fn probe_result(error: &kube::Error) -> ProbeResult {
+fn probe_result(error: &kube::Error) -> PolicyProbeResult {
     match error {
-        kube::Error::Api(status) if status.message.contains(POLICY_MESSAGE) => ProbeResult::Refused,
-        other => ProbeResult::Unknown(other.to_string()),
+        kube::Error::Api(status) if status.message.contains(POLICY_MESSAGE) => {
+            PolicyProbeResult::Refused
+        }
+        other => PolicyProbeResult::Unknown(other.to_string()),
     }
 }
 
@@ -136,10 +138,10 @@ mod tests {
         };
         let words =
             format!("ValidatingAdmissionPolicy 'x' denied request: {POLICY_MESSAGE}, whose names");
-        assert_eq!(of(&words), ProbeResult::Refused);
+        assert_eq!(of(&words), PolicyProbeResult::Refused);
         assert!(matches!(
             of("nodes is forbidden: User x"),
-            ProbeResult::Unknown(_)
+            PolicyProbeResult::Unknown(_)
         ));
     }
 

@@ -36,14 +36,14 @@ pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
         probe,
     };
     tokio::select! {
-        () = probing(ProbeKind::Liveness, liveness).run() => {}
-        () = probing(ProbeKind::Readiness, readiness).run() => {}
+        () = probing(EmulatedProbeKind::Liveness, liveness).run() => {}
+        () = probing(EmulatedProbeKind::Readiness, readiness).run() => {}
     }
 }
 
 /// The two kinds of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ProbeKind {
+enum EmulatedProbeKind {
     /// Decides whether the container is killed.
     Liveness,
     /// Only creates events.
@@ -53,7 +53,7 @@ enum ProbeKind {
 struct ProbeLoop<'a> {
     deployment: &'a Deployment,
     index: usize,
-    kind: ProbeKind,
+    kind: EmulatedProbeKind,
     probe: Option<&'a Probe>,
 }
 
@@ -84,7 +84,7 @@ impl ProbeLoop<'_> {
                         .note(self.index, "Unhealthy", &message, true);
                 }
             }
-            if self.kind == ProbeKind::Liveness && failures >= threshold {
+            if self.kind == EmulatedProbeKind::Liveness && failures >= threshold {
                 return;
             }
             tokio::join!(clock.sleep_until(next), tokio::time::sleep(MIN_INTERVAL));
