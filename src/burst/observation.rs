@@ -28,41 +28,41 @@ pub use observed_pool::{
 /// Collects everything that concerns `pool`.
 pub fn observe<'a>(
     pool: &'a BurstPool,
-    world: &ClusterInputs<'a>,
-    own: &PoolInputs<'a>,
+    cluster: &ClusterInputs<'a>,
+    inputs: &PoolInputs<'a>,
 ) -> ObservedPool<'a> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
-    let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
-    let mut workloads = workloads(pool, world, &assignment);
-    let candidates = pending_pods(pool, world, own, &mut assignment, &mut workloads);
-    count_pods_of_others(name, world, own, &mut assignment, &mut workloads);
-    let guests = user_placed_pods(name, own, &mut assignment);
+    let mut assignment = Assignment::new(cluster.pools, cluster.scales, cluster.namespaces);
+    let mut workloads = workloads(pool, cluster, &assignment);
+    let pending_pods = pending_pods(pool, cluster, inputs, &mut assignment, &mut workloads);
+    count_pods_of_others(name, cluster, inputs, &mut assignment, &mut workloads);
+    let user_placed = user_placed_pods(name, inputs, &mut assignment);
     ObservedPool {
         pool: name,
-        leadership: current_leadership(pool, own),
-        identity: own.identity,
-        is_triggered: own.is_triggered,
-        granted: granted(name, world, own, &mut assignment),
-        expired: expired(name, world, &mut assignment),
-        reservations: reserved_pods::find(pool, world, own, &mut assignment),
+        leadership: current_leadership(pool, inputs),
+        identity: inputs.identity,
+        is_triggered: inputs.is_triggered,
+        granted: granted(name, cluster, inputs, &mut assignment),
+        expired: expired(name, cluster, &mut assignment),
+        reservations: reserved_pods::find(pool, cluster, inputs, &mut assignment),
         workloads,
-        pending_pods: candidates,
-        user_placed: guests,
-        placements: own.placements,
-        claims: world.claims,
-        neighbors: world.neighbors,
-        namespaces: world.namespaces,
-        leader_state: own.leader_state,
-        ahead: own.ahead,
+        pending_pods,
+        user_placed,
+        placements: inputs.placements,
+        claims: cluster.claims,
+        neighbors: cluster.neighbors,
+        namespaces: cluster.namespaces,
+        leader_state: inputs.leader_state,
+        ahead: inputs.ahead,
     }
 }
 
 /// An instance leads only if the pool status that it plans from names it. That status also contains the
 /// reservations that must be counted, and its `resourceVersion` fences the next write.
-fn current_leadership(pool: &BurstPool, own: &PoolInputs<'_>) -> Leadership {
+fn current_leadership(pool: &BurstPool, inputs: &PoolInputs<'_>) -> Leadership {
     let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
-    if leader == Some(own.identity) {
-        own.leadership
+    if leader == Some(inputs.identity) {
+        inputs.leadership
     } else {
         Leadership::Unclaimed
     }
@@ -70,7 +70,7 @@ fn current_leadership(pool: &BurstPool, own: &PoolInputs<'_>) -> Leadership {
 
 fn workloads<'a>(
     pool: &'a BurstPool,
-    world: &ClusterInputs<'a>,
+    cluster: &ClusterInputs<'a>,
     assignment: &Assignment<'a>,
 ) -> Vec<ObservedWorkload<'a>> {
     let name = pool.name_any();
@@ -80,7 +80,7 @@ fn workloads<'a>(
         scale: spec
             .target
             .as_ref()
-            .and_then(|_| world.scales.get(&(name.clone(), spec.name.clone())))
+            .and_then(|_| cluster.scales.get(&(name.clone(), spec.name.clone())))
             .and_then(|scale| scale.as_ref().ok()),
         selection_error: assignment.selection_error(&name, index).map(str::to_owned),
         shadowed_by: assignment
@@ -94,26 +94,27 @@ fn workloads<'a>(
 
 fn pending_pods<'a>(
     pool: &'a BurstPool,
-    world: &ClusterInputs<'a>,
-    own: &PoolInputs<'a>,
+    cluster: &ClusterInputs<'a>,
+    inputs: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
     workloads: &mut [ObservedWorkload<'a>],
 ) -> Vec<PendingPod<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let taint = provider_taint(name);
-    let asked: Vec<_> = own
+    let asked: Vec<_> = inputs
         .placements
         .iter()
         .map(|place| {
             let mut specs = pool.spec.placements.iter();
             let spec = specs.find(|spec| spec.name == place.placement)?;
-            own.eligibility
+            inputs
+                .eligibility
                 .target_id(spec, &pool.spec.azure.tags, &place.node)
         })
         .collect();
     let mut candidates = Vec::new();
-    for pod in world.waiting {
-        let is_granted = assignment.is_granted(pod) || own.leader_state.is_unmarked(&pod.id.uid);
+    for pod in cluster.waiting {
+        let is_granted = assignment.is_granted(pod) || inputs.leader_state.is_unmarked(&pod.id.uid);
         if is_granted || !matches!(pod.stage, PodStage::Undecided | PodStage::Unschedulable(_)) {
             continue;
         }
@@ -131,7 +132,7 @@ fn pending_pods<'a>(
                 workload: first.index,
                 refusals: asked
                     .iter()
-                    .map(|asked| own.eligibility.get(&pod.id, (*asked)?))
+                    .map(|asked| inputs.eligibility.get(&pod.id, (*asked)?))
                     .collect(),
                 is_user_placed: pod.node_constraints.tolerates(&taint),
                 has_foreign_grant: pod.foreign_grant.is_some(),
@@ -144,17 +145,17 @@ fn pending_pods<'a>(
 /// Counts the pods that other workloads own: pods granted for them, and user-placed pods on other pools' nodes.
 fn count_pods_of_others<'a>(
     name: &str,
-    world: &ClusterInputs<'a>,
-    own: &PoolInputs<'a>,
+    cluster: &ClusterInputs<'a>,
+    inputs: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
     workloads: &mut [ObservedWorkload<'a>],
 ) {
-    let granted = world.labelled.iter().filter_map(|pod| {
+    let granted = cluster.labelled.iter().filter_map(|pod| {
         let grant = pod.grant.as_ref()?;
         Some((*pod, grant.pool.as_str(), grant.workload.as_str()))
     });
     for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != PodStage::Finished) {
-        let node = pod.bound().map(|bound| world.is_node_of(&bound.node, by));
+        let node = pod.bound().map(|bound| cluster.is_node_of(&bound.node, by));
         let is_known = assignment.is_granted(pod);
         let limits = (by == name).then(|| assignment.limiting_workload(name, pod, of));
         let of = limits.flatten().map_or(of, |member| member.workload);
@@ -170,8 +171,8 @@ fn count_pods_of_others<'a>(
             }
         }
     }
-    let ours: HashSet<&str> = own.bound.iter().map(|pod| pod.id.uid.as_str()).collect();
-    let guests = world.on_pool_nodes.iter().filter(|pod| {
+    let ours: HashSet<&str> = inputs.bound.iter().map(|pod| pod.id.uid.as_str()).collect();
+    let guests = cluster.on_pool_nodes.iter().filter(|pod| {
         pod.grant.is_none() && pod.bound().is_some() && !ours.contains(pod.id.uid.as_str())
     });
     for pod in guests {
@@ -195,15 +196,15 @@ fn describe_workload(pool: &str, workload: &str, to: &str) -> String {
 
 fn granted<'a>(
     name: &str,
-    world: &ClusterInputs<'a>,
-    own: &PoolInputs<'a>,
+    cluster: &ClusterInputs<'a>,
+    inputs: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<GrantedPod<'a>> {
-    let unmarked = world.waiting.iter().chain(own.bound);
+    let unmarked = cluster.waiting.iter().chain(inputs.bound);
     let unmarked = unmarked
-        .filter(|pod| pod.grant.is_none() && own.leader_state.is_unmarked(&pod.id.uid))
+        .filter(|pod| pod.grant.is_none() && inputs.leader_state.is_unmarked(&pod.id.uid))
         .map(|pod| (*pod, ""));
-    let marked = world.labelled.iter().filter_map(|pod| {
+    let marked = cluster.labelled.iter().filter_map(|pod| {
         let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
         Some((*pod, grant.workload.as_str()))
     });
@@ -214,7 +215,9 @@ fn granted<'a>(
         {
             return None;
         }
-        let node = pod.bound().map(|bound| world.is_node_of(&bound.node, name));
+        let node = pod
+            .bound()
+            .map(|bound| cluster.is_node_of(&bound.node, name));
         let workload = assignment.limiting_workload(name, pod, workload);
         Some(GrantedPod {
             pod,
@@ -228,10 +231,10 @@ fn granted<'a>(
 
 fn expired<'a>(
     name: &str,
-    world: &ClusterInputs<'a>,
+    cluster: &ClusterInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<(&'a PodFacts, Option<usize>)> {
-    let all = world.labelled.iter();
+    let all = cluster.labelled.iter();
     let all = all.filter(|pod| pod.has_expired() && pod.is_granted_by(name));
     all.map(|pod| {
         let workload = pod
@@ -245,19 +248,19 @@ fn expired<'a>(
 
 fn user_placed_pods<'a>(
     name: &str,
-    own: &PoolInputs<'a>,
+    inputs: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<(&'a PodFacts, Option<usize>)> {
-    let placed = own
+    let placed = inputs
         .bound
         .iter()
         .filter(|pod| pod.bound().is_some() && !pod.is_granted_by(name))
-        .filter(|pod| !own.leader_state.is_unmarked(&pod.id.uid));
+        .filter(|pod| !inputs.leader_state.is_unmarked(&pod.id.uid));
     placed
         .map(|pod| {
             let first = assignment.workloads_of(pod).next();
-            let own = first.filter(|member| member.pool == name);
-            (*pod, own.map(|member| member.index))
+            let member = first.filter(|member| member.pool == name);
+            (*pod, member.map(|member| member.index))
         })
         .collect()
 }

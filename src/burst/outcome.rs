@@ -1,7 +1,7 @@
 //! The outcome of a plan for a pending pod, with its reason.
 //!
-//! In: the result of `sort`, `share` and `ahead` for each pod. Out: [`PodOutcome`], whose text goes into messages
-//! and Events, and whose [`reason`](PodOutcome::reason) is the Event's reason.
+//! In: the result of the steps in [`select`](super::select) for each pod. Out: [`PodOutcome`]. Its text goes into
+//! messages and Events, and its [`reason`](PodOutcome::reason) is the Event's reason.
 
 use std::fmt;
 
@@ -144,7 +144,7 @@ impl fmt::Display for PodOutcome {
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooEarly => write!(f, "home may yet have room for it"),
+            Self::TooEarly => write!(f, "the cluster's own nodes may still have room for it"),
             Self::Nominated => write!(f, "the scheduler makes room for it on a node"),
             Self::Denied(why) => write!(f, "its grant was denied: {why}"),
         }
@@ -190,14 +190,14 @@ impl fmt::Display for IgnoreReason {
         f.write_str(match self {
             Self::NotUnschedulable => "the scheduler has not refused it",
             Self::Deleting => "it is being deleted",
-            Self::UserPlaced => "it tolerates the virtual nodes by itself",
+            Self::UserPlaced => "it tolerates the taint of the virtual nodes without a grant",
             Self::ForeignGrant => {
                 "it carries the label burstpool.io/pool and the toleration of a grant that it was not \
                  given: its template was probably copied from a granted pod. burstpool ignores the \
                  grant; remove the label, the annotations burstpool.io/* and the toleration \
                  virtual-kubelet.io/provider from the template"
             }
-            Self::NotEvaluated => "it has not been looked at yet",
+            Self::NotEvaluated => "it has not been evaluated yet",
         })
     }
 }

@@ -50,7 +50,7 @@ pub struct BurstPlan {
     /// reservation: a grant for the old version of the pod can no longer succeed.
     pub releases: Vec<PodReference>,
     /// Reservations whose pods are in no watch. The operator reads these pods by name and reports the results
-    /// to [`Memory`](super::LeaderState).
+    /// to [`LeaderState`](super::LeaderState).
     pub unwatched_reservations: Vec<Reservation>,
     /// The decision for each pending pod.
     pub decisions: Vec<PodDecision>,
@@ -155,71 +155,71 @@ impl BurstPlan {
 }
 
 /// Plans for one pool. `now` is the time by the operator's monotonic clock.
-pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
+pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
     let spec = &pool.spec;
-    let standing = reservations::open_reservations(seen);
-    let mut limits = SlotLimits::from_observed(spec, seen, &standing.entries);
-    let mut room = FreeCapacity::of(seen, now);
-    let left = rate::allowance(
-        grant_times(seen, &standing.entries, now),
+    let open = reservations::open_reservations(observed);
+    let mut limits = SlotLimits::from_observed(spec, observed, &open.entries);
+    let mut free_capacity = FreeCapacity::of(observed, now);
+    let rate_allowance = rate::allowance(
+        grant_times(observed, &open.entries, now),
         &spec.spill.rate,
         now,
     );
-    let reserved = standing.entries.iter().map(|one| (one.uid.as_str(), *one));
+    let reserved = open.entries.iter().map(|one| (one.uid.as_str(), *one));
     let reserved: HashMap<&str, &Reservation> = reserved.collect();
-    let mut cases = triage(seen, &limits, &reserved, now);
-    let mut shares = SlotAdmission {
+    let mut triaged_pods = triage(observed, &limits, &reserved, now);
+    let mut admission = SlotAdmission {
         limits: &mut limits,
-        rate: left,
-        capacity: &mut room,
+        rate: rate_allowance,
+        capacity: &mut free_capacity,
         now,
     };
-    admit(&mut cases, seen, &mut shares);
-    pre_reservation::pre_reserve(&mut cases, seen, &mut shares);
+    admit(&mut triaged_pods, observed, &mut admission);
+    pre_reservation::pre_reserve(&mut triaged_pods, observed, &mut admission);
 
     let is_dry_run = spec.mode == Mode::DryRun;
-    let stamps = refused_since_stamps(&cases, seen, now);
-    let decisions = decisions(cases, seen, is_dry_run);
-    let reserving = ReservationWrite::new(&standing.entries, &decisions, seen, now);
-    let (releases, next_release) = reservations::releases(seen, &decisions, now);
-    let mut due = never_started::find_due(seen, now);
+    let stamps = refused_since_stamps(&triaged_pods, observed, now);
+    let decisions = decisions(triaged_pods, observed, is_dry_run);
+    let reservation_write = ReservationWrite::new(&open.entries, &decisions, observed, now);
+    let (releases, next_release) = reservations::releases(observed, &decisions, now);
+    let mut due = never_started::find_due(observed, now);
     let faults = due
         .rescues
         .iter()
         .filter(|rescue| rescue.template_fault.is_some());
     let faults = faults.cloned().collect();
     due.rescues
-        .retain(|rescue| !is_backing_off(seen, PodWrite::Delete, &rescue.pod, now));
-    let mut stuck = expiry::stuck(seen, now);
-    if seen.leadership != Leadership::Leading || is_dry_run {
+        .retain(|rescue| !is_backing_off(observed, PodWrite::Delete, &rescue.pod, now));
+    let mut stuck = expiry::stuck(observed, now);
+    if observed.leadership != Leadership::Leading || is_dry_run {
         stuck.expiries.clear();
     }
-    let tally = counts::count_pods(seen, &decisions, &limits, is_dry_run);
+    let tally = counts::count_pods(observed, &decisions, &limits, is_dry_run);
     // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
-    let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
-    let cooldown = seen.leader_state.last_peak();
+    let is_busy = observed.granted.iter().any(|granted| !granted.is_home);
+    let cooldown = observed.leader_state.last_peak();
     let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
-    let doors = room.availability();
+    let availability = free_capacity.availability();
     let times = decisions
         .iter()
         .filter_map(|decision| recheck_at(&decision.outcome, now))
-        .chain(doors.values().filter_map(reopens_at))
+        .chain(availability.values().filter_map(reopens_at))
         .chain(due.next)
-        .chain(room.next_probe_at(now))
-        .chain(seen.leader_state.template_retry_times())
+        .chain(free_capacity.next_probe_at(now))
+        .chain(observed.leader_state.template_retry_times())
         .chain(next_release)
         .chain(stuck.next)
-        .chain(reserving.next_write_at)
+        .chain(reservation_write.next_write_at)
         .chain(cooldown.filter(|_| !is_busy))
-        .chain((!standing.unwatched.is_empty()).then(|| later(now, RECHECK_DELAY)));
+        .chain((!open.unwatched.is_empty()).then(|| later(now, RECHECK_DELAY)));
     BurstPlan {
         replan_after: duration_until_first(times, now),
         is_dry_run,
-        precondition: precondition_for(seen.leadership),
-        must_write_reservations: reserving.must_write,
-        reservations: reserving.reservations,
+        precondition: precondition_for(observed.leadership),
+        must_write_reservations: reservation_write.must_write,
+        reservations: reservation_write.reservations,
         releases,
-        unwatched_reservations: standing.unwatched.into_iter().cloned().collect(),
+        unwatched_reservations: open.unwatched.into_iter().cloned().collect(),
         decisions,
         refused_since_stamps: stamps,
         never_started: due.rescues,
@@ -227,10 +227,10 @@ pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstP
         waiting: due.waiting,
         expiries: stuck.expiries,
         stuck: stuck.uids,
-        expired: expiry::uids(seen),
-        late: expiry::late(seen),
-        unmarked: unmarked(seen),
-        availability: doors,
+        expired: expiry::uids(observed),
+        late: expiry::late(observed),
+        unmarked: unmarked(observed),
+        availability,
         counts: tally.counts,
         workloads: tally.workloads,
         peak: peak_state(is_busy, cooldown, now),
@@ -238,8 +238,8 @@ pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstP
     }
 }
 
-fn unmarked(seen: &ObservedPool<'_>) -> Vec<String> {
-    let granted = seen.granted.iter().map(|granted| granted.pod);
+fn unmarked(observed: &ObservedPool<'_>) -> Vec<String> {
+    let granted = observed.granted.iter().map(|granted| granted.pod);
     let unmarked = granted.filter(|pod| pod.grant.is_none());
     unmarked.map(|pod| pod.id.uid.clone()).collect()
 }
@@ -252,8 +252,8 @@ fn duration_until_first(
     Some(Duration::try_from(first.duration_since(now)).unwrap_or(RECHECK_DELAY))
 }
 
-fn precondition_for(standing: Leadership) -> Precondition {
-    match standing {
+fn precondition_for(leadership: Leadership) -> Precondition {
+    match leadership {
         Leadership::Unclaimed => Precondition::ClaimLeadership,
         Leadership::Uncounted => Precondition::CountPods,
         Leadership::Leading => Precondition::Met,
@@ -269,14 +269,18 @@ fn peak_state(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Pea
 }
 
 /// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
-fn grant_times(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
+fn grant_times(
+    observed: &ObservedPool<'_>,
+    kept: &[&Reservation],
+    now: Timestamp,
+) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for pod in seen.granted.iter().map(|granted| granted.pod) {
-        if let Some(at) = seen.granted_at(pod) {
+    for pod in observed.granted.iter().map(|granted| granted.pod) {
+        if let Some(at) = observed.granted_at(pod) {
             times.insert(&pod.id.uid, at);
         }
     }
-    times.extend(seen.leader_state.grant_times(now));
+    times.extend(observed.leader_state.grant_times(now));
     // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
     for entry in kept {
         times.insert(&entry.uid, now);
@@ -286,21 +290,22 @@ fn grant_times(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -
 
 /// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.
 fn refused_since_stamps(
-    cases: &[TriagedPod<'_>],
-    seen: &ObservedPool<'_>,
+    triaged_pods: &[TriagedPod<'_>],
+    observed: &ObservedPool<'_>,
     now: Timestamp,
 ) -> Vec<RefusedSinceStamp> {
-    if seen.leadership != Leadership::Leading {
+    if observed.leadership != Leadership::Leading {
         return Vec::new();
     }
-    let unknown = cases.iter().filter_map(|case| {
-        let start = case.hold_start.filter(|start| start.must_annotate)?;
-        let is_known = seen.leader_state.patch_outcome(&case.pod.id) != PatchOutcome::NotApplied
-            || is_backing_off(seen, PodWrite::RefusedSince, &case.pod.id, now);
-        (!is_known && !matches!(case.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
+    let unknown = triaged_pods.iter().filter_map(|triaged| {
+        let start = triaged.hold_start.filter(|start| start.must_annotate)?;
+        let is_known = observed.leader_state.patch_outcome(&triaged.pod.id)
+            != PatchOutcome::NotApplied
+            || is_backing_off(observed, PodWrite::RefusedSince, &triaged.pod.id, now);
+        (!is_known && !matches!(triaged.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
             RefusedSinceStamp {
-                pod: case.pod.id.clone(),
-                since: shifted(start.refused_since, seen.ahead),
+                pod: triaged.pod.id.clone(),
+                since: shifted(start.refused_since, observed.ahead),
             }
         })
     });
@@ -309,39 +314,40 @@ fn refused_since_stamps(
 
 /// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
 fn is_backing_off(
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     write: PodWrite,
     pod: &PodReference,
     now: Timestamp,
 ) -> bool {
-    let until = seen.leader_state.write_retry_at(write, &pod.uid);
+    let until = observed.leader_state.write_retry_at(write, &pod.uid);
     until.is_some_and(|until| now < until)
 }
 
 fn decisions(
-    cases: Vec<TriagedPod<'_>>,
-    seen: &ObservedPool<'_>,
+    triaged_pods: Vec<TriagedPod<'_>>,
+    observed: &ObservedPool<'_>,
     is_dry_run: bool,
 ) -> Vec<PodDecision> {
-    let entries = seen.reservations.iter().map(|one| one.reservation);
+    let entries = observed.reservations.iter().map(|one| one.reservation);
     let entries: HashMap<&str, &Reservation> =
         entries.map(|entry| (entry.uid.as_str(), entry)).collect();
-    let all = cases.into_iter().map(|case| {
-        let is_granted = matches!(case.outcome, Some(PodOutcome::Grant { .. }));
+    let all = triaged_pods.into_iter().map(|triaged| {
+        let is_granted = matches!(triaged.outcome, Some(PodOutcome::Grant { .. }));
         let mut decision = PodDecision {
-            pod: case.pod.id.clone(),
-            workload: seen.workloads[case.workload].spec.name.clone(),
-            // `share` gives every pod an outcome, so this default is never used.
-            outcome: case
+            pod: triaged.pod.id.clone(),
+            workload: observed.workloads[triaged.workload].spec.name.clone(),
+            // `admit` gives every pod an outcome, so this default is never used.
+            outcome: triaged
                 .outcome
                 .unwrap_or(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
             slot: SlotState::None,
-            hold_start: case.hold_start,
+            hold_start: triaged.hold_start,
         };
-        if is_granted || case.is_pre_reserved {
-            let entry = entries.get(case.pod.id.uid.as_str());
-            let stands = entry.is_some_and(|entry| **entry == decision.reservation(seen.identity));
-            decision.slot = match (case.is_reserved, is_dry_run) {
+        if is_granted || triaged.is_pre_reserved {
+            let entry = entries.get(triaged.pod.id.uid.as_str());
+            let stands =
+                entry.is_some_and(|entry| **entry == decision.reservation(observed.identity));
+            decision.slot = match (triaged.is_reserved, is_dry_run) {
                 (true, _) => SlotState::Reserved,
                 (false, true) => SlotState::None,
                 (false, false) if stands => SlotState::Reserved,
@@ -366,8 +372,8 @@ fn recheck_at(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
     }
 }
 
-fn reopens_at(door: &PlacementAvailability) -> Option<Timestamp> {
-    match door {
+fn reopens_at(availability: &PlacementAvailability) -> Option<Timestamp> {
+    match availability {
         PlacementAvailability::Closed { until, .. } => *until,
         PlacementAvailability::Open | PlacementAvailability::OneProbe => None,
     }

@@ -33,23 +33,24 @@ impl ReasonCounts {
     /// The message, most common reason first: `spec.hostNetwork: ...` if every reason applies to all pods,
     /// otherwise `500 for spec.hostNetwork: ...; 64 for spec.volumes[0].hostPath: ...; 2 more reasons`.
     pub fn summary(&self) -> String {
-        let mut all: Vec<(&String, usize)> = self.counts.iter().map(|(why, n)| (why, *n)).collect();
-        all.sort_by_key(|(_, count)| Reverse(*count));
-        let is_of_all = all.iter().all(|(_, count)| *count == self.pods);
-        let told = all.iter().take(MAX_REASONS).map(|(why, count)| {
-            if is_of_all {
+        let mut counts: Vec<(&String, usize)> =
+            self.counts.iter().map(|(why, n)| (why, *n)).collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        let applies_to_all = counts.iter().all(|(_, count)| *count == self.pods);
+        let parts = counts.iter().take(MAX_REASONS).map(|(why, count)| {
+            if applies_to_all {
                 (*why).clone()
             } else {
                 format!("{count} for {why}")
             }
         });
-        let mut told: Vec<String> = told.collect();
-        match all.len().saturating_sub(MAX_REASONS) {
+        let mut parts: Vec<String> = parts.collect();
+        match counts.len().saturating_sub(MAX_REASONS) {
             0 => {}
-            1 => told.push("1 more reason".to_owned()),
-            more => told.push(format!("{more} more reasons")),
+            1 => parts.push("1 more reason".to_owned()),
+            more => parts.push(format!("{more} more reasons")),
         }
-        told.join("; ")
+        parts.join("; ")
     }
 }
 

@@ -7,5 +7,7 @@ mod granting;
 mod limits;
 mod places;
 mod properties;
+mod shares;
 mod simulation;
+mod takeover;
 mod words;

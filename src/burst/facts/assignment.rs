@@ -119,9 +119,9 @@ impl<'a> Assignment<'a> {
         pod: &'a PodFacts,
         named: &str,
     ) -> Option<Membership<'a>> {
-        let mut untold = self.selection_errors.keys();
-        let untold = untold.find(|member| member.pool == pool && member.workload == named);
-        if let Some(member) = untold {
+        let mut unresolved = self.selection_errors.keys();
+        let unresolved = unresolved.find(|member| member.pool == pool && member.workload == named);
+        if let Some(member) = unresolved {
             return Some(*member);
         }
         self.workloads_of(pod).find(|member| member.pool == pool)
@@ -129,10 +129,11 @@ impl<'a> Assignment<'a> {
 
     /// The earlier workload with the same selection, which therefore owns all pods of this workload.
     pub fn shadowed_by(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
-        let is_it = |one: &Matcher<'_>| one.member.pool == pool && one.member.index == index;
-        let at = self.matchers.iter().position(is_it)?;
+        let is_named =
+            |matcher: &Matcher<'_>| matcher.member.pool == pool && matcher.member.index == index;
+        let at = self.matchers.iter().position(is_named)?;
         let mut before = self.matchers[..at].iter();
-        let owner = before.find(|one| one.is_same_selection(&self.matchers[at]))?;
+        let owner = before.find(|matcher| matcher.is_same_selection(&self.matchers[at]))?;
         Some(owner.member)
     }
 
@@ -193,7 +194,7 @@ fn build_matcher<'a>(
             None => return Err("its scale has not been read yet".to_owned()),
         };
         if scale.selector.selects_all() {
-            return Err("its scale says of no pod that it is one of its own".to_owned());
+            return Err("the selector of its scale is empty, so its pods are unknown".to_owned());
         }
         return Ok(Matcher {
             member,
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_pool_has_a_pod_then_the_first_by_name_and_the_first_workload_in_its_list() {
+    fn the_older_pool_owns_a_pod_then_the_first_by_name_and_its_first_workload() {
         let twice = json!([selecting("a", "web"), {"name": "again", "selector":
             {"namespaceSelector": {}, "podSelector": {}}}]);
         let pool_of = |name: &str, created: i64| {

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_of_the_capacity_asks_nothing_again_and_others_are_forgotten_in_the_end() {
+    fn a_changed_capacity_keeps_verdicts_and_old_placements_are_dropped() {
         let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let mut weu = api::Placement::default();
         verdicts.evaluate(&pod("1", true), &[], &placement(&weu, &tags));

@@ -110,7 +110,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_longer_each_time() {
 }
 
 #[test]
-fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
+fn memory_is_empty_after_all_pods_jobs_and_placements_are_gone() {
     let mut memory = LeaderState::default();
     for number in 0..50 {
         let pod = pod(&format!("pod-{number}"));
@@ -205,7 +205,7 @@ fn refused(names: &[&str], action: RescueAction) -> BurstPlan {
 }
 
 #[test]
-fn ten_pods_that_azure_refuses_at_once_are_one_try() {
+fn ten_pods_that_azure_refuses_at_once_count_as_one_refusal() {
     let mut memory = LeaderState::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
     let plan = refused(&names, RescueAction::Delete);
@@ -218,7 +218,7 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
 }
 
 #[test]
-fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
+fn refused_pods_that_stay_do_not_pause_their_template_forever() {
     let mut memory = LeaderState::default();
     let one = refused(&["a"], RescueAction::Report);
     let two = refused(&["a", "b"], RescueAction::Report);

@@ -12,8 +12,8 @@ use crate::burst::facts::versions::VersionComparison;
 /// Finds the pods of the pool's reservations in the watches.
 pub(super) fn find<'a>(
     pool: &'a BurstPool,
-    world: &ClusterInputs<'a>,
-    own: &PoolInputs<'a>,
+    cluster: &ClusterInputs<'a>,
+    inputs: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<ReservedPod<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
@@ -27,14 +27,14 @@ pub(super) fn find<'a>(
         let known = pods.iter().map(|pod| (pod.id.uid.as_str(), *pod));
         known.filter(|(uid, _)| uids.contains(uid)).collect()
     };
-    let (waiting, labelled) = (find(world.waiting), find(world.labelled));
+    let (waiting, labelled) = (find(cluster.waiting), find(cluster.labelled));
     let entries = all.into_iter().map(|entry| {
         let uid = entry.uid.as_str();
         let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid).copied());
         let is_settled = labelled.is_some_and(|pod| supersedes_reservation(entry, pod, name))
             || waits.is_some_and(PodFacts::is_done_without_grant)
-            || own.leader_state.is_settled(entry)
-            || own.leader_state.is_unmarked(uid);
+            || inputs.leader_state.is_settled(entry)
+            || inputs.leader_state.is_unmarked(uid);
         let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
         ReservedPod {
             reservation: entry,

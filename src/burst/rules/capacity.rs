@@ -63,49 +63,52 @@ struct PlacementCapacity {
 
 impl<'a> FreeCapacity<'a> {
     /// Computes the free capacity at `now`.
-    pub fn of(seen: &ObservedPool<'a>, now: Timestamp) -> Self {
+    pub fn of(observed: &ObservedPool<'a>, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&str, (ResourceAmounts, ResourceAmounts)> = BTreeMap::new();
-        let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
+        let spilled = observed.granted.iter().filter(|granted| granted.is_spilled);
         let on_nodes = spilled
             .map(|granted| granted.pod)
-            .chain(seen.user_placed.iter().map(|(pod, _)| *pod));
+            .chain(observed.user_placed.iter().map(|(pod, _)| *pod));
         for pod in on_nodes {
             if let Some(bound) = pod.bound() {
-                let (asked, used) = by_node.entry(bound.node.as_str()).or_default();
-                *asked = asked.plus(pod.requests);
+                let (requested, used) = by_node.entry(bound.node.as_str()).or_default();
+                *requested = requested.plus(pod.requests);
                 *used = used.plus(pod.node_usage());
             }
         }
-        let spots = seen.placements.iter().map(|place| {
+        let spots = observed.placements.iter().map(|place| {
             let used = by_node.get(place.node.as_str());
-            let (asked, used) = used.copied().unwrap_or_default();
-            let backend = seen.leader_state.placement_health().get(&place.placement);
-            let door = match (&place.unavailable, backend) {
+            let (requested, used) = used.copied().unwrap_or_default();
+            let health = observed
+                .leader_state
+                .placement_health()
+                .get(&place.placement);
+            let availability = match (&place.unavailable, health) {
                 (Some(why), _) => PlacementAvailability::Closed {
                     until: None,
                     why: why.clone(),
                 },
-                (None, Some(backend)) => backend.availability(now),
+                (None, Some(health)) => health.availability(now),
                 (None, None) => PlacementAvailability::Open,
             };
-            let half_open = backend.and_then(|backend| backend.probing_since(now));
+            let half_open = health.and_then(|health| health.probing_since(now));
             PlacementCapacity {
                 placement: place.placement.clone(),
-                availability: door,
+                availability,
                 allocatable: place.allocatable,
                 capacity: place.capacity,
-                free: place.allocatable.minus(asked),
+                free: place.allocatable.minus(requested),
                 free_for_groups: place.capacity.minus(used),
                 probing_since: half_open,
                 probe_deadline: half_open
-                    .and_then(|since| latest_probe_deadline(seen, &place.node, (since, now))),
+                    .and_then(|since| latest_probe_deadline(observed, &place.node, (since, now))),
             }
         });
         let mut room = Self {
             placements: spots.collect(),
-            topology: Topology::of(seen),
+            topology: Topology::of(observed),
         };
-        room.take_in_flight(seen);
+        room.take_in_flight(observed);
         room
     }
 
@@ -113,17 +116,17 @@ impl<'a> FreeCapacity<'a> {
     /// granted. The scheduler chooses where they go. They are counted in the first placement that has room and
     /// that their constraints permit. If there is none, they are counted in the first placement with room, but
     /// not as neighbors of other pods there, because the scheduler does not place them there now.
-    fn take_in_flight(&mut self, seen: &ObservedPool<'a>) {
-        let granted = seen.granted.iter();
+    fn take_in_flight(&mut self, observed: &ObservedPool<'a>) {
+        let granted = observed.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
-        let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
+        let reserved = observed.reservations.iter().filter(|one| !one.is_settled);
         let reserved = reserved.filter_map(|one| one.in_flight);
         let all = granted.map(|granted| granted.pod).chain(reserved);
         let mut all: Vec<&'a PodFacts> = all.collect();
         // The caches have no order. The same pods must be counted in the same placements in every plan.
         all.sort_unstable_by_key(|pod| (pod.created, &pod.id));
         for pod in all {
-            let places = fitting_placements(pod, seen);
+            let places = fitting_placements(pod, observed);
             let mut first = None;
             for index in self.placements_in(places) {
                 if self.placements[index].blocked_by(pod).is_some() {
@@ -218,8 +221,8 @@ impl<'a> FreeCapacity<'a> {
 
     /// Each placement's door, by the placement's name.
     pub fn availability(&self) -> BTreeMap<String, PlacementAvailability> {
-        let doors = self.placements.iter();
-        doors
+        let placements = self.placements.iter();
+        placements
             .map(|spot| (spot.placement.clone(), spot.availability.clone()))
             .collect()
     }
@@ -261,27 +264,27 @@ impl PlacementCapacity {
 ///
 /// A grant may carry a time of the future, if the API server's clock has been set back since: it counts as `now`.
 fn latest_probe_deadline(
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     node: &str,
     (since, now): (Timestamp, Timestamp),
 ) -> Option<Timestamp> {
-    let granted = seen.granted.iter().filter(|granted| !granted.is_home);
+    let granted = observed.granted.iter().filter(|granted| !granted.is_home);
     let trying = granted.filter(|granted| match granted.pod.bound() {
         Some(bound) => bound.node == node && !bound.has_started && bound.azure_refusal.is_none(),
         None => true,
     });
     let deadline =
         |at: Option<Timestamp>| later(at.unwrap_or(since).min(now).max(since), PROBE_TIMEOUT);
-    let granted = trying.map(|granted| deadline(seen.granted_at(granted.pod)));
-    let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
+    let granted = trying.map(|granted| deadline(observed.granted_at(granted.pod)));
+    let reserved = observed.reservations.iter().filter(|one| !one.is_settled);
     let reserved = reserved.filter_map(|one| one.in_flight);
-    let reserved = reserved.map(|pod| deadline(seen.granted_at(pod)));
+    let reserved = reserved.map(|pod| deadline(observed.granted_at(pod)));
     granted.chain(reserved).max()
 }
 
 /// The placements whose nodes the pod's own rules (node selector, node affinity, tolerations) permit.
-pub fn fitting_placements(pod: &PodFacts, seen: &ObservedPool<'_>) -> PlacementSet {
-    let all = seen.placements.iter().enumerate();
+pub fn fitting_placements(pod: &PodFacts, observed: &ObservedPool<'_>) -> PlacementSet {
+    let all = observed.placements.iter().enumerate();
     all.filter(|(_, place)| {
         let refusal = pod
             .node_constraints

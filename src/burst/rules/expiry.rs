@@ -42,21 +42,21 @@ pub(in crate::burst) struct UnplacedGrants {
 }
 
 /// Finds these pods.
-pub(in crate::burst) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
+pub(in crate::burst) fn stuck(observed: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
     let mut all = UnplacedGrants {
         expiries: Vec::new(),
         uids: Vec::new(),
         next: None,
     };
-    let granted = seen.granted.iter().map(|granted| granted.pod);
+    let granted = observed.granted.iter().map(|granted| granted.pod);
     let waiting: Vec<&PodFacts> = granted.filter(|pod| is_passed_by(pod)).collect();
     if waiting.is_empty() {
         return all;
     }
-    let open = open(seen, now);
+    let open = open(observed, now);
     for pod in waiting {
         let has_room = open.iter().any(|(at, left)| {
-            let place = &seen.placements[*at];
+            let place = &observed.placements[*at];
             let ruled = pod
                 .node_constraints
                 .refusal(&place.node, &place.labels, &place.taints);
@@ -66,8 +66,11 @@ pub(in crate::burst) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> Unplac
             continue;
         }
         all.uids.push(pod.id.uid.clone());
-        let since = seen.leader_state.stuck_since(&pod.id.uid).unwrap_or(now);
-        let paused = seen
+        let since = observed
+            .leader_state
+            .stuck_since(&pod.id.uid)
+            .unwrap_or(now);
+        let paused = observed
             .leader_state
             .write_retry_at(PodWrite::Expire, &pod.id.uid);
         let due = later(since, EXPIRES).max(paused.unwrap_or(since));
@@ -87,16 +90,16 @@ pub(in crate::burst) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> Unplac
 }
 
 /// UIDs of pending pods whose grants have expired.
-pub(in crate::burst) fn uids(seen: &ObservedPool<'_>) -> Vec<String> {
-    let expired = seen.expired.iter();
+pub(in crate::burst) fn uids(observed: &ObservedPool<'_>) -> Vec<String> {
+    let expired = observed.expired.iter();
     expired.map(|(pod, _)| pod.id.uid.clone()).collect()
 }
 
 /// Pods that the scheduler placed on ACI since the last plan, after their grants had expired. They count as
 /// granted pods, so the pool may exceed its maximum.
-pub(in crate::burst) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
-    let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
-    let late = spilled.filter(|granted| seen.leader_state.had_expired(&granted.pod.id.uid));
+pub(in crate::burst) fn late(observed: &ObservedPool<'_>) -> Vec<PodReference> {
+    let spilled = observed.granted.iter().filter(|granted| granted.is_spilled);
+    let late = spilled.filter(|granted| observed.leader_state.had_expired(&granted.pod.id.uid));
     late.map(|granted| granted.pod.id.clone()).collect()
 }
 
@@ -110,19 +113,22 @@ fn is_passed_by(pod: &PodFacts) -> bool {
 }
 
 /// The indexes of the placements that are not closed, with what the pods bound to their nodes leave free.
-fn open(seen: &ObservedPool<'_>, now: Timestamp) -> Vec<(usize, ResourceAmounts)> {
+fn open(observed: &ObservedPool<'_>, now: Timestamp) -> Vec<(usize, ResourceAmounts)> {
     let mut used: HashMap<&str, ResourceAmounts> = HashMap::new();
-    let granted = seen.granted.iter().map(|granted| granted.pod);
-    for pod in granted.chain(seen.user_placed.iter().map(|(pod, _)| *pod)) {
+    let granted = observed.granted.iter().map(|granted| granted.pod);
+    for pod in granted.chain(observed.user_placed.iter().map(|(pod, _)| *pod)) {
         if let Some(bound) = pod.bound() {
             let used = used.entry(bound.node.as_str()).or_default();
             *used = used.plus(pod.requests);
         }
     }
-    let places = seen.placements.iter().enumerate();
+    let places = observed.placements.iter().enumerate();
     let open = places.filter(|(_, place)| {
-        let backend = seen.leader_state.placement_health().get(&place.placement);
-        let is_closed = backend.is_some_and(|one| {
+        let health = observed
+            .leader_state
+            .placement_health()
+            .get(&place.placement);
+        let is_closed = health.is_some_and(|one| {
             matches!(one.availability(now), PlacementAvailability::Closed { .. })
         });
         place.unavailable.is_none() && !is_closed
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_expires_once_the_scheduler_has_passed_its_pod_by_for_long_though_there_is_room() {
+    fn a_grant_expires_if_the_scheduler_long_leaves_its_pod_unplaced_despite_room() {
         let mut all = scene();
         assert_eq!(expires_at(&mut all, &[10, 339, 340]), [false, false, true]);
         let mut full = scene();

@@ -40,22 +40,25 @@ impl SlotLimits {
     /// Computes the limits. `reserved` are the reservations that count.
     pub fn from_observed(
         spec: &BurstPoolSpec,
-        seen: &ObservedPool<'_>,
+        observed: &ObservedPool<'_>,
         reserved: &[&Reservation],
     ) -> Self {
-        let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
+        let scales = observed
+            .workloads
+            .iter()
+            .filter_map(|workload| workload.scale);
         let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.spec_replicas));
-        let is_triggered = seen.is_triggered;
+        let is_triggered = observed.is_triggered;
         let mut limits = Self {
             pool_max: spec.spill.max_replicas.resolve(desired),
             held: 0,
             is_provisional: matches!(spec.spill.max_replicas, MaxReplicas::Percent(_))
-                && seen.workloads.iter().any(is_scale_unknown),
-            workloads: seen
+                && observed.workloads.iter().any(is_scale_unknown),
+            workloads: observed
                 .workloads
                 .iter()
-                .map(|seen| {
-                    let own = seen.spec.spill.as_ref();
+                .map(|workload| {
+                    let own = workload.spec.spill.as_ref();
                     let max = own.and_then(|own| own.max_replicas);
                     let after = own.and_then(|own| own.after).unwrap_or(spec.spill.after);
                     let mut after = Duration::from(after);
@@ -63,7 +66,7 @@ impl SlotLimits {
                         let triggered = spec.spill.after_when_triggered.map(Duration::from);
                         after = after.min(triggered.unwrap_or_default());
                     }
-                    let desired = match (seen.scale, &seen.selection_error) {
+                    let desired = match (workload.scale, &workload.selection_error) {
                         (Some(scale), _) => Ok(scale.spec_replicas),
                         (None, Some(why)) => Err(why.clone()),
                         (None, None) => Err("it has no scale".to_owned()),
@@ -79,13 +82,13 @@ impl SlotLimits {
                 })
                 .collect(),
         };
-        let granted = seen.granted.iter().filter(|granted| !granted.is_home);
+        let granted = observed.granted.iter().filter(|granted| !granted.is_home);
         for granted in granted {
             limits.take_slot(granted.workload);
         }
         // These pods have another pool's grant, and tolerate this pool's taint, for example since an earlier
         // pool of this name granted them.
-        let strays = seen
+        let strays = observed
             .user_placed
             .iter()
             .filter(|(pod, _)| pod.grant.is_some());
@@ -93,7 +96,7 @@ impl SlotLimits {
             limits.take_slot(*workload);
         }
         let reserved: HashSet<&str> = reserved.iter().map(|entry| entry.uid.as_str()).collect();
-        let all = seen.reservations.iter();
+        let all = observed.reservations.iter();
         for one in all.filter(|one| reserved.contains(one.reservation.uid.as_str())) {
             match one.limited_by {
                 LimitedBy::Workload(workload) => limits.take_slot(Some(workload)),

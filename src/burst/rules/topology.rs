@@ -63,14 +63,14 @@ struct AntiAffinityEntry<'a> {
 }
 
 impl<'a> Topology<'a> {
-    pub(in crate::burst) fn of(seen: &ObservedPool<'a>) -> Self {
-        let own = seen.granted.iter().map(|granted| granted.pod);
-        let own = own.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
+    pub(in crate::burst) fn of(observed: &ObservedPool<'a>) -> Self {
+        let own = observed.granted.iter().map(|granted| granted.pod);
+        let own = own.chain(observed.user_placed.iter().map(|(pod, _)| *pod));
         let mut topology = Self {
-            pool: seen.pool,
-            namespaces: seen.namespaces,
-            neighbors: seen.neighbors,
-            places: seen.placements,
+            pool: observed.pool,
+            namespaces: observed.namespaces,
+            neighbors: observed.neighbors,
+            places: observed.placements,
             own: own.filter(|pod| pod.bound().is_some()).collect(),
             nodes: OnceCell::new(),
             pods: HashMap::new(),
@@ -80,8 +80,8 @@ impl<'a> Topology<'a> {
         };
         let read = topology.neighbors.pods.values();
         let read = read.filter_map(ListResult::listed).flatten();
-        let all = topology.own.iter().copied().chain(read.map(Arc::as_ref));
-        let keep_apart: Vec<&'a PodFacts> = all.filter(|pod| has_apart(pod)).collect();
+        let pods = topology.own.iter().copied().chain(read.map(Arc::as_ref));
+        let keep_apart: Vec<&'a PodFacts> = pods.filter(|pod| has_apart(pod)).collect();
         for pod in keep_apart {
             if let Some(bound) = pod.bound() {
                 topology.keeps_apart(pod, &bound.node);

@@ -36,43 +36,55 @@ pub(in crate::burst) struct SlotAdmission<'s, 'a> {
 
 /// Gives every case without an outcome its outcome.
 pub(in crate::burst) fn admit<'a>(
-    cases: &mut [TriagedPod<'a>],
-    seen: &ObservedPool<'_>,
-    shares: &mut SlotAdmission<'_, 'a>,
+    triaged_pods: &mut [TriagedPod<'a>],
+    observed: &ObservedPool<'_>,
+    admission: &mut SlotAdmission<'_, 'a>,
 ) {
-    if seen.leadership != Leadership::Leading {
-        for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-            case.outcome = Some(PodOutcome::Blocked(BlockedBy::NotLeading));
+    if observed.leadership != Leadership::Leading {
+        for triaged in triaged_pods
+            .iter_mut()
+            .filter(|triaged| triaged.outcome.is_none())
+        {
+            triaged.outcome = Some(PodOutcome::Blocked(BlockedBy::NotLeading));
         }
         return;
     }
-    admit_reserved(cases, shares);
-    admit_ready(cases, seen, shares);
-    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-        case.outcome = Some(PodOutcome::Blocked(shares.blocked_by(case)));
+    admit_reserved(triaged_pods, admission);
+    admit_ready(triaged_pods, observed, admission);
+    for triaged in triaged_pods
+        .iter_mut()
+        .filter(|triaged| triaged.outcome.is_none())
+    {
+        triaged.outcome = Some(PodOutcome::Blocked(admission.blocked_by(triaged)));
     }
 }
 
 /// Grants reserved pods, oldest first, within the limits that apply now. The limits may have been lowered since
 /// the reservation. Pods above a limit wait, and the operator changes them, so that a grant still in flight
 /// from another leader fails.
-fn admit_reserved<'a>(cases: &mut [TriagedPod<'a>], shares: &mut SlotAdmission<'_, 'a>) {
-    let mut reserved: Vec<&mut TriagedPod<'a>> =
-        cases.iter_mut().filter(|case| case.is_reserved).collect();
-    reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
-    let mut over = SlotExcess::from_limits(shares.limits);
+fn admit_reserved<'a>(triaged_pods: &mut [TriagedPod<'a>], admission: &mut SlotAdmission<'_, 'a>) {
+    let mut reserved: Vec<&mut TriagedPod<'a>> = triaged_pods
+        .iter_mut()
+        .filter(|triaged| triaged.is_reserved)
+        .collect();
+    reserved.sort_by_key(|triaged| (triaged.pod.created, &triaged.pod.id));
+    let mut over = SlotExcess::from_limits(admission.limits);
     // The youngest pods give their slots back first.
-    for case in reserved.iter_mut().rev() {
-        if case.outcome.is_none() && over.release_one(case.workload) {
-            case.outcome = Some(PodOutcome::Blocked(shares.blocked_by(case)));
+    for triaged in reserved.iter_mut().rev() {
+        if triaged.outcome.is_none() && over.release_one(triaged.workload) {
+            triaged.outcome = Some(PodOutcome::Blocked(admission.blocked_by(triaged)));
         }
     }
-    for case in reserved {
-        if case.outcome.is_none() {
-            case.outcome = Some(shares.allocate_capacity(case));
+    for triaged in reserved {
+        if triaged.outcome.is_none() {
+            triaged.outcome = Some(admission.allocate_capacity(triaged));
         } else {
             // The pod may be granted already: keep its room from other pods.
-            drop(shares.capacity.take(case.pod, case.placements, shares.now));
+            drop(
+                admission
+                    .capacity
+                    .take(triaged.pod, triaged.placements, admission.now),
+            );
         }
     }
 }
@@ -120,29 +132,32 @@ impl SlotExcess {
 ///
 /// Also if the rate is used up, so that a pod that no placement takes is reported as such.
 fn admit_ready<'a>(
-    cases: &mut [TriagedPod<'a>],
-    seen: &ObservedPool<'_>,
-    shares: &mut SlotAdmission<'_, 'a>,
+    triaged_pods: &mut [TriagedPod<'a>],
+    observed: &ObservedPool<'_>,
+    admission: &mut SlotAdmission<'_, 'a>,
 ) {
-    let ready = (0..cases.len()).filter(|at| cases[*at].outcome.is_none());
-    let turn = allocate_slots(cases, ready.collect(), seen, shares);
-    for (index, lack) in turn.blocked {
-        cases[index].outcome = Some(lack);
+    let ready = (0..triaged_pods.len()).filter(|at| triaged_pods[*at].outcome.is_none());
+    let allocation = allocate_slots(triaged_pods, ready.collect(), observed, admission);
+    for (index, lack) in allocation.blocked {
+        triaged_pods[index].outcome = Some(lack);
     }
-    let mut entitled = turn.allocated;
-    if entitled.len() > shares.rate.available {
-        let passed_by = |case: &TriagedPod<'_>| shares.is_starved(case).then_some(case.pod.created);
+    let mut entitled = allocation.allocated;
+    if entitled.len() > admission.rate.available {
+        let passed_by =
+            |triaged: &TriagedPod<'_>| admission.is_starved(triaged).then_some(triaged.pod.created);
         // A stable sort: pods that have not waited long keep the order of fair shares.
         entitled.sort_by_key(|(index, _)| {
-            let since = passed_by(&cases[*index]);
+            let since = passed_by(&triaged_pods[*index]);
             (since.is_none(), since)
         });
-        entitled.truncate(shares.rate.available);
+        entitled.truncate(admission.rate.available);
     }
     for (index, placement) in entitled {
-        shares.limits.take_slot(Some(cases[index].workload));
-        shares.rate.available -= 1;
-        cases[index].outcome = Some(PodOutcome::Grant { placement });
+        admission
+            .limits
+            .take_slot(Some(triaged_pods[index].workload));
+        admission.rate.available -= 1;
+        triaged_pods[index].outcome = Some(PodOutcome::Grant { placement });
     }
 }
 
@@ -158,36 +173,39 @@ pub(in crate::burst) struct SlotAllocation {
 /// Distributes the free slots among the cases in `wanting`, one by one, until no slot is free or no case is
 /// left. Works on a copy of the limits, so the caller counts the slots. Takes the room in the placements.
 pub(in crate::burst) fn allocate_slots<'a>(
-    cases: &[TriagedPod<'a>],
-    wanting: Vec<usize>,
-    seen: &ObservedPool<'_>,
-    shares: &mut SlotAdmission<'_, 'a>,
+    triaged_pods: &[TriagedPod<'a>],
+    candidates: Vec<usize>,
+    observed: &ObservedPool<'_>,
+    admission: &mut SlotAdmission<'_, 'a>,
 ) -> SlotAllocation {
-    let mut queues = queue_by_workload(cases, wanting, seen.workloads.len());
-    let mut limits = shares.limits.clone();
-    let weights = seen.workloads.iter().map(|one| u64::from(one.spec.weight));
+    let mut queues = queue_by_workload(triaged_pods, candidates, observed.workloads.len());
+    let mut limits = admission.limits.clone();
+    let weights = observed
+        .workloads
+        .iter()
+        .map(|one| u64::from(one.spec.weight));
     let weights = weights.sum::<u64>().max(1);
     let claim = |workload: usize,
                  next: Option<&usize>,
                  limits: &SlotLimits,
-                 shares: &SlotAdmission<'_, '_>| {
+                 admission: &SlotAdmission<'_, '_>| {
         let limit = limits.workloads.get(workload)?;
-        let oldest = &cases[*next?];
-        let weight = seen.workloads[workload].spec.weight;
+        let oldest = &triaged_pods[*next?];
+        let weight = observed.workloads[workload].spec.weight;
         let own = limits.pool_max.saturating_mul(weight.into()) / weights;
         (!limit.is_full()).then(|| SlotClaim {
             workload,
             held: limit.held,
             weight,
             waiting_since: oldest.pod.created,
-            is_starved: limit.held < own && shares.is_starved(oldest),
+            is_starved: limit.held < own && admission.is_starved(oldest),
         })
     };
     let all = queues.iter().enumerate();
     let mut claims: BinaryHeap<SlotClaim> = all
-        .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, shares))
+        .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, admission))
         .collect();
-    let mut turn = SlotAllocation::default();
+    let mut allocation = SlotAllocation::default();
     while !limits.is_full() {
         let Some(SlotClaim { workload, .. }) = claims.pop() else {
             break;
@@ -196,41 +214,44 @@ pub(in crate::burst) fn allocate_slots<'a>(
         let Some(index) = queue.pop_front() else {
             continue;
         };
-        match shares.allocate_capacity(&cases[index]) {
+        match admission.allocate_capacity(&triaged_pods[index]) {
             PodOutcome::Grant { placement } => {
                 limits.take_slot(Some(workload));
-                turn.allocated.push((index, placement));
+                allocation.allocated.push((index, placement));
             }
-            lack => turn.blocked.push((index, lack)),
+            lack => allocation.blocked.push((index, lack)),
         }
         // Only this workload's claim has changed, so only this one is put back.
-        claims.extend(claim(workload, queue.front(), &limits, shares));
+        claims.extend(claim(workload, queue.front(), &limits, admission));
     }
-    turn
+    allocation
 }
 
 /// The indexes in `wanting` by workload, oldest pod first.
 fn queue_by_workload(
-    cases: &[TriagedPod<'_>],
-    mut wanting: Vec<usize>,
+    triaged_pods: &[TriagedPod<'_>],
+    mut candidates: Vec<usize>,
     workloads: usize,
 ) -> Vec<VecDeque<usize>> {
-    wanting.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
+    candidates.sort_by_key(|at| (triaged_pods[*at].pod.created, &triaged_pods[*at].pod.id));
     let mut queues = vec![VecDeque::new(); workloads];
-    for at in wanting {
-        queues[cases[at].workload].push_back(at);
+    for at in candidates {
+        queues[triaged_pods[at].workload].push_back(at);
     }
     queues
 }
 
 impl<'a> SlotAdmission<'_, 'a> {
-    fn allocate_capacity(&mut self, case: &TriagedPod<'a>) -> PodOutcome {
-        match self.capacity.take(case.pod, case.placements, self.now) {
+    fn allocate_capacity(&mut self, triaged: &TriagedPod<'a>) -> PodOutcome {
+        match self
+            .capacity
+            .take(triaged.pod, triaged.placements, self.now)
+        {
             Ok(placement) => PodOutcome::Grant { placement },
             Err(lack) => {
-                let is_kept = self.is_starved(case) && is_hold_back_window(self.now);
+                let is_kept = self.is_starved(triaged) && is_hold_back_window(self.now);
                 if is_kept && matches!(lack, BlockedBy::Capacity(_)) {
-                    self.capacity.hold_back_for(case.pod, case.placements);
+                    self.capacity.hold_back_for(triaged.pod, triaged.placements);
                 }
                 PodOutcome::Blocked(lack)
             }
@@ -238,10 +259,10 @@ impl<'a> SlotAdmission<'_, 'a> {
     }
 
     /// Whether the pod has waited longer than its hold plus [`STARVATION_TIMEOUT`].
-    fn is_starved(&self, case: &TriagedPod<'_>) -> bool {
-        let limit = self.limits.workloads.get(case.workload);
+    fn is_starved(&self, triaged: &TriagedPod<'_>) -> bool {
+        let limit = self.limits.workloads.get(triaged.workload);
         let after = limit.map(|limit| limit.hold_duration).unwrap_or_default();
-        let start = case.hold_start.as_ref();
+        let start = triaged.hold_start.as_ref();
         start.is_some_and(|start| {
             later(
                 start.refused_since,
@@ -251,8 +272,8 @@ impl<'a> SlotAdmission<'_, 'a> {
     }
 
     /// Which limit blocks a pod that got no slot: its workload's, the pool's, or else the rate.
-    fn blocked_by(&self, case: &TriagedPod<'_>) -> BlockedBy {
-        let limit = self.limits.workloads.get(case.workload);
+    fn blocked_by(&self, triaged: &TriagedPod<'_>) -> BlockedBy {
+        let limit = self.limits.workloads.get(triaged.workload);
         match limit.and_then(|limit| limit.max_slots.as_ref().filter(|_| limit.is_full())) {
             Some(Ok(most)) => return BlockedBy::WorkloadLimit(*most),
             Some(Err(why)) => return BlockedBy::ScaleUnknown(why.clone()),

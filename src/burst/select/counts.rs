@@ -43,22 +43,22 @@ struct WorkloadCount {
 
 /// Counts all pods once.
 pub(in crate::burst) fn count_pods(
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     decisions: &[PodDecision],
     limits: &SlotLimits,
     is_dry_run: bool,
 ) -> PoolCounts {
     let mut counts = PodCounts::default();
-    let mut by_workload: Vec<WorkloadCount> = seen
+    let mut by_workload: Vec<WorkloadCount> = observed
         .workloads
         .iter()
         .map(|_| WorkloadCount::default())
         .collect();
-    for (candidate, decision) in seen.pending_pods.iter().zip(decisions) {
+    for (candidate, decision) in observed.pending_pods.iter().zip(decisions) {
         let count = &mut by_workload[candidate.workload];
         count.add_pending(decision, &mut counts, is_dry_run);
     }
-    for granted in seen.granted.iter().filter(|granted| !granted.is_home) {
+    for granted in observed.granted.iter().filter(|granted| !granted.is_home) {
         let bound = granted.pod.bound();
         counts.running += i64::from(bound.is_some_and(|bound| bound.is_running));
         counts.spilled += i64::from(granted.is_spilled);
@@ -69,19 +69,19 @@ pub(in crate::burst) fn count_pods(
             count.status.granted += i64::from(!granted.is_spilled);
         }
     }
-    for (pod, workload) in &seen.expired {
+    for (pod, workload) in &observed.expired {
         counts.refused += 1;
         if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
             count.expired(pod);
         }
     }
-    for (pod, workload) in &seen.user_placed {
+    for (pod, workload) in &observed.user_placed {
         counts.user_placed += 1;
         if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
             count.not_at_home += i64::from(!pod.is_deleting);
         }
     }
-    let told = by_workload.into_iter().zip(&seen.workloads).enumerate();
+    let told = by_workload.into_iter().zip(&observed.workloads).enumerate();
     PoolCounts {
         counts,
         workloads: told
@@ -158,7 +158,7 @@ impl WorkloadCount {
 
     fn into_status(
         self,
-        seen: &ObservedWorkload<'_>,
+        observed: &ObservedWorkload<'_>,
         limits: &SlotLimits,
         at: usize,
     ) -> WorkloadStatus {
@@ -171,26 +171,26 @@ impl WorkloadCount {
             Some(Err(_)) => 0,
             None => limits.pool_max,
         };
-        let scale = seen.scale;
+        let scale = observed.scale;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let home = scale.map(|scale| {
-            let away = self.not_at_home + signed(seen.running_elsewhere);
+            let away = self.not_at_home + signed(observed.running_elsewhere);
             (signed(scale.status_replicas) - away).max(0)
         });
         WorkloadStatus {
-            name: seen.spec.name.clone(),
+            name: observed.spec.name.clone(),
             desired: scale.map(|scale| signed(scale.spec_replicas)),
             home,
             limit: signed(limit),
-            message: self.message(seen, limit),
+            message: self.message(observed, limit),
             ..self.status
         }
     }
 
-    fn message(&self, seen: &ObservedWorkload<'_>, limit: u64) -> String {
+    fn message(&self, observed: &ObservedWorkload<'_>, limit: u64) -> String {
         let mut parts: Vec<String> = Vec::new();
-        parts.extend(seen.selection_error.clone());
-        let surges = seen
+        parts.extend(observed.selection_error.clone());
+        let surges = observed
             .scale
             .is_some_and(|scale| scale.status_replicas > scale.spec_replicas);
         if surges && self.waiting_for_slot > 0 {
@@ -219,11 +219,11 @@ impl WorkloadCount {
                 format_pods(self.foreign_grants)
             ));
         }
-        if let Some(owner) = &seen.shadowed_by {
+        if let Some(owner) = &observed.shadowed_by {
             parts.push(format!("all pods of its selection belong to {owner}"));
         }
-        let is_told = |by: &String| seen.shadowed_by.as_ref() == Some(by);
-        let mut lost: Vec<_> = seen
+        let is_told = |by: &String| observed.shadowed_by.as_ref() == Some(by);
+        let mut lost: Vec<_> = observed
             .owned_by_others
             .iter()
             .filter(|(by, _)| !is_told(by))

@@ -68,16 +68,16 @@ pub struct DueRescues {
 /// A pod may have waited for something else first, for example a `ConfigMap`, before the operator created its
 /// container group. So a pod that waits for Azure is also left for a minute from when the operator first saw that
 /// it does. New create attempts in between do not restart that minute.
-pub fn find_due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
+pub fn find_due(observed: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
     let mut due = DueRescues::default();
-    let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
+    let spilled = observed.granted.iter().filter(|granted| granted.is_spilled);
     for pod in spilled.map(|granted| granted.pod) {
         let Some(bound) = pod.bound().filter(|bound| !bound.has_started) else {
             continue;
         };
-        let cause = NotStartedCause::from_bound_pod(bound, seen);
+        let cause = NotStartedCause::from_bound_pod(bound, observed);
         let waits = matches!(cause, Some(NotStartedCause::WaitingForAzure(..))).then_some(now);
-        let waits = seen.leader_state.waits_since(&pod.id.uid).or(waits);
+        let waits = observed.leader_state.waits_since(&pod.id.uid).or(waits);
         if let Some(since) = waits {
             due.waiting.insert(pod.id.uid.clone(), since);
         }
@@ -85,7 +85,10 @@ pub fn find_due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
         else {
             continue;
         };
-        let until = later(seen.by_our_clock(bound_at).min(now), cause.grace_period());
+        let until = later(
+            observed.by_our_clock(bound_at).min(now),
+            cause.grace_period(),
+        );
         let until = match cause {
             NotStartedCause::WaitingForAzure(..) => until.max(later(waits.unwrap_or(now), WAITS)),
             NotStartedCause::Refused(_) | NotStartedCause::PlacementFailing(..) => until,
@@ -110,19 +113,22 @@ enum NotStartedCause<'a> {
 }
 
 impl<'a> NotStartedCause<'a> {
-    fn from_bound_pod(bound: &'a BoundPod, seen: &'a ObservedPool<'_>) -> Option<Self> {
+    fn from_bound_pod(bound: &'a BoundPod, observed: &'a ObservedPool<'_>) -> Option<Self> {
         if let Some(why) = &bound.azure_refusal {
             return Some(Self::Refused(why));
         }
-        let place = seen
+        let place = observed
             .placements
             .iter()
             .find(|place| place.node == bound.node);
         let trouble = place.and_then(|place| {
-            let backend = seen.leader_state.placement_health().get(&place.placement)?;
+            let health = observed
+                .leader_state
+                .placement_health()
+                .get(&place.placement)?;
             Some(Self::PlacementFailing(
                 &place.placement,
-                backend.failure_message()?,
+                health.failure_message()?,
             ))
         });
         let waits = bound.waiting_for_azure.as_ref();

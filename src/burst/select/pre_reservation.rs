@@ -26,33 +26,33 @@ pub const RESERVATION_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Marks the held pods that get a reservation before their hold ends.
 pub(in crate::burst) fn pre_reserve<'a>(
-    cases: &mut [TriagedPod<'a>],
-    seen: &ObservedPool<'_>,
-    shares: &mut SlotAdmission<'_, 'a>,
+    triaged_pods: &mut [TriagedPod<'a>],
+    observed: &ObservedPool<'_>,
+    admission: &mut SlotAdmission<'_, 'a>,
 ) {
-    if seen.leadership != Leadership::Leading {
+    if observed.leadership != Leadership::Leading {
         return;
     }
     let mut soon = Vec::new();
-    for (index, case) in cases.iter_mut().enumerate() {
-        if !hold_ends_soon(case, shares.now) {
+    for (index, triaged) in triaged_pods.iter_mut().enumerate() {
+        if !hold_ends_soon(triaged, admission.now) {
             continue;
         }
-        if case.is_reserved {
+        if triaged.is_reserved {
             // Another leader may have a grant for the pod in flight. The reservation stays until the hold ends.
-            case.is_pre_reserved = true;
+            triaged.is_pre_reserved = true;
         } else {
             soon.push(index);
         }
     }
-    let entitled = allocate_slots(cases, soon, seen, shares).allocated;
-    for (index, _) in entitled.into_iter().take(shares.rate.available) {
-        cases[index].is_pre_reserved = true;
+    let entitled = allocate_slots(triaged_pods, soon, observed, admission).allocated;
+    for (index, _) in entitled.into_iter().take(admission.rate.available) {
+        triaged_pods[index].is_pre_reserved = true;
     }
 }
 
-fn hold_ends_soon(case: &TriagedPod<'_>, now: Timestamp) -> bool {
-    let Some(PodOutcome::Hold { until, why }) = &case.outcome else {
+fn hold_ends_soon(triaged: &TriagedPod<'_>, now: Timestamp) -> bool {
+    let Some(PodOutcome::Hold { until, why }) = &triaged.outcome else {
         return false;
     };
     *why == HoldReason::TooEarly && *until <= later(now, PRE_RESERVATION_LEAD)

@@ -34,24 +34,27 @@ pub struct OpenReservations<'a> {
 }
 
 /// Finds the reservations that still count.
-pub fn open_reservations<'a>(seen: &ObservedPool<'a>) -> OpenReservations<'a> {
-    let kept = seen.reservations.iter().filter(|one| is_open(one, seen));
-    let unseen = seen.reservations.iter();
-    let unseen = unseen.filter(|one| one.is_unwatched && is_open(one, seen));
+pub fn open_reservations<'a>(observed: &ObservedPool<'a>) -> OpenReservations<'a> {
+    let kept = observed
+        .reservations
+        .iter()
+        .filter(|reserved| is_open(reserved, observed));
+    let unseen = observed.reservations.iter();
+    let unseen = unseen.filter(|reserved| reserved.is_unwatched && is_open(reserved, observed));
     OpenReservations {
-        entries: kept.map(|one| one.reservation).collect(),
-        unwatched: unseen.map(|one| one.reservation).collect(),
+        entries: kept.map(|reserved| reserved.reservation).collect(),
+        unwatched: unseen.map(|reserved| reserved.reservation).collect(),
     }
 }
 
-fn is_open(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
-    !reserved.is_settled && !can_be_dropped(reserved, seen)
+fn is_open(reserved: &ReservedPod<'_>, observed: &ObservedPool<'_>) -> bool {
+    !reserved.is_settled && !can_be_dropped(reserved, observed)
 }
 
-fn can_be_dropped(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
+fn can_be_dropped(reserved: &ReservedPod<'_>, observed: &ObservedPool<'_>) -> bool {
     let is_unsent = || {
-        let own = reserved.reservation.holder == seen.identity;
-        own && seen
+        let own = reserved.reservation.holder == observed.identity;
+        own && observed
             .leader_state
             .reserved_patch_outcome(reserved.reservation)
             == PatchOutcome::NotApplied
@@ -71,14 +74,14 @@ fn can_be_dropped(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
 fn desired_reservations(
     kept: &[&Reservation],
     decisions: &[PodDecision],
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
 ) -> Vec<Reservation> {
     let mut all: Vec<Reservation> = kept.iter().map(|entry| (*entry).clone()).collect();
     let known: HashSet<&str> = kept.iter().map(|entry| entry.uid.as_str()).collect();
     let new = decisions.iter().filter(|decision| {
         decision.slot != SlotState::None && !known.contains(decision.pod.uid.as_str())
     });
-    all.extend(new.map(|decision| decision.reservation(seen.identity)));
+    all.extend(new.map(|decision| decision.reservation(observed.identity)));
     all.sort();
     all
 }
@@ -99,18 +102,21 @@ impl ReservationWrite {
     pub(in crate::burst) fn new(
         kept: &[&Reservation],
         decisions: &[PodDecision],
-        seen: &ObservedPool<'_>,
+        observed: &ObservedPool<'_>,
         now: Timestamp,
     ) -> Self {
-        let stand = seen.reservations.iter().map(|one| one.reservation);
+        let stand = observed
+            .reservations
+            .iter()
+            .map(|reserved| reserved.reservation);
         let waits = decisions.iter().any(|decision| {
             decision.slot == SlotState::ToReserve
                 && matches!(decision.outcome, PodOutcome::Grant { .. })
         });
-        let last = seen.leader_state.reservations_written_at();
+        let last = observed.leader_state.reservations_written_at();
         let next = last.map(|last| later(last, pre_reservation::RESERVATION_WRITE_INTERVAL));
         let next = next.filter(|next| !waits && now < *next);
-        let wanted = desired_reservations(kept, decisions, seen);
+        let wanted = desired_reservations(kept, decisions, observed);
         let is_other = !wanted.iter().eq(stand.clone());
         let next_write_at = next.filter(|_| is_other);
         Self {
@@ -127,18 +133,21 @@ impl ReservationWrite {
 /// Pods that hold a slot and cannot be granted now, while a patch in flight may still grant them: the operator
 /// changes these pods. The second value is when to retry the first change that failed.
 pub fn releases(
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     decisions: &[PodDecision],
     now: Timestamp,
 ) -> (Vec<PodReference>, Option<Timestamp>) {
-    if seen.reservations.is_empty() || seen.leadership != observation::Leadership::Leading {
+    if observed.reservations.is_empty() || observed.leadership != observation::Leadership::Leading {
         return (Vec::new(), None);
     }
     let decided: HashMap<&str, &PodDecision> = decisions
         .iter()
         .map(|decision| (decision.pod.uid.as_str(), decision))
         .collect();
-    let stuck = seen.reservations.iter().filter(|one| is_open(one, seen));
+    let stuck = observed
+        .reservations
+        .iter()
+        .filter(|reserved| is_open(reserved, observed));
     let stuck = stuck.filter_map(|reserved| {
         let pod = reserved.waiting.filter(|pod| {
             VersionComparison::compare(reserved.reservation, pod) == VersionComparison::Same
@@ -151,7 +160,7 @@ pub fn releases(
     });
     let (mut due, mut next) = (Vec::new(), None::<Timestamp>);
     for pod in stuck {
-        let pause = seen
+        let pause = observed
             .leader_state
             .write_retry_at(PodWrite::Release, &pod.uid);
         match pause.filter(|at| now < *at) {

@@ -47,16 +47,16 @@ type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
 /// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
 pub(in crate::burst) fn triage<'a>(
-    seen: &ObservedPool<'a>,
+    observed: &ObservedPool<'a>,
     limits: &SlotLimits,
     reserved: &HashMap<&str, &Reservation>,
     now: Timestamp,
 ) -> Vec<TriagedPod<'a>> {
-    let refused = refused_templates(seen, now);
-    let all = seen.pending_pods.iter();
+    let refused = refused_templates(observed, now);
+    let all = observed.pending_pods.iter();
     all.map(|candidate| {
         let entry = reserved.get(candidate.pod.id.uid.as_str());
-        let mut case = TriagedPod {
+        let mut triaged = TriagedPod {
             pod: candidate.pod,
             workload: candidate.workload,
             is_reserved: entry.is_some(),
@@ -65,16 +65,16 @@ pub(in crate::burst) fn triage<'a>(
             hold_start: None,
             placements: PlacementSet::default(),
         };
-        case.outcome = triage_pod(&mut case, candidate, seen, limits, &refused, now);
+        triaged.outcome = triage_pod(&mut triaged, candidate, observed, limits, &refused, now);
         let is_behind = entry.is_some_and(|entry| {
-            VersionComparison::compare(entry, case.pod) != VersionComparison::Same
+            VersionComparison::compare(entry, triaged.pod) != VersionComparison::Same
         });
-        if is_behind && case.outcome.is_none() {
+        if is_behind && triaged.outcome.is_none() {
             // The reservation is for a version of the pod that the watch does not show yet. Only that version
             // may be granted.
-            case.outcome = Some(PodOutcome::InFlight);
+            triaged.outcome = Some(PodOutcome::InFlight);
         }
-        case
+        triaged
     })
     .collect()
 }
@@ -86,17 +86,17 @@ pub(in crate::burst) fn triage<'a>(
 ///    then the template is not the cause.
 /// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if
 ///    other pods of the template run there: with topology spread by zone, the next pod may fit nowhere.
-fn refused_templates<'a>(seen: &ObservedPool<'a>, now: Timestamp) -> RefusedTemplates<'a> {
-    let placed = seen.granted.iter().map(|granted| granted.pod);
-    let placed = placed.chain(seen.user_placed.iter().map(|(pod, _)| *pod));
+fn refused_templates<'a>(observed: &ObservedPool<'a>, now: Timestamp) -> RefusedTemplates<'a> {
+    let placed = observed.granted.iter().map(|granted| granted.pod);
+    let placed = placed.chain(observed.user_placed.iter().map(|(pod, _)| *pod));
     let placed = placed.filter_map(|pod| Some((pod, pod.owner.as_ref()?, pod.bound()?)));
     let refusals = placed.clone().filter_map(|(pod, owner, bound)| {
-        let since = bound.bound_since.map(|since| seen.by_our_clock(since));
+        let since = bound.bound_since.map(|since| observed.by_our_clock(since));
         let is_new = since.is_none_or(|since| now < later(since, REFUSAL_TTL));
         let why = bound.azure_refusal.as_deref().filter(|_| is_new)?;
         Some((owner.template.as_str(), (&pod.id, why)))
     });
-    let remembered = seen.leader_state.rejected_templates(now);
+    let remembered = observed.leader_state.rejected_templates(now);
     let remembered = remembered.map(|(template, why)| (template, why.to_owned()));
     let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
     let mut refused: RefusedTemplates<'a> = remembered.chain(refusals).collect();
@@ -108,7 +108,7 @@ fn refused_templates<'a>(seen: &ObservedPool<'a>, now: Timestamp) -> RefusedTemp
     }
     // Without the scheduler's message: its numbers change, and each change would create another Event for every
     // pod of the template.
-    let expired = seen.expired.iter().filter_map(|(pod, _)| {
+    let expired = observed.expired.iter().filter_map(|(pod, _)| {
         let owner = pod.owner.as_ref()?;
         Some((owner.template.as_str(), (&pod.id, ())))
     });
@@ -140,9 +140,9 @@ fn first<'a, T>(
 }
 
 fn triage_pod(
-    case: &mut TriagedPod<'_>,
+    triaged: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     limits: &SlotLimits,
     refused: &RefusedTemplates<'_>,
     now: Timestamp,
@@ -160,30 +160,30 @@ fn triage_pod(
     if candidate.is_user_placed {
         return Some(PodOutcome::Ignore(IgnoreReason::UserPlaced));
     }
-    let eligible = check_eligibility(case, candidate, seen, refused);
+    let eligible = check_eligibility(triaged, candidate, observed, refused);
     if eligible.is_some() {
         return eligible;
     }
-    let remembered = seen.leader_state.hold_start(&pod.id.uid);
-    let start = hold::start(pod, transition, remembered, seen.ahead, now);
-    case.hold_start = Some(start);
-    if seen.leader_state.patch_outcome(&pod.id) == PatchOutcome::Pending {
+    let remembered = observed.leader_state.hold_start(&pod.id.uid);
+    let start = hold::start(pod, transition, remembered, observed.ahead, now);
+    triaged.hold_start = Some(start);
+    if observed.leader_state.patch_outcome(&pod.id) == PatchOutcome::Pending {
         return Some(PodOutcome::InFlight);
     }
     let after = limits.workloads.get(candidate.workload)?.hold_duration;
-    check_hold(candidate, start, seen, after, now)
+    check_hold(candidate, start, observed, after, now)
 }
 
 /// The hold that still applies to the pod: `spill.after`, a nomination, or the pause after a denied grant.
 fn check_hold(
     candidate: &PendingPod<'_>,
     start: HoldStart,
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     after: Duration,
     now: Timestamp,
 ) -> Option<PodOutcome> {
     let pod = candidate.pod;
-    let workload = seen.workloads.get(candidate.workload)?;
+    let workload = observed.workloads.get(candidate.workload)?;
     let until = hold::end(start, after);
     if now < until {
         let why = if pod.is_nominated {
@@ -194,8 +194,10 @@ fn check_hold(
         return Some(PodOutcome::Hold { until, why });
     }
     let denials = [
-        seen.leader_state.denial(&pod.id.uid),
-        seen.leader_state.unmarkable_backoff(&workload.spec.name),
+        observed.leader_state.denial(&pod.id.uid),
+        observed
+            .leader_state
+            .unmarkable_backoff(&workload.spec.name),
     ];
     let mut denials = denials.into_iter().flatten();
     let denial = denials.find(|denial| now < denial.until)?;
@@ -205,28 +207,28 @@ fn check_hold(
     })
 }
 
-/// Why the pod cannot be granted, or `None` if at least one placement can run it. Sets `case.places`. A refusal
+/// Why the pod cannot be granted, or `None` if at least one placement can run it. Sets `triaged.placements`. A refusal
 /// contains every reason at once, including the pod's volume claims.
 fn check_eligibility(
-    case: &mut TriagedPod<'_>,
+    triaged: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
     refused: &RefusedTemplates<'_>,
 ) -> Option<PodOutcome> {
     let pod = candidate.pod;
-    let placed = check_placements(case, candidate, seen);
+    let placed = check_placements(triaged, candidate, observed);
     let mut all = check_pod(pod, refused);
-    if case.placements.is_empty() {
+    if triaged.placements.is_empty() {
         // The pod has not been translated yet. A pool without placements has nothing to translate for.
-        if placed.is_empty() && (all.is_empty() || !seen.placements.is_empty()) {
+        if placed.is_empty() && (all.is_empty() || !observed.placements.is_empty()) {
             return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
         }
         all.extend(placed);
     }
-    if seen.neighbors.is_awaited(pod, seen.namespaces) {
+    if observed.neighbors.is_awaited(pod, observed.namespaces) {
         return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated));
     }
-    match mount_readiness(pod, seen.claims) {
+    match mount_readiness(pod, observed.claims) {
         MountReadiness::Unread => return Some(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
         MountReadiness::Waiting(why) if all.is_empty() => {
             return Some(PodOutcome::Blocked(BlockedBy::ClaimNotBound(why)));
@@ -259,19 +261,19 @@ fn check_pod(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported>
 
 /// Adds the placements that could run the pod to the case, and returns the reasons against the others.
 fn check_placements(
-    case: &mut TriagedPod<'_>,
+    triaged: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
-    seen: &ObservedPool<'_>,
+    observed: &ObservedPool<'_>,
 ) -> Vec<Unsupported> {
     let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();
-    for (index, place) in seen.placements.iter().enumerate() {
+    for (index, place) in observed.placements.iter().enumerate() {
         let translated = candidate.refusals.get(index).copied().flatten();
         let ruled = pod
             .node_constraints
             .refusal(&place.node, &place.labels, &place.taints);
         match (translated, ruled) {
-            (Some([]), None) => case.placements = case.placements.with(index),
+            (Some([]), None) => triaged.placements = triaged.placements.with(index),
             (translated, ruled) => {
                 let new = translated.unwrap_or_default().iter().cloned().chain(ruled);
                 all.extend(new.filter(|one| !all.contains(one)).collect::<Vec<_>>());

@@ -35,7 +35,7 @@ fn reserved(plan: &BurstPlan) -> Vec<&str> {
 }
 
 #[test]
-fn a_pod_is_reserved_a_second_before_its_hold_is_over_and_granted_then_without_a_write() {
+fn a_pod_is_reserved_a_second_before_its_hold_ends_and_granted_without_a_write() {
     let mut scene = scene(&json!({}), &[("a", 30)]);
     let early = scene.plan_at(millis(28_900));
     assert_eq!(

@@ -66,8 +66,7 @@ fn every_reason_of_a_workloads_refused_pods_is_counted() {
 }
 
 #[test]
-fn a_pod_waits_until_somebody_has_looked_behind_its_claims_and_is_refused_if_aci_cannot_mount_them()
-{
+fn a_pod_waits_until_its_claims_are_read_and_is_refused_if_aci_cannot_mount_them() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].claims = vec![(1, "data".to_owned())];
     let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
@@ -133,7 +132,7 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
 }
 
 #[test]
-fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off() {
+fn a_pod_that_fits_no_virtual_node_is_refused_with_the_field_that_prevents_it() {
     let spread = json!([{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
         "whenUnsatisfiable": "DoNotSchedule"}]);
     for (spec, field) in [

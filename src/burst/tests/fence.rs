@@ -1,47 +1,14 @@
 //! The maximum is exact across leader changes and lost answers (decision D1a).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::burst::PodWriteResult;
-use crate::burst::fixtures::{PlanScene, at, granted, pod, pool, reservation, scales, target};
+use crate::burst::fixtures::{PlanScene, at, granted, pod, reservation};
 use crate::burst::leader_state::PodWrite;
-use crate::burst::observation::Leadership;
 use crate::burst::outcome::{BlockedBy, PodOutcome};
-use crate::burst::plan::Precondition;
 
 fn one() -> Value {
     json!({"spill": {"maxReplicas": 1}})
-}
-
-#[test]
-fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
-    let mut scene = PlanScene::new(&json!({}), &["a"]);
-    for (standing, first) in [
-        (Leadership::Unclaimed, Precondition::ClaimLeadership),
-        (Leadership::Uncounted, Precondition::CountPods),
-    ] {
-        scene.leadership = standing;
-        let plan = scene.plan(15);
-        assert_eq!(
-            (
-                plan.precondition,
-                plan.grants().count(),
-                plan.must_write_reservations
-            ),
-            (first, 0, false)
-        );
-        assert_eq!(
-            scene.outcome(15, "a"),
-            PodOutcome::Blocked(BlockedBy::NotLeading)
-        );
-    }
-    scene.leadership = Leadership::Leading;
-    let plan = scene.plan(15);
-    assert_eq!(
-        (plan.precondition, granted(&plan)),
-        (Precondition::Met, vec!["a"])
-    );
 }
 
 #[test]
@@ -73,7 +40,7 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
 }
 
 #[test]
-fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() {
+fn a_grant_in_flight_holds_its_slot_and_is_neither_sent_again_nor_released() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -114,7 +81,7 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
 }
 
 #[test]
-fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
+fn a_grant_that_only_the_watch_of_pending_pods_shows_counts_by_its_reservation() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -165,34 +132,7 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
 }
 
 #[test]
-fn a_new_leader_finishes_the_reservations_that_it_finds() {
-    let mut scene = PlanScene::new(&one(), &["a", "b"]);
-    let plan = scene.plan(15);
-    scene.write_reservations(&plan);
-    scene.change_leader("another");
-    let plan = scene.plan(16);
-    assert_eq!(
-        (granted(&plan), plan.must_write_reservations),
-        (vec!["a"], false)
-    );
-    scene.waiting.remove(0);
-    let plan = scene.plan(18);
-    assert_eq!(
-        (plan.grants().count(), plan.unwatched_reservations.len()),
-        (0, 1)
-    );
-    scene
-        .leader_state
-        .record_lookup(&plan.unwatched_reservations[0], None);
-    let plan = scene.plan(18);
-    assert_eq!(
-        (granted(&plan), plan.unwatched_reservations.len()),
-        (vec!["b"], 0)
-    );
-}
-
-#[test]
-fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
+fn a_pod_that_changed_without_a_grant_holds_no_slot_for_any_leader() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -259,7 +199,7 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
 }
 
 #[test]
-fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
+fn a_reserved_pod_that_the_scheduler_placed_elsewhere_frees_its_slot() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -273,7 +213,7 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
 }
 
 #[test]
-fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit_falls() {
+fn a_reserved_pod_counts_against_the_rate_and_frees_its_slot_when_the_limit_falls() {
     let mut scene = PlanScene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
@@ -294,21 +234,7 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
 }
 
 #[test]
-fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet() {
-    let workloads = [target("web"), target("db")];
-    let half = json!({"workloads": workloads, "spill": {"maxReplicas": "50%"}});
-    let mut scene = PlanScene::new(&half, &["a", "b"]);
-    scene.scales = scales(&[("web", 2, 2), ("db", 18, 18)]);
-    let plan = scene.plan(15);
-    scene.write_reservations(&plan);
-    scene.change_leader("another");
-    scene.scales = scales(&[("web", 2, 2)]);
-    let plan = scene.plan(16);
-    assert_eq!((granted(&plan), plan.releases.len()), (vec!["a", "b"], 0));
-}
-
-#[test]
-fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
+fn a_pod_that_was_reported_gone_and_is_patched_again_holds_its_slot() {
     let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -324,51 +250,6 @@ fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
     scene.record(&plan, 16);
     let plan = scene.plan(16);
     assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
-}
-
-#[test]
-fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
-    let mut scene = PlanScene::new(&json!({}), &["a"]);
-    scene.pool.status.get_or_insert_default().leader = Some("another".to_owned());
-    let plan = scene.plan(15);
-    assert_eq!(
-        (plan.precondition, plan.grants().count()),
-        (Precondition::ClaimLeadership, 0)
-    );
-    scene.pool.status = None;
-    assert_eq!(scene.plan(15).precondition, Precondition::ClaimLeadership);
-}
-
-#[test]
-fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() {
-    let mut scene = PlanScene::new(&one(), &["a", "b"]);
-    let plan = scene.plan(15);
-    scene.write_reservations(&plan);
-    // Another instance leads, adopts the reservation, and freezes with its patch in flight. Then the first
-    // leads again.
-    scene.change_leader("another");
-    assert_eq!(granted(&scene.plan(16)), ["a"]);
-    scene.change_leader("me, again");
-    let a = scene.waiting[0].id.clone();
-    scene.leader_state.record_patch_sent(&a);
-    scene
-        .leader_state
-        .record_grant_answer(&a, PodWriteResult::Denied("no".to_owned()), at(17));
-    let plan = scene.plan(18);
-    assert_eq!(
-        plan.grants().count(),
-        0,
-        "the other's patch of this version may come yet"
-    );
-    assert_eq!(
-        (plan.reservations.len(), &plan.releases),
-        (1, &vec![a.clone()])
-    );
-    scene
-        .leader_state
-        .record_write(&a, PodWrite::Release, &PodWriteResult::Granted, at(18));
-    scene.waiting[0] = pod("a").at_version("2");
-    assert_eq!(granted(&scene.plan(19)), ["b"]);
 }
 
 #[test]
@@ -389,65 +270,5 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
         granted(&scene.plan(80)),
         ["a"],
         "one in this minute, not two"
-    );
-}
-
-#[test]
-fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
-    let mut scene = PlanScene::new(&one(), &["a", "b"]);
-    scene.waiting[0] = pod("a").granted("old", "web", 1);
-    scene.labelled = scene.waiting[..1].to_vec();
-    let mut old = pool("old", &json!({"workloads": []}));
-    scene.others = vec![old.clone()];
-    assert_eq!(granted(&scene.plan(15)), ["b"], "its pool has it still");
-
-    old.metadata.deletion_timestamp = Some(Time(at(14)));
-    for others in [vec![old], Vec::new()] {
-        scene.others = others;
-        assert_eq!(granted(&scene.plan(15)), ["a"], "it is the oldest");
-    }
-    let plan = scene.plan(15);
-    assert!(!plan.workloads[0].message.contains("belongs"), "{plan:?}");
-    scene.write_reservations(&plan);
-    // A new leader knows of no patch: the reservation stays, whatever the label's watch shows.
-    scene.change_leader("other");
-    let plan = scene.plan(15);
-    assert_eq!((granted(&plan), plan.reservations.len()), (vec!["a"], 1));
-    scene
-        .leader_state
-        .record_patch_sent(&scene.waiting[0].id.clone());
-    let again = pod("a").granted("shop", "web", 15).at_version("2");
-    scene.waiting[0] = again.clone();
-    let plan = scene.plan(16);
-    assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
-    scene.labelled = vec![again];
-    let plan = scene.plan(16);
-    assert_eq!((plan.reservations.len(), plan.counts.granted), (0, 1));
-}
-
-#[test]
-fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
-    let mut scene = PlanScene::new(&one(), &["a"]);
-    let plan = scene.plan(15);
-    scene.write_reservations(&plan);
-    scene.change_leader("other");
-    scene.others = vec![pool("old", &json!({"workloads": []}))];
-    let theirs = pod("a").granted("old", "web", 15).at_version("2");
-    scene.labelled = vec![theirs.clone()];
-    scene.waiting.clear();
-    assert_eq!(scene.plan(16).reservations.len(), 0, "its label tells");
-    scene.labelled.clear();
-    scene.waiting = vec![theirs];
-    assert_eq!(scene.plan(16).reservations.len(), 0, "it waits, changed");
-}
-
-#[test]
-fn a_pod_that_another_pool_granted_and_that_came_to_this_ones_node_holds_a_slot_here() {
-    let mut scene = PlanScene::new(&one(), &["a"]);
-    scene.others = vec![pool("old", &json!({"workloads": []}))];
-    scene.bound = vec![pod("b").granted("old", "web", 1).on("burst-shop-weu")];
-    assert_eq!(
-        scene.outcome(15, "a"),
-        PodOutcome::Blocked(BlockedBy::PoolLimit(1))
     );
 }

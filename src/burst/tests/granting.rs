@@ -98,7 +98,7 @@ fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceede
 }
 
 #[test]
-fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_a_restart() {
+fn the_hold_of_a_gated_pod_starts_at_its_first_seen_refusal_also_after_a_restart() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     assert_eq!(scene.outcome(600, "a"), held(615));
@@ -163,7 +163,7 @@ fn a_pod_whose_spec_changes_while_it_is_held_is_not_held_anew() {
 }
 
 #[test]
-fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
+fn a_pod_that_tolerates_the_nodes_without_a_grant_is_left_to_its_user() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
@@ -209,7 +209,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
 }
 
 #[test]
-fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
+fn a_pod_that_changed_meanwhile_is_decided_again_when_the_watch_shows_it() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);

@@ -195,8 +195,7 @@ fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
 }
 
 #[test]
-fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_grants_of_its_workload()
- {
+fn an_unmarked_pod_holds_its_slot_and_stops_the_grants_of_its_workload() {
     let mut scene = PlanScene::new(&max(&json!(3)), &["a", "b"]);
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
@@ -227,7 +226,7 @@ fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_gr
 }
 
 #[test]
-fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
+fn a_percentage_of_an_unknown_scale_grants_nothing_and_says_so() {
     let mut limited = target("web");
     limited["spill"] = json!({"maxReplicas": "50%"});
     let batch = json!({"name": "batch", "selector": {"namespaceSelector": {}, "podSelector": {}}});
@@ -243,120 +242,6 @@ fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
     );
     assert_eq!(plan.workloads[0].message, "the server has no apps/v9");
     assert_eq!(plan.workloads[0].desired, None);
-}
-
-#[test]
-fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
-    let spec = json!({"spill": {"rate": {"pods": 5, "per": "1m"}}});
-    let mut scene = PlanScene::new(&spec, &names(&many(12)));
-    for (second, count) in [(15, 5), (16, 0), (74, 0), (75, 5), (100, 0), (135, 2)] {
-        let plan = scene.plan(second);
-        assert_eq!(plan.grants().count(), count, "at second {second}");
-        if count == 0 && second < 75 {
-            let seconds = u64::try_from(75 - second).expect("later");
-            assert_eq!(
-                plan.replan_after,
-                Some(std::time::Duration::from_secs(seconds))
-            );
-            assert_eq!(
-                plan.decisions[0].outcome,
-                PodOutcome::Blocked(BlockedBy::RateLimit(Some(at(75))))
-            );
-        }
-        scene.execute(&plan, second);
-        scene.leader_state = crate::burst::LeaderState::default();
-    }
-}
-
-#[test]
-fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
-    let mut heavy = target("web");
-    heavy["weight"] = json!(3);
-    let spec = json!({"workloads": [heavy, target("db")], "spill": {"maxReplicas": 40}});
-    let all = many(40);
-    let mut scene = PlanScene::new(&spec, &names(&all));
-    scene.scales = scales(&[("web", 40, 40), ("db", 40, 40)]);
-    scene
-        .waiting
-        .extend(all.iter().map(|name| pod(&format!("d{name}")).of_app("db")));
-    for (age, pod) in scene.waiting.iter_mut().enumerate() {
-        pod.created = at(-i64::try_from(age).expect("small"));
-    }
-    let plan = scene.plan(15);
-    let of = |workload: &str| plan.grants().filter(|d| d.workload == workload).count();
-    assert_eq!((of("web"), of("db")), (30, 10));
-    let youngest = scene.outcome(15, "p0000");
-    assert_eq!(youngest, PodOutcome::Blocked(BlockedBy::PoolLimit(40)));
-}
-
-#[test]
-fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
-    let spec = json!({
-        "workloads": [target("web"), target("job")],
-        "spill": {"after": "0s", "maxReplicas": 10, "rate": {"pods": 1, "per": "1m"}},
-    });
-    // Two of the five slots of web's share are free. A job's pod comes and goes each minute.
-    let mut scene = PlanScene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
-    scene.scales = scales(&[("web", 4, 4), ("job", 1, 1)]);
-    scene.waiting[0].created = at(30);
-    scene.waiting[0].stage = PodStage::Unschedulable(Some(at(30)));
-    let mut jobs = 0;
-    while scene.waiting.iter().any(|pod| pod.id.name == "late") {
-        jobs += 1;
-        assert!(jobs < 10, "it waits for ever");
-        let second = jobs * 60;
-        let mut job = pod(&format!("job-{jobs}")).of_app("job");
-        (job.created, job.stage) = (at(second), PodStage::Unschedulable(Some(at(second))));
-        scene.waiting.push(job);
-        let plan = scene.plan(second);
-        assert_eq!(plan.grants().count(), 1, "at {second}");
-        scene.execute(&plan, second);
-        for job in scene
-            .labelled
-            .iter_mut()
-            .filter(|pod| pod.labels["app"] == "job")
-        {
-            job.stage = PodStage::Finished;
-        }
-    }
-    assert_eq!(
-        jobs, 6,
-        "who holds least goes first, but for five minutes only"
-    );
-}
-
-#[test]
-fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of_them_for_ever() {
-    let spec = json!({
-        "workloads": [target("web"), target("job")],
-        "spill": {"after": "0s", "maxReplicas": 4, "rate": {"pods": 1, "per": "1m"}},
-    });
-    // One of the two slots of web's share is free. Five pods of the job wait, and none stays.
-    let mut scene = PlanScene::new(&spec, &["late"]).spilled("web", &["a"]);
-    scene.scales = scales(&[("web", 2, 2), ("job", 5, 5)]);
-    let refused = |name: &str, second| {
-        let mut pod = pod(name).of_app("job");
-        (pod.created, pod.stage) = (at(second), PodStage::Unschedulable(Some(at(second))));
-        pod
-    };
-    let first = (0..5).map(|job| refused(&format!("job-0-{job}"), 1));
-    scene.waiting.extend(first);
-    let mut minute = 0;
-    while scene.waiting.iter().any(|pod| pod.id.name == "late") {
-        minute += 1;
-        assert!(minute < 10, "it waits for ever");
-        let second = minute * 60;
-        let plan = scene.plan(second);
-        assert_eq!(plan.grants().count(), 1, "at {second}");
-        scene.execute(&plan, second);
-        let jobs = scene.labelled.iter_mut();
-        for job in jobs.filter(|pod| pod.labels["app"] == "job") {
-            job.stage = PodStage::Finished;
-        }
-        let job = refused(&format!("job-{minute}"), second);
-        scene.waiting.push(job);
-    }
-    assert_eq!(minute, 5, "who holds least goes first for five minutes");
 }
 
 #[test]
@@ -413,27 +298,4 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
             .leader_state
             .record_plan(&plan.record(), &HashSet::new(), at(second));
     }
-}
-
-#[test]
-fn while_the_rate_is_used_up_a_pod_without_room_waits_for_room() {
-    let rate = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
-    let mut scene = PlanScene::new(&rate, &["a", "b", "large"]);
-    scene.waiting[2].requests.cpu_milli = 101_000;
-    let reasons = |scene: &PlanScene, second| {
-        let plan = scene.plan(second);
-        let decisions = plan.decisions.iter();
-        let reasons = decisions.map(|one| (one.pod.name.clone(), one.outcome.reason()));
-        (reasons.collect::<Vec<_>>(), plan)
-    };
-    let of = |names: &[(&str, &'static str)]| -> Vec<(String, &'static str)> {
-        let all = names.iter();
-        all.map(|(name, reason)| ((*name).to_owned(), *reason))
-            .collect()
-    };
-    let (first, plan) = reasons(&scene, 15);
-    let waiting = [("b", "RateLimited"), ("large", "NoRoom")];
-    assert_eq!(first, of(&[("a", "Granted"), waiting[0], waiting[1]]));
-    scene.execute(&plan, 15);
-    assert_eq!(reasons(&scene, 16).0, of(&waiting));
 }

@@ -36,7 +36,7 @@ fn starting(name: &str, second: i64) -> PodFacts {
 }
 
 #[test]
-fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_way_included() {
+fn grants_fit_the_room_that_user_placed_pods_and_grants_in_flight_leave() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
     scene.placements = vec![placement_facts("weu", 5)];
     scene.bound = vec![pod("guest").on("burst-shop-weu")];
@@ -138,7 +138,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
 }
 
 #[test]
-fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_otherwise() {
+fn pods_that_never_started_are_deleted_if_that_costs_nothing_or_else_reported() {
     let mut scene = PlanScene::new(&json!({}), &[]);
     let owned = |name: &str, kind: OwnerKind| {
         let mut pod = starting(name, 10);
@@ -219,7 +219,7 @@ fn pods_that_request_little_are_granted_as_far_as_their_groups_find_cores() {
 }
 
 #[test]
-fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_there() {
+fn a_half_open_placement_is_probed_with_a_granted_pod_while_user_placed_pods_wait() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
     let failed = |scene: &mut PlanScene, second| {
         let backend = scene.leader_state.placement_health_mut("weu");
@@ -249,7 +249,7 @@ fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_th
 }
 
 #[test]
-fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_its_user_is_not() {
+fn a_pod_that_waits_for_azure_is_rescued_and_one_that_waits_for_its_user_is_not() {
     let waits = |name: &str, class: Option<FailureClass>, refused: Option<&str>| {
         let mut pod = starting(name, 10);
         if let PodStage::Bound(bound) = &mut pod.stage {
@@ -282,7 +282,7 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
 }
 
 #[test]
-fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_another_of_it_runs() {
+fn a_refused_template_is_paused_for_a_while_unless_another_pod_of_it_runs() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let mut unknown = starting("unknown", 0);
     if let PodStage::Bound(bound) = &mut unknown.stage {

@@ -125,7 +125,7 @@ fn only_what_the_scheduler_says_after_a_grant_is_a_refusal_of_the_granted_pod() 
 }
 
 #[test]
-fn the_marks_of_another_pods_grant_are_none() {
+fn the_marks_of_another_pods_grant_are_no_grant() {
     let label = ("/metadata/labels", json!({"burstpool.io/pool": "shop"}));
     let toleration = json!([{"key": "virtual-kubelet.io/provider", "operator": "Equal",
         "value": "shop", "effect": "NoSchedule"}]);
