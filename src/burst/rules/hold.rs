@@ -16,9 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::burst::facts::pod::PodFacts;
 use crate::burst::leader_state::HoldStart;
-use crate::k8s::time::shifted;
-
-pub use crate::k8s::time::later;
+use crate::k8s::time::{later, shifted};
 
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
 /// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
