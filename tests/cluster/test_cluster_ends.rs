@@ -44,13 +44,13 @@ async fn dropping_a_cluster_ends_its_processes_and_removes_its_directory() {
 /// have ended and the directory is gone. So the test waits for the end of that pipe.
 #[test]
 fn killing_a_test_run_leaves_nothing() {
+    // The name of a test does not contain the name of its crate.
+    let (_, module) = module_path!()
+        .split_once("::")
+        .expect("a module of the test binary");
+    let holder = format!("{module}::holds_a_cluster_until_killed");
     let mut run = Command::new(env::current_exe().expect("this test binary has a path"))
-        .args([
-            "--ignored",
-            "--exact",
-            "ends::holds_a_cluster_until_killed",
-            "--nocapture",
-        ])
+        .args(["--ignored", "--exact", &holder, "--nocapture"])
         .env(HOLDS, "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
