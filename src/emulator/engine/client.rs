@@ -25,8 +25,9 @@ use super::listing::{self, InspectedContainer, ListedContainer};
 const MAX_CONCURRENT_CALLS: usize = 8;
 /// How many images may be pulled at the same time. Separate from calls, because a pull may take long.
 const MAX_CONCURRENT_PULLS: usize = 3;
-/// How long the engine may take to answer its first call.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the engine may take to answer its first call. podman's service starts with that call, which takes
+/// seconds on a busy machine. An engine that does not run refuses the connection at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of a call. Starting a container on a busy machine takes seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout of waiting for a container's end; then the emulator asks again. Docker and podman send the
