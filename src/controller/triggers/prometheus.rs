@@ -24,6 +24,7 @@ use super::server_address::{ServerAddress, check_allowed};
 use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
 use crate::k8s::call;
+use crate::telemetry::error_chain;
 use crate::trigger::query_response::{self, MetricValue};
 use crate::trigger::{QueryError, evaluation};
 
@@ -270,18 +271,4 @@ impl Resolve for CheckedResolver {
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
-}
-
-/// An error and its causes as text: the outermost error of an HTTP client says only that something failed.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
 }
