@@ -36,6 +36,15 @@ pub fn is_reserved(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is the machine itself, in any form (`::ffff:127.0.0.1` and `::127.0.0.1` too), or reserved.
+pub fn is_loopback_or_reserved(address: IpAddr) -> bool {
+    let is_loopback = match address {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.to_ipv4().is_some_and(|v4| v4.is_loopback()),
+    };
+    is_loopback || is_reserved(address)
+}
+
 fn is_of_the_cloud(v4: Ipv4Addr) -> bool {
     v4.is_link_local() || v4 == AZURE_PLATFORM || v4 == ALIBABA_METADATA
 }

@@ -16,7 +16,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 use url::{Host, Url};
 
-use crate::aci::address::is_reserved;
+use crate::aci::address::is_loopback_or_reserved;
 
 /// The domains of Azure Container Registry in the public cloud, US Government and China.
 const AZURE_DOMAINS: [&str; 3] = [".azurecr.io", ".azurecr.us", ".azurecr.cn"];
@@ -95,7 +95,7 @@ impl RegistryHostGuard {
             Some(Host::Ipv6(address)) => IpAddr::from(address),
             _ => return Ok(()),
         };
-        if is_local_or_reserved(address) {
+        if is_loopback_or_reserved(address) {
             refuse(RESERVED)
         } else {
             Ok(())
@@ -125,16 +125,6 @@ pub(super) fn authority(url: &Url) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether an address is the machine itself, or one that never belongs to a registry.
-fn is_local_or_reserved(address: IpAddr) -> bool {
-    let is_loopback = match address {
-        IpAddr::V4(v4) => v4.is_loopback(),
-        // `::ffff:127.0.0.1` and `::127.0.0.1` too.
-        IpAddr::V6(v6) => v6.is_loopback() || v6.to_ipv4().is_some_and(|v4| v4.is_loopback()),
-    };
-    is_loopback || is_reserved(address)
-}
-
 /// Resolves names to addresses that may be requested.
 pub(super) struct RegistryResolver {
     /// Names of tests' registries, which may be on loopback.
@@ -146,7 +136,7 @@ impl Resolve for RegistryResolver {
         let is_local = self.local.contains(name.as_str());
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = found.filter(|one| is_local || !is_local_or_reserved(one.ip()));
+            let allowed = found.filter(|one| is_local || !is_loopback_or_reserved(one.ip()));
             let allowed: Vec<SocketAddr> = allowed.collect();
             if allowed.is_empty() {
                 let host = name.as_str().to_owned();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::aci::address::is_reserved;
+use crate::aci::address::is_loopback_or_reserved;
 use crate::node::probe::outcome::{ProbeAnswer, ProbeOutcome, ProbeUnreachable};
 
 /// Why there is no connection.
@@ -90,7 +90,7 @@ impl ProbeDial {
         let is_pod = address.ip() == self.pod;
         // A user who may create pods must not reach the cloud's own addresses, or the operator's own ports, from
         // the operator.
-        if !is_pod && (is_reserved(address.ip()) || address.ip().is_loopback()) {
+        if !is_pod && is_loopback_or_reserved(address.ip()) {
             let why = format!("dial tcp {address}: the node sends no probes to this address");
             return Err(ProbeDialError::Elsewhere(why));
         }

@@ -121,6 +121,7 @@ async fn a_probe_of_another_host_says_nothing_of_the_path_and_reaches_no_address
     let port = free_port();
     for host in [
         "127.0.0.1",
+        "::ffff:127.0.0.1",
         "localhost",
         "169.254.169.254",
         "::ffff:168.63.129.16",
