@@ -10,6 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::error::{ImageReadError, ImageReadVerdict};
+use crate::k8s::backoff::doubled;
+use crate::k8s::time::later;
 
 /// The first wait (`imageBackOffPeriod` of the kubelet).
 const FIRST: Duration = Duration::from_secs(10);
@@ -28,7 +30,8 @@ pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 /// The failures of one pod to read one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagePullBackoff {
-    delay: Duration,
+    /// How many failures in a row came before the last one.
+    failures: u32,
     failed_at: Timestamp,
     retry_at: Timestamp,
     failure: String,
@@ -46,19 +49,17 @@ pub struct ImageWaiting {
 impl ImagePullBackoff {
     /// The state after an attempt failed at `now`. `previous` is the state before that attempt.
     pub fn after(previous: Option<&Self>, error: &ImageReadError, now: Timestamp) -> Self {
-        let recent = previous
-            .filter(|previous| now.duration_since(previous.failed_at) <= signed(2 * LONGEST));
-        let delay = recent.map_or(FIRST, |previous| (2 * previous.delay).min(LONGEST));
+        let recent = previous.filter(|previous| now <= later(previous.failed_at, 2 * LONGEST));
+        let failures = recent.map_or(0, |previous| previous.failures.saturating_add(1));
+        let delay = doubled(FIRST, failures, LONGEST);
         let requested = match error.verdict() {
             ImageReadVerdict::Wait(Some(requested)) => requested.min(LONGEST_REQUESTED),
             _ => Duration::ZERO,
         };
         Self {
-            delay,
+            failures,
             failed_at: now,
-            retry_at: now
-                .saturating_add(signed(delay.max(requested)))
-                .unwrap_or(Timestamp::MAX),
+            retry_at: later(now, delay.max(requested)),
             failure: error.to_string(),
         }
     }
@@ -96,10 +97,6 @@ impl ImagePullBackoff {
     pub fn event(&self, image: &str) -> String {
         format!("Failed to pull image \"{image}\": {}", self.failure)
     }
-}
-
-fn signed(duration: Duration) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
 
 #[cfg(test)]
