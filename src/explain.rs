@@ -1,7 +1,7 @@
 //! `burstpool explain`: reports what the plan decides about a pod, or about the workloads of a pool.
 //!
-//! In: a running cluster, which is read once; nothing is written. Out: text. It decides as the leader does, but
-//! without the state that only the leader has: grants that were denied, and how many grants the rate limit has
+//! In: a running cluster, which is read once; nothing is written. Out: text. The command decides as the leader
+//! does, but without the state that only the leader has: denied grants, and the grants that the rate limit has
 //! counted.
 
 mod bound_pod;
@@ -59,7 +59,7 @@ pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result
     }
     let Some(pool) = view.pools.get(&question.pool).cloned() else {
         bail!(
-            "there is no BurstPool {}: kubectl get burstpools lists those there are",
+            "there is no BurstPool {}: kubectl get burstpools lists the existing ones",
             question.pool
         );
     };
@@ -104,7 +104,7 @@ fn unavailable_placements(pool: &BurstPool) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A pod, and its workload in the pool, or where it belongs instead.
+/// A pod, and its workload in the pool; or, as text, the workload of another pool to which it belongs.
 struct ExplainedPod<'a> {
     observed: &'a WatchedPod,
     facts: PodFacts,
@@ -154,7 +154,7 @@ struct ExplainInputs<'a> {
 }
 
 impl ExplainInputs<'_> {
-    /// The address is not needed, because no refusal depends on it.
+    /// The settings of the virtual nodes, without their address, because no refusal depends on it.
     fn host_settings(&self) -> planning::HostSettings<'_> {
         planning::HostSettings {
             node_address: None,
@@ -203,7 +203,7 @@ impl ExplainInputs<'_> {
         Ok(said)
     }
 
-    /// The workloads whose scale could not be read: any of them may own the pod.
+    /// As text, the workloads whose scale could not be read: any of them may own the pod.
     fn unread_scales(&self) -> Vec<String> {
         let workloads = self.pool.spec.workloads.iter();
         let unread = workloads.filter_map(|workload| {
@@ -234,17 +234,19 @@ impl ExplainInputs<'_> {
                 )
             }
             (Some(place), None) => format!(
-                "it {does} on ACI in placement {}: its own tolerations let it, nobody granted it",
+                "it {does} on ACI in placement {}: its own tolerations allow it, without a grant",
                 place.placement
             ),
             (None, Some(_)) => {
-                format!("it was granted, and found room on {node}: it counts for no limit any more")
+                format!(
+                    "it was granted, and the scheduler placed it on {node}: it holds no slot now"
+                )
             }
             (None, None) => format!("it is on {node}: no burst is needed for it"),
         }
     }
 
-    /// The decision about a pod, in the plan's words.
+    /// The decision about a pod, as the plan words it.
     fn explain_decision(&self, facts: &PodFacts) -> String {
         let is_here = |facts: &&PodFacts| {
             let node = facts.bound().map(|bound| &bound.node);
@@ -274,13 +276,13 @@ impl ExplainInputs<'_> {
             None if facts.has_expired() => {
                 let grant = facts.grant.as_ref();
                 let why = grant.and_then(|grant| grant.refused.as_deref());
-                let why = why.unwrap_or("it does not say why");
+                let why = why.unwrap_or("the reason is not recorded");
                 format!("GrantExpired: the scheduler places it on no virtual node: {why}")
             }
             None if facts.grant.is_some() => {
                 "Granted: the scheduler has not placed it yet".to_owned()
             }
-            None => "nothing is decided about it yet".to_owned(),
+            None => "there is no decision about it yet".to_owned(),
         }
     }
 
@@ -308,7 +310,7 @@ impl ExplainInputs<'_> {
     fn explain_workload(&self, workload: &Workload) -> String {
         let key = (self.pool.name_any(), workload.name.clone());
         if let Some(Err(why)) = self.inputs.scales.get(&key) {
-            return format!("its pods cannot be told: {why}");
+            return format!("its pods cannot be determined: {why}");
         }
         let is_its = |pod: &&ExplainedPod<'_>| pod.workload.as_ref() == Ok(&workload.name);
         let of_it: Vec<&ExplainedPod<'_>> = self.pods.iter().filter(is_its).collect();
@@ -358,9 +360,9 @@ fn summarize_refusals(pods: impl Iterator<Item = Vec<String>>) -> String {
         }
     }
     let looked_at = match count {
-        0 => return "has no pods, so nothing can be said".to_owned(),
-        1 => "1 pod looked at".to_owned(),
-        more => format!("{more} pods looked at"),
+        0 => return "has no pods to check".to_owned(),
+        1 => "1 pod checked".to_owned(),
+        more => format!("{more} pods checked"),
     };
     match refused.pods() {
         0 => format!("can run on ACI ({looked_at})"),
@@ -416,12 +418,12 @@ mod tests {
             )
         };
         for (pods, expected) in [
-            ((0, 0, 0), "has no pods, so nothing can be said"),
-            ((1, 0, 0), "can run on ACI (1 pod looked at)"),
-            ((565, 0, 0), "can run on ACI (565 pods looked at)"),
+            ((0, 0, 0), "has no pods to check"),
+            ((1, 0, 0), "can run on ACI (1 pod checked)"),
+            ((565, 0, 0), "can run on ACI (565 pods checked)"),
             (
                 (0, 1, 0),
-                "cannot run on ACI: spec.hostNetwork: there is no host (1 pod looked at)",
+                "cannot run on ACI: spec.hostNetwork: there is no host (1 pod checked)",
             ),
             (
                 (1, 500, 64),

@@ -1,17 +1,28 @@
 //! The controller of `BurstPool`s: registers a virtual node for each placement, and drains a pool before it is
 //! removed.
 //!
-//! In: a watch of `BurstPool`s. Out: a `pool::Running` for each pool, and the pool's status. When a pool is
-//! deleted, the controller evicts its pods, deletes its container groups and nodes, and removes the finalizer
-//! last. `strays` drains placements that no spec lists now.
+//! In: a watch of `BurstPool`s. Out: the running tasks of each placement's node, and the pool's status. When a
+//! pool is deleted, the controller evicts its pods, deletes its container groups and nodes, and removes the
+//! finalizer last. Placements that a spec no longer lists are drained in the same way.
 //!
 //! ```text
-//! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
-//!                 └─▶ status (pure) ─▶ BurstPool.status            drain ─▶ evictions
-//! Prometheus, clock, alerts ─▶ triggers ─▶ /scale, spill, status
-//! pods, nodes, scales ─▶ spill (plans and grants) ─▶ pods
-//!                          └─▶ Summary ─▶ status
+//! BurstPool ─▶ reconcile ─▶ placements (node tasks) ─▶ Azure, nodes, pods
+//!                 │              └─▶ drain ─▶ evictions
+//!                 └─▶ status (pure) ─▶ BurstPool.status
+//! Prometheus, clock, alerts ─▶ triggers ─▶ /scale, grants, status
+//! pods, nodes, scales ─▶ cache ─▶ grants (plans) ─▶ pods
+//!                                    └─▶ PlanSummary ─▶ status
 //! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `cache` | watches and reads what plans are made from |
+//! | `grants` | makes the plan of each pool and executes it |
+//! | `placements` | runs the virtual node of each placement, and drains it |
+//! | [`triggers`] | evaluates triggers and scales workloads |
+//! | `status` | builds and writes the status of a pool |
+//! | `metrics` | updates the metrics of a pool from its status |
+//! | `unreadable_pools` | handles a stored pool that this version cannot read |
 
 pub(crate) mod cache;
 #[cfg(test)]
@@ -88,7 +99,7 @@ pub enum Error {
     /// A deleted pool is not drained yet. This is an error only because an error keeps the finalizer.
     #[error("{} left: {}", left.len(), left.join(", "))]
     Draining {
-        /// What is left, as text for the status and the log.
+        /// The pods, container groups and nodes that are left, as text for the status and the log.
         left: Vec<String>,
         /// How soon the drain continues.
         retry_after: Duration,
@@ -119,7 +130,7 @@ impl Error {
     }
 }
 
-/// What every reconciliation needs.
+/// The clients, settings and shared state that every reconciliation needs.
 pub struct ControllerContext {
     /// The Kubernetes client, with retries.
     pub client: Client,
@@ -172,7 +183,7 @@ pub struct ControllerContext {
     pub metrics: Arc<Metrics>,
 }
 
-/// Reconciles until `cancel`. Nodes, pods and container groups then stay as they are.
+/// Reconciles until `cancel` is cancelled. Nodes, pods and container groups then stay as they are.
 pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let pools: Api<DeserializeGuard<BurstPool>> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
@@ -229,7 +240,7 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
 }
 
 /// Drops the state of a pool that no longer exists although it was due for another reconciliation: its
-/// finalizer was removed by hand, so it was not drained. `strays` drains its nodes.
+/// finalizer was removed by hand, so it was not drained. [`orphans::drain_deleted_pools`] drains its nodes.
 async fn forget_pool(pool: &str, context: &ControllerContext) {
     context.triggers.remove(pool).await;
     context.metrics.forget_pool(pool);
@@ -319,8 +330,8 @@ async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, 
     Ok(Action::requeue(again))
 }
 
-/// Returns an error while the pool is not drained: an error keeps the finalizer. [`Error::Draining`] means "not
-/// yet" and is not a failure.
+/// Drains a deleted pool. Returns an error until the pool is drained, because only an error keeps the finalizer:
+/// [`Error::Draining`] means "not yet" and is not a failure.
 async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.remove(&pool.name_any()).await;
     let left = drain::drain_pool(pool, context).await?;

@@ -31,7 +31,7 @@ pub(super) const FIELD_MANAGER: &str = "burstpool-status";
 /// The reason of conditions for an invalid spec.
 const MISCONFIGURED: &str = "Misconfigured";
 
-/// The status of a pool. Pure, except that it reads the clock for the conditions' times.
+/// Builds the status of a pool. Pure, except that it reads the clock for the conditions' times.
 pub(super) fn pool_status(
     pool: &BurstPool,
     outcome: &Result<(), InvalidSpec>,
@@ -163,8 +163,8 @@ fn spilling_condition(summary: &PlanSummary) -> (bool, &'static str, String) {
     (is_peak, reason, message)
 }
 
-/// What a user of an open placement must know and no error will report (decision D17). It appears once for each
-/// placement, in the output of `kubectl describe`.
+/// A notice for users of an open placement about DNS and public addresses, which no error reports (decision
+/// D17). It appears once for each placement, in the output of `kubectl describe`.
 pub(super) fn placement_notice(placement: &Placement) -> &'static str {
     match (&placement.network.dns, &placement.subnet_id) {
         (Some(_), _) => "",

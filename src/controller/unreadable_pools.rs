@@ -49,7 +49,7 @@ pub(super) async fn reconcile_unreadable(
     publish_status(&name, context).await
 }
 
-/// Writes the reason into the pool's status and as an Event, unless the status has it already.
+/// Writes the reason into the pool's status, and publishes it as an Event, unless the status has it already.
 async fn publish_status(name: &str, context: &ControllerContext) -> Result<(), Error> {
     let kind = ApiResource::erase::<BurstPool>(&());
     let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);

@@ -66,7 +66,7 @@ pub(super) async fn read_snapshot(client: &Client) -> anyhow::Result<Snapshot> {
 
 /// The error text: what could not be read, why, and the remedy.
 fn sync_failure_message(failures: &[SyncFailure]) -> String {
-    let mut said = "what the operator decides from cannot be read:".to_owned();
+    let mut said = "cannot read the objects that the operator decides from:".to_owned();
     for SyncFailure { what, why, .. } in failures {
         let _ = write!(said, "\n  {what}: {why}");
     }
@@ -184,10 +184,10 @@ mod tests {
             why: why.to_owned(),
         };
         let said = sync_failure_message(&[
-            failure("pods that wait", FailureKind::Forbidden, why),
+            failure("pending pods", FailureKind::Forbidden, why),
             failure("BurstPools", FailureKind::Unknown, "not served"),
         ]);
-        assert!(said.contains(&format!("pods that wait: {why}\n")), "{said}");
+        assert!(said.contains(&format!("pending pods: {why}\n")), "{said}");
         assert!(said.ends_with(REMEDY), "{said}");
         let said =
             sync_failure_message(&[failure("BurstPools", FailureKind::Unknown, "not served")]);

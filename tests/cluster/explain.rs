@@ -103,7 +103,7 @@ async fn a_pod_is_explained_in_the_plans_words_wherever_it_is() {
         explain(&world, &["none"]),
         (
             false,
-            "Error: there is no BurstPool none: kubectl get burstpools lists those there are\n"
+            "Error: there is no BurstPool none: kubectl get burstpools lists the existing ones\n"
                 .to_owned()
         )
     );
@@ -127,12 +127,7 @@ async fn explain_without_rights(world: &World, waits: &str) {
     let kubeconfig = kubeconfig.expect("a file");
     let (done, refused) = explain_as(&kubeconfig, &["shop"]);
     assert!(!done, "{refused}");
-    for what in [
-        "BurstPools",
-        "pods that wait",
-        "virtual nodes",
-        "namespaces",
-    ] {
+    for what in ["BurstPools", "pending pods", "virtual nodes", "namespaces"] {
         assert!(refused.contains(&format!("  {what}: ")), "{refused}");
     }
     assert!(
@@ -154,7 +149,7 @@ async fn explain_without_rights(world: &World, waits: &str) {
     let (done, all) = explain_as(&kubeconfig, &["shop"]);
     assert!(done && all.contains("db: cannot run on ACI: "), "{all}");
     assert!(
-        all.contains("web: its pods cannot be told: ") && all.contains("is forbidden"),
+        all.contains("web: its pods cannot be determined: ") && all.contains("is forbidden"),
         "{all}"
     );
     let (done, one) = explain_as(&kubeconfig, &["shop", "--namespace", "default", waits]);

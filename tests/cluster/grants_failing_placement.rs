@@ -122,7 +122,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     world
         .until_pods("job", "the Job to make another", another)
         .await;
-    let evicted = "its Job makes another";
+    let evicted = "its Job creates a replacement";
     world.until_told(&job, "NeverStarted", evicted).await;
 
     // Without the Job, nothing on the node retries, and a pending pod becomes the probe.

@@ -1,9 +1,9 @@
-//! A cache of the volumes behind the `PersistentVolumeClaim`s of waiting pods: each claim is read once, and
+//! A cache of the volumes behind the `PersistentVolumeClaim`s of pending pods: each claim is read once, and
 //! again when the answer may have changed.
 //!
-//! In: claims that a plan does not know. Out: [`ClaimStates`], and a notification of every new answer. A bound claim
-//! keeps its volume, so it is read again only every 5 minutes. A claim that does not exist or is not bound is
-//! read with increasing pauses, for as long as a waiting pod names it.
+//! In: claims that a plan does not know. Out: [`ClaimStates`], and a notification of every new answer. A bound
+//! claim keeps its volume, so it is read again only every 5 minutes. A claim that does not exist or is not bound
+//! is read with increasing pauses, for as long as a pending pod names it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +73,7 @@ impl ClaimCache {
         lock(&self.content).claims.clone()
     }
 
-    /// Forgets claims that no waiting pod names, and reads those again that are due.
+    /// Forgets claims that no pending pod names, and reads again those that are due.
     pub fn refresh(&self, view: &Snapshot, tasks: &TaskTracker) {
         let named = view.waiting.values().flat_map(|one| {
             let names = one.facts.claims.iter();

@@ -2,7 +2,7 @@
 //! need, and a pending pod also as JSON.
 //!
 //! In: watches of pods without a node (by field selector), of pods with a pool's label, of namespaces, of
-//! virtual nodes and of pools. Out: a [`Snapshot`] (snapshot) of all of them, and a notification of every change.
+//! virtual nodes and of pools. Out: a [`Snapshot`] of all of them, and a notification of every change.
 //! Followers run the watches too, so that a new leader starts without LIST calls.
 
 mod sync_state;
@@ -51,7 +51,7 @@ pub struct WaitingPod {
 struct LastRefusal {
     /// The transition time in the pod's `PodScheduled` condition, by the scheduler's clock.
     told: Timestamp,
-    /// Since when, by the operator's monotonic clock.
+    /// The start of the refusal, by the operator's monotonic clock.
     at: Timestamp,
 }
 
@@ -90,7 +90,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The whole pod of this UID, if it waits.
+    /// The whole pod of this UID, if it is pending.
     pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
         self.waiting.get(uid)?.pod()
     }
@@ -135,7 +135,7 @@ impl DeletedPods {
     }
 }
 
-/// The watched objects: the cache itself.
+/// The cache of watched objects. All instances of the operator fill it; only the leader plans from it.
 #[derive(Debug, Default)]
 pub struct ClusterCache {
     content: Mutex<CacheContent>,
@@ -242,8 +242,8 @@ impl ClusterCache {
     }
 
     /// Runs one watch: `put` adds an object, `remove` deletes one. At the end of a list, objects that it did
-    /// not contain are removed. Objects that the cache learned after the list began stay: they may be younger
-    /// than the list, and the watch that follows will correct that.
+    /// not contain are removed. Objects that were added after the list began stay: they may be newer than the
+    /// list, and if not, the watch that follows removes them.
     async fn run_watch<K>(
         &self,
         part: CachePart,

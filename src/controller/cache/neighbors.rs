@@ -1,6 +1,6 @@
-//! The nodes and pods that affect where waiting pods may run, watched only while such pods wait.
+//! The nodes and pods that affect where pending pods may run, watched only while such pods wait.
 //!
-//! In: waiting pods with a required topology spread, pod affinity or pod anti-affinity. Out: [`Neighbors`]: all
+//! In: pending pods with a required topology spread, pod affinity or pod anti-affinity. Out: [`Neighbors`]: all
 //! nodes, and the bound pods of the namespaces that these constraints select; and a notification of every
 //! change. A cluster without such constraints runs none of these watches.
 
@@ -82,7 +82,7 @@ impl Watched {
         }
     }
 
-    /// Starts the watches that waiting pods need, and stops those that no pod has needed for [`IDLE`].
+    /// Starts the watches that pending pods need, and stops those that no pod has needed for [`IDLE`].
     pub fn follow(&mut self, view: &Snapshot, tasks: &TaskTracker) {
         let now = Instant::now();
         for part in needed(view) {
@@ -137,7 +137,7 @@ impl Watched {
                     let bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
                     let config = watcher::Config::default().fields(bound);
                     let events = skip_unreadable(watcher(pods, config));
-                    follows.follow("pods beside those that wait", events).await;
+                    follows.follow("neighbors of pending pods", events).await;
                 }
             }
         };
@@ -151,12 +151,13 @@ impl Watched {
     }
 }
 
-/// The watches that the constraints of waiting pods need.
+/// The watches that the constraints of pending pods need.
 fn needed(view: &Snapshot) -> BTreeSet<WatchScope> {
     let waiting = view.waiting.values().map(|one| &one.facts);
     let ruled = waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
     let ruled: Vec<_> = ruled.collect();
-    // Also where no namespace matches a selector now: the plan waits for the nodes of every pod with constraints.
+    // Nodes are needed even if no namespace matches a selector now: the plan waits for the nodes of every pod
+    // with constraints.
     let nodes = (!ruled.is_empty()).then_some(WatchScope::Nodes);
     let pods: BTreeSet<WatchScope> = ruled
         .into_iter()

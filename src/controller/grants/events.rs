@@ -1,5 +1,5 @@
 //! Publishes Events about decisions and grants: one per pod and reason, until the content changes. A task
-//! writes them one after the other. If the API server does not accept an Event, the task retries three times;
+//! writes them in order. If the API server does not accept an Event, the task retries three times;
 //! after that a later plan publishes it again.
 //!
 //! In: plans, and grants that took effect. Out: Events on the pods, and Events on the pool when a peak begins
@@ -60,7 +60,7 @@ struct QueuedEvent {
 /// published only if its content differs.
 type PublishedEvents = HashMap<String, Vec<(&'static str, String)>>;
 
-/// The state of a pool, as far as its Events report it.
+/// The part of a pool's state that Events report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PublishedState {
     is_peak: bool,
@@ -68,7 +68,7 @@ struct PublishedState {
 }
 
 impl PublishedState {
-    /// The state in the pool's status, so that a new leader does not report again the peak in which it starts.
+    /// The state in the pool's status, so that a leader that starts during a peak does not report it again.
     fn from_status(pool: &BurstPool) -> Self {
         Self {
             is_peak: condition::is_true(pool, SPILLING),
@@ -136,9 +136,9 @@ impl EventPublisher {
         GrantedNotifier(self.queue.clone())
     }
 
-    /// Publishes that a peak of the pool begins or ends, and that a limit is reached.
+    /// Publishes that a peak of the pool begins or ends, or that a limit is reached, if that is new.
     pub fn publish_pool_changes(&mut self, pool: &BurstPool, plan: &BurstPlan) {
-        // An instance that does not lead the pool yet knows neither.
+        // An instance that does not lead the pool yet knows nothing about peaks and limits.
         if plan.precondition != Precondition::Met {
             return;
         }
@@ -154,12 +154,12 @@ impl EventPublisher {
             (
                 now.is_peak && !before.is_peak,
                 "PeakBegan",
-                "home is full: pods run on ACI, or are on their way there".to_owned(),
+                "the cluster's own nodes are full: pods are starting or running on ACI".to_owned(),
             ),
             (
                 before.is_peak && !now.is_peak,
                 "PeakEnded",
-                "no pod is on ACI any more".to_owned(),
+                "no pod is on ACI now".to_owned(),
             ),
             (
                 now.is_limited && !before.is_limited,
@@ -515,13 +515,9 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(60)).await;
             sent.swap(0, Ordering::Relaxed)
         };
-        assert_eq!(
-            sent_after(503).await,
-            4,
-            "the API server is short of strength"
-        );
-        assert_eq!(sent_after(201).await, 1, "it was not told yet");
-        assert_eq!(sent_after(201).await, 0, "it is told");
+        assert_eq!(sent_after(503).await, 4, "the API server has no capacity");
+        assert_eq!(sent_after(201).await, 1, "it was not published yet");
+        assert_eq!(sent_after(201).await, 0, "it is published");
         telling.abort();
     }
 

@@ -1,8 +1,9 @@
 //! Executes a plan: claim, count, reserve, then grant (decisions D1 and D1a).
 //!
 //! In: a [`BurstPlan`]. Out: writes to the pool's status and to pods; the answers go to
-//! [`LeaderState`](crate::burst::LeaderState) and to the cache. Grants are only started here ([`InFlightGrants`](super::in_flight::InFlightGrants)). This module
-//! decides nothing; the next plan covers what was not done.
+//! [`LeaderState`](crate::burst::LeaderState) and to the cache. Grants are only started here: they stay in
+//! flight ([`InFlightGrants`](super::in_flight::InFlightGrants)). This module decides nothing; the next plan
+//! covers what was not done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +39,14 @@ pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The timeout of a call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest pause after the API server refused a write of the pool's status. The first pause is [`RETRY_INTERVAL`],
-/// and each further one is twice as long.
+/// The longest pause after the API server refused a write of the pool's status. The first pause is
+/// [`RETRY_INTERVAL`], and each further one is twice as long.
 const MAX_STATUS_BACKOFF: Duration = Duration::from_secs(10);
 
 /// The pause after a call that the API server did not answer, or rejected because of load.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is needed to execute the plan of one pool.
+/// Executes the plan of one pool.
 pub(super) struct Executor {
     pub context: Arc<ControllerContext>,
     pub snapshot: Arc<Snapshot>,
@@ -139,8 +140,8 @@ impl Executor {
         }
     }
 
-    /// Writes the leader and the reservations into the pool's status, if the pool is still as it was planned
-    /// with.
+    /// Writes the leader and the reservations into the pool's status, if the pool has not changed since it was
+    /// planned. Returns whether they are written.
     async fn write_reservations(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
         let mut pool = self.pool.clone();
         let mut written = self.patch_status(&pool, plan, &state.identity).await;
@@ -229,19 +230,20 @@ impl Executor {
                 WriteOutcome::Conflict
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "reserving");
+                tracing::warn!(pool = self.pool_name, %error, "writing reservations");
                 failed_write_outcome(&error)
             }
             Err(_) => {
-                tracing::warn!(pool = self.pool_name, "reserving: no answer");
+                tracing::warn!(pool = self.pool_name, "writing reservations: no answer");
                 WriteOutcome::Unknown
             }
         }
     }
 
-    /// Lists the pods with the pool's label in a consistent read from the API server, not from a cache.
+    /// Lists the pods with the pool's label in a consistent read from the API server, not from a cache. Returns
+    /// whether that succeeded.
     async fn list_labelled_pods(&self) -> bool {
-        // `Observed` accepts every pod: one unusual pod must not stop the pool.
+        // `WatchedPod` accepts every pod: one unusual pod must not stop the pool.
         let pods: Api<WatchedPod> = Api::all(self.context.client_no_retry.clone());
         let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.pool_name));
         match tokio::time::timeout(CALL_TIMEOUT.saturating_mul(4), pods.list(&ours)).await {
@@ -313,7 +315,7 @@ impl Executor {
                 pool = self.pool_name,
                 pod = %format!("{}/{}", pod.namespace, pod.name),
                 ?answer,
-                "giving a reservation back"
+                "releasing a reservation"
             );
             state
                 .leader_state
@@ -337,7 +339,7 @@ impl Executor {
         {
             if let PodWriteResult::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
-                tracing::warn!(pool = self.pool_name, %pod, %why, "writing since when a pod waits");
+                tracing::warn!(pool = self.pool_name, %pod, %why, "recording since when a pod is refused");
             }
             state
                 .leader_state
@@ -356,7 +358,7 @@ impl Executor {
         {
             let GrantExpiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
-            tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "its grant expires");
+            tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "expiring a grant");
             if *answer == PodWriteResult::Granted {
                 self.grant_sender.notifier.tell_expired(expiry);
             }

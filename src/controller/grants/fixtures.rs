@@ -1,7 +1,7 @@
 //! Executes plans without a cluster, for the tests of this module.
 //!
-//! In: a pool, and pods without a node. Out: an [`Act`], and a [`Server`] whose calls the test answers, in the
-//! order that it chooses. Only Events are accepted automatically.
+//! In: a pool, and pods without a node. Out: an [`Executor`], and a [`ScriptedServer`] whose calls the test
+//! answers, in the order that it chooses. Only Events are accepted automatically.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl ScriptedServer {
         )
     }
 
-    /// The next call; it must come within [`SOON`].
+    /// The next call; it must come within [`NEXT_CALL_TIMEOUT`].
     pub async fn next_call(&mut self) -> PendingCall {
         let asked = tokio::time::timeout(NEXT_CALL_TIMEOUT, self.calls.recv()).await;
         asked.expect("something is asked").expect("somebody asks")
@@ -214,7 +214,7 @@ pub fn term_counter() -> TermCounter {
     }
 }
 
-/// What executes plans of `pool`, whose pods `waiting` have no node.
+/// An executor of plans of `pool`; the pods `waiting` have no node.
 pub fn executor(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor {
     let mut context = fixtures::context("http://127.0.0.1:1");
     context.client_no_retry = client.clone();

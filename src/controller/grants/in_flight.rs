@@ -1,7 +1,7 @@
 //! Grants in flight. Each is sent on its own, while the next plans are made and reserved.
 //!
-//! In: decisions whose reservations are written. Out: the answers, which go to [`LeaderState`] (leader state) before
-//! the next plan. Until then a pod keeps its slot: it is neither granted again nor released.
+//! In: decisions whose reservations are written. Out: the answers, which go to [`LeaderState`] before the next
+//! plan. Until then a pod keeps its slot: it is neither granted again nor released.
 //!
 //! While grants of a pool are in flight, its UID and leadership term must not change. The pool is planned under
 //! a new UID or term only after all of them have been answered. If the answer of a grant was lost, its Event is
@@ -74,8 +74,8 @@ impl Default for InFlightGrants {
 }
 
 impl InFlightGrants {
-    /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
-    /// [`InFlightGrants::drain_results`].
+    /// Sends a grant for the pod version that is reserved, unless [`MAX_IN_FLIGHT`] grants are in flight. Records
+    /// it in `leader_state` now; [`InFlightGrants::drain_results`] records its answer.
     pub(super) fn send(
         &mut self,
         decision: &PodDecision,
@@ -123,7 +123,7 @@ impl InFlightGrants {
         }));
     }
 
-    /// Records in `memory` the answers that came since the last call.
+    /// Records in `leader_state` the answers that came since the last call.
     pub(super) fn drain_results(&mut self, memory: &mut LeaderState) {
         while let Ok(came) = self.results.try_recv() {
             self.count -= 1;
@@ -137,7 +137,7 @@ impl InFlightGrants {
         }
     }
 
-    /// Writes the Events of grants whose answers were lost, if the cache shows that they took effect.
+    /// Publishes the Events of grants whose answers were lost, if the snapshot shows that they took effect.
     pub(super) fn confirm_unanswered(&mut self, act: &Executor) {
         let now = act.context.cache.clock.now();
         self.unanswered.retain(|(decision, sent)| {
@@ -152,7 +152,7 @@ impl InFlightGrants {
         });
     }
 
-    /// Whether no grant is in flight, by the answers received so far.
+    /// Whether no grant is in flight, as far as [`InFlightGrants::drain_results`] has recorded answers.
     pub(super) fn is_idle(&self) -> bool {
         self.count == 0
     }

@@ -53,15 +53,16 @@ impl UnconfirmedWrite {
         self.0 = Some((pool.resource_version(), Instant::now()));
     }
 
-    /// Whether the write may still take effect: not once the pool has another version, because then it has
-    /// either taken effect or will be refused.
+    /// Whether the write may still take effect. Once the pool has another version, the write has either taken
+    /// effect or will be refused.
     pub(super) fn is_pending(&self, pool: &BurstPool) -> bool {
         let doubt = self.0.as_ref();
         doubt.is_some_and(|(version, _)| *version == pool.resource_version())
     }
 
-    /// Records that this version of the pool was just read from the API server: a write sent at least [`UNCONFIRMED_WRITE_TTL`]
-    /// ago can no longer take effect. A version from a watch is no proof, because a watch may be late.
+    /// Records that this version of the pool was just read from the API server: a write sent at least
+    /// [`UNCONFIRMED_WRITE_TTL`] ago can no longer take effect. A version from a watch is no proof, because a
+    /// watch may be late.
     pub(super) fn resolve_by_read(&mut self, pool: &BurstPool) {
         let is_open = self.is_pending(pool);
         self.0
@@ -102,7 +103,11 @@ impl PoolLeaderState {
     ) -> Leadership {
         let leads = leader == Some(self.identity.as_str());
         if self.is_claimed && !leads {
-            tracing::warn!(pool = name, leader, "the pool names another instance");
+            tracing::warn!(
+                pool = name,
+                leader,
+                "the pool's status names another leader"
+            );
             self.identity = terms.begin_term();
         }
         self.is_claimed = leads;

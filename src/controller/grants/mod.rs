@@ -1,18 +1,30 @@
-//! The loop that grants: for every pool it makes a plan from what is watched, and executes it.
+//! The grant loop: for every pool it makes a plan from the watched objects, and executes it.
 //!
-//! In: `stores`, the targets' `scales`, the volumes behind `claims`, `neighbors`, and the results of creates in
-//! Azure. Out: grants, and for each pool a [`PlanSummary`] for its status.
+//! In: the cluster cache, the targets' scales, the volumes behind claims, the neighbors of pending pods, and the
+//! results of creates in Azure. Out: grants, and for each pool a [`PlanSummary`] for its status.
 //!
 //! `burst` makes all decisions. A new leader first claims each pool and counts its pods, and grants only then
 //! (decision D1a). Pools are executed independently: while calls for a pool are slow, the loop makes no new
-//! plan for it, and no other pool waits. Only grants (`granting`) stay in flight while the next plans are made.
+//! plan for it, and no other pool waits. Only grants ([`in_flight`]) stay in flight while the next plans are
+//! made.
 //!
 //! ```text
-//! stores ─▶ View ┐
-//! scales ────────┼─▶ burst::observe ─▶ burst::plan ─▶ act ─▶ granting ─▶ API server ─▶ answers ─▶ Memory, stores
-//! node::pods ────┘                         ├─▶ tell ─▶ Events
-//!                                          └─▶ Summary ─▶ controller::status
+//! ClusterCache ─▶ Snapshot ─┐
+//! scales, claims, neighbors ┼─▶ planning ─▶ burst::plan ─▶ executor ─▶ in_flight ─▶ API server
+//! pods on virtual nodes ────┘                  │                                        │
+//!                                              ├─▶ events         LeaderState, cache ◀─┘ answers
+//!                                              └─▶ PlanSummary ─▶ controller::status
 //! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`planning`] | gathers the inputs of a pool's plan and makes the plan |
+//! | [`leadership`] | keeps the state of a pool's leadership term |
+//! | [`executor`] | executes a plan: claims, counts, reserves, grants |
+//! | [`in_flight`] | sends grants while the next plans are made |
+//! | [`rescue`] | deletes or evicts pods that never started |
+//! | [`patches`] | builds the JSON Patches to pods |
+//! | [`events`] | publishes Events about plans and grants |
 
 mod events;
 mod executor;
@@ -91,7 +103,7 @@ struct ExecutionResult {
     must_replan: bool,
 }
 
-/// Plans and executes until `cancel`.
+/// Plans and executes until `cancel` is cancelled. Returns after all tasks that it started have ended.
 pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     let (teller, telling) = EventPublisher::new(context.client.clone(), &context.identity);
@@ -158,7 +170,7 @@ struct GrantLoop {
     eligibility: EligibilityCache,
     pools: HashMap<String, PoolLeaderState>,
     executions: FuturesUnordered<LocalBoxFuture<'static, ExecutionResult>>,
-    /// Pools whose plan is being executed, and whether anything changed since it was made.
+    /// By name, the pools whose plan is being executed, and whether anything changed since it was made.
     executing: HashMap<String, bool>,
     term_counter: TermCounter,
     summaries: PlanSummaries,
@@ -211,8 +223,8 @@ impl GrantLoop {
             .retain_pools(|name| view.pools.contains_key(name));
         self.event_publisher
             .retain_pods(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
-        // Skip pools that cannot be read: only their last readable version is known, and nothing more is
-        // granted by that.
+        // Skip pools that cannot be read: only their last readable version is known, and it must not lead to
+        // further grants.
         let is_there = |pool: &BurstPool| {
             pool.metadata.deletion_timestamp.is_none()
                 && !view.unreadable.contains(&pool.name_any())
@@ -347,7 +359,7 @@ impl GrantLoop {
     }
 }
 
-/// The claims (namespace, name) of waiting pods that the plan has not evaluated yet; their volumes may have to
+/// The claims (namespace, name) of pending pods that the plan has not evaluated yet; their volumes may have to
 /// be read.
 fn unread_claims(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
     let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
@@ -376,7 +388,7 @@ fn summarize(plan: &BurstPlan) -> PlanSummary {
     }
 }
 
-/// Why failing creates close a placement; `None` if they do not.
+/// The cause, if failing creates close a placement; `None` if they do not.
 fn creates_failing(door: &PlacementAvailability) -> Option<Unavailable> {
     match door {
         // The node or the region reports these causes; a cordon is the administrator's decision.

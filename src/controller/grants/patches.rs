@@ -1,8 +1,8 @@
 //! The patches that the grant loop sends, as JSON Patches (decision D1). Pure.
 //!
-//! In: a pod as the plan saw it. Out: the patch that grants it, records since when it is refused, invalidates a
-//! grant in flight, or marks its grant as expired. All patches name the resource version that the plan saw: if
-//! the pod has changed, the API server answers 409, and the pod is planned again.
+//! In: a pod, in the version that the plan was made from. Out: the patch that grants it, records since when it
+//! is refused, invalidates a grant in flight, or marks its grant as expired. All patches name that resource
+//! version: if the pod has changed, the API server answers 409, and the pod is planned again.
 
 use jiff::Timestamp;
 use json_patch::Patch as Operations;
@@ -15,7 +15,8 @@ use crate::api::names::{
     PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
-/// Lets the pod run on the pool's virtual nodes, as part of that workload.
+/// Grants the pod to the pool: adds the toleration of its virtual nodes, and records the pool, the workload and
+/// the grant time `now`.
 pub fn grant_patch(
     pod: &Pod,
     version: &str,
@@ -63,7 +64,7 @@ pub fn release_patch(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     annotation_patch(pod, version, RELEASED_AT_ANNOTATION, now)
 }
 
-/// Records on the pod that its grant has expired.
+/// Records on the pod that its grant expired at `now`.
 pub fn expire(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     annotation_patch(pod, version, GRANT_EXPIRED_ANNOTATION, now)
 }

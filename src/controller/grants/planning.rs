@@ -1,7 +1,8 @@
-//! Makes a pool's plan from what is watched, for the loop that executes plans and for `burstpool explain`.
+//! Makes a pool's plan from the watched objects, for the grant loop and for `burstpool explain`.
 //!
-//! In: the inputs of all pools ([`PlanInputs`]) and of this pool ([`PlannedPool`]). Out: a [`BurstPlan`]. For pods that have not
-//! been evaluated yet, the translation is called, and [`EligibilityCache`] cache its result.
+//! In: the inputs of all pools ([`PlanInputs`]) and of this pool ([`PlannedPool`]). Out: a [`BurstPlan`]. For
+//! pods that have not been evaluated yet, this module calls the translation, and the [`EligibilityCache`] caches
+//! its result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,14 +31,16 @@ pub(crate) struct PlanInputs {
     pub on_pool_nodes: BTreeMap<String, Vec<Arc<PodFacts>>>,
 }
 
-/// The inputs of one pool.
+/// The inputs of one pool, beside its spec.
 pub(crate) struct PlannedPool<'a> {
     pub placements: &'a [PlacementFacts],
     /// The pods on the pool's nodes.
     pub bound: Vec<&'a PodFacts>,
     pub leadership: Leadership,
     pub leader_state: &'a LeaderState,
+    /// Whether a trigger of the pool is active.
     pub is_triggered: bool,
+    /// The identity of this instance in its leadership term.
     pub identity: &'a str,
     /// How far the API server's clock is ahead of the plan's clock.
     pub ahead: SignedDuration,
@@ -124,7 +127,7 @@ pub(crate) fn translation_targets<'a>(
     })
 }
 
-/// The state of the pool's placements; `closed` holds why some take no pods.
+/// The state of the pool's placements; `closed` holds, by placement, why it takes no pods.
 pub(crate) fn placement_facts(
     view: &Snapshot,
     pool: &BurstPool,

@@ -1,7 +1,7 @@
 //! Deletes or evicts pods that never started, so that their controllers create replacements.
 //!
-//! In: a plan's rescues. Out: writes to pods, whose answers go to [`LeaderState`](crate::burst::LeaderState) (leader
-//! state); and for a Job's pod, after its Job has been read, an Event with the result.
+//! In: a plan's rescues. Out: writes to pods, whose answers go to [`LeaderState`](crate::burst::LeaderState);
+//! and for a Job's pod, after its Job has been read, an Event with the result.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -19,7 +19,7 @@ use crate::burst::select::never_started::{NeverStarted, RescueAction};
 use crate::k8s::call;
 use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 
-/// What a Job does about one of its pods.
+/// What a Job does when one of its pods is evicted.
 enum JobAnswer {
     /// It creates a replacement; an eviction costs this.
     Replaces(EvictionCost),
@@ -30,7 +30,8 @@ enum JobAnswer {
 }
 
 impl Executor {
-    /// Executes rescues. Those that are only reported get their Event from the publisher.
+    /// Executes rescues. For those that are only reported, [`EventPublisher`](super::events::EventPublisher)
+    /// publishes the Event.
     pub(super) async fn rescue(&self, rescues: &[NeverStarted], state: &mut PoolLeaderState) {
         for rescue in rescues {
             let answer = match (rescue.action, &rescue.owner) {
@@ -58,7 +59,7 @@ impl Executor {
             };
             let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
-            tracing::info!(pool = self.pool_name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
+            tracing::info!(pool = self.pool_name, %pod, why = %rescue.why, ?answer, "removing a pod that never started");
             state
                 .leader_state
                 .record_write(id, PodWrite::Delete, &answer, now);
@@ -106,7 +107,10 @@ impl Executor {
         };
         match &answer {
             PodWriteResult::Granted => {
-                let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
+                let note = format!(
+                    "{}; it is evicted, and its Job creates a replacement",
+                    rescue.why
+                );
                 self.grant_sender
                     .notifier
                     .tell_never_started(&rescue.pod, &note);
@@ -134,9 +138,9 @@ impl Executor {
             Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
                 jobs::replaces(&job).map_or_else(JobAnswer::Keeps, JobAnswer::Replaces)
             }
-            Ok(_) => JobAnswer::Keeps("its Job is gone".to_owned()),
+            Ok(_) => JobAnswer::Keeps("its Job does not exist".to_owned()),
             Err(kube::Error::Api(status)) if status.is_forbidden() => JobAnswer::Keeps(
-                "burstpool may not read its Job: its ClusterRole lacks the right to get jobs of batch"
+                "burstpool may not read its Job: its ClusterRole does not allow it to get jobs in batch"
                     .to_owned(),
             ),
             Err(error) => {

@@ -62,7 +62,7 @@ async fn undrainable_nodes(
         .into_iter()
         .filter(|found| !kept.contains(&found.placement));
     let left = left.map(|DiscoveredNode { node, .. }| {
-        format!("node {node} and what runs there, which cannot be drained before this is corrected: {mistake}")
+        format!("node {node} and what runs there, which cannot be drained until this is corrected: {mistake}")
     });
     Ok(left.collect())
 }
@@ -144,7 +144,7 @@ async fn drain_placement(
     // worker has ended.
     if registry::is_any_kept(pool, name, context).await {
         return Ok(vec![format!(
-            "the container groups of {node}, which are not known to be gone"
+            "the container groups of {node}, whose deletion is not confirmed yet"
         )]);
     }
     Ok(match registry::count_groups(pool, name, context).await {
@@ -152,11 +152,11 @@ async fn drain_placement(
         Some(groups) => vec![format!("{groups} container groups of {node}")],
         None if registry::may_not_list(pool, name, context).await => vec![format!(
             "the container groups of {node}, which burstpool may not list (Azure answers 403): give its identity \
-             the right Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
+             the permission Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
              deleted, create it again and assign the role there"
         )],
         None => vec![format!(
-            "the container groups of {node}, which Azure does not list at present"
+            "the container groups of {node}, which Azure does not list now"
         )],
     })
 }
@@ -168,7 +168,7 @@ pub(in crate::controller) async fn list_pods_on_node(
     node: &str,
     context: &ControllerContext,
 ) -> Result<Vec<Pod>, Error> {
-    // `Observed` accepts every pod: one unusual pod must not stop a drain.
+    // `WatchedPod` accepts every pod: one unusual pod must not stop a drain.
     let pods: Api<WatchedPod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pods = call::with_timeout(CALL_TIMEOUT, pods.list(&on_node)).await;

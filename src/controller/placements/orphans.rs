@@ -5,10 +5,10 @@
 //! were drained, because their finalizer was removed by hand. Otherwise their container groups would run, and
 //! cost money, forever.
 //!
-//! The node records what the drain of its placement needs (see [`last_placement`]). A node without that record is left
-//! as it is, and logged: with a guessed subscription, the drain would find nothing and report success while
-//! everything still runs. If the node itself was removed by hand, nothing here finds its container groups; only
-//! their tags do.
+//! The node records what the drain of its placement needs (see [`last_placement`]). A node without that record
+//! is left as it is, and logged: with a guessed subscription, the drain would find nothing and report success
+//! while everything still runs. If the node was removed by hand, this module cannot find its container groups;
+//! only their tags identify them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::node::node_object;
 /// The timeout of a call. It is short because a node's Lease expires 40 s after its last renewal, and no task
 /// renews it yet.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is logged again what the drain of a removed pool waits for.
+/// How often the log repeats what the drain of a removed pool waits for.
 const LOG_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool, read from the API server: a watch may still show one that was just removed.
@@ -90,9 +90,9 @@ pub(in crate::controller) async fn adopt_orphans(
 async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
     let node = found.node.clone();
     if registry::adopt_orphan(found, context).await {
-        tracing::info!(%node, "draining a node that no spec asks for");
+        tracing::info!(%node, "draining a node that no spec lists");
     } else {
-        tracing::warn!(%node, "no spec asks for this node, and it does not say where its container groups are");
+        tracing::warn!(%node, "cannot drain a node that no spec lists: it has no annotation burstpool.io/last-placement");
     }
 }
 
@@ -168,7 +168,7 @@ async fn retry_drain(pool: &str, gone: &mut RemovedPool, context: &ControllerCon
     gone.next = Some(now + gone.drain_delay.next_delay(&left, now));
     let left = left.join(", ");
     if gone.must_log(&left, now) {
-        tracing::warn!(%pool, %left, "a pool that is gone is not drained yet");
+        tracing::warn!(%pool, %left, "a deleted pool is not drained yet");
     }
 }
 

@@ -1,9 +1,9 @@
 //! The tasks of pools' nodes: this module starts, changes and stops them to match the specs, and restores them
 //! from the nodes of placements that no spec lists.
 //!
-//! In: pools, and nodes that belong to no spec. Out: a [`PlacementTask`] (placement task) for each placement, and its
-//! state for the grant loop and the statuses. After the last pod and container group of a drained placement are
-//! gone, its node is removed, and then its tasks end.
+//! In: pools, and nodes that belong to no spec. Out: a [`PlacementTask`] for each placement, and its state for
+//! the grant loop and the statuses. After the last pod and container group of a drained placement are gone, its
+//! node is removed, and then its tasks end.
 
 mod task;
 
@@ -49,7 +49,7 @@ impl RunningPool {
 /// those that do. Only a change to another node, such as one in another resource group, restarts a placement's
 /// tasks. `nodes` are the existing nodes of placements whose tasks do not run.
 ///
-/// A spec with an invalid value is a [`InvalidSpec`] under every leader. Running placements then continue
+/// A spec with an invalid value is an [`InvalidSpec`] under every leader. Running placements then continue
 /// unchanged; after a change of leader they continue with the settings that their node records.
 pub async fn ensure(
     pool: &BurstPool,
@@ -165,7 +165,7 @@ fn placement_change(
     }
 }
 
-/// The pool whose tasks keep this node registered, as text.
+/// The pool whose tasks keep this node registered, as text; `None` if no task does.
 fn node_holder(pools: &HashMap<String, RunningPool>, node: &str) -> Option<String> {
     let mut all = pools.iter();
     all.find_map(|(pool, running)| {
@@ -251,11 +251,11 @@ pub async fn resume_from_node(found: DiscoveredNode, context: &ControllerContext
     );
     let offers = found.advertised.clone();
     let Some(wanted) = PlacementSpec::from_node(found) else {
-        tracing::warn!(%node, "this node's pool cannot be used, and the node does not say what it was kept as");
+        tracing::warn!(%node, "cannot run this node: its pool cannot be read, and the node records no settings");
         return;
     };
     let kept = PlacementTask::start(wanted, offers, context).await;
-    tracing::info!(%node, "keeping a node as it says that it was");
+    tracing::info!(%node, "running a node with the settings that it records");
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);
 }
@@ -492,7 +492,7 @@ pub async fn unavailable_placements(
     let name = pool.name_any();
     let why = |placement: &Placement| {
         let Some(kept) = find_task(&pools, &name, &placement.name) else {
-            return Some("its node is not kept yet".to_owned());
+            return Some("the tasks of its node have not started yet".to_owned());
         };
         let facts = kept.node_config.borrow();
         facts
@@ -605,7 +605,8 @@ pub async fn next_drain_delay(
     })
 }
 
-/// Whether a placement that was to be drained is wanted again: a pool of that name was created again.
+/// Whether a spec lists a placement again that was to be drained, for example because a pool of that name was
+/// created again.
 pub async fn is_requested_again(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
     find_task(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())

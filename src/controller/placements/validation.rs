@@ -1,7 +1,7 @@
 //! Errors in a pool's spec that the CRD's validation rules cannot detect. Pure.
 //!
-//! In: a pool, the operator's options, the nodes and the other pools. Out: a [`InvalidSpec`], whose text names the
-//! field and the remedy.
+//! In: a pool, the operator's options, the nodes and the other pools. Out: an [`InvalidSpec`], whose text names
+//! the field and the remedy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ pub(in crate::controller) fn scope_changed(from: &GroupScope, to: &GroupScope) -
     };
     InvalidSpec(format!(
         "spec.azure names {}, but the pool's container groups are in {} and cannot move: change it back, or \
-         make another pool; it can be changed when none of the pool's pods is on ACI and no container group of \
-         theirs is left",
+         create another pool; the change is possible once the pool has neither pods on ACI nor container groups \
+         there",
         place(to),
         place(from)
     ))
@@ -75,7 +75,7 @@ pub(in crate::controller) fn unlisted(from: &GroupScope, to: &GroupScope) -> Inv
     let InvalidSpec(moved) = scope_changed(from, to);
     let group = &from.resource_group;
     InvalidSpec(format!(
-        "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the right \
+        "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the permission \
          Microsoft.ContainerInstance/containerGroups/read on resource group {group} (if {group} was deleted, create \
          it again and assign the role there), or give the placements other names"
     ))
@@ -110,8 +110,8 @@ pub(in crate::controller) fn node_owned_by_other(
     another: &str,
 ) -> InvalidSpec {
     InvalidSpec(format!(
-        "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
-         give the placement another name, or make a pool of another name"
+        "spec.placements: the node of placement {placement} would be named {node}, which belongs to {another}: \
+         give the placement another name, or create a pool with another name"
     ))
 }
 
@@ -144,7 +144,7 @@ pub(in crate::controller) fn check_kube_proxy(
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
         Some((index, _)) if !is_told => Err(InvalidSpec(format!(
-            "spec.placements[{index}].network.kubeProxy needs to know where pods on ACI reach the API \
+            "spec.placements[{index}].network.kubeProxy needs the address at which pods on ACI reach the API \
              server: start burstpool with --api-server-url"
         ))),
         _ => Ok(()),
@@ -170,7 +170,7 @@ fn check_capacity(placement: &Placement, field: &str) -> Result<(), InvalidSpec>
     ] {
         if capacity::quantity_milli(quantity).is_none() {
             return Err(InvalidSpec(format!(
-                "{field}.capacity.{name}: '{}' is no amount that a node can have: write a quantity from 0 to \
+                "{field}.capacity.{name}: '{}' is not an amount that a node can have: write a quantity from 0 to \
                  2^63 - 1, such as {example}",
                 quantity.0
             )));
@@ -188,15 +188,15 @@ fn check_labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), In
         };
         if !is_label_value(name) || name.is_empty() || !prefix.is_none_or(is_subdomain) {
             return Err(InvalidSpec(format!(
-                "{field}: '{key}' is no key of a label: write a name of at most 63 letters, numbers, '-', '_' \
-                 and '.' that begins and ends with a letter or number, after a DNS name and '/' if it has a \
+                "{field}: '{key}' is not a valid label key: write a name of at most 63 letters, digits, '-', '_' \
+                 and '.' that begins and ends with a letter or digit, after a DNS name and '/' if it has a \
                  prefix, such as example.com/tier"
             )));
         }
         if !is_label_value(value) {
             return Err(InvalidSpec(format!(
-                "{field}: '{value}' of {key} is no value of a label: write at most 63 letters, numbers, '-', \
-                 '_' and '.', and begin and end with a letter or number"
+                "{field}: '{value}' of {key} is not a valid label value: write at most 63 letters, digits, '-', \
+                 '_' and '.', and begin and end with a letter or digit"
             )));
         }
     }
@@ -314,8 +314,8 @@ mod tests {
         };
         assert_eq!(
             mistake,
-            "spec.placements: the node of placement west would be called burst-shop-eu-west, which belongs to \
-             pool shop: give the placement another name, or make a pool of another name"
+            "spec.placements: the node of placement west would be named burst-shop-eu-west, which belongs to \
+             pool shop: give the placement another name, or create a pool with another name"
         );
         // A node of the cluster that happens to have this name.
         let home = json!({"metadata": {"name": "burst-shop-eu-west"}});
@@ -385,31 +385,31 @@ mod tests {
             ),
             (
                 json!({"labels": {"": "x"}}),
-                format!("{labels}: '' is no key"),
+                format!("{labels}: '' is not a valid label key"),
             ),
             (
                 json!({"labels": {"a b": "x"}}),
-                format!("{labels}: 'a b' is no key"),
+                format!("{labels}: 'a b' is not a valid label key"),
             ),
             (
                 json!({"labels": {"a/b/c": "x"}}),
-                format!("{labels}: 'a/b/c' is no key"),
+                format!("{labels}: 'a/b/c' is not a valid label key"),
             ),
             (
                 json!({"labels": {"/a": "x"}}),
-                format!("{labels}: '/a' is no key"),
+                format!("{labels}: '/a' is not a valid label key"),
             ),
             (
                 json!({"labels": {"A.example/b": "x"}}),
-                format!("{labels}: 'A.example/b' is no key"),
+                format!("{labels}: 'A.example/b' is not a valid label key"),
             ),
             (
                 json!({"labels": {"-a": "x"}}),
-                format!("{labels}: '-a' is no key"),
+                format!("{labels}: '-a' is not a valid label key"),
             ),
             (
                 json!({"labels": {long.clone(): "x"}}),
-                format!("{labels}: '{long}' is no key"),
+                format!("{labels}: '{long}' is not a valid label key"),
             ),
             (
                 json!({"labels": {"a": "not so"}}),

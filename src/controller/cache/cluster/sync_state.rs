@@ -1,8 +1,8 @@
-//! The sync state of the cache: which parts have been listed, and why others have not, as text for people.
+//! The sync state of the cache: which parts have been listed, and why others have not, as text for users.
 //!
-//! In: the ends of lists, and the errors of watches. Out: what is missing, for `/readyz`; and for a command at
-//! which a user waits, whether waiting can help. The text of an error is the API server's, which names the
-//! missing permission.
+//! In: the ends of lists, and the errors of watches. Out: the missing parts, for `/readyz`; and whether a retry
+//! can help, for `burstpool explain`. The text of an error is the API server's, which names the missing
+//! permission.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +23,7 @@ pub(super) enum CachePart {
 
 const PARTS: [(CachePart, &str); 5] = [
     (CachePart::Pools, "BurstPools"),
-    (CachePart::Waiting, "pods that wait"),
+    (CachePart::Waiting, "pending pods"),
     (CachePart::Labelled, "granted pods"),
     (CachePart::Nodes, "virtual nodes"),
     (CachePart::Namespaces, "namespaces"),

@@ -5,7 +5,7 @@
 //!
 //! While a `PodDisruptionBudget` blocks evictions, the drain retries one of its pods, as often as
 //! `kubectl drain` does. When that eviction succeeds, it retries all the others at once. This state is kept in
-//! memory: a new leader tries each pod once and then knows the same.
+//! memory: a new leader restores it by trying each pod once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -151,7 +151,7 @@ impl EvictionPacer {
         self.pods.insert(uid.to_owned(), refused);
     }
 
-    /// The last refusal of the pod's eviction, in the API server's words.
+    /// The API server's message at the last refusal of the pod's eviction.
     pub fn refusal_message(&self, uid: &str) -> Option<&str> {
         self.pods.get(uid).map(|refused| refused.message.as_str())
     }

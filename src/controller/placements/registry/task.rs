@@ -1,7 +1,7 @@
 //! A placement whose tasks run: its node, its region and its pods.
 //!
-//! In: the settings of the placement ([`PlacementSpec`]). Out: running tasks, which end separately: the region check
-//! when the placement drains, the registration when its node is removed, and the pod workers last.
+//! In: the settings of the placement ([`PlacementSpec`]). Out: running tasks, which end separately: the region
+//! check when the placement drains, the registration when its node is removed, and the pod workers last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -115,8 +115,8 @@ pub(super) struct PlacementTask {
 }
 
 impl PlacementTask {
-    /// Starts the tasks. The node advertises what it did before (`left`) until Azure has answered about the
-    /// region.
+    /// Starts the tasks. Until Azure has answered about the region, the node advertises the same as before the
+    /// change of leader (`advertised`).
     pub async fn start(
         wanted: PlacementSpec,
         left: Option<Advertised>,
@@ -170,7 +170,7 @@ impl PlacementTask {
         });
     }
 
-    /// Whether the tasks ended by themselves, because the node belongs to another owner.
+    /// Whether the tasks ended because the node belongs to another owner.
     pub fn has_lost_node(&self) -> bool {
         self.cancel.is_cancelled()
     }
@@ -277,7 +277,7 @@ pub(super) fn node_config(
         },
         unavailable: Some(Unavailable {
             reason: "Starting".to_owned(),
-            message: "the region has not been asked yet what it has to offer".to_owned(),
+            message: "Azure has not answered yet what the region offers".to_owned(),
         }),
     });
     NodeConfig {
