@@ -10,15 +10,21 @@ use crate::api::{BurstPool, BurstPoolStatus};
 pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, context: &ControllerContext) {
     let (metrics, name) = (&context.metrics, pool.name_any());
     let before = pool.status.iter().flat_map(|status| &status.placements);
-    let is_left = |name: &str| status.placements.iter().any(|one| one.name == name);
-    for gone in before.filter(|placement| !is_left(&placement.name)) {
-        metrics.forget_placement(&name, &gone.name);
+    let is_left = |name: &str| {
+        status
+            .placements
+            .iter()
+            .any(|placement| placement.name == name)
+    };
+    for removed in before.filter(|placement| !is_left(&placement.name)) {
+        metrics.forget_placement(&name, &removed.name);
     }
-    for one in &status.placements {
-        metrics.set_placement(&name, &one.name, one.ready, one.groups);
+    for placement in &status.placements {
+        metrics.set_placement(&name, &placement.name, placement.ready, placement.groups);
     }
     let Some(counts) = status.pods else { return };
-    let desired: i64 = status.workloads.iter().filter_map(|one| one.desired).sum();
+    let workloads = status.workloads.iter();
+    let desired: i64 = workloads.filter_map(|workload| workload.desired).sum();
     let desired = u64::try_from(desired).unwrap_or_default();
     let max = pool.spec.spill.max_replicas.resolve(desired);
     // In the order of `STATES`, the values of the metric's label.
@@ -35,10 +41,10 @@ pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, context: &
 
 /// Drops the metrics of a deleted pool.
 pub(super) fn forget_pool(pool: &BurstPool, context: &ControllerContext) {
-    let told = pool.status.iter().flat_map(|status| &status.placements);
-    let told = told.map(|placement| &placement.name);
-    let asked = pool.spec.placements.iter().map(|placement| &placement.name);
-    forget_pool_and_placements(&pool.name_any(), told.chain(asked), context);
+    let reported = pool.status.iter().flat_map(|status| &status.placements);
+    let reported = reported.map(|placement| &placement.name);
+    let listed = pool.spec.placements.iter().map(|placement| &placement.name);
+    forget_pool_and_placements(&pool.name_any(), reported.chain(listed), context);
 }
 
 /// Drops the metrics of a removed pool that had these placements.

@@ -113,9 +113,7 @@ impl Error {
     /// How soon the drain continues, if the only error is [`Error::Draining`].
     fn drain_retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Draining {
-                retry_after: again, ..
-            } => Some(*again),
+            Self::Draining { retry_after, .. } => Some(*retry_after),
             Self::Finalizer(error) => match &**error {
                 finalizer::Error::CleanupFailed(error) => error.drain_retry_after(),
                 _ => None,
@@ -189,15 +187,15 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let config = controller::Config::default().concurrency(4);
     let (reader, writer) = reflector::store();
     // The predicates drop updates of statuses: the operator writes those itself, some after every few grants.
-    let wishes = watcher(pools, watcher::Config::default()).default_backoff();
-    let wishes = report_errors("BurstPools to reconcile", wishes)
+    let changes = watcher(pools, watcher::Config::default()).default_backoff();
+    let changes = report_errors("BurstPools to reconcile", changes)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::finalizers),
             PredicateConfig::default(),
         );
-    let reconciled = Controller::for_stream(wishes, reader)
+    let reconciled = Controller::for_stream(changes, reader)
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .reconcile_all_on(debounced(futures::stream::select(
@@ -222,7 +220,7 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     };
     // Stop at once, without waiting for the last reconciliation: the next leader also registers nodes and
     // writes replicas.
-    let ends = async {
+    let stop_on_cancel = async {
         cancel.cancelled().await;
         context.shutdown.cancel();
         context.triggers.stop().await;
@@ -232,7 +230,7 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
         grants::run(context.clone(), cancel.clone()),
         cancel.run_until_cancelled(orphans::drain_deleted_pools(&context)),
         alerts,
-        ends
+        stop_on_cancel
     );
     for (_, running) in context.running_pools.lock().await.drain() {
         running.stop().await;
@@ -249,24 +247,24 @@ async fn forget_pool(pool: &str, context: &ControllerContext) {
 
 /// Yields `()` every time the watched value changes.
 fn change_events<T: Send + Sync + 'static>(
-    said: watch::Receiver<T>,
+    receiver: watch::Receiver<T>,
 ) -> impl Stream<Item = ()> + Send + 'static {
-    futures::stream::unfold(said, |mut said| async move {
-        said.changed().await.ok()?;
-        Some(((), said))
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.changed().await.ok()?;
+        Some(((), receiver))
     })
 }
 
 /// Debounced: collects changes for 200 ms and yields at most one item per second. Changes in between are merged
 /// into the next item.
-fn debounced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
-    let begin = (Box::pin(words), Instant::now());
-    futures::stream::unfold(begin, |(mut words, next)| async move {
-        words.next().await?;
-        let (collects, pause) = STATUS_DEBOUNCE;
-        tokio::time::sleep_until(next.max(Instant::now() + collects)).await;
-        while let Some(Some(())) = words.next().now_or_never() {}
-        Some(((), (words, Instant::now() + pause)))
+fn debounced(changes: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
+    let initial = (Box::pin(changes), Instant::now());
+    futures::stream::unfold(initial, |(mut changes, not_before)| async move {
+        changes.next().await?;
+        let (collect_time, min_interval) = STATUS_DEBOUNCE;
+        tokio::time::sleep_until(not_before.max(Instant::now() + collect_time)).await;
+        while let Some(Some(())) = changes.next().now_or_never() {}
+        Some(((), (changes, Instant::now() + min_interval)))
     })
 }
 
@@ -306,13 +304,13 @@ async fn reconcile_with_finalizer(
 
 async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
-    let found = orphans::adopt_orphans(pool, context).await?;
-    let outcome = registry::ensure(pool, &found, context).await;
+    let existing_nodes = orphans::adopt_orphans(pool, context).await?;
+    let outcome = registry::ensure(pool, &existing_nodes, context).await;
     let removed = registry::removed_placements(pool, context).await;
-    let leaving = drain::drain_placements(&pool.name_any(), &removed, context).await?;
+    let left = drain::drain_placements(&pool.name_any(), &removed, context).await?;
     let nodes = registry::report(pool, context).await;
-    let again = if !leaving.is_empty() {
-        registry::next_drain_delay(&pool.name_any(), &leaving, context).await
+    let requeue_after = if !left.is_empty() {
+        registry::next_drain_delay(&pool.name_any(), &left, context).await
     } else if nodes.unregistered_nodes.is_empty() {
         RESYNC_INTERVAL
     } else {
@@ -323,11 +321,18 @@ async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, 
         .borrow()
         .get(&pool.name_any())
         .cloned();
-    let told = context.triggers.status_view(pool);
-    let status = status::pool_status(pool, &outcome, &nodes, &leaving, summary.as_ref(), &told);
+    let trigger_status = context.triggers.status_view(pool);
+    let status = status::pool_status(
+        pool,
+        &outcome,
+        &nodes,
+        &left,
+        summary.as_ref(),
+        &trigger_status,
+    );
     metrics::record_pool(pool, &status, context);
     status::write(pool, &status, context).await?;
-    Ok(Action::requeue(again))
+    Ok(Action::requeue(requeue_after))
 }
 
 /// Drains a deleted pool. Returns an error until the pool is drained, because only an error keeps the finalizer:
@@ -339,15 +344,12 @@ async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Actio
         metrics::forget_pool(pool, context);
         return Ok(Action::await_change());
     }
-    let again = registry::next_drain_delay(&pool.name_any(), &left, context).await;
+    let retry_after = registry::next_drain_delay(&pool.name_any(), &left, context).await;
     let nodes = registry::report(pool, context).await;
-    let quiet = triggers::TriggerStatusView::default();
-    let status = status::pool_status(pool, &Ok(()), &nodes, &left, None, &quiet);
+    let no_triggers = triggers::TriggerStatusView::default();
+    let status = status::pool_status(pool, &Ok(()), &nodes, &left, None, &no_triggers);
     status::write(pool, &status, context).await?;
-    Err(Error::Draining {
-        left,
-        retry_after: again,
-    })
+    Err(Error::Draining { left, retry_after })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
@@ -356,8 +358,8 @@ fn error_policy(
     error: &Error,
     _: Arc<ControllerContext>,
 ) -> Action {
-    if let Some(again) = error.drain_retry_after() {
-        return Action::requeue(again);
+    if let Some(delay) = error.drain_retry_after() {
+        return Action::requeue(delay);
     }
     tracing::warn!(pool = pool.meta().name, %error, "reconciling a pool");
     Action::requeue(Duration::from_secs(5))

@@ -36,9 +36,9 @@ pub(super) fn pool_status(
     pool: &BurstPool,
     outcome: &Result<(), InvalidSpec>,
     nodes: &PlacementReport,
-    leaving: &[String],
+    left: &[String],
     summary: Option<&PlanSummary>,
-    told: &triggers::TriggerStatusView,
+    trigger_status: &triggers::TriggerStatusView,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let placements = &nodes.placements;
@@ -51,12 +51,12 @@ pub(super) fn pool_status(
     };
     match outcome {
         Err(InvalidSpec(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
-        Ok(()) if !leaving.is_empty() => {
+        Ok(()) if !left.is_empty() => {
             set(
                 READY,
                 false,
                 "Draining",
-                format!("waiting for {}", leaving.join(", ")),
+                format!("waiting for {}", left.join(", ")),
             );
         }
         Ok(()) if !nodes.unregistered_nodes.is_empty() => {
@@ -103,18 +103,19 @@ pub(super) fn pool_status(
             ),
         }
     }
-    for (kind, says) in triggers::conditions(pool, told) {
-        match says {
-            ConditionUpdate::Set(is, reason, message) => condition::set(
+    for (kind, update) in triggers::conditions(pool, trigger_status) {
+        match update {
+            ConditionUpdate::Set(is_true, reason, message) => condition::set(
                 &mut conditions,
-                condition::build(kind, is, reason, message, generation, now),
+                condition::build(kind, is_true, reason, message, generation, now),
             ),
             ConditionUpdate::Remove => conditions.retain(|condition| condition.type_ != kind),
             // An error of the whole spec is set again below, if it still exists.
             ConditionUpdate::Keep => {
-                let of_spec = [MISCONFIGURED, unreadable_pools::REASON];
-                conditions
-                    .retain(|one| one.type_ != kind || !of_spec.contains(&one.reason.as_str()));
+                let spec_reasons = [MISCONFIGURED, unreadable_pools::REASON];
+                conditions.retain(|condition| {
+                    condition.type_ != kind || !spec_reasons.contains(&condition.reason.as_str())
+                });
             }
         }
     }
@@ -123,16 +124,16 @@ pub(super) fn pool_status(
         let stalled = condition::build(kind, true, reason, mistake, generation, now);
         condition::set(&mut conditions, stalled);
     }
-    let before = pool.status.clone().unwrap_or_default();
-    let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
-    told.add_scale_status(&mut workloads, pool);
+    let previous = pool.status.clone().unwrap_or_default();
+    let mut workloads = summary.map_or(previous.workloads, |summary| summary.workloads.clone());
+    trigger_status.add_scale_status(&mut workloads, pool);
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
         placements: placements.clone(),
-        pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
+        pods: summary.map_or(previous.pods, |summary| Some(summary.counts)),
         workloads,
-        triggers: told.triggers(),
+        triggers: trigger_status.triggers(),
         // The leader writes these two, and uses the pool's resource version as a fence.
         reservations: Vec::new(),
         leader: None,
@@ -149,9 +150,9 @@ fn spilling_condition(summary: &PlanSummary) -> (bool, &'static str, String) {
     );
     let is_peak = summary.peak != PeakState::None;
     if summary.is_dry_run {
-        let would = summary.would_be_granted;
+        let would_be_granted = summary.would_be_granted;
         let message = format!(
-            "mode is DryRun, nothing is written to pods: {would} would be granted; {message}"
+            "mode is DryRun, nothing is written to pods: {would_be_granted} would be granted; {message}"
         );
         return (is_peak, "DryRun", message);
     }
@@ -187,8 +188,8 @@ fn registered_message(placements: &[PlacementStatus]) -> String {
     if closed.is_empty() {
         return "every node is registered and takes pods".to_owned();
     }
-    let (closed, all) = (closed.join(", "), placements.len());
-    format!("every node is registered; of {all}, these take no pods: {closed} (see NodesReady)")
+    let (closed, total) = (closed.join(", "), placements.len());
+    format!("every node is registered; of {total}, these take no pods: {closed} (see NodesReady)")
 }
 
 /// The longest pause after refused writes of a status. It is short because the user who fixes the cause looks
@@ -203,16 +204,16 @@ pub struct StatusRefusals(Mutex<HashMap<String, WriteBackoff>>);
 impl StatusRefusals {
     /// Whether the pool's status may be written now.
     pub(super) fn may_write(&self, pool: &str) -> bool {
-        let all = self.lock();
-        let refusals = all.get(pool);
+        let by_pool = self.lock();
+        let refusals = by_pool.get(pool);
         refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
     }
 
     /// Records the answer to a write of the pool's status.
     pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
-        let mut all = self.lock();
-        let new = || WriteBackoff::up_to(LONGEST_REFUSAL);
-        let refusals = all.entry(pool.to_owned()).or_insert_with(new);
+        let mut by_pool = self.lock();
+        let new_backoff = || WriteBackoff::up_to(LONGEST_REFUSAL);
+        let refusals = by_pool.entry(pool.to_owned()).or_insert_with(new_backoff);
         refusals.answered(answer, Instant::now());
     }
 

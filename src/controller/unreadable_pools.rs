@@ -42,8 +42,8 @@ pub(super) async fn reconcile_unreadable(
         crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
     }
     if !registry::running_pool_names(context).await.contains(&name) {
-        for found in orphans::list_pool_nodes(&name, context).await? {
-            registry::resume_from_node(found, context).await;
+        for node in orphans::list_pool_nodes(&name, context).await? {
+            registry::resume_from_node(node, context).await;
         }
     }
     publish_status(&name, context).await
@@ -77,10 +77,10 @@ async fn publish_status(name: &str, context: &ControllerContext) -> Result<(), E
         controller: "burstpool".to_owned(),
         instance: Some(context.identity.clone()),
     };
-    let about = live.object_ref(&kind);
-    let told = events::publish(&context.client, &reporter, &event, &about);
-    let told = call::with_timeout(CALL_TIMEOUT, told).await;
-    if let Err(error) = told {
+    let regarding = live.object_ref(&kind);
+    let published = events::publish(&context.client, &reporter, &event, &regarding);
+    let published = call::with_timeout(CALL_TIMEOUT, published).await;
+    if let Err(error) = published {
         tracing::debug!(pool = name, %error, "writing an Event");
     }
     let patch = json!({
@@ -111,21 +111,21 @@ fn decode_error(live: &DynamicObject) -> Option<String> {
 
 /// The status with the reason added and all else kept; `None` if it has the reason already. Pure.
 fn unreadable_status(live: &DynamicObject, message: &str, now: Timestamp) -> Option<Value> {
-    let before = &live.data["status"];
-    let mut status = before.as_object().cloned().unwrap_or_default();
+    let live_status = &live.data["status"];
+    let mut status = live_status.as_object().cloned().unwrap_or_default();
     let conditions = status.remove("conditions");
     let conditions = conditions.iter().filter_map(Value::as_array).flatten();
     // Conditions that cannot be read are dropped.
-    let conditions = conditions.filter_map(|one| serde_json::from_value(one.clone()).ok());
+    let conditions = conditions.filter_map(|value| serde_json::from_value(value.clone()).ok());
     let mut conditions: Vec<Condition> = conditions.collect();
     let generation = live.metadata.generation;
-    for (kind, is) in [(READY, false), (STALLED, true)] {
-        let new = condition::build(kind, is, REASON, message, generation, now);
-        condition::set(&mut conditions, new);
+    for (kind, is_true) in [(READY, false), (STALLED, true)] {
+        let condition = condition::build(kind, is_true, REASON, message, generation, now);
+        condition::set(&mut conditions, condition);
     }
     status.insert("conditions".to_owned(), json!(conditions));
     status.insert("observedGeneration".to_owned(), json!(generation));
-    if before.as_object() == Some(&status) {
+    if live_status.as_object() == Some(&status) {
         return None;
     }
     for field in LEADER_FIELDS {

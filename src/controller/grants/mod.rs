@@ -106,53 +106,54 @@ struct ExecutionResult {
 /// Plans and executes until `cancel` is cancelled. Returns after all tasks that it started have ended.
 pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
-    let (teller, telling) = EventPublisher::new(context.client.clone(), &context.identity);
-    let stores = context.cache.clone();
+    let (event_publisher, write_events) =
+        EventPublisher::new(context.client.clone(), &context.identity);
+    let cache = context.cache.clone();
     let scales = ScaleCache::new(
         context.client.clone(),
-        stores.changed.clone(),
+        cache.changed.clone(),
         cancel.child_token(),
     );
     let claims = ClaimCache::new(
         context.client.clone(),
-        stores.changed.clone(),
+        cache.changed.clone(),
         cancel.child_token(),
     );
     let neighbors = Watched::new(
         context.client.clone(),
-        stores.changed.clone(),
+        cache.changed.clone(),
         cancel.child_token(),
     );
-    let terms = TermCounter {
+    let term_counter = TermCounter {
         instance: context.identity.clone(),
         terms_begun: 0,
-        clock: stores.clock.clone(),
+        clock: cache.clock.clone(),
     };
-    let mut spill = GrantLoop {
+    let mut grant_loop = GrantLoop {
         context,
         grant_sender: GrantSender {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
-            notifier: teller.granted_notifier(),
+            notifier: event_publisher.granted_notifier(),
         },
         scales,
         claims,
         neighbors,
-        event_publisher: teller,
+        event_publisher,
         eligibility: EligibilityCache::default(),
         pools: HashMap::new(),
         executions: FuturesUnordered::new(),
         executing: HashMap::new(),
-        term_counter: terms,
+        term_counter,
         summaries: PlanSummaries::new(),
     };
-    let work = async {
-        stores.wait_until_synced().await;
-        spill.run_loop().await;
+    let plan_and_execute = async {
+        cache.wait_until_synced().await;
+        grant_loop.run_loop().await;
     };
     tokio::select! {
-        () = work => {}
-        () = telling => {}
+        () = plan_and_execute => {}
+        () = write_events => {}
         () = cancel.cancelled() => {}
     }
     cancel.cancel();
@@ -181,19 +182,19 @@ impl GrantLoop {
         let changed = self.context.cache.changed.clone();
         loop {
             let began = Instant::now();
-            let again = self.plan_pools().await;
+            let replan_at = self.plan_pools().await;
             let next = async {
                 tokio::time::sleep_until(began + MIN_PLAN_INTERVAL).await;
                 tokio::select! {
                     () = changed.notified() => {}
-                    () = tokio::time::sleep_until(again) => {}
+                    () = tokio::time::sleep_until(replan_at) => {}
                 }
             };
             tokio::pin!(next);
             loop {
                 tokio::select! {
                     () = &mut next => break,
-                    Some(acted) = self.executions.next() => self.finish_execution(acted),
+                    Some(result) = self.executions.next() => self.finish_execution(result),
                 }
             }
         }
@@ -202,158 +203,177 @@ impl GrantLoop {
     /// Plans for every pool that has no plan in execution, and starts executing. Returns when to plan again if
     /// nothing changes.
     async fn plan_pools(&mut self) -> Instant {
-        let view = Arc::new(self.context.cache.snapshot());
-        self.scales.update_watches(&view, &self.grant_sender.tasks);
-        self.claims.refresh(&view, &self.grant_sender.tasks);
-        self.neighbors.follow(&view, &self.grant_sender.tasks);
-        let seen = PlanInputs {
+        let snapshot = Arc::new(self.context.cache.snapshot());
+        self.scales
+            .update_watches(&snapshot, &self.grant_sender.tasks);
+        self.claims.refresh(&snapshot, &self.grant_sender.tasks);
+        self.neighbors.follow(&snapshot, &self.grant_sender.tasks);
+        let inputs = PlanInputs {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
             neighbors: self.neighbors.neighbors(),
             on_pool_nodes: registry::pods_on_pool_nodes(&self.context).await,
-            snapshot: view.clone(),
+            snapshot: snapshot.clone(),
         };
-        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        let waiting: HashSet<&str> = snapshot.waiting.keys().map(String::as_str).collect();
         self.eligibility.retain(&waiting);
         self.pools.retain(|name, state| {
             state.in_flight.drain_results(&mut state.leader_state);
-            view.pools.contains_key(name) || !state.in_flight.is_idle()
+            snapshot.pools.contains_key(name) || !state.in_flight.is_idle()
         });
         self.event_publisher
-            .retain_pools(|name| view.pools.contains_key(name));
-        self.event_publisher
-            .retain_pods(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
+            .retain_pools(|name| snapshot.pools.contains_key(name));
+        self.event_publisher.retain_pods(|uid| {
+            snapshot.waiting.contains_key(uid) || snapshot.labelled.contains_key(uid)
+        });
         // Skip pools that cannot be read: only their last readable version is known, and it must not lead to
         // further grants.
-        let is_there = |pool: &BurstPool| {
+        let is_plannable = |pool: &BurstPool| {
             pool.metadata.deletion_timestamp.is_none()
-                && !view.unreadable.contains(&pool.name_any())
+                && !snapshot.unreadable.contains(&pool.name_any())
         };
-        let mut again = Instant::now() + RESYNC_INTERVAL;
-        for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
+        let mut replan_at = Instant::now() + RESYNC_INTERVAL;
+        for (name, pool) in snapshot.pools.iter().filter(|(_, pool)| is_plannable(pool)) {
             if let Some(changed) = self.executing.get_mut(name) {
                 *changed = true;
             } else {
-                again = again.min(self.plan_pool(&seen, pool).await);
+                replan_at = replan_at.min(self.plan_pool(&inputs, pool).await);
             }
         }
-        self.summaries
-            .retain(|name, _| view.pools.get(name).is_some_and(|pool| is_there(pool)));
-        self.context.plan_summaries.send_if_modified(|known| {
-            let changed = *known != self.summaries;
-            known.clone_from(&self.summaries);
+        self.summaries.retain(|name, _| {
+            snapshot
+                .pools
+                .get(name)
+                .is_some_and(|pool| is_plannable(pool))
+        });
+        self.context.plan_summaries.send_if_modified(|published| {
+            let changed = *published != self.summaries;
+            published.clone_from(&self.summaries);
             changed
         });
-        again
+        replan_at
     }
 
     /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
-    async fn plan_pool(&mut self, seen: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
+    async fn plan_pool(&mut self, inputs: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
-        let mut known = self.pools.remove(&name);
-        if let Some(waits) = known.take_if(|known| !known.drain_results(pool)) {
-            self.pools.insert(name, waits);
+        let mut previous = self.pools.remove(&name);
+        if let Some(waiting) = previous.take_if(|previous| !previous.drain_results(pool)) {
+            self.pools.insert(name, waiting);
             return Instant::now() + RESYNC_INTERVAL;
         }
-        let known = known.filter(|known| known.uid == pool.uid());
-        let mut state = known.unwrap_or_else(|| PoolLeaderState::new(pool, &mut self.term_counter));
+        let previous = previous.filter(|previous| previous.uid == pool.uid());
+        let mut state =
+            previous.unwrap_or_else(|| PoolLeaderState::new(pool, &mut self.term_counter));
         let leader = leadership::leader(pool);
-        let standing = state.update_leadership(leader, &name, &mut self.term_counter);
+        let leadership = state.update_leadership(leader, &name, &mut self.term_counter);
         let clock = self.context.cache.clock.clone();
-        for (placement, ended) in registry::take_create_results(&name, &self.context).await {
-            let backend = state.leader_state.placement_health_mut(&placement);
-            let at = clock.of_machine(ended.at);
-            match ended.class {
-                None => backend.record_success(at),
-                Some(class) => backend.record_failure(class, &ended.message, at),
+        for (placement, result) in registry::take_create_results(&name, &self.context).await {
+            let health = state.leader_state.placement_health_mut(&placement);
+            let at = clock.of_machine(result.at);
+            match result.class {
+                None => health.record_success(at),
+                Some(class) => health.record_failure(class, &result.message, at),
             }
         }
         let placements = &pool.spec.placements;
-        let has = |name: &str| placements.iter().any(|placement| placement.name == name);
-        state.leader_state.retain_backends(has);
-        let regions = registry::unavailable_placements(pool, &self.context).await;
-        let places = planning::placement_facts(&seen.snapshot, pool, &regions);
-        let bound = seen.on_pool_nodes.get(&name).into_iter().flatten();
-        let time = clock.steady();
-        let own = PlannedPool {
-            placements: &places,
+        let is_listed = |name: &str| placements.iter().any(|placement| placement.name == name);
+        state.leader_state.retain_backends(is_listed);
+        let unavailable = registry::unavailable_placements(pool, &self.context).await;
+        let placement_facts = planning::placement_facts(&inputs.snapshot, pool, &unavailable);
+        let bound = inputs.on_pool_nodes.get(&name).into_iter().flatten();
+        let plan_time = clock.steady();
+        let planned_pool = PlannedPool {
+            placements: &placement_facts,
             bound: bound.map(Arc::as_ref).collect(),
-            leadership: standing,
+            leadership,
             leader_state: &state.leader_state,
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
             ahead: clock.ahead(),
         };
-        let node = planning::HostSettings {
+        let host_settings = planning::HostSettings {
             node_address: Some(self.context.node_address.as_str()),
             identities: &self.context.identity_namespaces,
         };
-        let verdicts = &mut self.eligibility;
+        let eligibility = &mut self.eligibility;
         let now = Instant::now();
-        let plan = planning::plan(verdicts, seen, pool, &own, &node, time);
-        let again = now
+        let plan = planning::plan(
+            eligibility,
+            inputs,
+            pool,
+            &planned_pool,
+            &host_settings,
+            plan_time,
+        );
+        let replan_at = now
             + plan
                 .replan_after
                 .unwrap_or(RESYNC_INTERVAL)
                 .min(RESYNC_INTERVAL);
         self.claims.read_due(
-            unread_claims(&plan, &seen.snapshot),
+            unread_claims(&plan, &inputs.snapshot),
             &self.grant_sender.tasks,
         );
-        for (placement, door) in &plan.availability {
-            registry::set_creates_failing(&name, placement, creates_failing(door), &self.context)
-                .await;
+        for (placement, availability) in &plan.availability {
+            registry::set_creates_failing(
+                &name,
+                placement,
+                creates_failing(availability),
+                &self.context,
+            )
+            .await;
         }
-        if standing == Leadership::Leading {
+        if leadership == Leadership::Leading {
             self.summaries.insert(name.clone(), summarize(&plan));
         }
-        let act = Executor {
+        let executor = Executor {
             context: self.context.clone(),
-            snapshot: seen.snapshot.clone(),
+            snapshot: inputs.snapshot.clone(),
             pool: pool.clone(),
             pool_name: name.clone(),
             grant_sender: self.grant_sender.clone(),
         };
         self.executing.insert(name, false);
         self.executions.push(Box::pin(async move {
-            let again = act.execute(&plan, &mut state).await;
+            let must_replan = executor.execute(&plan, &mut state).await;
             let Executor {
-                pool_name: name,
-                snapshot: view,
+                pool_name,
+                snapshot,
                 ..
-            } = act;
+            } = executor;
             ExecutionResult {
-                pool_name: name,
+                pool_name,
                 state,
                 plan,
-                snapshot: view,
-                must_replan: again,
+                snapshot,
+                must_replan,
             }
         }));
-        again
+        replan_at
     }
 
     /// Records the result of executing a pool's plan.
-    fn finish_execution(&mut self, acted: ExecutionResult) {
+    fn finish_execution(&mut self, result: ExecutionResult) {
         let ExecutionResult {
             pool_name: name,
             mut state,
             plan,
-            snapshot: view,
-            must_replan: again,
-        } = acted;
+            snapshot,
+            must_replan,
+        } = result;
         self.event_publisher.publish_plan(&plan);
-        if let Some(pool) = view.pools.get(&name) {
+        if let Some(pool) = snapshot.pools.get(&name) {
             self.event_publisher.publish_pool_changes(pool, &plan);
         }
-        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        let waiting: HashSet<&str> = snapshot.waiting.keys().map(String::as_str).collect();
         let now = self.context.cache.clock.steady();
         state
             .leader_state
             .record_plan(&plan.record(), &waiting, now);
         let changed = self.executing.remove(&name);
         self.pools.insert(name, state);
-        if again || changed == Some(true) {
+        if must_replan || changed == Some(true) {
             self.context.cache.changed.notify_one();
         }
     }
@@ -361,14 +381,14 @@ impl GrantLoop {
 
 /// The claims (namespace, name) of pending pods that the plan has not evaluated yet; their volumes may have to
 /// be read.
-fn unread_claims(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
-    let unjudged = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
+fn unread_claims(plan: &BurstPlan, snapshot: &Snapshot) -> Vec<(String, String)> {
+    let not_evaluated = PodOutcome::Ignore(IgnoreReason::NotEvaluated);
     let decisions = plan.decisions.iter();
-    let pods = decisions.filter(|decision| decision.outcome == unjudged);
-    let pods = pods.filter_map(|decision| view.waiting.get(&decision.pod.uid));
-    pods.flat_map(|one| {
-        let claims = one.facts.claims.iter();
-        claims.map(|(_, name)| (one.facts.id.namespace.clone(), name.clone()))
+    let pods = decisions.filter(|decision| decision.outcome == not_evaluated);
+    let pods = pods.filter_map(|decision| snapshot.waiting.get(&decision.pod.uid));
+    pods.flat_map(|pod| {
+        let claims = pod.facts.claims.iter();
+        claims.map(|(_, name)| (pod.facts.id.namespace.clone(), name.clone()))
     })
     .collect()
 }
@@ -389,8 +409,8 @@ fn summarize(plan: &BurstPlan) -> PlanSummary {
 }
 
 /// The cause, if failing creates close a placement; `None` if they do not.
-fn creates_failing(door: &PlacementAvailability) -> Option<Unavailable> {
-    match door {
+fn creates_failing(availability: &PlacementAvailability) -> Option<Unavailable> {
+    match availability {
         // The node or the region reports these causes; a cordon is the administrator's decision.
         PlacementAvailability::Open
         | PlacementAvailability::OneProbe
