@@ -204,7 +204,7 @@ async fn controller_context(
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
     let azure = azure_client(arguments)?.with_metrics(metrics.clone());
-    let stores = Arc::new(ClusterCache::by(clock.clone()));
+    let stores = Arc::new(ClusterCache::with_clock(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = TriggerTasks::new(triggers::TriggerParts {
         client: client.clone(),

@@ -74,46 +74,51 @@ impl ClaimCache {
     }
 
     /// Forgets claims that no pending pod names, and reads again those that are due.
-    pub fn refresh(&self, view: &Snapshot, tasks: &TaskTracker) {
-        let named = view.waiting.values().flat_map(|one| {
-            let names = one.facts.claims.iter();
-            names.map(|(_, name)| (one.facts.id.namespace.as_str(), name.as_str()))
+    pub fn refresh(&self, snapshot: &Snapshot, tasks: &TaskTracker) {
+        let named = snapshot.waiting.values().flat_map(|pod| {
+            let names = pod.facts.claims.iter();
+            names.map(|(_, name)| (pod.facts.id.namespace.as_str(), name.as_str()))
         });
         let named: HashSet<(&str, &str)> = named.collect();
         let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
-        let mut known = lock(&self.content);
-        known.schedules.retain(|(namespace, name), look| {
-            look.next_read.is_none() || is_named(namespace, name)
+        let mut content = lock(&self.content);
+        content.schedules.retain(|(namespace, name), schedule| {
+            schedule.next_read.is_none() || is_named(namespace, name)
         });
-        for (namespace, claims) in &mut known.claims {
+        for (namespace, claims) in &mut content.claims {
             claims.retain(|name, _| is_named(namespace, name));
         }
-        known.claims.retain(|_, claims| !claims.is_empty());
-        let all: Vec<ClaimKey> = known.schedules.keys().cloned().collect();
-        drop(known);
-        self.read_due(all, tasks);
+        content.claims.retain(|_, claims| !claims.is_empty());
+        let keys: Vec<ClaimKey> = content.schedules.keys().cloned().collect();
+        drop(content);
+        self.read_due(keys, tasks);
     }
 
     /// Reads those of `wanted` that are due.
     pub fn read_due(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
         let now = Instant::now();
         for key in wanted {
-            let mut known = lock(&self.content);
-            let is_due =
-                |look: &ClaimReadSchedule| look.next_read.is_some_and(|again| again <= now);
-            if known.schedules.get(&key).is_some_and(|look| !is_due(look)) {
+            let mut content = lock(&self.content);
+            let is_due = |schedule: &ClaimReadSchedule| {
+                schedule.next_read.is_some_and(|next_read| next_read <= now)
+            };
+            if content
+                .schedules
+                .get(&key)
+                .is_some_and(|schedule| !is_due(schedule))
+            {
                 continue;
             }
-            known.schedules.entry(key.clone()).or_default().next_read = None;
-            drop(known);
-            let (client, turns) = (self.client.clone(), self.read_permits.clone());
-            let (known, changed) = (self.content.clone(), self.changed.clone());
+            content.schedules.entry(key.clone()).or_default().next_read = None;
+            drop(content);
+            let (client, permits) = (self.client.clone(), self.read_permits.clone());
+            let (content, changed) = (self.content.clone(), self.changed.clone());
             let read = async move {
                 // The semaphore is never closed.
-                let turn = turns.acquire().await;
+                let permit = permits.acquire().await;
                 let read = environment::check_mountable(&client, &key.0, &key.1).await;
-                drop(turn);
-                let pause = lock(&known).record_read(key, read);
+                drop(permit);
+                let pause = lock(&content).record_read(key, read);
                 changed.notify_one();
                 if let Some(pause) = pause {
                     tokio::time::sleep(pause).await;
@@ -133,14 +138,14 @@ impl ClaimCacheContent {
         key: ClaimKey,
         read: Result<Result<(), String>, MissingObject>,
     ) -> Option<Duration> {
-        let look = self.schedules.entry(key.clone()).or_default();
-        let longer = |pause: Duration| MAX_RETRY_INTERVAL.min(pause * 2);
+        let schedule = self.schedules.entry(key.clone()).or_default();
+        let doubled = |pause: Duration| MAX_RETRY_INTERVAL.min(pause * 2);
         let is_missing = read.is_err();
-        look.backoff = is_missing.then(|| look.backoff.map_or(RETRY_INTERVAL, longer));
-        look.next_read = Some(Instant::now() + look.backoff.unwrap_or(RECHECK_INTERVAL));
-        let pause = look.backoff;
-        if let Some(behind) = claim_state(read) {
-            self.claims.entry(key.0).or_default().insert(key.1, behind);
+        schedule.backoff = is_missing.then(|| schedule.backoff.map_or(RETRY_INTERVAL, doubled));
+        schedule.next_read = Some(Instant::now() + schedule.backoff.unwrap_or(RECHECK_INTERVAL));
+        let pause = schedule.backoff;
+        if let Some(state) = claim_state(read) {
+            self.claims.entry(key.0).or_default().insert(key.1, state);
         }
         pause
     }
@@ -161,8 +166,8 @@ pub(crate) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Op
     }
 }
 
-fn lock(known: &Mutex<ClaimCacheContent>) -> MutexGuard<'_, ClaimCacheContent> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(content: &Mutex<ClaimCacheContent>) -> MutexGuard<'_, ClaimCacheContent> {
+    content.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub struct WaitingPod {
 #[derive(Clone, Copy, Debug)]
 struct LastRefusal {
     /// The transition time in the pod's `PodScheduled` condition, by the scheduler's clock.
-    told: Timestamp,
+    transition_time: Timestamp,
     /// The start of the refusal, by the operator's monotonic clock.
     at: Timestamp,
 }
@@ -149,7 +149,7 @@ pub struct ClusterCache {
 
 impl ClusterCache {
     /// An empty cache that uses this clock.
-    pub fn by(clock: Arc<ServerClock>) -> Self {
+    pub fn with_clock(clock: Arc<ServerClock>) -> Self {
         Self {
             clock,
             ..Self::default()
@@ -197,29 +197,29 @@ impl ClusterCache {
         let Some(facts) = PodFacts::from_pod(&pod) else {
             return;
         };
-        let mut known = self.lock();
-        if facts.grant.is_some() && !known.deleted.contains(&facts.id.uid) {
-            insert_newer(&mut known.snapshot.labelled, facts);
+        let mut content = self.lock();
+        if facts.grant.is_some() && !content.deleted.contains(&facts.id.uid) {
+            insert_newer(&mut content.snapshot.labelled, facts);
         }
-        let view = &mut known.snapshot;
-        let waits = view.waiting.get(&uid_of(&pod));
-        if let Some(unknown) = waits.map(|waits| waits.unknown_fields.to_vec()) {
+        let snapshot = &mut content.snapshot;
+        let waiting = snapshot.waiting.get(&uid_of(&pod));
+        if let Some(unknown_fields) = waiting.map(|waiting| waiting.unknown_fields.to_vec()) {
             let observed = WatchedPod {
                 pod,
-                unknown_fields: unknown,
+                unknown_fields,
                 decode_error: None,
             };
-            insert_waiting(view, observed, &self.clock);
+            insert_waiting(snapshot, observed, &self.clock);
         }
     }
 
     /// Updates the cache with a pool from the answer to a call, which may be newer than what the watch has
     /// delivered. Ignores a pool that has been deleted, or replaced by another of the same name.
     pub fn update_pool(&self, pool: BurstPool) {
-        let view = &mut self.lock().snapshot;
-        let known = view.pools.get(&pool.name_any());
-        if known.is_some_and(|known| known.uid() == pool.uid()) {
-            insert_pool(view, pool);
+        let snapshot = &mut self.lock().snapshot;
+        let cached = snapshot.pools.get(&pool.name_any());
+        if cached.is_some_and(|cached| cached.uid() == pool.uid()) {
+            insert_pool(snapshot, pool);
         }
     }
 
@@ -254,23 +254,23 @@ impl ClusterCache {
         key: impl Fn(&K) -> String,
     ) {
         let mut events = std::pin::pin!(report_errors(part.name(), events.default_backoff()));
-        let (mut listed, mut before) = (HashSet::new(), Vec::new());
+        let (mut listed, mut keys_before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => {
                     listed.clear();
-                    before = keys(&self.lock().snapshot);
+                    keys_before = keys(&self.lock().snapshot);
                 }
                 Ok(watcher::Event::InitApply(object)) => {
                     listed.insert(key(&object));
                     put(&mut self.lock(), object);
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let mut known = self.lock();
-                    for gone in before.iter().filter(|key| !listed.contains(*key)) {
-                        remove(&mut known, gone);
+                    let mut content = self.lock();
+                    for removed in keys_before.iter().filter(|key| !listed.contains(*key)) {
+                        remove(&mut content, removed);
                     }
-                    drop(known);
+                    drop(content);
                     self.sync_state.record_listed(part);
                 }
                 Ok(watcher::Event::Apply(object)) => put(&mut self.lock(), object),
@@ -299,12 +299,19 @@ impl ClusterCache {
         self.run_watch(
             CachePart::Pools,
             events,
-            |known, pool| insert_guarded_pool(&mut known.snapshot, pool),
-            |known, name| {
-                known.snapshot.pools.remove(name);
-                known.snapshot.unreadable.remove(name);
+            |content, pool| insert_guarded_pool(&mut content.snapshot, pool),
+            |content, name| {
+                content.snapshot.pools.remove(name);
+                content.snapshot.unreadable.remove(name);
             },
-            |view| view.pools.keys().chain(&view.unreadable).cloned().collect(),
+            |snapshot| {
+                snapshot
+                    .pools
+                    .keys()
+                    .chain(&snapshot.unreadable)
+                    .cloned()
+                    .collect()
+            },
             DeserializeGuard::name_any,
         )
         .await;
@@ -313,13 +320,13 @@ impl ClusterCache {
     async fn watch_waiting_pods(&self, client: &Client) {
         let pods: Api<WatchedPod> = Api::all(client.clone());
         // Only pods in phase Pending: a pod that failed before it had a node does not wait.
-        let waiting = "spec.nodeName=,status.phase=Pending";
+        let pending = "spec.nodeName=,status.phase=Pending";
         self.run_watch(
             CachePart::Waiting,
-            watcher(pods, watcher::Config::default().fields(waiting)),
-            |known, pod| insert_waiting(&mut known.snapshot, pod, &self.clock),
-            |known, uid| drop(known.snapshot.waiting.remove(uid)),
-            |view| view.waiting.keys().cloned().collect(),
+            watcher(pods, watcher::Config::default().fields(pending)),
+            |content, pod| insert_waiting(&mut content.snapshot, pod, &self.clock),
+            |content, uid| drop(content.snapshot.waiting.remove(uid)),
+            |snapshot| snapshot.waiting.keys().cloned().collect(),
             |pod| uid_of(&pod.pod),
         )
         .await;
@@ -332,16 +339,16 @@ impl ClusterCache {
         self.run_watch(
             CachePart::Labelled,
             events,
-            |known, pod| {
+            |content, pod| {
                 if let Some(facts) = PodFacts::from_pod(&pod.pod) {
-                    insert_newer(&mut known.snapshot.labelled, facts);
+                    insert_newer(&mut content.snapshot.labelled, facts);
                 }
             },
-            |known, uid| {
-                known.snapshot.labelled.remove(uid);
-                known.deleted.insert(uid);
+            |content, uid| {
+                content.snapshot.labelled.remove(uid);
+                content.deleted.insert(uid);
             },
-            |view| view.labelled.keys().cloned().collect(),
+            |snapshot| snapshot.labelled.keys().cloned().collect(),
             |pod| uid_of(&pod.pod),
         )
         .await;
@@ -349,15 +356,18 @@ impl ClusterCache {
 
     async fn watch_nodes(&self, client: &Client) {
         let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
-        let ours = watcher::Config::default().labels(POOL_LABEL);
+        let labelled = watcher::Config::default().labels(POOL_LABEL);
         self.run_watch(
             CachePart::Nodes,
-            skip_unreadable(watcher(nodes, ours)),
-            |known, node| {
-                known.snapshot.nodes.insert(node.name_any(), Arc::new(node));
+            skip_unreadable(watcher(nodes, labelled)),
+            |content, node| {
+                content
+                    .snapshot
+                    .nodes
+                    .insert(node.name_any(), Arc::new(node));
             },
-            |known, name| drop(known.snapshot.nodes.remove(name)),
-            |view| view.nodes.keys().cloned().collect(),
+            |content, name| drop(content.snapshot.nodes.remove(name)),
+            |snapshot| snapshot.nodes.keys().cloned().collect(),
             Node::name_any,
         )
         .await;
@@ -368,15 +378,15 @@ impl ClusterCache {
         self.run_watch(
             CachePart::Namespaces,
             watcher(namespaces, watcher::Config::default()),
-            |known, namespace: PartialObjectMeta<Namespace>| {
+            |content, namespace: PartialObjectMeta<Namespace>| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                known
+                content
                     .snapshot
                     .namespaces
                     .insert(namespace.name_any(), labels);
             },
-            |known, name| drop(known.snapshot.namespaces.remove(name)),
-            |view| view.namespaces.keys().cloned().collect(),
+            |content, name| drop(content.snapshot.namespaces.remove(name)),
+            |snapshot| snapshot.namespaces.keys().cloned().collect(),
             PartialObjectMeta::name_any,
         )
         .await;
@@ -387,33 +397,40 @@ fn uid_of(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn insert_waiting(view: &mut Snapshot, observed: WatchedPod, clock: &ServerClock) {
+fn insert_waiting(snapshot: &mut Snapshot, observed: WatchedPod, clock: &ServerClock) {
     let written = pod::refusal_written(&observed.pod);
     let Some(mut waiting) = WaitingPod::from_observed(observed) else {
         return;
     };
     let uid = waiting.facts.id.uid.clone();
-    let known = view.waiting.get(&uid);
-    if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
-        waiting.refusal = known.and_then(|known| known.refusal);
-        if let Some(told) = refused_at(&waiting.facts) {
-            let unseen =
+    let cached = snapshot.waiting.get(&uid);
+    if cached.is_none_or(|cached| version(&cached.facts) <= version(&waiting.facts)) {
+        waiting.refusal = cached.and_then(|cached| cached.refusal);
+        if let Some(transition_time) = refused_at(&waiting.facts) {
+            let unobserved =
                 || hold::PriorRefusal::Unseen(written.map_or(Duration::ZERO, |at| clock.age(at)));
-            let before = known.map_or_else(unseen, before);
-            let at = hold::refused_at(told, before, clock.steady());
-            waiting.refusal = Some(LastRefusal { told, at });
+            let prior = cached.map_or_else(unobserved, prior_refusal);
+            let at = hold::refused_at(transition_time, prior, clock.steady());
+            waiting.refusal = Some(LastRefusal {
+                transition_time,
+                at,
+            });
             Arc::make_mut(&mut waiting.facts).stage = PodStage::Unschedulable(Some(at));
         }
-        view.waiting.insert(uid, waiting);
+        snapshot.waiting.insert(uid, waiting);
     }
 }
 
-/// The earlier observation of a pod that is in the cache.
-fn before(known: &WaitingPod) -> hold::PriorRefusal {
-    known.refusal.map_or(
-        hold::PriorRefusal::NotRefused,
-        |LastRefusal { told, at }| hold::PriorRefusal::Refused { told, at },
-    )
+/// The refusal of a pod as the cache knows it, before an update.
+fn prior_refusal(cached: &WaitingPod) -> hold::PriorRefusal {
+    cached
+        .refusal
+        .map_or(hold::PriorRefusal::NotRefused, |refusal| {
+            hold::PriorRefusal::Refused {
+                told: refusal.transition_time,
+                at: refusal.at,
+            }
+        })
 }
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
@@ -424,8 +441,8 @@ fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
 }
 
 fn insert_newer(pods: &mut HashMap<String, Arc<PodFacts>>, facts: PodFacts) {
-    let known = pods.get(&facts.id.uid);
-    if known.is_none_or(|known| version(known) <= version(&facts)) {
+    let cached = pods.get(&facts.id.uid);
+    if cached.is_none_or(|cached| version(cached) <= version(&facts)) {
         pods.insert(facts.id.uid.clone(), Arc::new(facts));
     }
 }
@@ -436,26 +453,26 @@ fn version(facts: &PodFacts) -> Option<u128> {
 
 /// If a pool cannot be read, the cache keeps the last version that could; but not that of an earlier pool of
 /// the same name.
-fn insert_guarded_pool(view: &mut Snapshot, pool: DeserializeGuard<BurstPool>) {
+fn insert_guarded_pool(snapshot: &mut Snapshot, pool: DeserializeGuard<BurstPool>) {
     let (name, uid) = (pool.name_any(), pool.uid());
     if let Ok(pool) = pool.0 {
-        view.unreadable.remove(&name);
-        insert_pool(view, pool);
+        snapshot.unreadable.remove(&name);
+        insert_pool(snapshot, pool);
         return;
     }
-    let known = view.pools.get(&name);
-    if known.is_some_and(|known| known.uid() != uid) {
-        view.pools.remove(&name);
+    let cached = snapshot.pools.get(&name);
+    if cached.is_some_and(|cached| cached.uid() != uid) {
+        snapshot.pools.remove(&name);
     }
-    view.unreadable.insert(name);
+    snapshot.unreadable.insert(name);
 }
 
-fn insert_pool(view: &mut Snapshot, pool: BurstPool) {
+fn insert_pool(snapshot: &mut Snapshot, pool: BurstPool) {
     let version = |pool: &BurstPool| api::parse_resource_version(&pool.resource_version()?);
-    let known = view.pools.get(&pool.name_any());
-    let same = known.filter(|known| known.uid() == pool.uid());
-    if same.is_none_or(|known| version(known) <= version(&pool)) {
-        view.pools.insert(pool.name_any(), Arc::new(pool));
+    let cached = snapshot.pools.get(&pool.name_any());
+    let same = cached.filter(|cached| cached.uid() == pool.uid());
+    if same.is_none_or(|cached| version(cached) <= version(&pool)) {
+        snapshot.pools.insert(pool.name_any(), Arc::new(pool));
     }
 }
 

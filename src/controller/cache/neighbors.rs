@@ -25,12 +25,12 @@ use crate::burst::{Neighbors, PodFacts};
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 
 /// How long a pod waits for the first list. After that it is evaluated without the list.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a watch continues that no pod needs: pods of one workload often come one after the other.
-const IDLE: Duration = Duration::from_mins(5);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// The most namespaces that are watched at a time. Pods in other namespaces are unknown, so they block no
 /// grant.
-const MOST: usize = 64;
+const MAX_WATCHES: usize = 64;
 
 /// What one watch covers: all nodes, or the pods of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,18 +47,18 @@ enum WatchedObject {
 }
 
 /// The watches and their content.
-pub struct Watched {
+pub struct NeighborCache {
     client: Client,
     cancel: CancellationToken,
     changed: Arc<Notify>,
-    parts: HashMap<WatchScope, RunningWatch>,
+    watches: HashMap<WatchScope, RunningWatch>,
 }
 
 struct RunningWatch {
     cancel: CancellationToken,
-    began: Instant,
-    needed: Instant,
-    known: Arc<Mutex<WatchCache>>,
+    started_at: Instant,
+    last_needed: Instant,
+    content: Arc<Mutex<WatchCache>>,
 }
 
 /// What one watch has delivered.
@@ -71,108 +71,112 @@ struct WatchCache {
     listing: HashMap<String, WatchedObject>,
 }
 
-impl Watched {
+impl NeighborCache {
     /// No watch yet; `changed` is notified of every change.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
             client,
             cancel,
             changed,
-            parts: HashMap::new(),
+            watches: HashMap::new(),
         }
     }
 
-    /// Starts the watches that pending pods need, and stops those that no pod has needed for [`IDLE`].
-    pub fn follow(&mut self, view: &Snapshot, tasks: &TaskTracker) {
+    /// Starts the watches that pending pods need, and stops those that no pod has needed for [`IDLE_TIMEOUT`].
+    pub fn update_watches(&mut self, snapshot: &Snapshot, tasks: &TaskTracker) {
         let now = Instant::now();
-        for part in needed(view) {
-            if let Some(running) = self.parts.get_mut(&part) {
-                running.needed = now;
-            } else if self.parts.len() <= MOST {
-                let running = self.start(&part, tasks);
-                self.parts.insert(part, running);
+        for scope in needed_scopes(snapshot) {
+            if let Some(running) = self.watches.get_mut(&scope) {
+                running.last_needed = now;
+            } else if self.watches.len() <= MAX_WATCHES {
+                let running = self.start(&scope, tasks);
+                self.watches.insert(scope, running);
             }
         }
-        self.parts.retain(|_, running| {
-            let stays = running.needed + IDLE > now;
-            if !stays {
+        self.watches.retain(|_, running| {
+            let is_needed = running.last_needed + IDLE_TIMEOUT > now;
+            if !is_needed {
                 running.cancel.cancel();
             }
-            stays
+            is_needed
         });
     }
 
     /// The current content of all watches.
     pub fn neighbors(&self) -> Neighbors {
-        let mut all = Neighbors::default();
-        for (part, running) in &self.parts {
-            match part {
-                WatchScope::Nodes => all.nodes = running.listing(WatchedObject::node),
+        let mut neighbors = Neighbors::default();
+        for (scope, running) in &self.watches {
+            match scope {
+                WatchScope::Nodes => neighbors.nodes = running.listing(WatchedObject::node),
                 WatchScope::Pods(namespace) => {
                     let pods = running.listing(WatchedObject::pod);
-                    all.pods.insert(namespace.clone(), pods);
+                    neighbors.pods.insert(namespace.clone(), pods);
                 }
             }
         }
-        all
+        neighbors
     }
 
-    fn start(&self, part: &WatchScope, tasks: &TaskTracker) -> RunningWatch {
-        let (cancel, known) = (self.cancel.child_token(), Arc::default());
-        let follows = Follows {
-            known: Arc::clone(&known),
+    fn start(&self, scope: &WatchScope, tasks: &TaskTracker) -> RunningWatch {
+        let (cancel, content) = (self.cancel.child_token(), Arc::default());
+        let writer = WatchWriter {
+            content: Arc::clone(&content),
             changed: self.changed.clone(),
         };
-        let (client, until, part) = (self.client.clone(), cancel.clone(), part.clone());
+        let (client, stopped, scope) = (self.client.clone(), cancel.clone(), scope.clone());
         let follow = async move {
-            match part {
+            match scope {
                 WatchScope::Nodes => {
                     let nodes: Api<DeserializeGuard<Node>> = Api::all(client);
                     let events = skip_unreadable(watcher(nodes, watcher::Config::default()));
-                    follows.follow("nodes of the cluster", events).await;
+                    writer.follow("nodes of the cluster", events).await;
                 }
                 WatchScope::Pods(namespace) => {
                     let pods: Api<DeserializeGuard<Pod>> = Api::namespaced(client, &namespace);
                     // As the scheduler does, ignore pods that have ended.
-                    let bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
-                    let config = watcher::Config::default().fields(bound);
+                    let selector = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
+                    let config = watcher::Config::default().fields(selector);
                     let events = skip_unreadable(watcher(pods, config));
-                    follows.follow("neighbors of pending pods", events).await;
+                    writer.follow("neighbors of pending pods", events).await;
                 }
             }
         };
-        tasks.spawn(async move { until.run_until_cancelled(Box::pin(follow)).await });
+        tasks.spawn(async move { stopped.run_until_cancelled(Box::pin(follow)).await });
         RunningWatch {
             cancel,
-            began: Instant::now(),
-            needed: Instant::now(),
-            known,
+            started_at: Instant::now(),
+            last_needed: Instant::now(),
+            content,
         }
     }
 }
 
 /// The watches that the constraints of pending pods need.
-fn needed(view: &Snapshot) -> BTreeSet<WatchScope> {
-    let waiting = view.waiting.values().map(|one| &one.facts);
-    let ruled = waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
-    let ruled: Vec<_> = ruled.collect();
+fn needed_scopes(snapshot: &Snapshot) -> BTreeSet<WatchScope> {
+    let waiting = snapshot.waiting.values().map(|pod| &pod.facts);
+    let constrained =
+        waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
+    let constrained: Vec<_> = constrained.collect();
     // Nodes are needed even if no namespace matches a selector now: the plan waits for the nodes of every pod
     // with constraints.
-    let nodes = (!ruled.is_empty()).then_some(WatchScope::Nodes);
-    let pods: BTreeSet<WatchScope> = ruled
+    let nodes = (!constrained.is_empty()).then_some(WatchScope::Nodes);
+    let pods: BTreeSet<WatchScope> = constrained
         .into_iter()
-        .flat_map(|(rules, own)| rules.namespaces(own, &view.namespaces))
+        .flat_map(|(rules, namespace)| rules.namespaces(namespace, &snapshot.namespaces))
         .map(WatchScope::Pods)
         .collect();
     nodes.into_iter().chain(pods).collect()
 }
 
 impl RunningWatch {
-    fn listing<T>(&self, of: impl Fn(&WatchedObject) -> Option<Arc<T>>) -> ListResult<Vec<Arc<T>>> {
-        let known = lock(&self.known);
-        if known.is_listed {
-            ListResult::Listed(known.objects.values().filter_map(of).collect())
-        } else if known.has_failed || self.began.elapsed() > PATIENCE {
+    fn listing<T>(
+        &self,
+        select: impl Fn(&WatchedObject) -> Option<Arc<T>>,
+    ) -> ListResult<Vec<Arc<T>>> {
+        let content = lock(&self.content);
+        if content.is_listed {
+            ListResult::Listed(content.objects.values().filter_map(select).collect())
+        } else if content.has_failed || self.started_at.elapsed() > LIST_TIMEOUT {
             ListResult::Unknown
         } else {
             ListResult::Awaited
@@ -181,12 +185,12 @@ impl RunningWatch {
 }
 
 /// Where a watch writes what it delivers.
-struct Follows {
-    known: Arc<Mutex<WatchCache>>,
+struct WatchWriter {
+    content: Arc<Mutex<WatchCache>>,
     changed: Arc<Notify>,
 }
 
-impl Follows {
+impl WatchWriter {
     async fn follow<K: WatchedFacts>(
         &self,
         what: &'static str,
@@ -195,7 +199,7 @@ impl Follows {
         let events = report_errors(what, events.default_backoff());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
-            if lock(&self.known).take(event) {
+            if lock(&self.content).apply(event) {
                 self.changed.notify_one();
             }
         }
@@ -204,7 +208,7 @@ impl Follows {
 
 impl WatchCache {
     /// Applies an event of the watch. Returns whether it changes anything for plans.
-    fn take<K: WatchedFacts>(&mut self, event: watcher::Result<watcher::Event<K>>) -> bool {
+    fn apply<K: WatchedFacts>(&mut self, event: watcher::Result<watcher::Event<K>>) -> bool {
         match event {
             Ok(watcher::Event::Init) => {
                 self.listing.clear();
@@ -221,7 +225,7 @@ impl WatchCache {
             }
             Ok(watcher::Event::Apply(object)) => object.facts().is_some_and(|(key, object)| {
                 let before = self.objects.insert(key, object.clone());
-                before.is_none_or(|before| !before.is_alike(&object))
+                before.is_none_or(|before| !before.has_same_effect(&object))
             }),
             Ok(watcher::Event::Delete(object)) => object
                 .facts()
@@ -251,7 +255,7 @@ impl WatchedObject {
     }
 
     /// Whether both objects affect other pods in the same way.
-    fn is_alike(&self, other: &Self) -> bool {
+    fn has_same_effect(&self, other: &Self) -> bool {
         let node = |pod: &PodFacts| pod.bound().map(|bound| bound.node.clone());
         match (self, other) {
             (Self::Node(one), Self::Node(other)) => one == other,
@@ -284,6 +288,6 @@ impl WatchedFacts for Pod {
     }
 }
 
-fn lock(known: &Mutex<WatchCache>) -> MutexGuard<'_, WatchCache> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(content: &Mutex<WatchCache>) -> MutexGuard<'_, WatchCache> {
+    content.lock().unwrap_or_else(PoisonError::into_inner)
 }

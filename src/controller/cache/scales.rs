@@ -60,8 +60,8 @@ impl ScaleCache {
     }
 
     /// Watches the targets that the pools have now, and stops watching others.
-    pub fn update_watches(&mut self, view: &Snapshot, tasks: &tokio_util::task::TaskTracker) {
-        let wanted: HashMap<ScaleKey, &Target> = view
+    pub fn update_watches(&mut self, snapshot: &Snapshot, tasks: &tokio_util::task::TaskTracker) {
+        let wanted: HashMap<ScaleKey, &Target> = snapshot
             .pools
             .iter()
             .flat_map(|(pool, object)| {
@@ -74,30 +74,30 @@ impl ScaleCache {
             .collect();
         let scales = &self.scales;
         self.watches.retain(|key, (target, cancel)| {
-            let stays = wanted.get(key).is_some_and(|wanted| **wanted == *target);
-            if !stays {
+            let is_wanted = wanted.get(key).is_some_and(|wanted| **wanted == *target);
+            if !is_wanted {
                 cancel.cancel();
                 lock(scales).remove(key);
             }
-            stays
+            is_wanted
         });
         for (key, target) in wanted {
             if self.watches.contains_key(&key) {
                 continue;
             }
             let cancel = self.cancel.child_token();
-            let one = ScaleWatcher {
+            let scale_watcher = ScaleWatcher {
                 client: self.client.clone(),
                 target: target.clone(),
                 key: key.clone(),
                 scales: self.scales.clone(),
                 changed: self.changed.clone(),
             };
-            let until = cancel.clone();
+            let stopped = cancel.clone();
             tasks.spawn(async move {
                 tokio::select! {
-                    () = one.run() => {}
-                    () = until.cancelled() => {}
+                    () = scale_watcher.run() => {}
+                    () = stopped.cancelled() => {}
                 }
             });
             self.watches.insert(key, (target.clone(), cancel));

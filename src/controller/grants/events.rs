@@ -50,10 +50,10 @@ const NEVER_STARTED: &str = "NeverStarted";
 
 /// An Event that waits to be written.
 struct QueuedEvent {
-    about: ObjectReference,
+    regarding: ObjectReference,
     event: Event,
     /// The pod's UID and the reason, if a later plan is to publish the Event again when this one is lost.
-    said: Option<(String, &'static str)>,
+    publish_key: Option<(String, &'static str)>,
 }
 
 /// By pod UID, the Events that were written or wait, as reason and content. Another Event of the same reason is
@@ -88,28 +88,28 @@ pub(super) struct EventPublisher {
 impl EventPublisher {
     /// A publisher, and the future that writes its Events for as long as it is polled.
     pub fn new(client: Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
-        let (queue, mut told) = mpsc::channel::<QueuedEvent>(QUEUE_CAPACITY);
+        let (queue, mut receiver) = mpsc::channel::<QueuedEvent>(QUEUE_CAPACITY);
         let reporter = Reporter {
             controller: REPORTER.to_owned(),
             instance: Some(instance.to_owned()),
         };
-        let said = Arc::<Mutex<PublishedEvents>>::default();
-        let written = said.clone();
-        let write = async move {
-            while let Some(told) = told.recv().await {
-                if !publish(&client, &reporter, &told).await
-                    && let Some((uid, reason)) = &told.said
+        let published = Arc::<Mutex<PublishedEvents>>::default();
+        let written = published.clone();
+        let write_events = async move {
+            while let Some(queued) = receiver.recv().await {
+                if !publish(&client, &reporter, &queued).await
+                    && let Some((uid, reason)) = &queued.publish_key
                 {
                     forget(&written, uid, reason);
                 }
             }
         };
-        let teller = Self {
-            published: said,
+        let publisher = Self {
+            published,
             pool_states: HashMap::new(),
             queue,
         };
-        (teller, write)
+        (publisher, write_events)
     }
 
     /// Publishes what is new in `plan`.
@@ -122,7 +122,7 @@ impl EventPublisher {
         for rescue in &plan.never_started {
             // The Event about a Job's pod is published after the Job has been read.
             if rescue.action != RescueAction::AskJob || plan.is_dry_run {
-                self.say_never_started(rescue, plan.is_dry_run);
+                self.publish_never_started(rescue, plan.is_dry_run);
             }
         }
         for late in &plan.late {
@@ -146,28 +146,28 @@ impl EventPublisher {
             is_peak: plan.peak != PeakState::None,
             is_limited: plan.limit_message.is_some(),
         };
-        let before = self.pool_states.insert(pool.name_any(), now);
-        let before = before.unwrap_or_else(|| PublishedState::from_status(pool));
-        let limited = plan.limit_message.clone().unwrap_or_default();
-        let limited = with_dry_run_prefix(plan.is_dry_run, &limited);
-        let news = [
+        let previous = self.pool_states.insert(pool.name_any(), now);
+        let previous = previous.unwrap_or_else(|| PublishedState::from_status(pool));
+        let limit_message = plan.limit_message.clone().unwrap_or_default();
+        let limit_message = with_dry_run_prefix(plan.is_dry_run, &limit_message);
+        let changes = [
             (
-                now.is_peak && !before.is_peak,
+                now.is_peak && !previous.is_peak,
                 "PeakBegan",
                 "the cluster's own nodes are full: pods are starting or running on ACI".to_owned(),
             ),
             (
-                before.is_peak && !now.is_peak,
+                previous.is_peak && !now.is_peak,
                 "PeakEnded",
                 "no pod is on ACI now".to_owned(),
             ),
             (
-                now.is_limited && !before.is_limited,
+                now.is_limited && !previous.is_limited,
                 "LimitReached",
-                limited,
+                limit_message,
             ),
         ];
-        for (_, reason, note) in news.into_iter().filter(|(is_new, ..)| *is_new) {
+        for (_, reason, note) in changes.into_iter().filter(|(is_new, ..)| *is_new) {
             let event = Event {
                 type_: EventType::Normal,
                 reason: reason.to_owned(),
@@ -177,21 +177,21 @@ impl EventPublisher {
             };
             // Dropped only if thousands wait already.
             let _ = self.queue.try_send(QueuedEvent {
-                about: pool.object_ref(&()),
+                regarding: pool.object_ref(&()),
                 event,
-                said: None,
+                publish_key: None,
             });
         }
     }
 
-    /// Forgets all pools for which `stays` is false.
-    pub fn retain_pools(&mut self, stays: impl Fn(&str) -> bool) {
-        self.pool_states.retain(|name, _| stays(name));
+    /// Forgets all pools for which `keep` is false.
+    pub fn retain_pools(&mut self, keep: impl Fn(&str) -> bool) {
+        self.pool_states.retain(|name, _| keep(name));
     }
 
-    /// Forgets all pods for which `stays` is false.
-    pub fn retain_pods(&mut self, stays: impl Fn(&str) -> bool) {
-        lock(&self.published).retain(|uid, _| stays(uid));
+    /// Forgets all pods for which `keep` is false.
+    pub fn retain_pods(&mut self, keep: impl Fn(&str) -> bool) {
+        lock(&self.published).retain(|uid, _| keep(uid));
     }
 
     fn publish_once(
@@ -203,53 +203,53 @@ impl EventPublisher {
         is_dry_run: bool,
     ) {
         let note = with_dry_run_prefix(is_dry_run, message);
-        self.say_if_new(pod_event(pod, type_, reason, &note), pod, reason, note);
+        self.publish_if_new(pod_event(pod, type_, reason, &note), pod, reason, note);
     }
 
     /// Publishes that a pod never started: once for each action, however often its deletion is tried and
     /// however Azure's message changes.
-    fn say_never_started(&mut self, rescue: &NeverStarted, is_dry_run: bool) {
+    fn publish_never_started(&mut self, rescue: &NeverStarted, is_dry_run: bool) {
         let note = with_dry_run_prefix(is_dry_run, &rescue.why);
-        let told = pod_event(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
-        let what = format!("{:?}", rescue.action);
-        self.say_if_new(
-            told,
+        let event = pod_event(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
+        let content = format!("{:?}", rescue.action);
+        self.publish_if_new(
+            event,
             &rescue.pod,
             NEVER_STARTED,
-            with_dry_run_prefix(is_dry_run, &what),
+            with_dry_run_prefix(is_dry_run, &content),
         );
     }
 
     /// Queues an Event, unless the last one about the pod with this reason had the same content.
-    fn say_if_new(
+    fn publish_if_new(
         &mut self,
-        mut told: QueuedEvent,
+        mut event: QueuedEvent,
         pod: &PodReference,
         reason: &'static str,
-        what: String,
+        content: String,
     ) {
         // Hold the lock until the Event is queued: the writer may finish, or fail, before it is recorded here.
-        let mut all = lock(&self.published);
-        let before = all.get(&pod.uid).into_iter().flatten();
-        let mut before = before.filter(|(of, _)| *of == reason);
-        if before.any(|(_, before)| *before == what) {
+        let mut published = lock(&self.published);
+        let previous = published.get(&pod.uid).into_iter().flatten();
+        let mut previous = previous.filter(|(other, _)| *other == reason);
+        if previous.any(|(_, previous)| *previous == content) {
             return;
         }
-        told.said = Some((pod.uid.clone(), reason));
-        if self.queue.try_send(told).is_ok() {
-            let said = all.entry(pod.uid.clone()).or_default();
-            said.retain(|(of, _)| *of != reason);
-            said.push((reason, what));
+        event.publish_key = Some((pod.uid.clone(), reason));
+        if self.queue.try_send(event).is_ok() {
+            let of_pod = published.entry(pod.uid.clone()).or_default();
+            of_pod.retain(|(other, _)| *other != reason);
+            of_pod.push((reason, content));
         }
     }
 }
 
 /// Writes an Event, with retries if the API server does not accept it for now. Returns `false` if it is lost. A
 /// refusal is final, for example in a namespace that is being deleted, and counts as written.
-async fn publish(client: &Client, reporter: &Reporter, told: &QueuedEvent) -> bool {
+async fn publish(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> bool {
     let mut pauses = PAUSES.iter();
     loop {
-        let written = events::publish(client, reporter, &told.event, &told.about);
+        let written = events::publish(client, reporter, &queued.event, &queued.regarding);
         let error = match call::with_timeout(CALL_TIMEOUT, written).await {
             Ok(()) => return true,
             Err(error) => error,
@@ -267,15 +267,15 @@ async fn publish(client: &Client, reporter: &Reporter, told: &QueuedEvent) -> bo
     }
 }
 
-fn forget(said: &Mutex<PublishedEvents>, uid: &str, reason: &str) {
-    let mut all = lock(said);
-    if let Some(said) = all.get_mut(uid) {
-        said.retain(|(of, _)| *of != reason);
+fn forget(published: &Mutex<PublishedEvents>, uid: &str, reason: &str) {
+    let mut published = lock(published);
+    if let Some(of_pod) = published.get_mut(uid) {
+        of_pod.retain(|(other, _)| *other != reason);
     }
 }
 
-fn lock(said: &Mutex<PublishedEvents>) -> MutexGuard<'_, PublishedEvents> {
-    said.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(published: &Mutex<PublishedEvents>) -> MutexGuard<'_, PublishedEvents> {
+    published.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Publishes Events about results: grants that took effect in full or in part, expired grants, and what is done
@@ -296,7 +296,7 @@ impl GrantedNotifier {
 
 impl GrantedNotifier {
     /// Publishes what is done with a pod that never started.
-    pub(super) fn tell_never_started(&self, pod: &PodReference, note: &str) {
+    pub(super) fn notify_never_started(&self, pod: &PodReference, note: &str) {
         // Dropped only if thousands wait already.
         let _ = self
             .0
@@ -304,7 +304,7 @@ impl GrantedNotifier {
     }
 
     /// Publishes that a grant has expired and that the pod is marked so.
-    pub(super) fn tell_expired(&self, expiry: &GrantExpiry) {
+    pub(super) fn notify_expired(&self, expiry: &GrantExpiry) {
         let note = format!(
             "a virtual node has room for the pod, and the scheduler does not place it there: {}; while it \
              waits, it holds no slot of the pool, and no other pod of its template is granted",
@@ -324,16 +324,16 @@ impl GrantedNotifier {
 }
 
 fn with_dry_run_prefix(is_dry_run: bool, note: &str) -> String {
-    let mark = if is_dry_run {
+    let prefix = if is_dry_run {
         "dry run, nothing is written: "
     } else {
         ""
     };
-    format!("{mark}{note}")
+    format!("{prefix}{note}")
 }
 
 fn pod_event(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> QueuedEvent {
-    let about = ObjectReference {
+    let regarding = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
         namespace: Some(pod.namespace.clone()),
@@ -349,9 +349,9 @@ fn pod_event(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> 
         secondary: None,
     };
     QueuedEvent {
-        about,
+        regarding,
         event,
-        said: None,
+        publish_key: None,
     }
 }
 

@@ -84,18 +84,19 @@ impl Executor {
         }
         state.in_flight.confirm_unanswered(self);
         // An unconfirmed write may still take effect and remove a reservation.
-        let stands = !plan.is_dry_run && !state.unconfirmed_write.is_pending(&self.pool);
-        let (reserved, wanted): (Vec<_>, Vec<_>) = plan
+        let may_use_reservations =
+            !plan.is_dry_run && !state.unconfirmed_write.is_pending(&self.pool);
+        let (reserved, unreserved): (Vec<_>, Vec<_>) = plan
             .grants()
-            .partition(|decision| stands && decision.slot == SlotState::Reserved);
+            .partition(|decision| may_use_reservations && decision.slot == SlotState::Reserved);
         self.send_grants(reserved, state);
         if plan.must_write_reservations && !self.write_reservations(plan, state).await {
             // Another writer has changed the pool: plan again, and grant nothing more until then.
             return true;
         }
-        let may_write = !plan.is_dry_run && (plan.must_write_reservations || stands);
+        let may_write = !plan.is_dry_run && (plan.must_write_reservations || may_use_reservations);
         if may_write {
-            self.send_grants(wanted, state);
+            self.send_grants(unreserved, state);
         }
         self.look_up_reserved_pods(&plan.unwatched_reservations, state)
             .await;
@@ -146,9 +147,9 @@ impl Executor {
         let mut pool = self.pool.clone();
         let mut written = self.patch_status(&pool, plan, &state.identity).await;
         if written == WriteOutcome::Conflict
-            && let Some(told) = self.reread_if_same_inputs().await
+            && let Some(current) = self.reread_if_same_inputs().await
         {
-            pool = Arc::new(told);
+            pool = Arc::new(current);
             written = self.patch_status(&pool, plan, &state.identity).await;
         }
         match written {
@@ -245,8 +246,8 @@ impl Executor {
     async fn list_labelled_pods(&self) -> bool {
         // `WatchedPod` accepts every pod: one unusual pod must not stop the pool.
         let pods: Api<WatchedPod> = Api::all(self.context.client_no_retry.clone());
-        let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.pool_name));
-        match tokio::time::timeout(CALL_TIMEOUT.saturating_mul(4), pods.list(&ours)).await {
+        let labelled = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.pool_name));
+        match tokio::time::timeout(CALL_TIMEOUT.saturating_mul(4), pods.list(&labelled)).await {
             Ok(Ok(pods)) => {
                 for observed in pods.items {
                     self.context.cache.update_pod(observed.pod);
@@ -262,17 +263,23 @@ impl Executor {
     }
 
     /// Reads, by name, reserved pods that no watch has delivered.
-    async fn look_up_reserved_pods(&self, unseen: &[Reservation], state: &mut PoolLeaderState) {
-        let found = futures::stream::iter(unseen).map(async |entry| {
+    async fn look_up_reserved_pods(
+        &self,
+        reservations: &[Reservation],
+        state: &mut PoolLeaderState,
+    ) {
+        let found = futures::stream::iter(reservations).map(async |reservation| {
             let client = self.context.client_no_retry.clone();
-            let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
-            let found = call::find(CALL_TIMEOUT, &pods, &entry.name).await;
-            Some((entry, found.ok()?))
+            let pods: Api<Pod> = Api::namespaced(client, &reservation.namespace);
+            let found = call::find(CALL_TIMEOUT, &pods, &reservation.name).await;
+            Some((reservation, found.ok()?))
         });
         let found: Vec<_> = found.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
-        for (entry, found) in found.into_iter().flatten() {
+        for (reservation, found) in found.into_iter().flatten() {
             let facts = found.as_ref().and_then(PodFacts::from_pod);
-            state.leader_state.record_lookup(entry, facts.as_ref());
+            state
+                .leader_state
+                .record_lookup(reservation, facts.as_ref());
             if let Some(pod) = found {
                 self.context.cache.update_pod(pod);
             }
@@ -350,7 +357,7 @@ impl Executor {
     async fn expire(&self, expiries: &[GrantExpiry], state: &mut PoolLeaderState) {
         let clock = &self.context.cache.clock;
         let patch = |pod: &Pod, expiry: &GrantExpiry| {
-            patches::expire(pod, &expiry.pod.resource_version, clock.now())
+            patches::expire_patch(pod, &expiry.pod.resource_version, clock.now())
         };
         for (expiry, answer) in &self
             .patch_waiting(expiries, |expiry| &expiry.pod, patch)
@@ -360,7 +367,7 @@ impl Executor {
             let name = format!("{}/{}", pod.namespace, pod.name);
             tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "expiring a grant");
             if *answer == PodWriteResult::Granted {
-                self.grant_sender.notifier.tell_expired(expiry);
+                self.grant_sender.notifier.notify_expired(expiry);
             }
             state
                 .leader_state
@@ -449,14 +456,14 @@ async fn send_patch(
 
 /// Whether two versions of a pool lead to the same plan: the same spec, the same leader and the same
 /// reservations.
-fn has_same_plan_inputs(one: &BurstPool, other: &BurstPool) -> bool {
-    fn of(pool: &BurstPool) -> impl PartialEq + '_ {
+fn has_same_plan_inputs(planned: &BurstPool, current: &BurstPool) -> bool {
+    fn inputs(pool: &BurstPool) -> impl PartialEq + '_ {
         let (meta, status) = (&pool.metadata, pool.status.as_ref());
-        let wish = (&meta.uid, meta.generation, &meta.deletion_timestamp);
+        let spec = (&meta.uid, meta.generation, &meta.deletion_timestamp);
         let reserved = status.map_or(&[][..], |status| &status.reservations);
-        (wish, leader(pool), reserved)
+        (spec, leader(pool), reserved)
     }
-    of(one) == of(other)
+    inputs(planned) == inputs(current)
 }
 
 fn leader_patch_params() -> PatchParams {

@@ -62,10 +62,10 @@ pub(super) struct GrantSender {
 
 impl Default for InFlightGrants {
     fn default() -> Self {
-        let (answer, answers) = mpsc::channel(MAX_IN_FLIGHT);
+        let (result_sender, results) = mpsc::channel(MAX_IN_FLIGHT);
         Self {
-            result_sender: answer,
-            results: answers,
+            result_sender,
+            results,
             send_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
             count: 0,
             unanswered: Vec::new(),
@@ -79,76 +79,87 @@ impl InFlightGrants {
     pub(super) fn send(
         &mut self,
         decision: &PodDecision,
-        act: &Executor,
-        memory: &mut LeaderState,
+        executor: &Executor,
+        leader_state: &mut LeaderState,
     ) {
         // Each grant reserves a place in the channel for its answer before it is sent, so that no answer is
         // lost or blocked.
-        let Ok(place) = self.result_sender.clone().try_reserve_owned() else {
+        let Ok(result_permit) = self.result_sender.clone().try_reserve_owned() else {
             return;
         };
-        memory.record_patch_sent(&decision.pod);
+        leader_state.record_patch_sent(&decision.pod);
         self.count += 1;
         let grant = GrantRequest {
-            context: act.context.clone(),
-            pool: act.pool.clone(),
-            pod: act.snapshot.waiting.get(&decision.pod.uid).cloned(),
+            context: executor.context.clone(),
+            pool: executor.pool.clone(),
+            pod: executor.snapshot.waiting.get(&decision.pod.uid).cloned(),
             decision: decision.clone(),
-            notifier: act.grant_sender.notifier.clone(),
+            notifier: executor.grant_sender.notifier.clone(),
         };
-        let answering = AnswerGuard {
-            permit: Some(place),
-            changed: act.context.cache.changed.clone(),
-            clock: act.context.cache.clock.clone(),
+        let answer_guard = AnswerGuard {
+            permit: Some(result_permit),
+            changed: executor.context.cache.changed.clone(),
+            clock: executor.context.cache.clock.clone(),
             decision: decision.clone(),
             sent_at: None,
             answer: PodWriteResult::Lost,
         };
-        let turns = self.send_permits.clone();
-        let GrantSender { tasks, cancel, .. } = act.grant_sender.clone();
+        let permits = self.send_permits.clone();
+        let GrantSender { tasks, cancel, .. } = executor.grant_sender.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // The semaphore is never closed.
-            let turn = turns.acquire().await;
-            let sent = grant.context.cache.clock.now();
-            let came = grant.execute(sent).await;
-            if came == PodWriteResult::Lost {
+            let permit = permits.acquire().await;
+            let sent_at = grant.context.cache.clock.now();
+            let answer = grant.execute(sent_at).await;
+            if answer == PodWriteResult::Lost {
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            drop(turn);
-            if came == PodWriteResult::Gone {
+            drop(permit);
+            if answer == PodWriteResult::Gone {
                 // The cache still has the pod for a moment, and the loop would send the grant again at once.
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            answering.complete(came, sent);
+            answer_guard.complete(answer, sent_at);
         }));
     }
 
     /// Records in `leader_state` the answers that came since the last call.
-    pub(super) fn drain_results(&mut self, memory: &mut LeaderState) {
-        while let Ok(came) = self.results.try_recv() {
+    pub(super) fn drain_results(&mut self, leader_state: &mut LeaderState) {
+        while let Ok(result) = self.results.try_recv() {
             self.count -= 1;
-            if let Some(sent) = came.sent_at.filter(|_| came.answer == PodWriteResult::Lost) {
-                self.unanswered.push((came.decision.clone(), sent));
+            if let Some(sent_at) = result
+                .sent_at
+                .filter(|_| result.answer == PodWriteResult::Lost)
+            {
+                self.unanswered.push((result.decision.clone(), sent_at));
             }
-            if let PodWriteResult::Unmarked(why) = &came.answer {
-                memory.record_unmarkable(&came.decision.workload, why.clone(), came.answered_at);
+            if let PodWriteResult::Unmarked(why) = &result.answer {
+                leader_state.record_unmarkable(
+                    &result.decision.workload,
+                    why.clone(),
+                    result.answered_at,
+                );
             }
-            memory.record_grant_answer(&came.decision.pod, came.answer, came.answered_at);
+            leader_state.record_grant_answer(
+                &result.decision.pod,
+                result.answer,
+                result.answered_at,
+            );
         }
     }
 
     /// Publishes the Events of grants whose answers were lost, if the snapshot shows that they took effect.
-    pub(super) fn confirm_unanswered(&mut self, act: &Executor) {
-        let now = act.context.cache.clock.now();
-        self.unanswered.retain(|(decision, sent)| {
-            let seen = act.snapshot.labelled.get(&decision.pod.uid);
-            let at = seen.and_then(|pod| pod.grant.as_ref()?.granted_at);
-            let is_done = at == Some(*sent);
-            if is_done {
-                act.grant_sender.notifier.notify(decision);
+    pub(super) fn confirm_unanswered(&mut self, executor: &Executor) {
+        let now = executor.context.cache.clock.now();
+        self.unanswered.retain(|(decision, sent_at)| {
+            let labelled = executor.snapshot.labelled.get(&decision.pod.uid);
+            let granted_at = labelled.and_then(|pod| pod.grant.as_ref()?.granted_at);
+            let took_effect = granted_at == Some(*sent_at);
+            if took_effect {
+                executor.grant_sender.notifier.notify(decision);
             }
             // A grant with another time may be an older one.
-            !is_done && now.duration_since(*sent) < LOST_GRANT_TTL
+            !took_effect && now.duration_since(*sent_at) < LOST_GRANT_TTL
         });
     }
 
@@ -171,23 +182,23 @@ struct AnswerGuard {
 }
 
 impl AnswerGuard {
-    fn complete(mut self, came: PodWriteResult, sent: Timestamp) {
-        self.answer = came;
-        self.sent_at = Some(sent);
+    fn complete(mut self, answer: PodWriteResult, sent_at: Timestamp) {
+        self.answer = answer;
+        self.sent_at = Some(sent_at);
     }
 }
 
 impl Drop for AnswerGuard {
     fn drop(&mut self) {
-        let came = GrantResult {
+        let result = GrantResult {
             decision: self.decision.clone(),
             sent_at: self.sent_at,
             answer: self.answer.clone(),
             answered_at: self.clock.steady(),
         };
-        if let Some(answer) = self.permit.take() {
+        if let Some(permit) = self.permit.take() {
             // If the pool's state has been dropped, there is no receiver.
-            drop(answer.send(came));
+            drop(permit.send(result));
         }
         self.changed.notify_one();
     }

@@ -56,17 +56,17 @@ impl UnconfirmedWrite {
     /// Whether the write may still take effect. Once the pool has another version, the write has either taken
     /// effect or will be refused.
     pub(super) fn is_pending(&self, pool: &BurstPool) -> bool {
-        let doubt = self.0.as_ref();
-        doubt.is_some_and(|(version, _)| *version == pool.resource_version())
+        let unconfirmed = self.0.as_ref();
+        unconfirmed.is_some_and(|(version, _)| *version == pool.resource_version())
     }
 
     /// Records that this version of the pool was just read from the API server: a write sent at least
     /// [`UNCONFIRMED_WRITE_TTL`] ago can no longer take effect. A version from a watch is no proof, because a
     /// watch may be late.
     pub(super) fn resolve_by_read(&mut self, pool: &BurstPool) {
-        let is_open = self.is_pending(pool);
+        let is_pending = self.is_pending(pool);
         self.0
-            .take_if(|(_, since)| is_open && since.elapsed() >= UNCONFIRMED_WRITE_TTL);
+            .take_if(|(_, since)| is_pending && since.elapsed() >= UNCONFIRMED_WRITE_TTL);
     }
 }
 
@@ -101,8 +101,8 @@ impl PoolLeaderState {
         name: &str,
         terms: &mut TermCounter,
     ) -> Leadership {
-        let leads = leader == Some(self.identity.as_str());
-        if self.is_claimed && !leads {
+        let is_leader = leader == Some(self.identity.as_str());
+        if self.is_claimed && !is_leader {
             tracing::warn!(
                 pool = name,
                 leader,
@@ -110,9 +110,9 @@ impl PoolLeaderState {
             );
             self.identity = terms.begin_term();
         }
-        self.is_claimed = leads;
-        self.is_counted &= leads;
-        match (leads, self.is_counted) {
+        self.is_claimed = is_leader;
+        self.is_counted &= is_leader;
+        match (is_leader, self.is_counted) {
             (false, _) => Leadership::Unclaimed,
             (true, false) => Leadership::Uncounted,
             (true, true) => Leadership::Leading,

@@ -53,7 +53,7 @@ use super::ControllerContext;
 use super::cache::claims::ClaimCache;
 pub use super::cache::cluster::ClusterCache;
 use super::cache::cluster::Snapshot;
-use super::cache::neighbors::Watched;
+use super::cache::neighbors::NeighborCache;
 use super::cache::scales::ScaleCache;
 use super::placements::registry;
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
@@ -119,7 +119,7 @@ pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
         cache.changed.clone(),
         cancel.child_token(),
     );
-    let neighbors = Watched::new(
+    let neighbors = NeighborCache::new(
         context.client.clone(),
         cache.changed.clone(),
         cancel.child_token(),
@@ -166,7 +166,7 @@ struct GrantLoop {
     grant_sender: GrantSender,
     scales: ScaleCache,
     claims: ClaimCache,
-    neighbors: Watched,
+    neighbors: NeighborCache,
     event_publisher: EventPublisher,
     eligibility: EligibilityCache,
     pools: HashMap<String, PoolLeaderState>,
@@ -207,7 +207,8 @@ impl GrantLoop {
         self.scales
             .update_watches(&snapshot, &self.grant_sender.tasks);
         self.claims.refresh(&snapshot, &self.grant_sender.tasks);
-        self.neighbors.follow(&snapshot, &self.grant_sender.tasks);
+        self.neighbors
+            .update_watches(&snapshot, &self.grant_sender.tasks);
         let inputs = PlanInputs {
             scales: self.scales.scales(),
             claims: self.claims.claims(),

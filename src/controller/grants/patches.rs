@@ -65,7 +65,7 @@ pub fn release_patch(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
 }
 
 /// Records on the pod that its grant expired at `now`.
-pub fn expire(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
+pub fn expire_patch(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     annotation_patch(pod, version, GRANT_EXPIRED_ANNOTATION, now)
 }
 
@@ -84,17 +84,17 @@ fn version_guard(version: &str) -> Value {
 /// Adds entries to a map of the metadata; creates the map if it does not exist.
 fn add_entries(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
     if !exists {
-        let all: Map<String, Value> = entries
+        let values: Map<String, Value> = entries
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).into()))
             .collect();
-        return vec![json!({"op": "add", "path": format!("/metadata/{map}"), "value": all})];
+        return vec![json!({"op": "add", "path": format!("/metadata/{map}"), "value": values})];
     }
-    let one = |(key, value): &(&str, &str)| {
+    let operation = |(key, value): &(&str, &str)| {
         let key = key.replace('~', "~0").replace('/', "~1");
         json!({"op": "add", "path": format!("/metadata/{map}/{key}"), "value": value})
     };
-    entries.iter().map(one).collect()
+    entries.iter().map(operation).collect()
 }
 
 fn to_patch(operations: &[Value]) -> Patch<()> {

@@ -48,54 +48,63 @@ pub(crate) struct PlannedPool<'a> {
 
 /// Makes a plan; calls the translation for pods that have not been evaluated yet.
 pub(crate) fn plan(
-    verdicts: &mut EligibilityCache,
-    seen: &PlanInputs,
+    eligibility: &mut EligibilityCache,
+    inputs: &PlanInputs,
     pool: &BurstPool,
-    own: &PlannedPool<'_>,
-    node: &HostSettings<'_>,
+    planned_pool: &PlannedPool<'_>,
+    host_settings: &HostSettings<'_>,
     now: Timestamp,
 ) -> BurstPlan {
-    let view = &seen.snapshot;
-    let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
-    let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
-    let labelled: Vec<&PodFacts> = view.labelled.values().map(Arc::as_ref).collect();
-    let placed: Vec<&PodFacts> = seen
+    let snapshot = &inputs.snapshot;
+    let pools: Vec<&BurstPool> = snapshot.pools.values().map(Arc::as_ref).collect();
+    let waiting: Vec<&PodFacts> = snapshot.waiting.values().map(|pod| &*pod.facts).collect();
+    let labelled: Vec<&PodFacts> = snapshot.labelled.values().map(Arc::as_ref).collect();
+    let placed: Vec<&PodFacts> = inputs
         .on_pool_nodes
         .values()
         .flatten()
         .map(Arc::as_ref)
         .collect();
-    let nodes = view.nodes.values().filter_map(|node| {
+    let nodes = snapshot.nodes.values().filter_map(|node| {
         let pool = last_placement::pool_from_labels(node)?.to_owned();
         Some((node.metadata.name.clone()?, pool))
     });
     let nodes = nodes.collect();
-    let world = ClusterInputs {
+    let cluster_inputs = ClusterInputs {
         pools: &pools,
         nodes: &nodes,
         waiting: &waiting,
         labelled: &labelled,
         on_pool_nodes: &placed,
-        scales: &seen.scales,
-        namespaces: &view.namespaces,
-        claims: &seen.claims,
-        neighbors: &seen.neighbors,
+        scales: &inputs.scales,
+        namespaces: &snapshot.namespaces,
+        claims: &inputs.claims,
+        neighbors: &inputs.neighbors,
     };
-    let unjudged = {
-        let seen = observe(pool, &world, own, verdicts);
-        let unjudged = pods_to_evaluate(&seen);
-        if unjudged.is_empty() {
-            return burst::plan(pool, &seen, now);
+    let not_evaluated = {
+        let observed = observe(pool, &cluster_inputs, planned_pool, eligibility);
+        let not_evaluated = pods_to_evaluate(&observed);
+        if not_evaluated.is_empty() {
+            return burst::plan(pool, &observed, now);
         }
-        unjudged
+        not_evaluated
     };
-    for waits in unjudged.iter().filter_map(|uid| view.waiting.get(uid)) {
-        let Some(pod) = waits.pod() else { continue };
-        for placement in translation_targets(pool, own.placements, node) {
-            verdicts.evaluate(&pod, &waits.unknown_fields, &placement);
+    for waiting_pod in not_evaluated
+        .iter()
+        .filter_map(|uid| snapshot.waiting.get(uid))
+    {
+        let Some(pod) = waiting_pod.pod() else {
+            continue;
+        };
+        for placement in translation_targets(pool, planned_pool.placements, host_settings) {
+            eligibility.evaluate(&pod, &waiting_pod.unknown_fields, &placement);
         }
     }
-    burst::plan(pool, &observe(pool, &world, own, verdicts), now)
+    burst::plan(
+        pool,
+        &observe(pool, &cluster_inputs, planned_pool, eligibility),
+        now,
+    )
 }
 
 /// The settings that all virtual nodes share in the translation.
@@ -110,66 +119,66 @@ pub(crate) struct HostSettings<'a> {
 /// The pool's placements, as inputs of the translation.
 pub(crate) fn translation_targets<'a>(
     pool: &'a BurstPool,
-    places: &'a [PlacementFacts],
-    node: &HostSettings<'a>,
+    facts: &'a [PlacementFacts],
+    host_settings: &HostSettings<'a>,
 ) -> impl Iterator<Item = translate::TranslationTarget<'a>> {
-    let specs = pool.spec.placements.iter().zip(places);
+    let specs = pool.spec.placements.iter().zip(facts);
     let HostSettings {
         node_address: address,
         identities,
-    } = *node;
-    specs.map(move |(spec, place)| translate::TranslationTarget {
+    } = *host_settings;
+    specs.map(move |(spec, facts)| translate::TranslationTarget {
         spec,
         tags: &pool.spec.azure.tags,
-        node: &place.node,
+        node: &facts.node,
         node_address: address,
         identities,
     })
 }
 
-/// The state of the pool's placements; `closed` holds, by placement, why it takes no pods.
+/// The state of the pool's placements; `unavailable` holds, by placement, why it takes no pods.
 pub(crate) fn placement_facts(
-    view: &Snapshot,
+    snapshot: &Snapshot,
     pool: &BurstPool,
-    closed: &BTreeMap<String, String>,
+    unavailable: &BTreeMap<String, String>,
 ) -> Vec<PlacementFacts> {
     let name = pool.name_any();
-    let all = pool.spec.placements.iter().map(|placement| {
+    let facts = pool.spec.placements.iter().map(|placement| {
         let node = node_object::name(&name, &placement.name);
-        let why = closed.get(&placement.name).map(String::as_str);
-        let live = view.nodes.get(&node).map(Arc::as_ref);
+        let why = unavailable.get(&placement.name).map(String::as_str);
+        let live = snapshot.nodes.get(&node).map(Arc::as_ref);
         PlacementFacts::new(&placement.name, &node, live, why)
     });
-    all.collect()
+    facts.collect()
 }
 
 fn observe<'a>(
     pool: &'a BurstPool,
-    world: &ClusterInputs<'a>,
-    own: &'a PlannedPool<'a>,
-    verdicts: &'a EligibilityCache,
+    cluster_inputs: &ClusterInputs<'a>,
+    planned_pool: &'a PlannedPool<'a>,
+    eligibility: &'a EligibilityCache,
 ) -> ObservedPool<'a> {
-    let own = burst::PoolInputs {
-        placements: own.placements,
-        bound: &own.bound,
-        eligibility: verdicts,
-        leader_state: own.leader_state,
-        is_triggered: own.is_triggered,
-        leadership: own.leadership,
-        identity: own.identity,
-        ahead: own.ahead,
+    let pool_inputs = burst::PoolInputs {
+        placements: planned_pool.placements,
+        bound: &planned_pool.bound,
+        eligibility,
+        leader_state: planned_pool.leader_state,
+        is_triggered: planned_pool.is_triggered,
+        leadership: planned_pool.leadership,
+        identity: planned_pool.identity,
+        ahead: planned_pool.ahead,
     };
-    burst::observe(pool, world, &own)
+    burst::observe(pool, cluster_inputs, &pool_inputs)
 }
 
 /// The UIDs of refused pods for which the translation has not been called for some placement.
-fn pods_to_evaluate(seen: &ObservedPool<'_>) -> Vec<String> {
-    let candidates = seen.pending_pods.iter();
-    let missing = candidates.filter(|candidate| {
+fn pods_to_evaluate(observed: &ObservedPool<'_>) -> Vec<String> {
+    let candidates = observed.pending_pods.iter();
+    let not_evaluated = candidates.filter(|candidate| {
         matches!(candidate.pod.stage, PodStage::Unschedulable(_))
             && candidate.refusals.iter().any(Option::is_none)
     });
-    missing
+    not_evaluated
         .map(|candidate| candidate.pod.id.uid.clone())
         .collect()
 }

@@ -46,7 +46,7 @@ impl Executor {
                     let is_first = !state
                         .leader_state
                         .was_denied(PodWrite::Delete, &rescue.pod.uid);
-                    let (answer, cost) = self.ask(rescue, job, is_first).await;
+                    let (answer, cost) = self.evict_if_replaced(rescue, job, is_first).await;
                     // An eviction without an answer may have taken effect.
                     let is_evicted =
                         matches!(answer, PodWriteResult::Granted | PodWriteResult::Lost);
@@ -71,7 +71,14 @@ impl Executor {
     }
 
     async fn delete(&self, rescue: &NeverStarted) -> PodWriteResult {
-        match call::delete(CALL_TIMEOUT, &self.pods(rescue), &unchanged(rescue), None).await {
+        match call::delete(
+            CALL_TIMEOUT,
+            &self.pods_api(rescue),
+            &pod_target(rescue),
+            None,
+        )
+        .await
+        {
             Ok(DeletionOutcome::Started) => PodWriteResult::Granted,
             Ok(DeletionOutcome::NotFound) => PodWriteResult::Conflict,
             Err(kube::Error::Api(status)) => answer_for_error(*status),
@@ -81,30 +88,31 @@ impl Executor {
 
     /// Evicts the pod if its Job creates a replacement, and publishes an Event if the result is new. Returns
     /// the answer, and what an eviction costs the Job.
-    async fn ask(
+    async fn evict_if_replaced(
         &self,
         rescue: &NeverStarted,
         job: &PodOwner,
         is_first: bool,
     ) -> (PodWriteResult, Option<EvictionCost>) {
-        let cost = match self.asked(rescue, job).await {
+        let cost = match self.ask_job(rescue, job).await {
             JobAnswer::Replaces(cost) => cost,
             JobAnswer::Keeps(why) => {
                 if is_first {
-                    self.tell_stays(rescue, &why);
+                    self.notify_stays(rescue, &why);
                 }
                 return (PodWriteResult::Denied(why), None);
             }
             JobAnswer::Unknown => return (PodWriteResult::Lost, None),
         };
-        let answer = match call::evict(CALL_TIMEOUT, &self.pods(rescue), &unchanged(rescue)).await {
-            Ok(()) => PodWriteResult::Granted,
-            Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
-                PodWriteResult::Conflict
-            }
-            Err(kube::Error::Api(status)) => answer_for_error(*status),
-            Err(_) => PodWriteResult::Lost,
-        };
+        let answer =
+            match call::evict(CALL_TIMEOUT, &self.pods_api(rescue), &pod_target(rescue)).await {
+                Ok(()) => PodWriteResult::Granted,
+                Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
+                    PodWriteResult::Conflict
+                }
+                Err(kube::Error::Api(status)) => answer_for_error(*status),
+                Err(_) => PodWriteResult::Lost,
+            };
         match &answer {
             PodWriteResult::Granted => {
                 let note = format!(
@@ -113,25 +121,26 @@ impl Executor {
                 );
                 self.grant_sender
                     .notifier
-                    .tell_never_started(&rescue.pod, &note);
+                    .notify_never_started(&rescue.pod, &note);
             }
             PodWriteResult::Denied(why) if is_first => {
                 let why = format!("the API server refuses its eviction: {why}");
-                self.tell_stays(rescue, &why);
+                self.notify_stays(rescue, &why);
             }
             _ => {}
         }
         (answer, Some(cost))
     }
 
-    fn tell_stays(&self, rescue: &NeverStarted, why: &str) {
+    fn notify_stays(&self, rescue: &NeverStarted, why: &str) {
         let note = format!("{}; it stays: {why}", rescue.why);
         self.grant_sender
             .notifier
-            .tell_never_started(&rescue.pod, &note);
+            .notify_never_started(&rescue.pod, &note);
     }
 
-    async fn asked(&self, rescue: &NeverStarted, owner: &PodOwner) -> JobAnswer {
+    /// Reads the pod's Job to find out what it does after an eviction.
+    async fn ask_job(&self, rescue: &NeverStarted, owner: &PodOwner) -> JobAnswer {
         let client = self.context.client_no_retry.clone();
         let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
         match call::find(CALL_TIMEOUT, &jobs, &owner.name).await {
@@ -150,13 +159,13 @@ impl Executor {
         }
     }
 
-    fn pods(&self, rescue: &NeverStarted) -> Api<Pod> {
+    fn pods_api(&self, rescue: &NeverStarted) -> Api<Pod> {
         Api::namespaced(self.context.client_no_retry.clone(), &rescue.pod.namespace)
     }
 }
 
-/// A precondition: the pod in the version that the plan saw. By now it may have started.
-fn unchanged(rescue: &NeverStarted) -> ObjectTarget {
+/// The pod in the version that the plan was made from: it may have started since.
+fn pod_target(rescue: &NeverStarted) -> ObjectTarget {
     ObjectTarget {
         name: rescue.pod.name.clone(),
         uid: rescue.pod.uid.clone(),

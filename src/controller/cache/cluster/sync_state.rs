@@ -71,8 +71,9 @@ impl SyncState {
     /// For each part that has not been listed yet, the last error, if there was one.
     pub fn failures(&self) -> Vec<SyncFailure> {
         let (listed, failed) = (self.listed.borrow(), self.failed.borrow());
-        let open = PARTS.iter().filter(|(part, _)| !listed.contains(part));
-        open.filter_map(|(part, _)| failed.get(part).cloned())
+        let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
+        missing
+            .filter_map(|(part, _)| failed.get(part).cloned())
             .collect()
     }
 
@@ -80,11 +81,11 @@ impl SyncState {
     pub fn not_synced(&self) -> Vec<String> {
         let (listed, failed) = (self.listed.borrow(), self.failed.borrow());
         let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
-        let words = missing.map(|(part, name)| match failed.get(part) {
+        let sentences = missing.map(|(part, name)| match failed.get(part) {
             Some(failure) => format!("{name} have not been listed yet: {}", failure.why),
             None => format!("{name} have not been listed yet"),
         });
-        words.collect()
+        sentences.collect()
     }
 
     /// Waits until every part has been listed once.
@@ -102,7 +103,7 @@ impl SyncState {
             let failures = self.failures();
             let is_final = failures
                 .iter()
-                .any(|one| one.kind != FailureKind::Transient);
+                .any(|failure| failure.kind != FailureKind::Transient);
             if is_final && failures.len() == self.not_synced().len() {
                 return;
             }
