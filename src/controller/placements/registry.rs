@@ -56,17 +56,17 @@ pub async fn ensure(
     nodes: &[Node],
     context: &ControllerContext,
 ) -> Result<(), InvalidSpec> {
-    let mut asked = desired_scope(pool, context);
-    if let Ok(scope) = &asked
-        && let Err(moved) = check_scope(pool, scope, context).await
+    let mut scope_result = desired_scope(pool, context);
+    if let Ok(scope) = &scope_result
+        && let Err(changed) = check_scope(pool, scope, context).await
     {
-        asked = Err(moved);
+        scope_result = Err(changed);
     }
     // Wait without the lock: the grant loop reads the registry all the time.
-    stop_tasks(take_changed_tasks(pool, asked.as_ref().ok(), context).await).await;
-    let known = context.cache.all_pools();
+    stop_tasks(take_changed_tasks(pool, scope_result.as_ref().ok(), context).await).await;
+    let all_pools = context.cache.all_pools();
     let mut pools = context.running_pools.lock().await;
-    let mut mistakes = asked
+    let mut mistakes = scope_result
         .as_ref()
         .err()
         .cloned()
@@ -79,32 +79,32 @@ pub async fn ensure(
         let name = node_object::name(&pool.name_any(), &placement.name);
         let mut nodes = nodes.iter();
         let live = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
-        let fate = match node_holder(&pools, &name) {
+        let change = match node_holder(&pools, &name) {
             Some(another) => PlacementChange::Refuse(validation::node_owned_by_other(
                 &placement.name,
                 &name,
                 &another,
             )),
-            None => placement_change(pool, placement, &asked, live, &known),
+            None => placement_change(pool, placement, &scope_result, live, &all_pools),
         };
-        let wanted = match fate {
-            PlacementChange::RunAsSpecified(wanted) => wanted,
-            PlacementChange::RunAsRecorded(wanted, mistake) => {
+        let spec = match change {
+            PlacementChange::RunAsSpecified(spec) => spec,
+            PlacementChange::RunAsRecorded(spec, mistake) => {
                 mistakes.push(mistake);
-                wanted
+                spec
             }
             PlacementChange::Refuse(mistake) => {
                 mistakes.push(mistake);
                 continue;
             }
         };
-        let left = live.and_then(|node| {
-            let found = last_placement::discovered_node(node, &wanted.pool, &placement.name);
-            found.advertised_for(&wanted.last_placement())
+        let advertised = live.and_then(|node| {
+            let found = last_placement::discovered_node(node, &spec.pool, &placement.name);
+            found.advertised_for(&spec.last_placement())
         });
-        let kept = PlacementTask::start(wanted, left, context).await;
+        let task = PlacementTask::start(spec, advertised, context).await;
         let running = pools.entry(pool.name_any()).or_default();
-        running.placements.insert(placement.name.clone(), kept);
+        running.placements.insert(placement.name.clone(), task);
     }
     mistakes.into_iter().next().map_or(Ok(()), Err)
 }
@@ -135,7 +135,7 @@ enum PlacementChange {
 fn placement_change(
     pool: &BurstPool,
     placement: &Placement,
-    asked: &Result<GroupScope, InvalidSpec>,
+    scope: &Result<GroupScope, InvalidSpec>,
     live: Option<&Node>,
     pools: &[Arc<BurstPool>],
 ) -> PlacementChange {
@@ -144,10 +144,10 @@ fn placement_change(
     }
     let found =
         live.map(|node| last_placement::discovered_node(node, &pool.name_any(), &placement.name));
-    let before = found.and_then(|found| found.last_placement);
-    let mistake = match (asked, &before) {
-        (Ok(scope), Some(before)) if before.scope() != *scope => {
-            validation::scope_changed(&before.scope(), scope)
+    let recorded = found.and_then(|found| found.last_placement);
+    let mistake = match (scope, &recorded) {
+        (Ok(scope), Some(recorded)) if recorded.scope() != *scope => {
+            validation::scope_changed(&recorded.scope(), scope)
         }
         (Ok(scope), _) => {
             return PlacementChange::RunAsSpecified(PlacementSpec::from_pool(
@@ -156,23 +156,23 @@ fn placement_change(
         }
         (Err(mistake), _) => mistake.clone(),
     };
-    match before {
+    match recorded {
         None => PlacementChange::Refuse(mistake),
-        Some(before) => {
-            let wanted = PlacementSpec::from_pool(pool, &before.placement, &before.scope());
-            PlacementChange::RunAsRecorded(wanted, mistake)
+        Some(recorded) => {
+            let spec = PlacementSpec::from_pool(pool, &recorded.placement, &recorded.scope());
+            PlacementChange::RunAsRecorded(spec, mistake)
         }
     }
 }
 
 /// The pool whose tasks keep this node registered, as text; `None` if no task does.
 fn node_holder(pools: &HashMap<String, RunningPool>, node: &str) -> Option<String> {
-    let mut all = pools.iter();
-    all.find_map(|(pool, running)| {
-        let mut kept = running.placements.values();
-        let is_kept =
-            kept.any(|kept| !kept.has_lost_node() && kept.node_config.borrow().name() == node);
-        is_kept.then(|| format!("pool {pool}"))
+    let mut running = pools.iter();
+    running.find_map(|(pool, running)| {
+        let mut tasks = running.placements.values();
+        let is_holder =
+            tasks.any(|task| !task.has_lost_node() && task.node_config.borrow().name() == node);
+        is_holder.then(|| format!("pool {pool}"))
     })
 }
 
@@ -180,11 +180,13 @@ fn node_holder(pools: &HashMap<String, RunningPool>, node: &str) -> Option<Strin
 pub async fn placements_not_running(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
     let pools = context.running_pools.lock().await;
     let name = pool.name_any();
-    let all = pool.spec.placements.iter();
-    let unkept = all.filter(|placement| {
+    let listed = pool.spec.placements.iter();
+    let not_running = listed.filter(|placement| {
         find_task(&pools, &name, &placement.name).is_none_or(PlacementTask::has_lost_node)
     });
-    unkept.map(|placement| placement.name.clone()).collect()
+    not_running
+        .map(|placement| placement.name.clone())
+        .collect()
 }
 
 /// Whether a placement's tasks ended because its node belongs to another owner.
@@ -195,15 +197,17 @@ pub async fn has_lost_node(pool: &str, placement: &str, context: &ControllerCont
 
 /// The placements whose tasks run and that the spec does not list now, even if the rest of the spec is invalid.
 pub async fn removed_placements(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
-    let kept = running_placements(&pool.name_any(), context).await;
-    let removed = kept.into_iter().filter(|name| !has_placement(pool, name));
+    let running = running_placements(&pool.name_any(), context).await;
+    let removed = running
+        .into_iter()
+        .filter(|name| !has_placement(pool, name));
     removed.collect()
 }
 
 /// Whether the pool's spec lists a placement of this name.
 pub fn has_placement(pool: &BurstPool, placement: &str) -> bool {
-    let mut asked = pool.spec.placements.iter();
-    asked.any(|asked| asked.name == placement)
+    let mut listed = pool.spec.placements.iter();
+    listed.any(|listed| listed.name == placement)
 }
 
 /// Runs a placement that no spec lists until it is drained, with the settings that its node records. If its
@@ -214,13 +218,13 @@ pub async fn adopt_orphan(found: DiscoveredNode, context: &ControllerContext) ->
         return true;
     }
     let (pool, name) = (found.pool.clone(), found.placement.clone());
-    let Some(wanted) = PlacementSpec::from_node(found) else {
+    let Some(spec) = PlacementSpec::from_node(found) else {
         return false;
     };
-    let kept = PlacementTask::start(wanted, None, context).await;
-    kept.start_draining();
+    let task = PlacementTask::start(spec, None, context).await;
+    task.start_draining();
     let running = pools.entry(pool).or_default();
-    running.placements.insert(name, kept);
+    running.placements.insert(name, task);
     true
 }
 
@@ -228,12 +232,12 @@ pub async fn adopt_orphan(found: DiscoveredNode, context: &ControllerContext) ->
 /// drained. If its tasks run already, they continue unchanged. A node without a record is left alone. So is a
 /// node that belongs to another pool: one that runs its tasks, or one whose UID the node carries.
 pub async fn resume_from_node(found: DiscoveredNode, context: &ControllerContext) {
-    let carries = |pool: &Arc<BurstPool>| {
+    let is_owner = |pool: &Arc<BurstPool>| {
         let is_another = pool.name_any() != found.pool;
         is_another && found.pool_uid.is_some() && pool.uid() == found.pool_uid
     };
-    let known = context.cache.all_pools();
-    let owner = known.iter().find(|pool| carries(pool));
+    let all_pools = context.cache.all_pools();
+    let owner = all_pools.iter().find(|pool| is_owner(pool));
     let owner = owner.map(|pool| format!("pool {}", pool.name_any()));
     let mut pools = context.running_pools.lock().await;
     if find_task(&pools, &found.pool, &found.placement).is_some() {
@@ -249,15 +253,15 @@ pub async fn resume_from_node(found: DiscoveredNode, context: &ControllerContext
         found.placement.clone(),
         found.node.clone(),
     );
-    let offers = found.advertised.clone();
-    let Some(wanted) = PlacementSpec::from_node(found) else {
+    let advertised = found.advertised.clone();
+    let Some(spec) = PlacementSpec::from_node(found) else {
         tracing::warn!(%node, "cannot run this node: its pool cannot be read, and the node records no settings");
         return;
     };
-    let kept = PlacementTask::start(wanted, offers, context).await;
+    let task = PlacementTask::start(spec, advertised, context).await;
     tracing::info!(%node, "running a node with the settings that it records");
     let running = pools.entry(pool).or_default();
-    running.placements.insert(name, kept);
+    running.placements.insert(name, task);
 }
 
 /// The tasks of a placement, if they run.
@@ -277,8 +281,9 @@ pub async fn running_pool_names(context: &ControllerContext) -> Vec<String> {
 /// The names of a pool's placements whose tasks run.
 pub async fn running_placements(pool: &str, context: &ControllerContext) -> Vec<String> {
     let pools = context.running_pools.lock().await;
-    let kept = pools.get(pool).into_iter();
-    kept.flat_map(|kept| kept.placements.keys().cloned())
+    let running = pools.get(pool).into_iter();
+    running
+        .flat_map(|running| running.placements.keys().cloned())
         .collect()
 }
 
@@ -293,16 +298,16 @@ async fn check_scope(
     let name = pool.name_any();
     let elsewhere: Vec<(String, GroupScope)> = {
         let pools = context.running_pools.lock().await;
-        let kept = pools.get(&name);
-        let kept = kept.into_iter().flat_map(|kept| &kept.placements);
-        let elsewhere = kept.filter(|(placement, kept)| {
-            has_placement(pool, placement) && !kept.has_lost_node() && kept.spec.scope != *scope
+        let running = pools.get(&name).into_iter();
+        let tasks = running.flat_map(|running| &running.placements);
+        let elsewhere = tasks.filter(|(placement, task)| {
+            has_placement(pool, placement) && !task.has_lost_node() && task.spec.scope != *scope
         });
-        let elsewhere = elsewhere.map(|(name, kept)| (name.clone(), kept.spec.scope.clone()));
+        let elsewhere = elsewhere.map(|(name, task)| (name.clone(), task.spec.scope.clone()));
         elsewhere.collect()
     };
     for (placement, from) in elsewhere {
-        match left(&name, &placement, context).await {
+        match remains(&name, &placement, context).await {
             PlacementRemains::Nothing => {}
             PlacementRemains::Something => return Err(validation::scope_changed(&from, scope)),
             PlacementRemains::Unlisted => return Err(validation::unlisted(&from, scope)),
@@ -336,12 +341,12 @@ impl PlacementRemains {
 }
 
 /// What is left of a placement, read again now.
-async fn left(pool: &str, placement: &str, context: &ControllerContext) -> PlacementRemains {
-    let kept = {
+async fn remains(pool: &str, placement: &str, context: &ControllerContext) -> PlacementRemains {
+    let pods = {
         let pools = context.running_pools.lock().await;
-        find_task(&pools, pool, placement).map(|kept| kept.pods.clone())
+        find_task(&pools, pool, placement).map(|task| task.pods.clone())
     };
-    let Some(pods) = kept else {
+    let Some(pods) = pods else {
         return PlacementRemains::Nothing;
     };
     if pods.has_pods_or_groups() {
@@ -356,12 +361,12 @@ async fn left(pool: &str, placement: &str, context: &ControllerContext) -> Place
 }
 
 /// Ends these tasks; all are cancelled first, so that they end in parallel.
-async fn stop_tasks(all: Vec<PlacementTask>) {
-    for kept in &all {
-        kept.cancel.cancel();
+async fn stop_tasks(tasks: Vec<PlacementTask>) {
+    for task in &tasks {
+        task.cancel.cancel();
     }
-    for kept in all {
-        kept.stop().await;
+    for task in tasks {
+        task.stop().await;
     }
 }
 
@@ -377,21 +382,21 @@ async fn take_changed_tasks(
         return Vec::new();
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
-        let kept = running.placements.get_mut(&placement.name)?;
+        let task = running.placements.get_mut(&placement.name)?;
         // While the pool is being deleted, the placement stays closed.
-        let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
+        let is_listed_again = pool.metadata.deletion_timestamp.is_none() && task.is_draining();
         // An invalid spec is not applied.
-        let wanted = scope.map(|scope| PlacementSpec::from_pool(pool, placement, scope));
-        let wanted = wanted.filter(|wanted| kept.spec != *wanted);
-        let is_another = |wanted: &PlacementSpec| !kept.spec.is_same_node(wanted);
-        if wanted.as_ref().is_some_and(is_another)
-            || kept.has_lost_node()
-            || is_back && scope.is_some()
+        let changed_spec = scope.map(|scope| PlacementSpec::from_pool(pool, placement, scope));
+        let changed_spec = changed_spec.filter(|changed_spec| task.spec != *changed_spec);
+        let is_other_node = |changed_spec: &PlacementSpec| !task.spec.is_same_node(changed_spec);
+        if changed_spec.as_ref().is_some_and(is_other_node)
+            || task.has_lost_node()
+            || is_listed_again && scope.is_some()
         {
             return running.placements.remove(&placement.name);
         }
-        if let Some(wanted) = wanted {
-            kept.change(wanted, context);
+        if let Some(changed_spec) = changed_spec {
+            task.change(changed_spec, context);
         }
         None
     });
@@ -417,20 +422,20 @@ pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementR
         ..PlacementReport::default()
     };
     let running = pools.get(&pool.name_any());
-    for (name, kept) in running.into_iter().flat_map(|running| &running.placements) {
-        let facts = kept.node_config.borrow();
-        let node = facts.name();
+    for (name, task) in running.into_iter().flat_map(|running| &running.placements) {
+        let config = task.node_config.borrow();
+        let node = config.name();
         let live = context.cache.node(&node);
         let live = live
-            .filter(|live| last_placement::pool_from_labels(live) == Some(kept.spec.pool.as_str()));
+            .filter(|live| last_placement::pool_from_labels(live) == Some(task.spec.pool.as_str()));
         if live.is_none() && has_placement(pool, name) && context.cache.has_synced_nodes() {
             report.unregistered_nodes.push(node.clone());
         }
         let spec = live.as_ref().and_then(|live| live.spec.as_ref());
         let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
-        let closed = facts.unavailable();
+        let closed = config.unavailable();
         report.is_only_cordoned &= closed.is_none();
-        let groups = kept.pods.group_count().and_then(|n| i64::try_from(n).ok());
+        let groups = task.pods.group_count().and_then(|n| i64::try_from(n).ok());
         let why = match closed {
             Some(closed) => Some(closed.message.clone()),
             None if is_cordoned => Some(format!(
@@ -445,9 +450,9 @@ pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementR
             groups: groups.unwrap_or_default(),
             message: placement_message(
                 why,
-                facts.region_notice.as_deref(),
-                &kept.spec.placement,
-                &kept.pods.daemon_sets(),
+                config.region_notice.as_deref(),
+                &task.spec.placement,
+                &task.pods.daemon_sets(),
             ),
         });
     }
@@ -460,11 +465,12 @@ pub async fn take_create_results(
     context: &ControllerContext,
 ) -> Vec<(String, pods::CreateResult)> {
     let pools = context.running_pools.lock().await;
-    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
-    placements
-        .flat_map(|(name, kept)| {
-            let ended = kept.pods.take_create_results().into_iter();
-            ended.map(|ended| (name.clone(), ended))
+    let running = pools.get(pool).into_iter();
+    running
+        .flat_map(|running| &running.placements)
+        .flat_map(|(name, task)| {
+            let results = task.pods.take_create_results().into_iter();
+            results.map(|result| (name.clone(), result))
         })
         .collect()
 }
@@ -474,12 +480,13 @@ pub async fn pods_on_pool_nodes(
     context: &ControllerContext,
 ) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
     let pools = context.running_pools.lock().await;
-    let of = |running: &RunningPool| {
-        let kept = running.placements.values();
-        kept.flat_map(|kept| kept.pods.pod_facts()).collect()
+    let pods = |running: &RunningPool| {
+        let tasks = running.placements.values();
+        tasks.flat_map(|task| task.pods.pod_facts()).collect()
     };
-    let all = pools.iter();
-    all.map(|(name, running)| (name.clone(), of(running)))
+    let running = pools.iter();
+    running
+        .map(|(name, running)| (name.clone(), pods(running)))
         .collect()
 }
 
@@ -491,17 +498,18 @@ pub async fn unavailable_placements(
     let pools = context.running_pools.lock().await;
     let name = pool.name_any();
     let why = |placement: &Placement| {
-        let Some(kept) = find_task(&pools, &name, &placement.name) else {
+        let Some(task) = find_task(&pools, &name, &placement.name) else {
             return Some("the tasks of its node have not started yet".to_owned());
         };
-        let facts = kept.node_config.borrow();
-        facts
+        let config = task.node_config.borrow();
+        config
             .region_unavailable
             .as_ref()
             .map(|closed| closed.message.clone())
     };
-    let all = pool.spec.placements.iter();
-    all.filter_map(|placement| Some((placement.name.clone(), why(placement)?)))
+    let listed = pool.spec.placements.iter();
+    listed
+        .filter_map(|placement| Some((placement.name.clone(), why(placement)?)))
         .collect()
 }
 
@@ -513,10 +521,10 @@ pub async fn set_creates_failing(
     context: &ControllerContext,
 ) {
     let pools = context.running_pools.lock().await;
-    if let Some(kept) = find_task(&pools, pool, placement) {
-        kept.node_config.send_if_modified(|facts| {
-            let changed = facts.creates_failing != closed;
-            facts.creates_failing = closed;
+    if let Some(task) = find_task(&pools, pool, placement) {
+        task.node_config.send_if_modified(|config| {
+            let changed = config.creates_failing != closed;
+            config.creates_failing = closed;
             changed
         });
     }
@@ -525,26 +533,33 @@ pub async fn set_creates_failing(
 /// The status message of a placement: why it takes no pods, and other notices.
 fn placement_message(
     closed: Option<String>,
-    unknown: Option<&str>,
+    region_notice: Option<&str>,
     placement: &Placement,
     daemon_sets: &[String],
 ) -> String {
     let first = closed.unwrap_or_else(|| status::placement_notice(placement).to_owned());
-    let unknown = unknown.unwrap_or_default().to_owned();
-    let told = [first, unknown, daemon_set::status_message(daemon_sets)];
-    let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
-    told.join("; ")
+    let region_notice = region_notice.unwrap_or_default().to_owned();
+    let notices = [
+        first,
+        region_notice,
+        daemon_set::status_message(daemon_sets),
+    ];
+    let notices: Vec<String> = notices
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    notices.join("; ")
 }
 
 /// Closes placements' nodes for good.
 pub async fn start_draining(pool: &str, placements: &[String], context: &ControllerContext) {
     let pools = context.running_pools.lock().await;
-    let kept = pools
+    let tasks = pools
         .get(pool)
         .into_iter()
-        .flat_map(|kept| &kept.placements);
-    for (_, kept) in kept.filter(|(name, _)| placements.contains(name)) {
-        kept.start_draining();
+        .flat_map(|running| &running.placements);
+    for (_, task) in tasks.filter(|(name, _)| placements.contains(name)) {
+        task.start_draining();
     }
 }
 
@@ -552,7 +567,7 @@ pub async fn start_draining(pool: &str, placements: &[String], context: &Control
 /// of `DaemonSet`s do not count.
 pub async fn is_any_kept(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
-    find_task(&pools, pool, placement).is_some_and(|kept| kept.pods.is_any_kept())
+    find_task(&pools, pool, placement).is_some_and(|task| task.pods.is_any_kept())
 }
 
 /// The number of container groups of a placement; `None` if it is not known.
@@ -564,8 +579,8 @@ pub async fn count_groups(
     // Do not hold the registry's lock: Azure may take a minute to answer, and all pools need the registry.
     let (pods, counts) = {
         let pools = context.running_pools.lock().await;
-        let kept = find_task(&pools, pool, placement)?;
-        (kept.pods.clone(), kept.group_counts.clone())
+        let task = find_task(&pools, pool, placement)?;
+        (task.pods.clone(), task.group_counts.clone())
     };
     let mut counts = counts.lock().await;
     if let CountAction::Report(groups) = counts.next_action(pods.group_count(), Instant::now()) {
@@ -579,7 +594,7 @@ pub async fn count_groups(
 /// Whether Azure forbids the operator to list the container groups of a placement.
 pub async fn may_not_list(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
-    find_task(&pools, pool, placement).is_some_and(|kept| kept.pods.is_list_refused())
+    find_task(&pools, pool, placement).is_some_and(|task| task.pods.is_list_refused())
 }
 
 /// The record of evictions of a placement's pods, if its tasks run.
@@ -599,9 +614,9 @@ pub async fn next_drain_delay(
     context: &ControllerContext,
 ) -> Duration {
     let mut pools = context.running_pools.lock().await;
-    let kept = pools.get_mut(pool);
-    kept.map_or(backoff::MAX_BUDGET_PAUSE, |kept| {
-        kept.drain_delay.next_delay(left, Instant::now())
+    let running = pools.get_mut(pool);
+    running.map_or(backoff::MAX_BUDGET_PAUSE, |running| {
+        running.drain_delay.next_delay(left, Instant::now())
     })
 }
 
@@ -609,7 +624,7 @@ pub async fn next_drain_delay(
 /// created again.
 pub async fn is_requested_again(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
-    find_task(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())
+    find_task(&pools, pool, placement).is_some_and(|task| !task.is_draining())
 }
 
 /// Removes the node of a placement that drains. Its pod workers continue, because the scheduler may have bound
@@ -622,8 +637,8 @@ pub async fn unregister_node(
     let (registration, uid) = {
         let pools = context.running_pools.lock().await;
         match find_task(&pools, pool, placement) {
-            Some(kept) if kept.is_draining() && !kept.has_lost_node() => {
-                (kept.registration.clone(), kept.spec.pool_uid.clone())
+            Some(task) if task.is_draining() && !task.has_lost_node() => {
+                (task.registration.clone(), task.spec.pool_uid.clone())
             }
             // A spec lists it again, or the node belongs to another owner.
             _ => return Ok(()),
@@ -635,10 +650,10 @@ pub async fn unregister_node(
     let removed = node_controller::unregister(&context.client, &node, is_ours).await;
     if removed.is_err() {
         let mut pools = context.running_pools.lock().await;
-        let kept = pools.get_mut(pool);
-        let kept = kept.and_then(|kept| kept.placements.get_mut(placement));
-        if let Some(kept) = kept.filter(|kept| kept.is_draining()) {
-            kept.register(&context.client);
+        let running = pools.get_mut(pool);
+        let task = running.and_then(|running| running.placements.get_mut(placement));
+        if let Some(task) = task.filter(|task| task.is_draining()) {
+            task.register(&context.client);
         }
     }
     removed
@@ -650,15 +665,15 @@ pub async fn end_placements(pool: &str, placements: &[String], context: &Control
     let Some(running) = pools.get_mut(pool) else {
         return;
     };
-    let is_over =
-        |name: &String, kept: &mut PlacementTask| kept.is_draining() && placements.contains(name);
-    let over = running.placements.extract_if(.., is_over);
-    let over: Vec<PlacementTask> = over.map(|(_, kept)| kept).collect();
+    let has_ended =
+        |name: &String, task: &mut PlacementTask| task.is_draining() && placements.contains(name);
+    let ended = running.placements.extract_if(.., has_ended);
+    let ended: Vec<PlacementTask> = ended.map(|(_, task)| task).collect();
     if running.placements.is_empty() {
         pools.remove(pool);
     }
     drop(pools);
-    stop_tasks(over).await;
+    stop_tasks(ended).await;
 }
 
 #[cfg(test)]

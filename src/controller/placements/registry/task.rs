@@ -51,13 +51,13 @@ impl PlacementSpec {
     /// Whether `other` has the same node and the same container groups. All other settings can change while
     /// pods run.
     pub fn is_same_node(&self, other: &Self) -> bool {
-        let node = |wanted: &Self| {
+        let node = |spec: &Self| {
             let Placement {
                 name,
                 region,
                 subnet_id,
                 ..
-            } = &wanted.placement;
+            } = &spec.placement;
             (name.clone(), region.clone(), subnet_id.clone())
         };
         (&self.pool, &self.pool_uid, &self.scope) == (&other.pool, &other.pool_uid, &other.scope)
@@ -118,26 +118,30 @@ impl PlacementTask {
     /// Starts the tasks. Until Azure has answered about the region, the node advertises the same as before the
     /// change of leader (`advertised`).
     pub async fn start(
-        wanted: PlacementSpec,
-        left: Option<Advertised>,
+        spec: PlacementSpec,
+        advertised: Option<Advertised>,
         context: &ControllerContext,
     ) -> Self {
-        let (facts, _) = watch::channel(node_config(&wanted, left, context));
-        let pods = Arc::new(pods::PodsContext::new(pods_config(&wanted, context).await));
+        let (config, _) = watch::channel(node_config(&spec, advertised, context));
+        let pods = Arc::new(pods::PodsContext::new(pods_config(&spec, context).await));
         let (cancel, tasks) = (context.shutdown.child_token(), TaskTracker::new());
         pods.quota.join(&pods);
-        let region = cancel.child_token();
-        let registration = RegistrationTask::start(&context.client, &facts, &cancel);
-        tasks.spawn(region::run(pods.clone(), facts.clone(), region.clone()));
+        let region_cancel = cancel.child_token();
+        let registration = RegistrationTask::start(&context.client, &config, &cancel);
+        tasks.spawn(region::run(
+            pods.clone(),
+            config.clone(),
+            region_cancel.clone(),
+        ));
         tasks.spawn(pods::run(pods.clone(), cancel.clone()));
         Self {
-            spec: wanted,
-            node_config: facts,
+            spec,
+            node_config: config,
             _served: context.served_nodes.serve(pods.clone()),
             pods,
             registration,
             cancel,
-            region_cancel: region,
+            region_cancel,
             tasks,
             evictions: Arc::default(),
             group_counts: Arc::default(),
@@ -145,15 +149,15 @@ impl PlacementTask {
     }
 
     /// Applies changed settings to the same node. No task ends or starts.
-    pub fn change(&mut self, wanted: PlacementSpec, context: &ControllerContext) {
-        let record = wanted.last_placement();
-        self.node_config.send_if_modified(|facts| {
-            let changed = facts.last_placement != record;
-            facts.last_placement = record;
+    pub fn change(&mut self, spec: PlacementSpec, context: &ControllerContext) {
+        let record = spec.last_placement();
+        self.node_config.send_if_modified(|config| {
+            let changed = config.last_placement != record;
+            config.last_placement = record;
             changed
         });
-        self.pods.change(wanted.settings(context));
-        self.spec = wanted;
+        self.pods.change(spec.settings(context));
+        self.spec = spec;
     }
 
     /// Closes its node for good.
@@ -163,9 +167,9 @@ impl PlacementTask {
             reason: "Draining".to_owned(),
             message: "it is being drained".to_owned(),
         };
-        self.node_config.send_if_modified(|facts| {
-            let changed = facts.region_unavailable.as_ref() != Some(&closed);
-            facts.region_unavailable = Some(closed);
+        self.node_config.send_if_modified(|config| {
+            let changed = config.region_unavailable.as_ref() != Some(&closed);
+            config.region_unavailable = Some(closed);
             changed
         });
     }
@@ -202,14 +206,18 @@ pub(super) struct RegistrationTask {
 }
 
 impl RegistrationTask {
-    fn start(client: &Client, facts: &watch::Sender<NodeConfig>, over: &CancellationToken) -> Self {
-        let (cancel, task) = (over.child_token(), TaskTracker::new());
-        let kept = node_controller::run(client.clone(), facts.subscribe(), cancel.clone());
-        let over = over.clone();
+    fn start(
+        client: &Client,
+        config: &watch::Sender<NodeConfig>,
+        placement_cancel: &CancellationToken,
+    ) -> Self {
+        let (cancel, task) = (placement_cancel.child_token(), TaskTracker::new());
+        let registered = node_controller::run(client.clone(), config.subscribe(), cancel.clone());
+        let placement_cancel = placement_cancel.clone();
         task.spawn(async move {
             // The pods on another owner's node are not this operator's either.
-            if kept.await == node_controller::RegistrationEnd::AnotherOwner {
-                over.cancel();
+            if registered.await == node_controller::RegistrationEnd::AnotherOwner {
+                placement_cancel.cancel();
             }
         });
         task.close();
@@ -230,31 +238,29 @@ impl RegistrationTask {
 }
 
 /// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses now.
-async fn pace(subscription: &str, context: &ControllerContext) -> Arc<RateLimiter> {
-    let mut paces = context.rate_limiters.lock().await;
-    paces.retain(|_, pace| Arc::strong_count(pace) > 1);
-    paces.entry(subscription.to_owned()).or_default().clone()
+async fn rate_limiter(subscription: &str, context: &ControllerContext) -> Arc<RateLimiter> {
+    let mut limiters = context.rate_limiters.lock().await;
+    limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
+    limiters.entry(subscription.to_owned()).or_default().clone()
 }
 
-async fn pods_config(wanted: &PlacementSpec, context: &ControllerContext) -> PodsConfig {
-    let placement = &wanted.placement;
+async fn pods_config(spec: &PlacementSpec, context: &ControllerContext) -> PodsConfig {
+    let placement = &spec.placement;
     PodsConfig {
         client: context.client.clone(),
         azure: context.azure.in_region(&placement.region),
-        scope: wanted.scope.clone(),
+        scope: spec.scope.clone(),
         owner: GroupOwner {
             cluster: context.cluster_uid.clone(),
-            pool: wanted.pool.clone(),
-            node: node_object::name(&wanted.pool, &placement.name),
+            pool: spec.pool.clone(),
+            node: node_object::name(&spec.pool, &placement.name),
         },
-        settings: wanted.settings(context),
+        settings: spec.settings(context),
         address: context.node_address.clone(),
-        rate_limiter: pace(&wanted.scope.subscription, context).await,
+        rate_limiter: rate_limiter(&spec.scope.subscription, context).await,
         azure_failed: Arc::new(Notify::new()),
         pods_changed: context.cache.changed.clone(),
-        quota: context
-            .quotas
-            .region_quota(&wanted.scope, &placement.region),
+        quota: context.quotas.region_quota(&spec.scope, &placement.region),
         list_interval: context.sweep_interval,
         orphan_grace: pods::ORPHAN_GRACE,
         identities: context.identity_namespaces.clone(),
@@ -265,15 +271,15 @@ async fn pods_config(wanted: &PlacementSpec, context: &ControllerContext) -> Pod
 /// its capacity is not known. An existing node keeps what it advertised, so that a change of leader changes
 /// nothing.
 pub(super) fn node_config(
-    wanted: &PlacementSpec,
-    left: Option<Advertised>,
+    spec: &PlacementSpec,
+    advertised: Option<Advertised>,
     context: &ControllerContext,
 ) -> NodeConfig {
-    let asked = capacity::placement_capacity(&wanted.placement);
-    let left = left.unwrap_or_else(|| Advertised {
+    let capacity = capacity::placement_capacity(&spec.placement);
+    let advertised = advertised.unwrap_or_else(|| Advertised {
         offer: NodeOffer {
-            allocatable: asked,
-            capacity: asked,
+            allocatable: capacity,
+            capacity,
         },
         unavailable: Some(Unavailable {
             reason: "Starting".to_owned(),
@@ -281,14 +287,14 @@ pub(super) fn node_config(
         }),
     });
     NodeConfig {
-        pool: wanted.pool.clone(),
-        pool_uid: wanted.pool_uid.clone(),
-        last_placement: wanted.last_placement(),
+        pool: spec.pool.clone(),
+        pool_uid: spec.pool_uid.clone(),
+        last_placement: spec.last_placement(),
         address: context.node_address.clone(),
         port: context.kubelet_port,
-        offer: left.offer,
+        offer: advertised.offer,
         region_notice: None,
-        region_unavailable: left.unavailable,
+        region_unavailable: advertised.unavailable,
         creates_failing: None,
         kubernetes_minor: context.kubernetes_minor,
     }
