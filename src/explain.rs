@@ -49,47 +49,47 @@ pub struct ExplainQuery {
 /// # Errors
 ///
 /// If the pool or the pod does not exist, or the cluster cannot be read.
-pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result<String> {
-    let view = Arc::new(cluster_reader::read_snapshot(client).await?);
-    if view.unreadable.contains(&question.pool) {
+pub async fn explain(client: &Client, query: &ExplainQuery) -> anyhow::Result<String> {
+    let snapshot = Arc::new(cluster_reader::read_snapshot(client).await?);
+    if snapshot.unreadable.contains(&query.pool) {
         bail!(
             "BurstPool {} has a value that this version of burstpool cannot read: its Stalled condition names it",
-            question.pool
+            query.pool
         );
     }
-    let Some(pool) = view.pools.get(&question.pool).cloned() else {
+    let Some(pool) = snapshot.pools.get(&query.pool).cloned() else {
         bail!(
             "there is no BurstPool {}: kubectl get burstpools lists the existing ones",
-            question.pool
+            query.pool
         );
     };
-    let seen = PlanInputs {
-        scales: cluster_reader::read_scales(client, &view, &pool).await,
+    let inputs = PlanInputs {
+        scales: cluster_reader::read_scales(client, &snapshot, &pool).await,
         claims: ClaimStates::new(),
         neighbors: Neighbors::default(),
         // Only the counts of a status need it.
         on_pool_nodes: BTreeMap::new(),
-        snapshot: view,
+        snapshot,
     };
-    let all: Api<WatchedPod> = Api::all(client.clone());
-    let pods = all.list(&ListParams::default()).await;
+    let pods_api: Api<WatchedPod> = Api::all(client.clone());
+    let pods = pods_api.list(&ListParams::default()).await;
     let pods = pods.context("listing pods")?.items;
     let mut explained = ExplainInputs {
-        pods: explained_pods(&pods, &seen, &pool),
+        pods: explained_pods(&pods, &inputs, &pool),
         placements: planning::placement_facts(
-            &seen.snapshot,
+            &inputs.snapshot,
             &pool,
             &unavailable_placements(&pool),
         ),
         pool: &pool,
-        identities: &question.identities,
-        inputs: seen,
+        identities: &query.identities,
+        inputs,
         unread: Vec::new(),
     };
     explained.inputs.neighbors = cluster_reader::neighbors(client, &explained.pods).await;
-    let claims = explained.claims_of(question);
+    let claims = explained.claims_of(query);
     (explained.inputs.claims, explained.unread) = cluster_reader::read_claims(client, claims).await;
-    match &question.pod {
+    match &query.pod {
         Some((namespace, name)) => explained.explain_pod(namespace, name),
         None => Ok(explained.explain_workloads()),
     }
@@ -100,7 +100,7 @@ fn unavailable_placements(pool: &BurstPool) -> BTreeMap<String, String> {
     let status = pool.status.iter().flat_map(|status| &status.placements);
     let closed = status.filter(|placement| !placement.ready);
     closed
-        .map(|one| (one.name.clone(), one.message.clone()))
+        .map(|placement| (placement.name.clone(), placement.message.clone()))
         .collect()
 }
 
@@ -114,32 +114,33 @@ struct ExplainedPod<'a> {
 /// All pods that can be read, each with its workload.
 fn explained_pods<'a>(
     pods: &'a [WatchedPod],
-    seen: &PlanInputs,
+    inputs: &PlanInputs,
     pool: &BurstPool,
 ) -> Vec<ExplainedPod<'a>> {
-    let pools: Vec<&BurstPool> = seen.snapshot.pools.values().map(AsRef::as_ref).collect();
+    let pools: Vec<&BurstPool> = inputs.snapshot.pools.values().map(AsRef::as_ref).collect();
     let facts: Vec<(&WatchedPod, PodFacts)> = pods
         .iter()
-        .filter_map(|one| Some((one, PodFacts::from_pod(&one.pod)?)))
+        .filter_map(|pod| Some((pod, PodFacts::from_pod(&pod.pod)?)))
         .collect();
-    let mut assignment = Assignment::new(&pools, &seen.scales, &seen.snapshot.namespaces);
-    let own = pool.name_any();
+    let mut assignment = Assignment::new(&pools, &inputs.scales, &inputs.snapshot.namespaces);
+    let pool_name = pool.name_any();
     let workloads: Vec<Result<String, String>> = facts
         .iter()
         .map(|(_, facts)| match assignment.workloads_of(facts).next() {
-            Some(member) if member.pool == own => Ok(member.workload.to_owned()),
+            Some(member) if member.pool == pool_name => Ok(member.workload.to_owned()),
             Some(member) => Err(format!("{} of pool {}", member.workload, member.pool)),
-            None => Err(format!("none of pool {own} has this pod")),
+            None => Err(format!("none of pool {pool_name} has this pod")),
         })
         .collect();
     drop(assignment);
-    let all = facts.into_iter().zip(workloads);
-    all.map(|((observed, facts), workload)| ExplainedPod {
-        observed,
-        facts,
-        workload,
-    })
-    .collect()
+    let explained = facts.into_iter().zip(workloads);
+    explained
+        .map(|((observed, facts), workload)| ExplainedPod {
+            observed,
+            facts,
+            workload,
+        })
+        .collect()
 }
 
 /// The inputs of an answer.
@@ -163,33 +164,32 @@ impl ExplainInputs<'_> {
     }
 
     /// The claims of the pod in question, or of all pods of the pool's workloads.
-    fn claims_of(&self, question: &ExplainQuery) -> BTreeSet<(String, String)> {
-        let asked = self.pods.iter().filter(|pod| match &question.pod {
+    fn claims_of(&self, query: &ExplainQuery) -> BTreeSet<(String, String)> {
+        let pods = self.pods.iter().filter(|pod| match &query.pod {
             Some((namespace, name)) => pod.has_name(namespace, name),
             None => pod.workload.is_ok(),
         });
-        asked
-            .flat_map(|pod| {
-                let claims = pod.facts.claims.iter();
-                claims.map(|(_, name)| (pod.facts.id.namespace.clone(), name.clone()))
-            })
-            .collect()
+        pods.flat_map(|pod| {
+            let claims = pod.facts.claims.iter();
+            claims.map(|(_, name)| (pod.facts.id.namespace.clone(), name.clone()))
+        })
+        .collect()
     }
 
     /// Explains one pod.
     fn explain_pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let mut all = self.pods.iter();
-        let Some(found) = all.find(|pod| pod.has_name(namespace, name)) else {
+        let mut pods = self.pods.iter();
+        let Some(found) = pods.find(|pod| pod.has_name(namespace, name)) else {
             bail!("there is no pod {namespace}/{name}: --namespace chooses another namespace");
         };
         let (facts, workload) = (&found.facts, &found.workload);
         let pool = self.pool.name_any();
-        let mut said = format!("pod {namespace}/{name}\n");
+        let mut text = format!("pod {namespace}/{name}\n");
         let _ = match workload {
-            Ok(workload) => writeln!(said, "workload: {workload} of pool {pool}"),
-            Err(other) => writeln!(said, "workload: {other}"),
+            Ok(workload) => writeln!(text, "workload: {workload} of pool {pool}"),
+            Err(other) => writeln!(text, "workload: {other}"),
         };
-        let words = match &facts.stage {
+        let explanation = match &facts.stage {
             PodStage::Finished => "it has finished".to_owned(),
             PodStage::Bound(bound) => self.explain_bound_pod(found, &bound.node),
             PodStage::Undecided | PodStage::Unschedulable(_) if workload.is_err() => {
@@ -197,10 +197,10 @@ impl ExplainInputs<'_> {
             }
             PodStage::Undecided | PodStage::Unschedulable(_) => self.explain_decision(facts),
         };
-        let _ = writeln!(said, "{words}");
+        let _ = writeln!(text, "{explanation}");
         let scales = workload.is_err().then(|| self.unread_scales());
-        said.push_str(&unread_lines(scales.iter().flatten().chain(&self.unread)));
-        Ok(said)
+        text.push_str(&unread_lines(scales.iter().flatten().chain(&self.unread)));
+        Ok(text)
     }
 
     /// As text, the workloads whose scale could not be read: any of them may own the pod.
@@ -218,24 +218,24 @@ impl ExplainInputs<'_> {
     }
 
     fn explain_bound_pod(&self, pod: &ExplainedPod<'_>, node: &str) -> String {
-        let place = self.placements.iter().find(|place| place.node == node);
+        let facts = self.placements.iter().find(|facts| facts.node == node);
         let name = self.pool.name_any();
         let grant = pod.facts.grant.as_ref().filter(|grant| grant.pool == name);
-        let does = describe_state(&pod.observed.pod);
-        match (place, grant) {
-            (Some(place), Some(grant)) => {
+        let state = describe_state(&pod.observed.pod);
+        match (facts, grant) {
+            (Some(facts), Some(grant)) => {
                 let at = grant
                     .granted_at
                     .map(|at| format!(" at {at:.0}"))
                     .unwrap_or_default();
                 format!(
-                    "it {does} on ACI in placement {}: it was granted{at}",
-                    place.placement
+                    "it {state} on ACI in placement {}: it was granted{at}",
+                    facts.placement
                 )
             }
-            (Some(place), None) => format!(
-                "it {does} on ACI in placement {}: its own tolerations allow it, without a grant",
-                place.placement
+            (Some(facts), None) => format!(
+                "it {state} on ACI in placement {}: its own tolerations allow it, without a grant",
+                facts.placement
             ),
             (None, Some(_)) => {
                 format!(
@@ -248,29 +248,36 @@ impl ExplainInputs<'_> {
 
     /// The decision about a pod, as the plan words it.
     fn explain_decision(&self, facts: &PodFacts) -> String {
-        let is_here = |facts: &&PodFacts| {
+        let is_on_pool_node = |facts: &&PodFacts| {
             let node = facts.bound().map(|bound| &bound.node);
             node.is_some_and(|node| self.placements.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
-        let (leader, memory) = (leader.unwrap_or_default(), LeaderState::default());
+        let (leader, leader_state) = (leader.unwrap_or_default(), LeaderState::default());
         let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let pods = self.pods.iter().map(|pod| &pod.facts);
-        let own = PlannedPool {
+        let planned_pool = PlannedPool {
             is_triggered: triggers.any(|trigger| trigger.active),
             placements: &self.placements,
-            bound: pods.filter(is_here).collect(),
+            bound: pods.filter(is_on_pool_node).collect(),
             leadership: Leadership::Leading,
-            leader_state: &memory,
+            leader_state: &leader_state,
             identity: &leader,
             ahead: SignedDuration::ZERO,
         };
-        let mut verdicts = EligibilityCache::default();
-        let (seen, now) = (&self.inputs, Timestamp::now());
+        let mut eligibility = EligibilityCache::default();
+        let (inputs, now) = (&self.inputs, Timestamp::now());
         let node = self.host_settings();
-        let plan = planning::plan(&mut verdicts, seen, self.pool, &own, &node, now);
+        let plan = planning::plan(
+            &mut eligibility,
+            inputs,
+            self.pool,
+            &planned_pool,
+            &node,
+            now,
+        );
         let mut decisions = plan.decisions.iter();
-        let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
+        let decision = decisions.find(|decision| decision.pod.uid == facts.id.uid);
         match decision {
             Some(decision) => format!("{}: {}", decision.outcome.reason(), decision.outcome),
             None if facts.has_expired() => {
@@ -294,17 +301,17 @@ impl ExplainInputs<'_> {
                 "pool {pool} has no workloads: only pods that users place run on its nodes\n"
             );
         }
-        let mut said = format!("pool {pool}\n");
+        let mut text = format!("pool {pool}\n");
         for workload in &self.pool.spec.workloads {
             let _ = writeln!(
-                said,
+                text,
                 "{}: {}",
                 workload.name,
                 self.explain_workload(workload)
             );
         }
-        said.push_str(&unread_lines(self.unread.iter()));
-        said
+        text.push_str(&unread_lines(self.unread.iter()));
+        text
     }
 
     fn explain_workload(&self, workload: &Workload) -> String {
@@ -312,40 +319,43 @@ impl ExplainInputs<'_> {
         if let Some(Err(why)) = self.inputs.scales.get(&key) {
             return format!("its pods cannot be determined: {why}");
         }
-        let is_its = |pod: &&ExplainedPod<'_>| pod.workload.as_ref() == Ok(&workload.name);
-        let of_it: Vec<&ExplainedPod<'_>> = self.pods.iter().filter(is_its).collect();
+        let belongs_to_workload =
+            |pod: &&ExplainedPod<'_>| pod.workload.as_ref() == Ok(&workload.name);
+        let pods: Vec<&ExplainedPod<'_>> = self.pods.iter().filter(belongs_to_workload).collect();
         // Finished pods are weak evidence for future ones, but better than none.
-        let is_over = |pod: &ExplainedPod<'_>| matches!(pod.facts.stage, PodStage::Finished);
-        let are_over = of_it.iter().all(|pod| is_over(pod));
-        let looked_at = of_it.iter().filter(|pod| are_over || !is_over(pod));
-        summarize_refusals(looked_at.map(|pod| self.refusals_of(pod)))
+        let is_finished = |pod: &ExplainedPod<'_>| matches!(pod.facts.stage, PodStage::Finished);
+        let are_all_finished = pods.iter().all(|pod| is_finished(pod));
+        let checked = pods
+            .iter()
+            .filter(|pod| are_all_finished || !is_finished(pod));
+        summarize_refusals(checked.map(|pod| self.refusals_of(pod)))
     }
 
     /// What keeps a pod off every placement; empty if a placement could take it.
     fn refusals_of(&self, pod: &ExplainedPod<'_>) -> Vec<String> {
-        let (mut all, mut is_possible) = (BTreeSet::new(), false);
-        let (observed, demands) = (pod.observed, &pod.facts.node_constraints);
+        let (mut refusals, mut is_possible) = (BTreeSet::new(), false);
+        let (observed, constraints) = (pod.observed, &pod.facts.node_constraints);
         let unbound = without_node(&observed.pod);
-        let words = |one: Unsupported| one.to_string();
+        let to_text = |refusal: Unsupported| refusal.to_string();
         let node = self.host_settings();
-        let asked = planning::translation_targets(self.pool, &self.placements, &node);
-        for (placement, place) in asked.zip(&self.placements) {
+        let targets = planning::translation_targets(self.pool, &self.placements, &node);
+        for (placement, facts) in targets.zip(&self.placements) {
             let refused = translate::eligible(&unbound, &observed.unknown_fields, &placement).err();
             let refused = refused.unwrap_or_default();
-            let ruled = demands.refusal(&place.node, &place.labels, &place.taints);
-            is_possible |= refused.is_empty() && ruled.is_none();
-            all.extend(refused.into_iter().chain(ruled).map(words));
+            let excluded = constraints.refusal(&facts.node, &facts.labels, &facts.taints);
+            is_possible |= refused.is_empty() && excluded.is_none();
+            refusals.extend(refused.into_iter().chain(excluded).map(to_text));
         }
-        if let burst::MountReadiness::Refused(behind) =
+        if let burst::MountReadiness::Refused(unmountable) =
             burst::mount_readiness(&pod.facts, &self.inputs.claims)
         {
             is_possible = false;
-            all.extend(behind.into_iter().map(words));
+            refusals.extend(unmountable.into_iter().map(to_text));
         }
         if is_possible {
-            all.clear();
+            refusals.clear();
         }
-        all.into_iter().collect()
+        refusals.into_iter().collect()
     }
 }
 
@@ -375,12 +385,12 @@ fn summarize_refusals(pods: impl Iterator<Item = Vec<String>>) -> String {
 }
 
 /// A line for each failed read.
-fn unread_lines<'a>(all: impl Iterator<Item = &'a String>) -> String {
-    let (all, mut lines): (Vec<&String>, _) = (all.collect(), String::new());
-    for one in all.iter().take(MAX_UNREAD_SHOWN) {
-        let _ = writeln!(lines, "not known: {one}");
+fn unread_lines<'a>(unread: impl Iterator<Item = &'a String>) -> String {
+    let (unread, mut lines): (Vec<&String>, _) = (unread.collect(), String::new());
+    for what in unread.iter().take(MAX_UNREAD_SHOWN) {
+        let _ = writeln!(lines, "not known: {what}");
     }
-    if let more @ 1.. = all.len().saturating_sub(MAX_UNREAD_SHOWN) {
+    if let more @ 1.. = unread.len().saturating_sub(MAX_UNREAD_SHOWN) {
         let _ = writeln!(lines, "not known: {more} more");
     }
     lines

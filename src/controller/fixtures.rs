@@ -16,7 +16,7 @@ use crate::node::quota::QuotaRegistry;
 /// The triggers of an operator that has seen no pools yet.
 pub(super) fn triggers() -> triggers::TriggerTasks {
     triggers::TriggerTasks::new(triggers::TriggerParts {
-        client: nobody(),
+        client: unreachable_client(),
         azure: azure("http://127.0.0.1:1"),
         cache: Arc::default(),
         metrics: Arc::default(),
@@ -28,8 +28,8 @@ pub(super) fn triggers() -> triggers::TriggerTasks {
 /// An operator with this Azure endpoint.
 pub(super) fn context(arm: &str) -> ControllerContext {
     ControllerContext {
-        client: nobody(),
-        client_no_retry: nobody(),
+        client: unreachable_client(),
+        client_no_retry: unreachable_client(),
         azure: azure(arm),
         default_scope: GroupScope {
             subscription: "s".to_owned(),
@@ -58,7 +58,7 @@ pub(super) fn context(arm: &str) -> ControllerContext {
     }
 }
 
-fn nobody() -> Client {
+fn unreachable_client() -> Client {
     let config = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
     Client::try_from(config).expect("a client")
 }

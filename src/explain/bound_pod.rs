@@ -14,13 +14,16 @@ pub fn describe_state(pod: &Pod) -> String {
         let first = status.init_container_statuses.iter().flatten();
         first.chain(status.container_statuses.iter().flatten())
     });
-    let mut waits = containers.filter_map(|container| {
+    let mut waiting_containers = containers.filter_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let said = [&waiting.reason, &waiting.message];
-        let said: Vec<&str> = said.into_iter().flatten().map(String::as_str).collect();
-        (!said.is_empty()).then(|| format!(" ({} waits: {})", container.name, said.join(": ")))
+        let parts = [&waiting.reason, &waiting.message];
+        let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+        (!parts.is_empty()).then(|| format!(" ({} waits: {})", container.name, parts.join(": ")))
     });
-    format!("is starting{}", waits.next().unwrap_or_default())
+    format!(
+        "is starting{}",
+        waiting_containers.next().unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

@@ -39,72 +39,72 @@ const REMEDY: &str = "an administrator can give the rights: kubectl create clust
 
 /// A snapshot of everything that the operator watches.
 pub(super) async fn read_snapshot(client: &Client) -> anyhow::Result<Snapshot> {
-    let stores = ClusterCache::default();
+    let cache = ClusterCache::default();
     let read = async {
         tokio::select! {
-            () = stores.watch(client) => {}
-            () = stores.wait_until_synced() => {}
-            () = stores.sync_state.wait_until_failed() => {}
+            () = cache.watch(client) => {}
+            () = cache.wait_until_synced() => {}
+            () = cache.sync_state.wait_until_failed() => {}
         }
     };
-    let late = tokio::time::timeout(SYNC_TIMEOUT, Box::pin(read))
+    let timed_out = tokio::time::timeout(SYNC_TIMEOUT, Box::pin(read))
         .await
         .is_err();
-    let failures = stores.sync_state.failures();
+    let failures = cache.sync_state.failures();
     if failures
         .iter()
-        .any(|one| one.kind != FailureKind::Transient)
+        .any(|failure| failure.kind != FailureKind::Transient)
     {
         bail!(sync_failure_message(&failures));
     }
-    if late {
-        let lacks = stores.not_synced().join("; ");
-        return Err(anyhow!("not listed within {SYNC_TIMEOUT:?}: {lacks}"));
+    if timed_out {
+        let missing = cache.not_synced().join("; ");
+        return Err(anyhow!("not listed within {SYNC_TIMEOUT:?}: {missing}"));
     }
-    Ok(stores.snapshot())
+    Ok(cache.snapshot())
 }
 
 /// The error text: what could not be read, why, and the remedy.
 fn sync_failure_message(failures: &[SyncFailure]) -> String {
-    let mut said = "cannot read the objects that the operator decides from:".to_owned();
+    let mut message = "cannot read the objects that the operator decides from:".to_owned();
     for SyncFailure { what, why, .. } in failures {
-        let _ = write!(said, "\n  {what}: {why}");
+        let _ = write!(message, "\n  {what}: {why}");
     }
     if failures
         .iter()
-        .any(|one| one.kind == FailureKind::Forbidden)
+        .any(|failure| failure.kind == FailureKind::Forbidden)
     {
-        let _ = write!(said, "\n{REMEDY}");
+        let _ = write!(message, "\n{REMEDY}");
     }
-    said
+    message
 }
 
 /// The scales of the pool's targets.
 pub(super) async fn read_scales(
     client: &Client,
-    view: &Snapshot,
+    snapshot: &Snapshot,
     pool: &BurstPool,
 ) -> TargetScales {
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let changed = Arc::new(tokio::sync::Notify::new());
-    let mut followed = ScaleCache::new(client.clone(), changed.clone(), cancel.clone());
-    followed.update_watches(view, &tasks);
+    let mut cache = ScaleCache::new(client.clone(), changed.clone(), cancel.clone());
+    cache.update_watches(snapshot, &tasks);
     let targets = pool
         .spec
         .workloads
         .iter()
-        .filter(|one| one.target.is_some());
+        .filter(|workload| workload.target.is_some());
     let keys: Vec<_> = targets
-        .map(|one| (pool.name_any(), one.name.clone()))
+        .map(|workload| (pool.name_any(), workload.name.clone()))
         .collect();
     let read = async {
-        while !keys.iter().all(|key| followed.scales().contains_key(key)) {
+        while !keys.iter().all(|key| cache.scales().contains_key(key)) {
             changed.notified().await;
         }
     };
-    let late = tokio::time::timeout(SCALES_TIMEOUT, read).await.is_err();
-    let mut scales = followed.scales();
-    for key in keys.into_iter().filter(|_| late) {
+    let timed_out = tokio::time::timeout(SCALES_TIMEOUT, read).await.is_err();
+    let mut scales = cache.scales();
+    for key in keys.into_iter().filter(|_| timed_out) {
         let why = || Err(format!("its scale was not read within {SCALES_TIMEOUT:?}"));
         scales.entry(key).or_insert_with(why);
     }
@@ -120,8 +120,8 @@ pub(super) async fn neighbors(client: &Client, pods: &[ExplainedPod<'_>]) -> Nei
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
     let nodes = tokio::time::timeout(SYNC_TIMEOUT, nodes.list(&ListParams::default())).await;
     let nodes = match nodes {
-        Ok(Ok(all)) => {
-            let readable = all.items.into_iter().filter_map(watch_health::ok_or_log);
+        Ok(Ok(list)) => {
+            let readable = list.items.into_iter().filter_map(watch_health::ok_or_log);
             ListResult::Listed(
                 readable
                     .map(|node| Arc::new(NeighborNode::of(&node)))
@@ -132,8 +132,8 @@ pub(super) async fn neighbors(client: &Client, pods: &[ExplainedPod<'_>]) -> Nei
     };
     let mut by_namespace: HashMap<String, Vec<Arc<PodFacts>>> = HashMap::new();
     for pod in pods {
-        let all = by_namespace.entry(pod.facts.id.namespace.clone());
-        all.or_default().push(Arc::new(pod.facts.clone()));
+        let entry = by_namespace.entry(pod.facts.id.namespace.clone());
+        entry.or_default().push(Arc::new(pod.facts.clone()));
     }
     let pods = by_namespace.into_iter();
     Neighbors {
@@ -162,8 +162,8 @@ pub(super) async fn read_claims(
                 unread.push(format!("{} {}", missing.object, missing.why));
             }
             read => {
-                if let Some(behind) = claims::claim_state(read) {
-                    claims.entry(namespace).or_default().insert(name, behind);
+                if let Some(state) = claims::claim_state(read) {
+                    claims.entry(namespace).or_default().insert(name, state);
                 }
             }
         }

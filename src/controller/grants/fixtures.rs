@@ -40,7 +40,7 @@ impl PendingCall {
     /// Answers with this object.
     pub fn respond(self, object: &impl serde::Serialize) {
         let object = serde_json::to_value(object).expect("JSON");
-        self.answer.send((200, object)).expect("somebody waits");
+        self.answer.send((200, object)).expect("the client waits");
     }
 
     /// Answers a patch of this pod with the patched pod.
@@ -59,7 +59,7 @@ impl PendingCall {
             _ => "",
         };
         let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "message": "no", "code": code});
-        self.answer.send((code, status)).expect("somebody waits");
+        self.answer.send((code, status)).expect("the client waits");
     }
 }
 
@@ -71,24 +71,24 @@ pub struct ScriptedServer {
 
 impl ScriptedServer {
     pub fn new() -> (Self, Client) {
-        let (asks, asked) = mpsc::unbounded_channel();
-        let told: Arc<Mutex<Vec<String>>> = Arc::default();
-        let events = told.clone();
+        let (call_sender, calls) = mpsc::unbounded_channel();
+        let published: Arc<Mutex<Vec<String>>> = Arc::default();
+        let events = published.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let (asks, events) = (asks.clone(), events.clone());
+            let (call_sender, events) = (call_sender.clone(), events.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await.expect("a body").to_bytes();
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let (code, body) = if parts.uri.path().ends_with("/events") {
                     let (reason, about) = (&body["reason"], &body["regarding"]["name"]);
-                    let told = format!("{reason} {about}").replace('"', "");
-                    events.lock().expect("it is written").push(told);
+                    let event = format!("{reason} {about}").replace('"', "");
+                    events.lock().expect("the lock is not poisoned").push(event);
                     (201, body)
                 } else {
                     let (answer, answered) = oneshot::channel();
                     let what = request_line(&parts);
-                    drop(asks.send(PendingCall { what, body, answer }));
+                    drop(call_sender.send(PendingCall { what, body, answer }));
                     answered.await?
                 };
                 let answer = http::Response::builder().status(code);
@@ -98,8 +98,8 @@ impl ScriptedServer {
         });
         (
             Self {
-                calls: asked,
-                events: told,
+                calls,
+                events: published,
             },
             Client::new(service, "default"),
         )
@@ -107,22 +107,22 @@ impl ScriptedServer {
 
     /// The next call; it must come within [`NEXT_CALL_TIMEOUT`].
     pub async fn next_call(&mut self) -> PendingCall {
-        let asked = tokio::time::timeout(NEXT_CALL_TIMEOUT, self.calls.recv()).await;
-        asked.expect("something is asked").expect("somebody asks")
+        let call = tokio::time::timeout(NEXT_CALL_TIMEOUT, self.calls.recv()).await;
+        call.expect("a call in time").expect("a client")
     }
 
     /// The next call, which must be `what`.
     pub async fn expect(&mut self, what: &str) -> PendingCall {
-        let asked = self.next_call().await;
-        assert_eq!(asked.what, what, "{}", asked.body);
-        asked
+        let call = self.next_call().await;
+        assert_eq!(call.what, what, "{}", call.body);
+        call
     }
 
     /// The next two calls, in any order; sorted by method and path.
     pub async fn next_two_calls(&mut self) -> [PendingCall; 2] {
-        let mut both = [self.next_call().await, self.next_call().await];
-        both.sort_by(|one, other| one.what.cmp(&other.what));
-        both
+        let mut calls = [self.next_call().await, self.next_call().await];
+        calls.sort_by(|first, second| first.what.cmp(&second.what));
+        calls
     }
 
     /// Checks that no call comes until time advances or a call is answered.
@@ -130,8 +130,8 @@ impl ScriptedServer {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        let asked = self.calls.try_recv().map(|asked| asked.what);
-        assert_eq!(asked.ok(), None);
+        let call = self.calls.try_recv().map(|call| call.what);
+        assert_eq!(call.ok(), None);
     }
 
     /// The Events so far, such as `Granted web-1`.
@@ -139,7 +139,10 @@ impl ScriptedServer {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        self.events.lock().expect("it is written").clone()
+        self.events
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone()
     }
 }
 
@@ -220,8 +223,8 @@ pub fn executor(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor
     context.client_no_retry = client.clone();
     let waiting = waiting.iter().map(|name| pod(name)).collect();
     context.cache = Arc::new(ClusterCache::listed(pool.clone(), waiting));
-    let (teller, telling) = EventPublisher::new(client.clone(), "us");
-    tokio::spawn(telling);
+    let (publisher, publishing) = EventPublisher::new(client.clone(), "us");
+    tokio::spawn(publishing);
     Executor {
         snapshot: Arc::new(context.cache.snapshot()),
         context: Arc::new(context),
@@ -230,7 +233,7 @@ pub fn executor(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor
         grant_sender: GrantSender {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
-            notifier: teller.granted_notifier(),
+            notifier: publisher.granted_notifier(),
         },
     }
 }

@@ -35,17 +35,17 @@ pub(in crate::controller) async fn drain_pool(
     pool: &BurstPool,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
-    let found = orphans::adopt_orphans(pool, context).await?;
+    let existing_nodes = orphans::adopt_orphans(pool, context).await?;
     // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
-    let ensured = registry::ensure(pool, &found, context).await;
-    let own = pool.name_any();
-    let kept = registry::running_placements(&own, context).await;
+    let ensured = registry::ensure(pool, &existing_nodes, context).await;
+    let name = pool.name_any();
+    let running = registry::running_placements(&name, context).await;
     let mut left = match ensured {
         Ok(()) => Vec::new(),
         // Placements that ran before the spec became invalid are drained. Others may still have nodes.
-        Err(InvalidSpec(mistake)) => undrainable_nodes(&own, &kept, &mistake, context).await?,
+        Err(InvalidSpec(mistake)) => undrainable_nodes(&name, &running, &mistake, context).await?,
     };
-    left.extend(drain_and_remove(&own, &kept, context).await?);
+    left.extend(drain_and_remove(&name, &running, context).await?);
     Ok(left)
 }
 
@@ -53,14 +53,14 @@ pub(in crate::controller) async fn drain_pool(
 /// nodes and what runs on them. Nothing, if the pool never had nodes.
 async fn undrainable_nodes(
     pool: &str,
-    kept: &[String],
+    running: &[String],
     mistake: &str,
     context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     let nodes = orphans::list_pool_nodes(pool, context).await?;
     let left = nodes
         .into_iter()
-        .filter(|found| !kept.contains(&found.placement));
+        .filter(|node| !running.contains(&node.placement));
     let left = left.map(|DiscoveredNode { node, .. }| {
         format!("node {node} and what runs there, which cannot be drained until this is corrected: {mistake}")
     });
@@ -200,13 +200,13 @@ async fn evict_pods(
         return pods.into_iter().map(describe_pod).collect();
     };
     let mut evictions = evictions.lock().await;
-    let stay = pods.iter().filter_map(|pod| {
+    let remaining = pods.iter().filter_map(|pod| {
         let target = ObjectTarget::from_metadata(&pod.metadata)?;
-        let stays = pod.metadata.deletion_timestamp.is_none();
-        stays.then_some((target.uid.clone(), (*pod, target)))
+        let is_remaining = pod.metadata.deletion_timestamp.is_none();
+        is_remaining.then_some((target.uid.clone(), (*pod, target)))
     });
-    let mut stay: HashMap<String, (&Pod, ObjectTarget)> = stay.collect();
-    evictions.retain(|uid| stay.contains_key(uid));
+    let mut remaining: HashMap<String, (&Pod, ObjectTarget)> = remaining.collect();
+    evictions.retain(|uid| remaining.contains_key(uid));
     let order: Vec<&str> = pods
         .iter()
         .filter_map(|pod| pod.metadata.uid.as_deref())
@@ -216,25 +216,25 @@ async fn evict_pods(
         let waiting: Vec<&str> = order
             .iter()
             .copied()
-            .filter(|uid| stay.contains_key(*uid))
+            .filter(|uid| remaining.contains_key(*uid))
             .collect();
         let Some(uid) = evictions.next_due(&waiting, Instant::now()) else {
             break;
         };
-        let Some((pod, target)) = stay.get(uid) else {
+        let Some((pod, target)) = remaining.get(uid) else {
             break;
         };
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(context.client_no_retry.clone(), &namespace);
-        let (why, words) = match call::evict(CALL_TIMEOUT, &api, target).await {
+        let (why, message) = match call::evict(CALL_TIMEOUT, &api, target).await {
             Ok(()) => {
                 evictions.record_accepted(uid);
-                stay.remove(uid);
+                remaining.remove(uid);
                 continue;
             }
             Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
                 gone.push(uid);
-                stay.remove(uid);
+                remaining.remove(uid);
                 continue;
             }
             Err(kube::Error::Api(status)) => (
@@ -243,9 +243,9 @@ async fn evict_pods(
             ),
             Err(error) => (EvictionRefusal::Failed, error.to_string()),
         };
-        evictions.record_refused(uid, why, words, Instant::now());
+        evictions.record_refused(uid, why, message, Instant::now());
         // Try each pod once per call: after a slow answer the first one would be due again.
-        stay.remove(uid);
+        remaining.remove(uid);
     }
     let left = pods.iter().filter(|pod| {
         let uid = pod.metadata.uid.as_deref();

@@ -41,14 +41,14 @@ pub(in crate::controller) async fn list_pool_nodes(
     context: &ControllerContext,
 ) -> Result<Vec<DiscoveredNode>, Error> {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(context.client.clone());
-    let ours = ListParams::default().labels(&format!("{}={pool}", node_object::POOL_LABEL));
-    let nodes = call::with_timeout(CALL_TIMEOUT, nodes.list(&ours)).await;
+    let labelled = ListParams::default().labels(&format!("{}={pool}", node_object::POOL_LABEL));
+    let nodes = call::with_timeout(CALL_TIMEOUT, nodes.list(&labelled)).await;
     let nodes = nodes.map_err(Error::kubernetes("listing a pool's nodes"))?;
-    let others = context.cache.all_pools();
-    let found = nodes.into_iter().filter_map(watch_health::ok_or_log);
-    let found = found.filter_map(|node| last_placement::discover(&node));
-    let ours = found.filter(|found| !belongs_to_other_pool(found, &others));
-    Ok(ours.collect())
+    let pools = context.cache.all_pools();
+    let discovered = nodes.into_iter().filter_map(watch_health::ok_or_log);
+    let discovered = discovered.filter_map(|node| last_placement::discover(&node));
+    let discovered = discovered.filter(|discovered| !belongs_to_other_pool(discovered, &pools));
+    Ok(discovered.collect())
 }
 
 /// Whether the node carries the UID of an existing pool with another name than that in the node's label.
@@ -80,11 +80,11 @@ pub(in crate::controller) async fn adopt_orphans(
     }
     // Read by name, not by label: a node with another owner has another label, or none, and the owner must be
     // known.
-    let mut asked = Vec::new();
+    let mut existing_nodes = Vec::new();
     for placement in registry::placements_not_running(pool, context).await {
-        asked.extend(get_node(&node_object::name(&name, &placement), context).await?);
+        existing_nodes.extend(get_node(&node_object::name(&name, &placement), context).await?);
     }
-    Ok(asked)
+    Ok(existing_nodes)
 }
 
 async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
@@ -99,27 +99,27 @@ async fn adopt_or_warn(found: DiscoveredNode, context: &ControllerContext) {
 /// Drains what is left of removed pools, for as long as this future is polled.
 pub(in crate::controller) async fn drain_deleted_pools(context: &ControllerContext) {
     context.cache.wait_until_synced().await;
-    let mut gone: BTreeMap<String, RemovedPool> = BTreeMap::new();
+    let mut removed: BTreeMap<String, RemovedPool> = BTreeMap::new();
     loop {
         let suspected = {
-            let kept = registry::running_pool_names(context).await;
-            let view = context.cache.snapshot();
-            let nodes = view.nodes.values().map(AsRef::as_ref);
-            let pools: Vec<_> = view.pools.values().cloned().collect();
-            possibly_deleted(kept, nodes, &pools, |pool| view.has_pool(pool))
+            let running = registry::running_pool_names(context).await;
+            let snapshot = context.cache.snapshot();
+            let nodes = snapshot.nodes.values().map(AsRef::as_ref);
+            let pools: Vec<_> = snapshot.pools.values().cloned().collect();
+            possibly_deleted(running, nodes, &pools, |pool| snapshot.has_pool(pool))
         };
-        gone.retain(|pool, _| suspected.contains(pool));
+        removed.retain(|pool, _| suspected.contains(pool));
         for pool in suspected {
-            gone.entry(pool).or_default();
+            removed.entry(pool).or_default();
         }
-        let due = gone
+        let due = removed
             .iter_mut()
-            .filter(|(_, gone)| gone.is_due(Instant::now()));
+            .filter(|(_, removed)| removed.is_due(Instant::now()));
         // In parallel: slow calls for one pool delay no other.
-        join_all(due.map(|(pool, gone)| retry_drain(pool, gone, context))).await;
-        let next = gone.values().filter_map(|gone| gone.next).min();
-        let look_again = Instant::now() + RESYNC_INTERVAL;
-        tokio::time::sleep_until(next.unwrap_or(look_again).min(look_again)).await;
+        join_all(due.map(|(pool, removed)| retry_drain(pool, removed, context))).await;
+        let next = removed.values().filter_map(|removed| removed.next).min();
+        let next_check = Instant::now() + RESYNC_INTERVAL;
+        tokio::time::sleep_until(next.unwrap_or(next_check).min(next_check)).await;
     }
 }
 
@@ -139,16 +139,17 @@ impl RemovedPool {
 
     /// Whether to log now what the drain waits for: when it changes, and every [`LOG_INTERVAL`].
     fn must_log(&mut self, waits_for: &str, now: Instant) -> bool {
-        let known = self.logged.as_ref();
-        let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + LOG_INTERVAL);
-        if !is_told {
+        let logged = self.logged.as_ref();
+        let is_logged =
+            logged.is_some_and(|(text, at)| text == waits_for && now < *at + LOG_INTERVAL);
+        if !is_logged {
             self.logged = Some((waits_for.to_owned(), now));
         }
-        !is_told
+        !is_logged
     }
 }
 
-async fn retry_drain(pool: &str, gone: &mut RemovedPool, context: &ControllerContext) {
+async fn retry_drain(pool: &str, removed: &mut RemovedPool, context: &ControllerContext) {
     let drained = tokio::time::timeout(RECONCILE_TIMEOUT, drain_if_deleted(pool, context)).await;
     let now = Instant::now();
     let left = match drained.map_err(Error::Timeout).flatten() {
@@ -162,27 +163,27 @@ async fn retry_drain(pool: &str, gone: &mut RemovedPool, context: &ControllerCon
         }
     };
     if left.is_empty() {
-        gone.next = Some(now + RESYNC_INTERVAL);
+        removed.next = Some(now + RESYNC_INTERVAL);
         return;
     }
-    gone.next = Some(now + gone.drain_delay.next_delay(&left, now));
+    removed.next = Some(now + removed.drain_delay.next_delay(&left, now));
     let left = left.join(", ");
-    if gone.must_log(&left, now) {
+    if removed.must_log(&left, now) {
         tracing::warn!(%pool, %left, "a deleted pool is not drained yet");
     }
 }
 
 /// Possibly deleted pools: those that have tasks or a node, and that are not among the known pools. Pure.
 fn possibly_deleted<'a>(
-    kept: Vec<String>,
+    running: Vec<String>,
     nodes: impl Iterator<Item = &'a Node>,
     pools: &[Arc<BurstPool>],
     is_known: impl Fn(&str) -> bool,
 ) -> BTreeSet<String> {
-    let found = nodes.filter_map(last_placement::discover);
-    let found = found.filter(|found| !belongs_to_other_pool(found, pools));
-    let all = found.map(|found| found.pool).chain(kept);
-    all.filter(|pool| !is_known(pool)).collect()
+    let discovered = nodes.filter_map(last_placement::discover);
+    let discovered = discovered.filter(|discovered| !belongs_to_other_pool(discovered, pools));
+    let names = discovered.map(|discovered| discovered.pool).chain(running);
+    names.filter(|pool| !is_known(pool)).collect()
 }
 
 /// Drains a pool if it does not exist. Returns what is left of it.
@@ -190,9 +191,9 @@ async fn drain_if_deleted(pool: &str, context: &ControllerContext) -> Result<Vec
     if pool_exists(pool, context).await? {
         return Ok(Vec::new());
     }
-    let kept = registry::running_placements(pool, context).await;
+    let running = registry::running_placements(pool, context).await;
     for found in list_pool_nodes(pool, context).await? {
-        if !kept.contains(&found.placement) {
+        if !running.contains(&found.placement) {
             adopt_or_warn(found, context).await;
         }
     }

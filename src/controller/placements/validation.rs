@@ -25,8 +25,8 @@ pub(in crate::controller) fn azure_scope(
     context: &ControllerContext,
 ) -> Result<GroupScope, InvalidSpec> {
     let azure = &pool.spec.azure;
-    let or = |own: &Option<String>, usual: &str, field: &str, flag: &str| {
-        let value = own.clone().unwrap_or_else(|| usual.to_owned());
+    let or = |specified: &Option<String>, default: &str, field: &str, flag: &str| {
+        let value = specified.clone().unwrap_or_else(|| default.to_owned());
         if value.is_empty() {
             return Err(InvalidSpec(format!(
                 "spec.azure.{field} is not set, and the operator has no {flag}: set either"
@@ -34,17 +34,17 @@ pub(in crate::controller) fn azure_scope(
         }
         Ok(value)
     };
-    let usual = &context.default_scope;
+    let default = &context.default_scope;
     Ok(GroupScope {
         subscription: or(
             &azure.subscription_id,
-            &usual.subscription,
+            &default.subscription,
             "subscriptionId",
             "--subscription-id",
         )?,
         resource_group: or(
             &azure.resource_group,
-            &usual.resource_group,
+            &default.resource_group,
             "resourceGroup",
             "--resource-group",
         )?,
@@ -53,7 +53,7 @@ pub(in crate::controller) fn azure_scope(
 
 /// The error that the spec names another scope than that of the existing container groups.
 pub(in crate::controller) fn scope_changed(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
-    let place = |scope: &GroupScope| {
+    let describe = |scope: &GroupScope| {
         let GroupScope {
             subscription,
             resource_group,
@@ -64,18 +64,18 @@ pub(in crate::controller) fn scope_changed(from: &GroupScope, to: &GroupScope) -
         "spec.azure names {}, but the pool's container groups are in {} and cannot move: change it back, or \
          create another pool; the change is possible once the pool has neither pods on ACI nor container groups \
          there",
-        place(to),
-        place(from)
+        describe(to),
+        describe(from)
     ))
 }
 
 /// The error that the spec names another scope, and that Azure forbids the operator to list the container groups
 /// in the existing one.
 pub(in crate::controller) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
-    let InvalidSpec(moved) = scope_changed(from, to);
+    let InvalidSpec(message) = scope_changed(from, to);
     let group = &from.resource_group;
     InvalidSpec(format!(
-        "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the permission \
+        "{message}. Azure answers 403 when burstpool lists container groups there: give its identity the permission \
          Microsoft.ContainerInstance/containerGroups/read on resource group {group} (if {group} was deleted, create \
          it again and assign the role there), or give the placements other names"
     ))
@@ -91,15 +91,15 @@ pub(in crate::controller) fn check_node_owner(
 ) -> Result<(), InvalidSpec> {
     let (name, uid) = (pool.name_any(), pool.uid().unwrap_or_default());
     let node = node_object::name(&name, placement);
-    let another = match live {
+    let other_owner = match live {
         Some(live) => last_placement::other_owner(live, &name, &uid),
         None => {
             older_claimant(pool, &node, pools).map(|other| format!("pool {}", other.name_any()))
         }
     };
-    match another {
+    match other_owner {
         None => Ok(()),
-        Some(another) => Err(node_owned_by_other(placement, &node, &another)),
+        Some(other_owner) => Err(node_owned_by_other(placement, &node, &other_owner)),
     }
 }
 
@@ -107,10 +107,10 @@ pub(in crate::controller) fn check_node_owner(
 pub(in crate::controller) fn node_owned_by_other(
     placement: &str,
     node: &str,
-    another: &str,
+    owner: &str,
 ) -> InvalidSpec {
     InvalidSpec(format!(
-        "spec.placements: the node of placement {placement} would be named {node}, which belongs to {another}: \
+        "spec.placements: the node of placement {placement} would be named {node}, which belongs to {owner}: \
          give the placement another name, or create a pool with another name"
     ))
 }
@@ -125,25 +125,25 @@ fn older_claimant<'a>(
         let created = pool.metadata.creation_timestamp.as_ref();
         (created.map(|created| created.0), pool.uid())
     };
-    let asks = |other: &&BurstPool| {
-        let (name, mut all) = (other.name_any(), other.spec.placements.iter());
-        all.any(|placement| node_object::name(&name, &placement.name) == node)
+    let lists_node = |other: &&BurstPool| {
+        let (name, mut placements) = (other.name_any(), other.spec.placements.iter());
+        placements.any(|placement| node_object::name(&name, &placement.name) == node)
     };
     let others = pools.iter().map(Arc::as_ref).filter(|other| {
         other.metadata.deletion_timestamp.is_none() && other.name_any() != pool.name_any()
     });
-    let oldest = others.filter(asks).min_by_key(|other| age(other))?;
+    let oldest = others.filter(lists_node).min_by_key(|other| age(other))?;
     (age(oldest) < age(pool)).then_some(oldest)
 }
 
 /// Checks that the operator knows the API server's address if a placement of the pool runs kube-proxy.
 pub(in crate::controller) fn check_kube_proxy(
     pool: &BurstPool,
-    is_told: bool,
+    has_api_server_url: bool,
 ) -> Result<(), InvalidSpec> {
-    let mut wanted = pool.spec.placements.iter().enumerate();
-    match wanted.find(|(_, placement)| placement.network.kube_proxy) {
-        Some((index, _)) if !is_told => Err(InvalidSpec(format!(
+    let mut placements = pool.spec.placements.iter().enumerate();
+    match placements.find(|(_, placement)| placement.network.kube_proxy) {
+        Some((index, _)) if !has_api_server_url => Err(InvalidSpec(format!(
             "spec.placements[{index}].network.kubeProxy needs the address at which pods on ACI reach the API \
              server: start burstpool with --api-server-url"
         ))),
@@ -206,9 +206,9 @@ fn check_labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), In
 /// Whether the text is empty, or at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a
 /// letter or digit.
 fn is_label_value(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     text.len() <= 63
-        && text.bytes().all(inner)
+        && text.bytes().all(is_inner)
         && !text.starts_with(['-', '_', '.'])
         && !text.ends_with(['-', '_', '.'])
 }
@@ -216,9 +216,10 @@ fn is_label_value(text: &str) -> bool {
 /// Whether the text is a DNS name in lower case.
 fn is_subdomain(text: &str) -> bool {
     let is_label = |label: &str| {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_inner =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !label.is_empty()
-            && label.bytes().all(inner)
+            && label.bytes().all(is_inner)
             && !label.starts_with('-')
             && !label.ends_with('-')
     };

@@ -129,10 +129,16 @@ impl EvictionPacer {
     }
 
     /// Records that the eviction was refused.
-    pub fn record_refused(&mut self, uid: &str, why: EvictionRefusal, words: String, now: Instant) {
-        let before = self.pods.remove(uid);
-        let mut pause = before.map(|before| before.pause).unwrap_or_default();
-        match &why {
+    pub fn record_refused(
+        &mut self,
+        uid: &str,
+        cause: EvictionRefusal,
+        message: String,
+        now: Instant,
+    ) {
+        let previous = self.pods.remove(uid);
+        let mut pause = previous.map(|previous| previous.pause).unwrap_or_default();
+        match &cause {
             EvictionRefusal::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
             EvictionRefusal::DisruptionBudget(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
@@ -143,8 +149,8 @@ impl EvictionPacer {
             }
         }
         let refused = RefusedEviction {
-            cause: why,
-            message: words,
+            cause,
+            message,
             refused_at: now,
             pause,
         };
