@@ -416,7 +416,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_workload_is_judged_by_all_of_its_pods_and_not_by_the_first_that_can_run() {
+    fn a_workload_is_judged_by_all_of_its_pods() {
         let network = || vec!["spec.hostNetwork: there is no host".to_owned()];
         let path = || vec!["spec.volumes[0].hostPath: there is no host".to_owned()];
         let said = |can: usize, networks: usize, paths: usize| {
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_named_and_bounded() {
+    fn failed_reads_are_named_up_to_a_limit() {
         let all: Vec<String> = (0..7).map(|n| format!("claim {n}")).collect();
         assert_eq!(unread_lines(all[..1].iter()), "not known: claim 0\n");
         let lines = unread_lines(all.iter());

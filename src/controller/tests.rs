@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{STATUS_DEBOUNCE, debounced, fixtures, reconcile};
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_too() {
+async fn constant_changes_yield_one_item_per_second_including_the_last_change() {
     let (say, mut said) = mpsc::unbounded_channel();
     let words = futures::stream::poll_fn(move |context| said.poll_recv(context));
     let talk = tokio::spawn(async move {
@@ -38,7 +38,7 @@ async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_pool_waits_for_ever_for_an_api_server_that_is_silent() {
+async fn a_reconciliation_ends_if_the_api_server_does_not_answer() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", silent.local_addr().expect("an address"));
     let config = Config::new(url.parse().expect("a URL"));

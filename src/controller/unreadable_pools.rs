@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_that_cannot_be_read_is_named_with_its_value_and_the_remedy() {
+    fn an_unreadable_field_is_named_with_its_value_and_the_remedy() {
         let message = decode_error(&stored("Paused")).expect("it cannot be read");
         for part in ["spec.mode: ", "Paused", "Active", "correct it"] {
             assert!(message.contains(part), "{message}");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_says_it_once_and_keeps_all_else_that_is_ours() {
+    fn the_status_gets_the_reason_once_and_keeps_its_other_fields() {
         let mut live = stored("Paused");
         let told = unreadable_status(&live, "why", at(9)).expect("it is new");
         assert_eq!(told["observedGeneration"], 3);

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_that_is_bound_runs_only_once_it_does_and_says_before_for_what_it_waits() {
+    fn a_bound_pod_is_starting_with_the_reason_until_it_runs() {
         let said = |status: Value| {
             let pod = serde_json::from_value(json!({"metadata": {}, "status": status}));
             describe_state(&pod.expect("a pod"))

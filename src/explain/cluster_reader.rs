@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_right_is_named_with_what_it_is_for_and_how_to_get_it() {
+    fn a_missing_permission_is_named_with_its_purpose_and_the_remedy() {
         let why = "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
         let failure = |what, trouble, why: &str| SyncFailure {
             what,

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_missing_is_read_again_soon_then_seldom_and_no_answer_changes_nothing() {
+    async fn missing_claims_are_read_at_growing_intervals_and_a_failed_read_changes_nothing() {
         let key = || ("shop".to_owned(), "data".to_owned());
         let mut known = ClaimCacheContent::default();
         known.record_read(key(), Err(missing(MissingReason::Unreadable)));

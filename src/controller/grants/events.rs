@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_is_told_once_however_often_the_outcome_changes() {
+    fn each_reason_is_published_once_until_its_content_changes() {
         let denied = || {
             let why = HoldReason::Denied("no".to_owned());
             let until = jiff::Timestamp::UNIX_EPOCH;
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_is_marked_and_what_follows_it_is_told_anew() {
+    fn events_of_a_dry_run_are_marked_and_published_again_after_it() {
         let lack = || PodOutcome::Blocked(BlockedBy::PoolLimit(1));
         let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
         let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
@@ -487,13 +487,13 @@ mod tests {
     }
 
     #[test]
-    fn that_a_pod_never_started_is_told_once_however_often_its_deletion_is_tried() {
+    fn a_pod_that_never_started_gets_one_event_for_many_deletion_attempts() {
         let told = told(&["no quota: 3 of 4", "no quota: 4 of 4", "429"].map(never_started));
         assert_eq!(told, ["NeverStarted: no quota: 3 of 4"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_that_was_not_written_is_tried_again_and_then_told_with_a_later_plan() {
+    async fn an_event_that_was_not_written_is_retried_and_then_published_with_a_later_plan() {
         let code = Arc::new(AtomicU16::new(503));
         let sent = Arc::new(AtomicU16::new(0));
         let (answer, counted) = (code.clone(), sent.clone());
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_is_told_when_it_was_done_and_not_when_it_is_planned() {
+    async fn a_grant_gets_its_event_when_it_took_effect_and_not_when_it_is_planned() {
         let planned = plan(grant(), false);
         assert_eq!(told(std::slice::from_ref(&planned)), Vec::<String>::new());
         let client = fixtures::context("http://127.0.0.1:1").client.clone();

@@ -280,7 +280,7 @@ mod tests {
     use crate::burst::{BurstPlan, PodFacts};
 
     #[tokio::test]
-    async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
+    async fn another_term_of_a_pool_is_planned_only_when_no_grant_is_in_flight() {
         let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
         let mut state = PoolLeaderState::new(&ours, &mut term_counter());
         // The pod has changed and does not wait now.
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_that_ends_in_the_middle_or_is_wanted_no_more_is_answered_too() {
+    async fn cancelled_and_unwanted_grants_are_answered() {
         let ours = pool("1", "us-1");
         let mut state = PoolLeaderState::new(&ours, &mut term_counter());
         let act = executor(&ours, &["web-1"], &ScriptedServer::new().1);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_grant_whose_answer_was_lost_is_told_once_if_its_pod_is_seen_to_have_it() {
+    async fn a_grant_without_an_answer_gets_one_event_when_its_pod_shows_it() {
         let ours = pool("1", "us-1");
         let mut state = PoolLeaderState::new(&ours, &mut term_counter());
         let (mut server, client) = ScriptedServer::new();

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_was_taken_from_us_is_claimed_and_counted_anew_in_another_term() {
+    fn a_pool_that_another_instance_claimed_is_claimed_and_counted_in_a_new_term() {
         let mut terms = TermCounter {
             instance: "us".to_owned(),
             terms_begun: 0,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_to_lead_in_a_peak_goes_on_with_it() {
+    fn a_leader_that_starts_during_a_peak_continues_the_peak() {
         let mut terms = TermCounter {
             instance: "us".to_owned(),
             terms_begun: 0,
@@ -196,8 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_without_an_answer_is_in_doubt_until_the_pool_changes_or_no_server_remembers_it()
-     {
+    async fn a_write_without_an_answer_is_unconfirmed_until_the_pool_changes_or_its_ttl_ends() {
         let mut doubt = UnconfirmedWrite::default();
         assert!(!doubt.is_pending(&pool("1")));
         doubt.set(&pool("1"));

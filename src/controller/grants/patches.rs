@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_one_annotation_and_so_is_a_release() {
+    fn refused_since_and_release_each_add_one_annotation() {
         let time: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let before = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
         let bare = pod(before.clone());

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_pod_of_a_job_that_makes_another_is_evicted_as_it_was_seen_and_one_at_a_time() {
+    async fn pods_of_a_job_that_replaces_them_are_evicted_in_the_planned_version_one_at_a_time() {
         let ours = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
         let act = executor(&ours, &[], &client);
@@ -239,8 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_pod_of_a_controller_that_replaces_it_is_deleted_as_it_was_seen_but_not_in_a_dry_run()
-     {
+    async fn a_replaced_pod_is_deleted_in_the_planned_version_but_not_in_a_dry_run() {
         let ours = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
         let executor = executor(&ours, &[], &client);
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_loses_no_further_pod_before_its_status_can_count_the_first() {
+    async fn a_job_loses_no_second_pod_before_its_status_can_count_the_first() {
         let ours = pool("1", "us-1");
         // The eviction is accepted; it has no answer; it is refused.
         for (code, is_counting) in [(200, true), (500, true), (409, false)] {
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_pod_of_a_job_that_would_make_no_other_stays_and_is_told_of_once() {
+    async fn the_pod_of_a_job_that_does_not_replace_it_stays_and_gets_one_event() {
         let ours = pool("1", "us-1");
         for (answer, code) in [
             (job("j", 0), 200),

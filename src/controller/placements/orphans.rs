@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_drain_waits_for_is_logged_when_it_is_new_and_every_ten_minutes() {
+    fn the_reason_of_a_waiting_drain_is_logged_when_it_changes_and_every_ten_minutes() {
         let mut gone = RemovedPool::default();
         let start = Instant::now();
         let mut told = 0;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn pools_that_have_something_left_and_are_not_known_are_suspected() {
+    fn unknown_pools_with_tasks_or_nodes_are_possibly_deleted() {
         let mut nodes = [
             node("burst-known-weu", "known"),
             node("burst-gone-weu", "gone"),

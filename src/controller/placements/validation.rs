@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_whose_node_is_anothers_says_whose_and_how_to_go_on() {
+    fn a_node_of_another_pool_is_reported_with_its_owner_and_the_remedy() {
         let (older, newer) = (asking("shop", 1, 16), asking("shop-eu", 2, 0));
         let mut newer = (*newer).clone();
         newer.spec.placements = vec![crate::api::Placement {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn kube_proxy_needs_to_know_where_the_api_server_is() {
+    fn kube_proxy_needs_the_address_of_the_api_server() {
         let spec = json!({"azure": {}, "placements": [
             {"name": "a", "region": "westeurope"},
             {"name": "b", "region": "westeurope", "subnetId": "s", "network": {"kubeProxy": true}},

@@ -10,7 +10,7 @@ use super::*;
 use crate::api::PodCounts;
 
 #[tokio::test]
-async fn a_status_that_only_a_proxy_answered_is_not_taken_as_written() {
+async fn the_404_of_a_proxy_does_not_count_as_a_written_status() {
     let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
     context.client = crate::node::fixtures::behind_a_proxy();
     let pool = json!({
@@ -23,7 +23,7 @@ async fn a_status_that_only_a_proxy_answered_is_not_taken_as_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_that_a_policy_denies_is_not_written_with_every_look() {
+async fn a_status_that_a_policy_denies_is_not_written_in_every_reconciliation() {
     let (client, sent) = crate::node::fixtures::denied();
     let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
     context.client = client;
@@ -47,7 +47,7 @@ async fn a_status_that_a_policy_denies_is_not_written_with_every_look() {
 }
 
 #[test]
-fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
+fn a_placement_explains_cluster_first_until_it_has_name_servers() {
     let of = |placement: serde_json::Value| {
         placement_notice(&serde_json::from_value(placement).expect("a placement"))
     };
@@ -187,7 +187,7 @@ fn peak(limited: Option<&str>, is_dry_run: bool) -> ConditionState {
 }
 
 #[test]
-fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
+fn bursting_is_healthy_and_only_an_invalid_spec_is_degraded() {
     let mistake = ConditionState {
         outcome: Err(InvalidSpec(
             "spec.azure.resourceGroup is not set".to_owned(),
@@ -241,7 +241,7 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
 }
 
 #[test]
-fn a_pool_that_is_ready_says_whether_its_nodes_take_pods() {
+fn the_ready_condition_reports_whether_nodes_take_pods() {
     let said = |state: ConditionState| {
         let pool: BurstPool = serde_json::from_value(state.pool()).expect("a pool");
         let conditions = pool.status.expect("a status").conditions;
@@ -258,7 +258,7 @@ fn a_pool_that_is_ready_says_whether_its_nodes_take_pods() {
 }
 
 #[test]
-fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
+fn a_pool_is_ready_when_its_nodes_are_registered_and_a_cordon_has_its_own_reason() {
     let said = |state: ConditionState, kind: &str| {
         let pool = state.pool();
         let all = pool["status"]["conditions"].as_array().cloned();
@@ -289,7 +289,7 @@ fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
 }
 
 #[test]
-fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
+fn pools_without_an_observed_generation_and_deleted_pools_are_in_progress() {
     let mut new = ConditionState::default().pool();
     // A status without fields, as the API server stores it, and the first status that a leader writes.
     for status in [json!({}), json!({"leader": "we"})] {
@@ -323,7 +323,7 @@ fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
 }
 
 #[test]
-fn a_mistake_that_was_mended_is_not_stalled_any_more() {
+fn a_corrected_spec_is_not_stalled() {
     let mistake = ConditionState {
         outcome: Err(InvalidSpec(
             "spec.azure.resourceGroup is not set".to_owned(),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_right_and_a_missing_resource_stay_and_a_busy_server_passes() {
+    fn missing_permissions_and_resources_are_permanent_and_a_busy_server_is_transient() {
         for (code, trouble) in [
             (403, FailureKind::Forbidden),
             (401, FailureKind::Unknown),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_hopeless_only_once_every_part_has_answered_and_one_is_refused() {
+    async fn a_sync_has_failed_only_when_every_part_has_answered_and_one_is_forbidden() {
         let listing = SyncState::default();
         let is_hopeless = || {
             let mut waiting = Box::pin(listing.wait_until_failed());

@@ -65,7 +65,7 @@ fn labelled(stores: &ClusterCache) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it() {
+async fn a_pod_that_was_granted_during_a_list_stays_in_the_cache_after_it() {
     let stores = ClusterCache::default();
     shows(
         &stores,
@@ -88,7 +88,7 @@ async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it
 }
 
 #[tokio::test]
-async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
+async fn a_late_answer_about_a_deleted_pod_does_not_restore_it() {
     let stores = ClusterCache::default();
     let deleted = watcher::Event::Delete(seen("a", 3));
     shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
@@ -98,7 +98,7 @@ async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
 }
 
 #[test]
-fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
+fn an_answer_about_a_deleted_or_recreated_pool_changes_nothing() {
     let stores = ClusterCache::default();
     stores.update_pool(pool("first", 5));
     assert!(stores.snapshot().pools.is_empty(), "nobody has seen it");
@@ -112,7 +112,7 @@ fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
 }
 
 #[test]
-fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
+fn a_refusal_starts_when_the_watch_shows_it_or_when_the_api_server_wrote_it() {
     let stores = ClusterCache::default();
     let show = |uid: &str, version: u32, told: Option<Timestamp>, written: Option<Timestamp>| {
         let mut pod = seen(uid, version);
@@ -188,7 +188,7 @@ fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
 }
 
 #[tokio::test]
-async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() {
+async fn an_unreadable_pool_keeps_its_last_version_and_hides_no_other_pool() {
     let stores = ClusterCache::default();
     let mut other = pool("other", 4);
     other.metadata.name = Some("other".to_owned());
@@ -229,7 +229,7 @@ async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_is_missing_says_why() {
+async fn a_part_that_is_not_synced_names_the_error() {
     let stores = ClusterCache::default();
     let refused = kube::core::Status::failure("pools are forbidden", "Forbidden").with_code(403);
     let error = watcher::Error::InitialListFailed(kube::Error::Api(refused.boxed()));

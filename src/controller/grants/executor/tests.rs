@@ -45,7 +45,7 @@ fn version(asked: &PendingCall) -> &str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_reserved_is_sent_at_once_and_what_is_not_only_when_its_reservation_is_written() {
+async fn reserved_grants_are_sent_at_once_and_others_after_their_reservation_is_written() {
     let ours = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
     let (act, plan) = (executor(&ours, &["a", "b"], &client), plan(&["a"], &["b"]));
@@ -78,7 +78,7 @@ async fn what_is_reserved_is_sent_at_once_and_what_is_not_only_when_its_reservat
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_somebody_has_written_is_granted_nothing_more_unless_it_is_planned_alike() {
+async fn after_a_conflict_pods_are_granted_only_if_the_inputs_of_the_plan_are_the_same() {
     let mut changed = pool("2", "us-1");
     changed.metadata.generation = Some(2);
     let cases = [
@@ -127,7 +127,7 @@ async fn a_pool_that_somebody_has_written_is_granted_nothing_more_unless_it_is_p
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
+async fn the_result_of_one_grant_does_not_affect_the_others() {
     let ours = pool("1", "us-1");
     let answers = [
         ("a", 403),
@@ -177,7 +177,7 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done() {
+async fn pods_are_not_written_while_a_write_of_the_pool_is_unconfirmed() {
     let ours = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
     let mut act = executor(&ours, &["a", "b"], &client);
@@ -227,7 +227,7 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
 }
 
 #[test]
-fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
+fn a_reservation_is_written_again_only_if_the_inputs_of_the_plan_are_the_same() {
     let pool = |generation: i64, leader: &str, reserved: &str, spilled: u32| -> BurstPool {
         let reservation = json!({"uid": reserved, "namespace": "default", "name": "web-1",
             "workload": "web", "holder": leader, "resourceVersion": "3"});
@@ -255,7 +255,7 @@ fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
 }
 
 #[test]
-fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
+fn the_answer_to_a_patch_follows_from_its_status_code() {
     let answered =
         |code, reason: &str| answer_for_error(Status::failure("no", reason).with_code(code));
     assert_eq!(answered(409, "Conflict"), PodWriteResult::Conflict);
@@ -271,7 +271,7 @@ fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
 }
 
 #[test]
-fn only_a_write_that_may_still_be_done_opens_a_doubt() {
+fn only_a_write_that_may_still_take_effect_is_unconfirmed() {
     for (code, expected) in [
         (400, WriteOutcome::Refused),
         (401, WriteOutcome::Refused),
@@ -290,7 +290,7 @@ fn only_a_write_that_may_still_be_done_opens_a_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once() {
+async fn denied_writes_of_pods_and_of_the_pool_are_not_repeated_at_once() {
     let ours = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
     let act = executor(&ours, &["a"], &client);
@@ -321,7 +321,7 @@ async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
+async fn a_grant_that_a_webhook_strips_is_denied_or_incomplete() {
     let ours = pool("1", "us-1");
     for (removed, may_run) in [("metadata", true), ("spec", false)] {
         let (mut server, client) = ScriptedServer::new();
@@ -353,7 +353,7 @@ async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_expires_is_reported_once_its_pod_says_so_and_never_in_a_dry_run() {
+async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry_run() {
     for (code, told) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
         let ours = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();

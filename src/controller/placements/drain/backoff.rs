@@ -263,7 +263,7 @@ mod tests {
     const PODS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
     #[test]
-    fn a_budget_that_holds_is_asked_about_as_often_as_kubectl_does_however_many_pods_it_holds() {
+    fn a_blocking_budget_is_retried_as_often_as_kubectl_does_for_any_number_of_pods() {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
@@ -279,8 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_are_asked_for_at_once_when_the_budget_lets_one_go_and_one_budget_is_not_anothers()
-    {
+    fn after_a_success_the_other_pods_of_the_same_budget_are_retried_at_once() {
         let mut evictions = EvictionPacer::default();
         let now = Instant::now();
         for uid in PODS {
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_that_fails_waits_by_itself_and_longer_each_time() {
+    fn each_failed_eviction_has_its_own_growing_pause() {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let asked = ask(&mut evictions, &["a", "b"], 600, start, |_| {
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_known_by_its_name_whatever_it_counts_and_by_its_namespace_without() {
+    fn a_budget_is_identified_by_its_name_or_else_by_its_namespace() {
         let refusal = |message: &str, code: u16| {
             let status = json!({"status": "Failure", "reason": "TooManyRequests", "code": code,
                 "message": "Cannot evict pod as it would violate the pod's disruption budget.",
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_counted_when_something_is_new_of_them_and_else_less_and_less_often() {
+    fn groups_are_counted_when_the_last_is_gone_and_otherwise_at_growing_intervals() {
         let mut counts = GroupCountPacer::default();
         let start = Instant::now();
         let mut asked = 0;
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_waits_is_looked_at_every_few_seconds_and_soon_when_something_happens() {
+    fn a_waiting_drain_continues_every_few_seconds_and_sooner_after_a_change() {
         let mut again = DrainDelay::default();
         let now = Instant::now();
         let (two, one) = (["a".to_owned(), "b".to_owned()], ["b".to_owned()]);

@@ -67,7 +67,7 @@ fn recreated() -> BurstPool {
 }
 
 #[tokio::test]
-async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drained() {
+async fn the_registry_is_not_locked_while_azure_counts_container_groups() {
     let (_silent, arm) = silent().await;
     let context = context(&arm);
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
@@ -81,7 +81,7 @@ async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drai
 }
 
 #[tokio::test]
-async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
+async fn the_registry_is_not_locked_while_the_tasks_of_a_changed_placement_end() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
@@ -98,7 +98,7 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
 }
 
 #[tokio::test]
-async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() {
+async fn a_changed_placement_starts_again_at_once_while_azure_does_not_answer() {
     let (silent, arm) = silent().await;
     let context = context(&arm);
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
@@ -112,7 +112,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
 }
 
 #[tokio::test]
-async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
+async fn changed_placements_end_in_parallel() {
     let two = |mut pool: BurstPool| {
         let mut other = pool.spec.placements[0].clone();
         other.name = "neu".to_owned();
@@ -135,7 +135,7 @@ async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn an_edit_reaches_what_runs_and_restarts_only_what_becomes_another_node() {
+async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another_node() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let before = {
@@ -184,7 +184,7 @@ async fn an_edit_reaches_what_runs_and_restarts_only_what_becomes_another_node()
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() {
+async fn a_late_answer_about_the_region_does_not_open_a_draining_node() {
     let (silent, arm) = silent().await;
     let context = context(&arm);
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
@@ -208,7 +208,7 @@ async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() 
 }
 
 #[tokio::test]
-async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_reconciled() {
+async fn node_tasks_end_with_the_leadership_even_during_a_reconciliation() {
     let context = Arc::new(context("http://127.0.0.1:1"));
     let lead = CancellationToken::new();
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
@@ -229,7 +229,7 @@ async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_re
 }
 
 #[tokio::test]
-async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unless_its_pool_goes() {
+async fn a_draining_placement_that_is_listed_again_opens_unless_its_pool_is_deleted() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     start_draining("shop", &["weu".to_owned()], &context).await;
@@ -249,7 +249,7 @@ async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unles
 }
 
 #[tokio::test]
-async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
+async fn a_placement_whose_node_cannot_be_removed_keeps_its_tasks() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     start_draining("shop", &["weu".to_owned()], &context).await;
@@ -266,7 +266,7 @@ async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
 }
 
 #[tokio::test]
-async fn a_placement_that_is_asked_for_again_is_not_removed() {
+async fn a_placement_that_does_not_drain_is_not_removed() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     unregister_node("shop", "weu", &context)
@@ -278,7 +278,7 @@ async fn a_placement_that_is_asked_for_again_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_groups_are() {
+async fn an_orphaned_node_runs_closed_with_the_scope_that_it_records() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let pools = context.running_pools.lock().await;
@@ -304,7 +304,7 @@ async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_grou
 }
 
 #[tokio::test]
-async fn what_is_asked_for_again_while_it_is_drained_is_drained_no_further() {
+async fn a_draining_placement_that_is_listed_again_is_not_drained_further() {
     let context = context("http://127.0.0.1:1");
     let names = ["weu".to_owned()];
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
@@ -322,7 +322,7 @@ async fn what_is_asked_for_again_while_it_is_drained_is_drained_no_further() {
 }
 
 #[tokio::test]
-async fn what_the_spec_has_lost_is_known_though_something_else_of_it_is_wrong() {
+async fn removed_placements_are_known_even_if_the_rest_of_the_spec_is_invalid() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     assert_eq!(
@@ -338,7 +338,7 @@ async fn what_the_spec_has_lost_is_known_though_something_else_of_it_is_wrong() 
 }
 
 #[tokio::test]
-async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_that_they_were() {
+async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_settings() {
     let before = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &before).await.expect("it is kept");
     let pools = before.running_pools.lock().await;
@@ -373,7 +373,7 @@ fn registered(pool: &BurstPool, resource_group: &str, context: &ControllerContex
 }
 
 #[tokio::test]
-async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that_says_otherwise() {
+async fn a_new_leader_refuses_a_spec_whose_scope_differs_from_the_recorded_one() {
     let context = context("http://127.0.0.1:1");
     let moved = pool("a");
     let node = registered(&moved, "earlier", &context);
@@ -402,7 +402,7 @@ async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that
 }
 
 #[tokio::test]
-async fn an_operator_that_is_started_without_what_a_pool_needs_keeps_what_runs() {
+async fn an_operator_without_a_resource_group_runs_nodes_with_their_recorded_one() {
     let mut context = context("http://127.0.0.1:1");
     context.default_scope.resource_group = String::new();
     let mut pool = pool("a");
@@ -420,7 +420,7 @@ async fn an_operator_that_is_started_without_what_a_pool_needs_keeps_what_runs()
 }
 
 #[tokio::test]
-async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
+async fn a_node_runs_for_one_pool_and_the_other_pool_gets_an_error() {
     let context = context("http://127.0.0.1:1");
     let named = |name: &str, placement: &str| {
         let mut pool = pool("a");
@@ -450,7 +450,7 @@ async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
 }
 
 #[tokio::test]
-async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps() {
+async fn an_unreadable_pool_does_not_take_the_node_of_another_pool() {
     let context = context("http://127.0.0.1:1");
     let mut one = pool("a");
     one.spec.placements[0].name = "eu-west".to_owned();
@@ -531,7 +531,7 @@ async fn answering(status: &'static str, body: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn only_the_answer_403_says_that_the_operator_may_not_list_groups() {
+async fn only_the_answer_403_means_that_the_operator_may_not_list_groups() {
     for (status, body, is_forbidden) in [
         (
             "403 Forbidden",
@@ -603,7 +603,7 @@ async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed
 }
 
 #[tokio::test]
-async fn a_group_with_the_tags_of_another_owner_or_of_no_pod_is_none_of_the_nodes() {
+async fn groups_with_the_tags_of_another_owner_or_of_no_pod_do_not_count() {
     let listed = r#"{"value": [
         {"name": "ours", "properties": {}, "tags": {"burstpool-cluster": "cluster", "burstpool-pool": "shop",
             "burstpool-node": "burst-shop-weu", "burstpool-namespace": "n", "burstpool-pod": "p",
