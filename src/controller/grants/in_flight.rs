@@ -281,92 +281,92 @@ mod tests {
 
     #[tokio::test]
     async fn another_term_of_a_pool_is_planned_only_when_no_grant_is_in_flight() {
-        let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let (own_pool, other_pool) = (pool("1", "us-1"), pool("1", "them-1"));
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         // The pod has changed and does not wait now.
-        let act = executor(&ours, &[], &ScriptedServer::new().1);
+        let executor = executor(&own_pool, &[], &ScriptedServer::new().1);
         let decision = decision("web-1", SlotState::Reserved);
         state
             .in_flight
-            .send(&decision, &act, &mut state.leader_state);
+            .send(&decision, &executor, &mut state.leader_state);
         assert_eq!(
             state.leader_state.patch_outcome(&decision.pod),
             PatchOutcome::Pending
         );
         assert!(
-            state.drain_results(&ours),
+            state.drain_results(&own_pool),
             "others may be granted meanwhile"
         );
-        assert!(!state.drain_results(&theirs));
+        assert!(!state.drain_results(&other_pool));
 
-        act.context.cache.changed.notified().await;
-        assert!(state.drain_results(&theirs));
+        executor.context.cache.changed.notified().await;
+        assert!(state.drain_results(&other_pool));
         assert!(state.in_flight.is_idle());
     }
 
     #[tokio::test]
     async fn cancelled_and_unwanted_grants_are_answered() {
-        let ours = pool("1", "us-1");
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
-        let act = executor(&ours, &["web-1"], &ScriptedServer::new().1);
-        act.grant_sender.cancel.cancel();
+        let own_pool = pool("1", "us-1");
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
+        let executor = executor(&own_pool, &["web-1"], &ScriptedServer::new().1);
+        executor.grant_sender.cancel.cancel();
         let decision = decision("web-1", SlotState::Reserved);
         state
             .in_flight
-            .send(&decision, &act, &mut state.leader_state);
-        act.context.cache.changed.notified().await;
-        assert!(state.drain_results(&ours) && state.in_flight.is_idle());
+            .send(&decision, &executor, &mut state.leader_state);
+        executor.context.cache.changed.notified().await;
+        assert!(state.drain_results(&own_pool) && state.in_flight.is_idle());
         assert_eq!(
             state.leader_state.patch_outcome(&decision.pod),
             PatchOutcome::Unknown
         );
 
         let grant = |pool: BurstPool| GrantRequest {
-            context: act.context.clone(),
+            context: executor.context.clone(),
             pool: Arc::new(pool),
             pod: None,
             decision: decision.clone(),
-            notifier: act.grant_sender.notifier.clone(),
+            notifier: executor.grant_sender.notifier.clone(),
         };
-        assert!(grant(ours).is_still_wanted("shop"));
+        assert!(grant(own_pool).is_still_wanted("shop"));
         assert!(!grant(pool("1", "them-1")).is_still_wanted("shop"));
         assert!(!grant(pool("1", "us-1")).is_still_wanted("another"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_grant_without_an_answer_gets_one_event_when_its_pod_shows_it() {
-        let ours = pool("1", "us-1");
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let own_pool = pool("1", "us-1");
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let (mut server, client) = ScriptedServer::new();
-        let mut act = executor(&ours, &["done", "undone", "again"], &client);
+        let mut executor = executor(&own_pool, &["done", "undone", "again"], &client);
         let mut labelled = std::collections::HashMap::new();
         for name in ["done", "undone", "again"] {
             let decision = decision(name, SlotState::Reserved);
             state
                 .in_flight
-                .send(&decision, &act, &mut state.leader_state);
-            let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
+                .send(&decision, &executor, &mut state.leader_state);
+            let mut call = server.expect(&format!("PATCH pods/{name}")).await;
             if name == "again" {
                 // The pod gets the grant of another writer.
-                let notes = &mut asked.body[3]["value"];
-                notes[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
+                let annotations = &mut call.body[3]["value"];
+                annotations[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
             }
-            let pod = apply_patch(name, &asked.body);
+            let pod = apply_patch(name, &call.body);
             if name != "undone" {
                 let facts = PodFacts::from_pod(&pod).expect("a pod");
                 labelled.insert(name.to_owned(), Arc::new(facts));
             }
-            drop(asked);
-            act.context.cache.changed.notified().await;
-            assert!(state.drain_results(&ours));
+            drop(call);
+            executor.context.cache.changed.notified().await;
+            assert!(state.drain_results(&own_pool));
         }
-        act.execute(&BurstPlan::default(), &mut state).await;
+        executor.execute(&BurstPlan::default(), &mut state).await;
         assert_eq!(server.events().await, Vec::<String>::new());
-        let mut view = (*act.snapshot).clone();
-        view.labelled = labelled;
-        act.snapshot = Arc::new(view);
+        let mut snapshot = (*executor.snapshot).clone();
+        snapshot.labelled = labelled;
+        executor.snapshot = Arc::new(snapshot);
         for _ in 0..2 {
-            act.execute(&BurstPlan::default(), &mut state).await;
+            executor.execute(&BurstPlan::default(), &mut state).await;
             assert_eq!(server.events().await, ["Granted done"]);
         }
     }

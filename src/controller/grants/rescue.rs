@@ -209,20 +209,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pods_of_a_job_that_replaces_them_are_evicted_in_the_planned_version_one_at_a_time() {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
-        let act = executor(&ours, &[], &client);
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let executor = executor(&own_pool, &[], &client);
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let rescues = ["a", "b"].map(of_a_job);
         let answers = async {
             server.expect("GET jobs/batch").await.respond(&job("j", 1));
-            let asked = server.expect("POST pods/a/eviction").await;
-            let only = &asked.body["deleteOptions"]["preconditions"];
-            assert_eq!(only, &json!({"uid": "uid-a", "resourceVersion": "7"}));
-            asked.respond(&json!({"kind": "Status", "status": "Success"}));
+            let call = server.expect("POST pods/a/eviction").await;
+            let preconditions = &call.body["deleteOptions"]["preconditions"];
+            assert_eq!(
+                preconditions,
+                &json!({"uid": "uid-a", "resourceVersion": "7"})
+            );
+            call.respond(&json!({"kind": "Status", "status": "Success"}));
             server.expect_nothing().await;
         };
-        tokio::join!(act.rescue(&rescues, &mut state), answers);
+        tokio::join!(executor.rescue(&rescues, &mut state), answers);
         assert!(
             state
                 .leader_state
@@ -240,10 +243,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_replaced_pod_is_deleted_in_the_planned_version_but_not_in_a_dry_run() {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
-        let executor = executor(&ours, &[], &client);
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let executor = executor(&own_pool, &[], &client);
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let rescue = NeverStarted {
             action: RescueAction::Delete,
             ..of_a_job("a")
@@ -257,10 +260,13 @@ mod tests {
         server.expect_nothing().await;
         plan.is_dry_run = false;
         let answers = async {
-            let asked = server.expect("DELETE pods/a").await;
-            let only = &asked.body["preconditions"];
-            assert_eq!(only, &json!({"uid": "uid-a", "resourceVersion": "7"}));
-            asked.respond(&json!({"kind": "Status", "status": "Success"}));
+            let call = server.expect("DELETE pods/a").await;
+            let preconditions = &call.body["preconditions"];
+            assert_eq!(
+                preconditions,
+                &json!({"uid": "uid-a", "resourceVersion": "7"})
+            );
+            call.respond(&json!({"kind": "Status", "status": "Success"}));
         };
         tokio::join!(executor.execute(&plan, &mut state), answers);
         assert!(
@@ -273,23 +279,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_loses_no_second_pod_before_its_status_can_count_the_first() {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         // The eviction is accepted; it has no answer; it is refused.
         for (code, is_counting) in [(200, true), (500, true), (409, false)] {
             let (mut server, client) = ScriptedServer::new();
-            let act = executor(&ours, &[], &client);
-            let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+            let executor = executor(&own_pool, &[], &client);
+            let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
             let answers = async {
                 server.expect("GET jobs/batch").await.respond(&job("j", 1));
-                let asked = server.expect("POST pods/a/eviction").await;
+                let call = server.expect("POST pods/a/eviction").await;
                 if code == 200 {
-                    asked.respond(&json!({"kind": "Status", "status": "Success"}));
+                    call.respond(&json!({"kind": "Status", "status": "Success"}));
                 } else {
-                    asked.respond_error(code);
+                    call.respond_error(code);
                 }
             };
             let first = [of_a_job("a")];
-            tokio::join!(act.rescue(&first, &mut state), answers);
+            tokio::join!(executor.rescue(&first, &mut state), answers);
             let answers = async {
                 if !is_counting {
                     server.expect("GET jobs/batch").await.respond(&job("j", 0));
@@ -297,7 +303,7 @@ mod tests {
                 server.expect_nothing().await;
             };
             let later = [of_a_job("b")];
-            tokio::join!(act.rescue(&later, &mut state), answers);
+            tokio::join!(executor.rescue(&later, &mut state), answers);
             assert!(
                 state
                     .leader_state
@@ -310,10 +316,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_earlier_denial_silences_the_event_of_a_pod_that_stays() {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
-        let act = executor(&ours, &[], &client);
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let executor = executor(&own_pool, &[], &client);
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let rescues = [of_a_job("a")];
         // The Job cannot be read at first; then the API server refuses the eviction.
         for refused in [
@@ -322,21 +328,21 @@ mod tests {
             "POST pods/a/eviction",
         ] {
             let answers = async {
-                let asked = server.expect("GET jobs/batch").await;
-                if asked.what == refused {
-                    return asked.respond_error(500);
+                let call = server.expect("GET jobs/batch").await;
+                if call.what == refused {
+                    return call.respond_error(500);
                 }
-                asked.respond(&job("j", 6));
+                call.respond(&job("j", 6));
                 server.expect(refused).await.respond_error(403);
             };
-            tokio::join!(act.rescue(&rescues, &mut state), answers);
+            tokio::join!(executor.rescue(&rescues, &mut state), answers);
         }
         assert_eq!(server.events().await, ["NeverStarted a"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_pod_of_a_job_that_does_not_replace_it_stays_and_gets_one_event() {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         for (answer, code) in [
             (job("j", 0), 200),
             (job("another", 6), 200),
@@ -344,20 +350,20 @@ mod tests {
             (Value::Null, 404),
         ] {
             let (mut server, client) = ScriptedServer::new();
-            let act = executor(&ours, &[], &client);
-            let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+            let executor = executor(&own_pool, &[], &client);
+            let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
             let rescues = [of_a_job("a")];
             for _ in 0..2 {
                 let answers = async {
-                    let asked = server.expect("GET jobs/batch").await;
+                    let call = server.expect("GET jobs/batch").await;
                     if code == 200 {
-                        asked.respond(&answer);
+                        call.respond(&answer);
                     } else {
-                        asked.respond_error(code);
+                        call.respond_error(code);
                     }
                     server.expect_nothing().await;
                 };
-                tokio::join!(act.rescue(&rescues, &mut state), answers);
+                tokio::join!(executor.rescue(&rescues, &mut state), answers);
             }
             assert!(
                 state

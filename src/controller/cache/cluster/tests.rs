@@ -10,16 +10,16 @@ type WatchEvent = watcher::Result<watcher::Event<WatchedPod>>;
 impl ClusterCache {
     /// A cache after lists that contained this pool, and these pods without a node.
     pub(in crate::controller) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
-        let stores = Self::default();
-        insert_pool(&mut stores.lock().snapshot, pool);
+        let cache = Self::default();
+        insert_pool(&mut cache.lock().snapshot, pool);
         for pod in waiting {
             let observed = WatchedPod {
                 pod,
                 ..WatchedPod::default()
             };
-            insert_waiting(&mut stores.lock().snapshot, observed, &stores.clock);
+            insert_waiting(&mut cache.lock().snapshot, observed, &cache.clock);
         }
-        stores
+        cache
     }
 }
 
@@ -34,7 +34,7 @@ fn pod(uid: &str, version: u32) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-fn seen(uid: &str, version: u32) -> WatchedPod {
+fn observed(uid: &str, version: u32) -> WatchedPod {
     WatchedPod {
         pod: pod(uid, version),
         ..WatchedPod::default()
@@ -51,27 +51,27 @@ fn pool(uid: &str, version: u32) -> BurstPool {
 }
 
 /// The watch of labelled pods delivers these events, and then nothing more.
-async fn shows(stores: &ClusterCache, events: Vec<watcher::Event<WatchedPod>>) {
+async fn deliver(cache: &ClusterCache, events: Vec<watcher::Event<WatchedPod>>) {
     let events = events.into_iter().map(WatchEvent::Ok);
-    stores
+    cache
         .apply_labelled_pod_events(futures::stream::iter(events))
         .await;
 }
 
-fn labelled(stores: &ClusterCache) -> Vec<String> {
-    let mut uids: Vec<String> = stores.snapshot().labelled.into_keys().collect();
+fn labelled(cache: &ClusterCache) -> Vec<String> {
+    let mut uids: Vec<String> = cache.snapshot().labelled.into_keys().collect();
     uids.sort_unstable();
     uids
 }
 
 #[tokio::test]
 async fn a_pod_that_was_granted_during_a_list_stays_in_the_cache_after_it() {
-    let stores = ClusterCache::default();
-    shows(
-        &stores,
+    let cache = ClusterCache::default();
+    deliver(
+        &cache,
         vec![
             watcher::Event::Init,
-            watcher::Event::InitApply(seen("old", 1)),
+            watcher::Event::InitApply(observed("old", 1)),
             watcher::Event::InitDone,
         ],
     )
@@ -79,48 +79,55 @@ async fn a_pod_that_was_granted_during_a_list_stays_in_the_cache_after_it() {
     let during = futures::stream::iter([watcher::Event::Init, watcher::Event::InitDone]);
     let during = during.map(|event| {
         if matches!(event, watcher::Event::InitDone) {
-            stores.update_pod(pod("granted", 9));
+            cache.update_pod(pod("granted", 9));
         }
         WatchEvent::Ok(event)
     });
-    stores.apply_labelled_pod_events(during).await;
-    assert_eq!(labelled(&stores), ["granted"], "the old one is gone");
+    cache.apply_labelled_pod_events(during).await;
+    assert_eq!(labelled(&cache), ["granted"], "the old one is gone");
 }
 
 #[tokio::test]
 async fn a_late_answer_about_a_deleted_pod_does_not_restore_it() {
-    let stores = ClusterCache::default();
-    let deleted = watcher::Event::Delete(seen("a", 3));
-    shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
-    stores.update_pod(pod("a", 2));
-    stores.update_pod(pod("b", 2));
-    assert_eq!(labelled(&stores), ["b"]);
+    let cache = ClusterCache::default();
+    let deleted = watcher::Event::Delete(observed("a", 3));
+    deliver(
+        &cache,
+        vec![watcher::Event::Apply(observed("a", 2)), deleted],
+    )
+    .await;
+    cache.update_pod(pod("a", 2));
+    cache.update_pod(pod("b", 2));
+    assert_eq!(labelled(&cache), ["b"]);
 }
 
 #[test]
 fn an_answer_about_a_deleted_or_recreated_pool_changes_nothing() {
-    let stores = ClusterCache::default();
-    stores.update_pool(pool("first", 5));
-    assert!(stores.snapshot().pools.is_empty(), "nobody has seen it");
-    let uid = || stores.snapshot().pools["shop"].uid().expect("a UID");
-    insert_pool(&mut stores.lock().snapshot, pool("second", 7));
-    stores.update_pool(pool("first", 6));
+    let cache = ClusterCache::default();
+    cache.update_pool(pool("first", 5));
+    assert!(cache.snapshot().pools.is_empty(), "nobody has seen it");
+    let uid = || cache.snapshot().pools["shop"].uid().expect("a UID");
+    insert_pool(&mut cache.lock().snapshot, pool("second", 7));
+    cache.update_pool(pool("first", 6));
     assert_eq!(uid(), "second");
-    stores.update_pool(pool("second", 8));
-    let version = stores.snapshot().pools["shop"].resource_version();
+    cache.update_pool(pool("second", 8));
+    let version = cache.snapshot().pools["shop"].resource_version();
     assert_eq!(version.as_deref(), Some("8"));
 }
 
 #[test]
 fn a_refusal_starts_when_the_watch_shows_it_or_when_the_api_server_wrote_it() {
-    let stores = ClusterCache::default();
-    let show = |uid: &str, version: u32, told: Option<Timestamp>, written: Option<Timestamp>| {
-        let mut pod = seen(uid, version);
-        let conditions: Vec<_> = told
+    let cache = ClusterCache::default();
+    let insert = |uid: &str,
+                  version: u32,
+                  transition_time: Option<Timestamp>,
+                  written: Option<Timestamp>| {
+        let mut pod = observed(uid, version);
+        let conditions: Vec<_> = transition_time
             .iter()
-            .map(|told| {
+            .map(|transition_time| {
                 json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                    "lastTransitionTime": told.to_string()})
+                    "lastTransitionTime": transition_time.to_string()})
             })
             .collect();
         let status = json!({"conditions": conditions});
@@ -131,57 +138,57 @@ fn a_refusal_starts_when_the_watch_shows_it_or_when_the_api_server_wrote_it() {
         });
         pod.pod.metadata.managed_fields =
             written.map(|all| serde_json::from_value(all).expect("entries"));
-        let before = stores.clock.steady();
-        insert_waiting(&mut stores.lock().snapshot, pod, &stores.clock);
-        let at = refused_at(&stores.snapshot().waiting[uid].facts);
+        let before = cache.clock.steady();
+        insert_waiting(&mut cache.lock().snapshot, pod, &cache.clock);
+        let at = refused_at(&cache.snapshot().waiting[uid].facts);
         at.map(|at| before.duration_since(at).as_secs())
     };
     let ago = |seconds| Some(Timestamp::now() - Duration::from_secs(seconds));
     let (early, late) = (ago(90), Some(Timestamp::now() + Duration::from_secs(90)));
     // The watch delivers the refusal: the time counts from then, whatever the scheduler's clock says.
-    for (uid, told) in [("early", early), ("late", late)] {
-        assert_eq!(show(uid, 1, None, None), None, "{uid}");
-        assert_eq!(show(uid, 2, told, ago(60)), Some(0), "{uid}");
-        assert_eq!(show(uid, 3, told, None), Some(0), "{uid}");
-        assert_eq!(show(uid, 4, ago(30), ago(60)), Some(0), "{uid}");
+    for (uid, transition_time) in [("early", early), ("late", late)] {
+        assert_eq!(insert(uid, 1, None, None), None, "{uid}");
+        assert_eq!(insert(uid, 2, transition_time, ago(60)), Some(0), "{uid}");
+        assert_eq!(insert(uid, 3, transition_time, None), Some(0), "{uid}");
+        assert_eq!(insert(uid, 4, ago(30), ago(60)), Some(0), "{uid}");
     }
     // The watch did not deliver the change to refused. The time counts from the API server's write, which
     // `managedFields` records to the second; from now, if that is missing or in the future.
-    assert_eq!(show("listed", 1, early, None), Some(0));
-    for told in [early, late] {
-        let uid = format!("written {told:?}");
-        let since = show(&uid, 1, told, ago(60)).expect("a time");
+    assert_eq!(insert("listed", 1, early, None), Some(0));
+    for transition_time in [early, late] {
+        let uid = format!("written {transition_time:?}");
+        let since = insert(&uid, 1, transition_time, ago(60)).expect("a time");
         assert!((58..=60).contains(&since), "{since}");
     }
-    assert_eq!(show("future", 1, early, late), Some(0));
+    assert_eq!(insert("future", 1, early, late), Some(0));
 }
 
 #[test]
 fn an_error_of_the_scheduler_does_not_restart_a_hold() {
-    let stores = ClusterCache::default();
-    let show = |version: u32, reason: &str, told: Timestamp| {
-        let mut pod = seen("a", version);
+    let cache = ClusterCache::default();
+    let insert = |version: u32, reason: &str, transition_time: Timestamp| {
+        let mut pod = observed("a", version);
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason,
-            "lastTransitionTime": told.to_string()});
+            "lastTransitionTime": transition_time.to_string()});
         let status = json!({"conditions": [condition]});
         pod.pod.status = serde_json::from_value(status).expect("a status");
-        insert_waiting(&mut stores.lock().snapshot, pod, &stores.clock);
-        refused_at(&stores.snapshot().waiting["a"].facts)
+        insert_waiting(&mut cache.lock().snapshot, pod, &cache.clock);
+        refused_at(&cache.snapshot().waiting["a"].facts)
     };
-    let (told, later) = (Timestamp::UNIX_EPOCH, Timestamp::now());
-    assert_eq!(show(1, "SchedulingGated", told), None);
-    let first = show(2, "Unschedulable", told);
+    let (transition_time, later) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    assert_eq!(insert(1, "SchedulingGated", transition_time), None);
+    let first = insert(2, "Unschedulable", transition_time);
     assert!(first.is_some());
     // The status of the condition stays `False`, so its transition time stays the same.
-    assert_eq!(show(3, "SchedulerError", told), None);
-    assert_eq!(show(4, "SchedulerError", told), None);
-    assert_eq!(show(5, "Unschedulable", told), first);
-    assert_eq!(show(6, "SchedulerError", told), None);
-    assert!(show(7, "Unschedulable", later) > first, "another refusal");
+    assert_eq!(insert(3, "SchedulerError", transition_time), None);
+    assert_eq!(insert(4, "SchedulerError", transition_time), None);
+    assert_eq!(insert(5, "Unschedulable", transition_time), first);
+    assert_eq!(insert(6, "SchedulerError", transition_time), None);
+    assert!(insert(7, "Unschedulable", later) > first, "another refusal");
 }
 
 /// A pool that a newer version wrote, as the watch delivers it.
-fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
+fn unreadable_pool(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
     let mut pool = serde_json::to_value(pool(uid, version)).expect("JSON");
     pool["spec"]["mode"] = json!("Novel");
     serde_json::from_value(pool).expect("a guard is never an error")
@@ -189,54 +196,54 @@ fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
 
 #[tokio::test]
 async fn an_unreadable_pool_keeps_its_last_version_and_hides_no_other_pool() {
-    let stores = ClusterCache::default();
+    let cache = ClusterCache::default();
     let mut other = pool("other", 4);
     other.metadata.name = Some("other".to_owned());
-    let known = || {
-        let view = stores.snapshot();
-        let pools: Vec<String> = view.pools.into_keys().collect();
-        (pools, view.unreadable.into_iter().collect::<Vec<_>>())
+    let pool_names = || {
+        let snapshot = cache.snapshot();
+        let pools: Vec<String> = snapshot.pools.into_keys().collect();
+        (pools, snapshot.unreadable.into_iter().collect::<Vec<_>>())
     };
     let list = |pools: Vec<DeserializeGuard<BurstPool>>| {
         let pools = pools.into_iter().map(watcher::Event::InitApply);
         let list = [watcher::Event::Init].into_iter().chain(pools);
         let list = list.chain([watcher::Event::InitDone]).map(Ok);
-        stores.apply_pool_events(futures::stream::iter(list.collect::<Vec<_>>()))
+        cache.apply_pool_events(futures::stream::iter(list.collect::<Vec<_>>()))
     };
     let read = |pool: BurstPool| DeserializeGuard(Ok(pool));
     list(vec![read(pool("a", 1)), read(other.clone())]).await;
-    list(vec![novel("a", 2), read(other.clone())]).await;
+    list(vec![unreadable_pool("a", 2), read(other.clone())]).await;
     assert_eq!(
-        known(),
+        pool_names(),
         (vec!["other".into(), "shop".into()], vec!["shop".into()])
     );
-    assert!(stores.snapshot().has_pool("shop"));
+    assert!(cache.snapshot().has_pool("shop"));
     assert!(
-        !stores
+        !cache
             .not_synced()
             .iter()
             .any(|part| part.contains("BurstPools"))
     );
     // A pool that could never be read exists all the same. The last version of an earlier pool of that name is
     // dropped.
-    list(vec![novel("b", 3), read(other.clone())]).await;
-    assert_eq!(known(), (vec!["other".into()], vec!["shop".into()]));
+    list(vec![unreadable_pool("b", 3), read(other.clone())]).await;
+    assert_eq!(pool_names(), (vec!["other".into()], vec!["shop".into()]));
     list(vec![read(pool("b", 4)), read(other.clone())]).await;
-    assert_eq!(known(), (vec!["other".into(), "shop".into()], vec![]));
-    list(vec![novel("b", 5)]).await;
+    assert_eq!(pool_names(), (vec!["other".into(), "shop".into()], vec![]));
+    list(vec![unreadable_pool("b", 5)]).await;
     list(vec![]).await;
-    assert_eq!(known(), (vec![], vec![]));
+    assert_eq!(pool_names(), (vec![], vec![]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_part_that_is_not_synced_names_the_error() {
-    let stores = ClusterCache::default();
+    let cache = ClusterCache::default();
     let refused = kube::core::Status::failure("pools are forbidden", "Forbidden").with_code(403);
     let error = watcher::Error::InitialListFailed(kube::Error::Api(refused.boxed()));
-    stores
+    cache
         .apply_pool_events(futures::stream::iter([Err(error)]))
         .await;
-    let missing = stores.not_synced();
+    let missing = cache.not_synced();
     let pools = missing
         .iter()
         .find(|part| part.starts_with("BurstPools have not been listed yet: "));

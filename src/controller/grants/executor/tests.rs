@@ -35,21 +35,24 @@ fn plan(reserved: &[&str], wanted: &[&str]) -> BurstPlan {
     }
 }
 
-fn grants(asked: &PendingCall, name: &str) -> bool {
-    asked.what == format!("PATCH pods/{name}")
+fn grants(call: &PendingCall, name: &str) -> bool {
+    call.what == format!("PATCH pods/{name}")
 }
 
-fn version(asked: &PendingCall) -> &str {
-    let version = &asked.body["metadata"]["resourceVersion"];
+fn version(call: &PendingCall) -> &str {
+    let version = &call.body["metadata"]["resourceVersion"];
     version.as_str().expect("a version")
 }
 
 #[tokio::test(start_paused = true)]
 async fn reserved_grants_are_sent_at_once_and_others_after_their_reservation_is_written() {
-    let ours = pool("1", "us-1");
+    let own_pool = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
-    let (act, plan) = (executor(&ours, &["a", "b"], &client), plan(&["a"], &["b"]));
-    let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+    let (executor, plan) = (
+        executor(&own_pool, &["a", "b"], &client),
+        plan(&["a"], &["b"]),
+    );
+    let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
     let answers = async {
         let [write, a] = server.next_two_calls().await;
         assert!(
@@ -72,7 +75,7 @@ async fn reserved_grants_are_sent_at_once_and_others_after_their_reservation_is_
         let b = server.expect("PATCH pods/b").await;
         b.respond_patched("b");
     };
-    let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
+    let (again, ()) = tokio::join!(executor.execute(&plan, &mut state), answers);
     assert!(!again);
     assert_eq!(server.events().await, ["Granted a", "Granted b"]);
 }
@@ -88,13 +91,13 @@ async fn after_a_conflict_pods_are_granted_only_if_the_inputs_of_the_plan_are_th
         (Some(pool("2", "us-1")), Some(200)),
     ];
     for (found, second) in cases {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
-        let (act, plan) = (
-            executor(&ours, &["a", "b"], &client),
+        let (executor, plan) = (
+            executor(&own_pool, &["a", "b"], &client),
             plan(&[], &["a", "b"]),
         );
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let answers = async {
             server.expect(STATUS).await.respond_error(409);
             let read = server.expect(READ).await;
@@ -111,7 +114,7 @@ async fn after_a_conflict_pods_are_granted_only_if_the_inputs_of_the_plan_are_th
                 write.respond_error(code);
             }
         };
-        let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
+        let (again, ()) = tokio::join!(executor.execute(&plan, &mut state), answers);
         if second == Some(200) {
             for name in ["a", "b"] {
                 assert!(grants(&server.next_call().await, name));
@@ -122,13 +125,13 @@ async fn after_a_conflict_pods_are_granted_only_if_the_inputs_of_the_plan_are_th
             (again, state.in_flight.is_idle()),
             (second != Some(200), second != Some(200))
         );
-        assert!(!state.unconfirmed_write.is_pending(&ours));
+        assert!(!state.unconfirmed_write.is_pending(&own_pool));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_result_of_one_grant_does_not_affect_the_others() {
-    let ours = pool("1", "us-1");
+    let own_pool = pool("1", "us-1");
     let answers = [
         ("a", 403),
         ("b", 422),
@@ -139,19 +142,19 @@ async fn the_result_of_one_grant_does_not_affect_the_others() {
     ];
     let names = answers.map(|(name, _)| name);
     let (mut server, client) = ScriptedServer::new();
-    let (act, plan) = (executor(&ours, &names, &client), plan(&names, &[]));
-    let mut state = PoolLeaderState::new(&ours, &mut term_counter());
-    assert!(!act.execute(&plan, &mut state).await);
+    let (executor, plan) = (executor(&own_pool, &names, &client), plan(&names, &[]));
+    let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
+    assert!(!executor.execute(&plan, &mut state).await);
     for (name, code) in answers {
-        let asked = server.expect(&format!("PATCH pods/{name}")).await;
+        let call = server.expect(&format!("PATCH pods/{name}")).await;
         match code {
-            200 => asked.respond_patched(name),
-            code => asked.respond_error(code),
+            200 => call.respond_patched(name),
+            code => call.respond_error(code),
         }
     }
-    act.grant_sender.tasks.close();
-    act.grant_sender.tasks.wait().await;
-    assert!(state.drain_results(&ours) && state.in_flight.is_idle());
+    executor.grant_sender.tasks.close();
+    executor.grant_sender.tasks.wait().await;
+    assert!(state.drain_results(&own_pool) && state.in_flight.is_idle());
     let attempts = names.map(|name| {
         state
             .leader_state
@@ -168,9 +171,9 @@ async fn the_result_of_one_grant_does_not_affect_the_others() {
     ];
     assert_eq!(attempts, all);
     assert_eq!(server.events().await, ["Granted f"]);
-    let view = act.context.cache.snapshot();
+    let snapshot = executor.context.cache.snapshot();
     assert_eq!(
-        view.labelled.keys().collect::<Vec<_>>(),
+        snapshot.labelled.keys().collect::<Vec<_>>(),
         ["f"],
         "it counts at once"
     );
@@ -178,10 +181,10 @@ async fn the_result_of_one_grant_does_not_affect_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn pods_are_not_written_while_a_write_of_the_pool_is_unconfirmed() {
-    let ours = pool("1", "us-1");
+    let own_pool = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
-    let mut act = executor(&ours, &["a", "b"], &client);
-    let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+    let mut executor = executor(&own_pool, &["a", "b"], &client);
+    let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
     // The answer is lost, or says that the result is unknown.
     for code in [None, Some(500), Some(504)] {
         let answers = async {
@@ -191,9 +194,9 @@ async fn pods_are_not_written_while_a_write_of_the_pool_is_unconfirmed() {
             }
         };
         let plan = plan(&[], &["a"]);
-        let (again, ()) = tokio::join!(act.execute(&plan, &mut state), answers);
+        let (again, ()) = tokio::join!(executor.execute(&plan, &mut state), answers);
         assert!(
-            again && state.in_flight.is_idle() && state.unconfirmed_write.is_pending(&ours),
+            again && state.in_flight.is_idle() && state.unconfirmed_write.is_pending(&own_pool),
             "{code:?}"
         );
         server.expect_nothing().await;
@@ -204,25 +207,27 @@ async fn pods_are_not_written_while_a_write_of_the_pool_is_unconfirmed() {
         ..plan(&["a"], &[])
     };
     for _ in 0..2 {
-        let read = async { server.expect(READ).await.respond(&ours) };
-        let (again, ()) = tokio::join!(act.execute(&released, &mut state), read);
-        assert!(again && state.in_flight.is_idle() && state.unconfirmed_write.is_pending(&ours));
+        let read = async { server.expect(READ).await.respond(&own_pool) };
+        let (again, ()) = tokio::join!(executor.execute(&released, &mut state), read);
+        assert!(
+            again && state.in_flight.is_idle() && state.unconfirmed_write.is_pending(&own_pool)
+        );
         server.expect_nothing().await;
     }
     // The pool is read again after no API server can still process the write.
     tokio::time::advance(UNCONFIRMED_WRITE_TTL).await;
-    let read = async { server.expect(READ).await.respond(&ours) };
-    let (again, ()) = tokio::join!(act.execute(&released, &mut state), read);
-    assert!(again && state.in_flight.is_idle() && !state.unconfirmed_write.is_pending(&ours));
+    let read = async { server.expect(READ).await.respond(&own_pool) };
+    let (again, ()) = tokio::join!(executor.execute(&released, &mut state), read);
+    assert!(again && state.in_flight.is_idle() && !state.unconfirmed_write.is_pending(&own_pool));
     // The same if the pool has another version.
-    state.unconfirmed_write.set(&ours);
-    act.pool = std::sync::Arc::new(pool("2", "us-1"));
+    state.unconfirmed_write.set(&own_pool);
+    executor.pool = std::sync::Arc::new(pool("2", "us-1"));
     let sent = async {
         let [a, release] = server.next_two_calls().await;
         assert!(grants(&a, "a"));
         release.respond_error(409);
     };
-    let (again, ()) = tokio::join!(act.execute(&released, &mut state), sent);
+    let (again, ()) = tokio::join!(executor.execute(&released, &mut state), sent);
     assert!(again && !state.in_flight.is_idle());
 }
 
@@ -291,10 +296,10 @@ fn only_a_write_that_may_still_take_effect_is_unconfirmed() {
 
 #[tokio::test(start_paused = true)]
 async fn denied_writes_of_pods_and_of_the_pool_are_not_repeated_at_once() {
-    let ours = pool("1", "us-1");
+    let own_pool = pool("1", "us-1");
     let (mut server, client) = ScriptedServer::new();
-    let act = executor(&ours, &["a"], &client);
-    let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+    let executor = executor(&own_pool, &["a"], &client);
+    let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
     let pod = decision("a", SlotState::None).pod;
     let stamped = BurstPlan {
         refused_since_stamps: vec![RefusedSinceStamp {
@@ -304,7 +309,7 @@ async fn denied_writes_of_pods_and_of_the_pool_are_not_repeated_at_once() {
         ..BurstPlan::default()
     };
     let answers = async { server.expect("PATCH pods/a").await.respond_error(403) };
-    tokio::join!(act.execute(&stamped, &mut state), answers);
+    tokio::join!(executor.execute(&stamped, &mut state), answers);
     let pause = state
         .leader_state
         .write_retry_at(PodWrite::RefusedSince, &pod.uid);
@@ -314,7 +319,7 @@ async fn denied_writes_of_pods_and_of_the_pool_are_not_repeated_at_once() {
     for pause in [1, 2, 4, 8] {
         let began = tokio::time::Instant::now();
         let answers = async { server.expect(STATUS).await.respond_error(422) };
-        let (again, ()) = tokio::join!(act.execute(&wanted, &mut state), answers);
+        let (again, ()) = tokio::join!(executor.execute(&wanted, &mut state), answers);
         let waited = began.elapsed().as_secs();
         assert_eq!((again, waited), (true, pause));
     }
@@ -322,25 +327,25 @@ async fn denied_writes_of_pods_and_of_the_pool_are_not_repeated_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_a_webhook_strips_is_denied_or_incomplete() {
-    let ours = pool("1", "us-1");
+    let own_pool = pool("1", "us-1");
     for (removed, may_run) in [("metadata", true), ("spec", false)] {
         let (mut server, client) = ScriptedServer::new();
-        let act = executor(&ours, &["a"], &client);
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let executor = executor(&own_pool, &["a"], &client);
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let answers = async {
-            let asked = server.expect("PATCH pods/a").await;
-            let pod = super::super::fixtures::apply_patch("a", &asked.body);
+            let call = server.expect("PATCH pods/a").await;
+            let pod = super::super::fixtures::apply_patch("a", &call.body);
             let mut pod = serde_json::to_value(pod).expect("JSON");
             match removed {
                 "metadata" => pod["metadata"]["labels"] = json!({}),
                 _ => pod["spec"]["tolerations"] = json!([]),
             }
-            asked.respond(&pod);
+            call.respond(&pod);
         };
         let plan = plan(&["a"], &[]);
-        tokio::join!(act.execute(&plan, &mut state), answers);
-        act.context.cache.changed.notified().await;
-        assert!(state.drain_results(&ours));
+        tokio::join!(executor.execute(&plan, &mut state), answers);
+        executor.context.cache.changed.notified().await;
+        assert!(state.drain_results(&own_pool));
         assert_eq!(state.leader_state.is_unmarked("a"), may_run, "{removed}");
         assert_eq!(
             state.leader_state.denial("a").is_some(),
@@ -355,10 +360,10 @@ async fn a_grant_that_a_webhook_strips_is_denied_or_incomplete() {
 #[tokio::test(start_paused = true)]
 async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry_run() {
     for (code, told) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
-        let ours = pool("1", "us-1");
+        let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
-        let act = executor(&ours, &["a"], &client);
-        let mut state = PoolLeaderState::new(&ours, &mut term_counter());
+        let executor = executor(&own_pool, &["a"], &client);
+        let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let expiry = GrantExpiry {
             pod: decision("a", SlotState::None).pod,
             why: "no zone".to_owned(),
@@ -368,15 +373,15 @@ async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry
             ..BurstPlan::default()
         };
         let answers = async {
-            let asked = server.expect("PATCH pods/a").await;
-            assert!(asked.body.to_string().contains("grant-expired-at"));
+            let call = server.expect("PATCH pods/a").await;
+            assert!(call.body.to_string().contains("grant-expired-at"));
             if code == 200 {
-                asked.respond_patched("a");
+                call.respond_patched("a");
             } else {
-                asked.respond_error(code);
+                call.respond_error(code);
             }
         };
-        tokio::join!(act.execute(&plan, &mut state), answers);
+        tokio::join!(executor.execute(&plan, &mut state), answers);
         assert_eq!(server.events().await, told, "{code}");
         let paused = state
             .leader_state
@@ -384,7 +389,7 @@ async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry
         assert_eq!(paused.is_some(), code != 200, "{code}");
 
         plan.is_dry_run = true;
-        act.execute(&plan, &mut state).await;
+        executor.execute(&plan, &mut state).await;
         server.expect_nothing().await;
     }
 }
