@@ -14,22 +14,24 @@ use super::{STATUS_DEBOUNCE, debounced, fixtures, reconcile};
 
 #[tokio::test(start_paused = true)]
 async fn constant_changes_yield_one_item_per_second_including_the_last_change() {
-    let (say, mut said) = mpsc::unbounded_channel();
-    let words = futures::stream::poll_fn(move |context| said.poll_recv(context));
-    let talk = tokio::spawn(async move {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let changes = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
+    let sending = tokio::spawn(async move {
         for _ in 0..500 {
-            say.send(()).expect("somebody listens");
+            sender.send(()).expect("the stream is read");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
     let began = Instant::now();
-    let written = debounced(words).map(|()| began.elapsed());
+    let written = debounced(changes).map(|()| began.elapsed());
     let written: Vec<Duration> = written.collect().await;
-    talk.await.expect("it ends");
-    let (collects, pause) = STATUS_DEBOUNCE;
-    assert_eq!(written.first(), Some(&collects), "the first is soon");
+    sending.await.expect("the task ends");
+    let (collect_time, min_interval) = STATUS_DEBOUNCE;
+    assert_eq!(written.first(), Some(&collect_time), "the first is soon");
     assert!(
-        written.windows(2).all(|two| two[1] >= two[0] + pause),
+        written
+            .windows(2)
+            .all(|two| two[1] >= two[0] + min_interval),
         "{written:?}"
     );
     assert_eq!(written.len(), 6);

@@ -180,31 +180,33 @@ mod tests {
     #[test]
     fn the_status_gets_the_reason_once_and_keeps_its_other_fields() {
         let mut live = stored("Paused");
-        let told = unreadable_status(&live, "why", at(9)).expect("it is new");
-        assert_eq!(told["observedGeneration"], 3);
-        assert_eq!(told["placements"][0]["groups"], 4);
-        assert!(told.get("reservations").is_none() && told.get("leader").is_none());
-        let conditions = told["conditions"].as_array().expect("a list");
-        let says: Vec<_> = conditions
+        let status = unreadable_status(&live, "why", at(9)).expect("it is new");
+        assert_eq!(status["observedGeneration"], 3);
+        assert_eq!(status["placements"][0]["groups"], 4);
+        assert!(status.get("reservations").is_none() && status.get("leader").is_none());
+        let conditions = status["conditions"].as_array().expect("a list");
+        let published: Vec<_> = conditions
             .iter()
-            .map(|one| {
+            .map(|condition| {
                 (
-                    &one["type"],
-                    &one["status"],
-                    &one["reason"],
-                    &one["message"],
+                    &condition["type"],
+                    &condition["status"],
+                    &condition["reason"],
+                    &condition["message"],
                 )
             })
-            .map(|(kind, is, reason, why)| [kind, is, reason, why].map(Value::as_str))
+            .map(|(kind, status_value, reason, why)| {
+                [kind, status_value, reason, why].map(Value::as_str)
+            })
             .collect();
         assert_eq!(
-            says,
+            published,
             [
                 [Some(READY), Some("False"), Some(REASON), Some("why")],
                 [Some(STALLED), Some("True"), Some(REASON), Some("why")],
             ]
         );
-        live.data["status"] = told;
+        live.data["status"] = status;
         assert_eq!(unreadable_status(&live, "why", at(10)), None);
         assert!(unreadable_status(&live, "another", at(10)).is_some());
     }

@@ -422,18 +422,18 @@ mod tests {
     }
 
     /// The Events of these plans, in order.
-    fn told(plans: &[BurstPlan]) -> Vec<String> {
+    fn published(plans: &[BurstPlan]) -> Vec<String> {
         let (queue, mut waiting) = mpsc::channel(QUEUE_CAPACITY);
-        let mut teller = EventPublisher {
+        let mut publisher = EventPublisher {
             published: Arc::default(),
             pool_states: HashMap::new(),
             queue,
         };
         for plan in plans {
-            teller.publish_plan(plan);
+            publisher.publish_plan(plan);
         }
         std::iter::from_fn(|| waiting.try_recv().ok())
-            .map(|told| told.event)
+            .map(|queued| queued.event)
             .map(|event| format!("{}: {}", event.reason, event.note.unwrap_or_default()))
             .collect()
     }
@@ -445,20 +445,20 @@ mod tests {
             let until = jiff::Timestamp::UNIX_EPOCH;
             plan(PodOutcome::Hold { until, why }, false)
         };
-        let lacks = |lack| plan(PodOutcome::Blocked(lack), false);
+        let blocked = |by| plan(PodOutcome::Blocked(by), false);
         let rounds = [
             denied(),
             plan(grant(), false),
             denied(),
-            lacks(BlockedBy::PoolLimit(1)),
-            lacks(BlockedBy::Capacity("cpu")),
-            lacks(BlockedBy::PoolLimit(1)),
-            lacks(BlockedBy::PoolLimit(2)),
+            blocked(BlockedBy::PoolLimit(1)),
+            blocked(BlockedBy::Capacity("cpu")),
+            blocked(BlockedBy::PoolLimit(1)),
+            blocked(BlockedBy::PoolLimit(2)),
         ];
-        let told = told(&rounds);
-        let reasons: Vec<&str> = told
+        let published = published(&rounds);
+        let reasons: Vec<&str> = published
             .iter()
-            .filter_map(|one| one.split(':').next())
+            .filter_map(|event| event.split(':').next())
             .collect();
         let limit = "PoolLimitReached";
         assert_eq!(reasons, ["GrantDenied", limit, "NoRoom", limit]);
@@ -467,9 +467,12 @@ mod tests {
     #[test]
     fn events_of_a_dry_run_are_marked_and_published_again_after_it() {
         let lack = || PodOutcome::Blocked(BlockedBy::PoolLimit(1));
-        let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
-        let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
-        assert_eq!(is_marked, [true, true, false], "{told:?}");
+        let published = published(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
+        let is_marked: Vec<bool> = published
+            .iter()
+            .map(|event| event.contains("dry run"))
+            .collect();
+        assert_eq!(is_marked, [true, true, false], "{published:?}");
     }
 
     fn never_started(why: &str) -> BurstPlan {
@@ -488,8 +491,9 @@ mod tests {
 
     #[test]
     fn a_pod_that_never_started_gets_one_event_for_many_deletion_attempts() {
-        let told = told(&["no quota: 3 of 4", "no quota: 4 of 4", "429"].map(never_started));
-        assert_eq!(told, ["NeverStarted: no quota: 3 of 4"]);
+        let published =
+            published(&["no quota: 3 of 4", "no quota: 4 of 4", "429"].map(never_started));
+        assert_eq!(published, ["NeverStarted: no quota: 3 of 4"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -506,29 +510,33 @@ mod tests {
             let answer = http::Response::builder().status(code);
             std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
         });
-        let (mut teller, telling) = EventPublisher::new(Client::new(service, "default"), "us");
-        let telling = tokio::spawn(telling);
+        let (mut publisher, publishing) =
+            EventPublisher::new(Client::new(service, "default"), "us");
+        let publishing = tokio::spawn(publishing);
         let lack = plan(PodOutcome::Blocked(BlockedBy::PoolLimit(1)), false);
         let mut sent_after = async |code_now: u16| {
             code.store(code_now, Ordering::Relaxed);
-            teller.publish_plan(&lack);
+            publisher.publish_plan(&lack);
             tokio::time::sleep(Duration::from_secs(60)).await;
             sent.swap(0, Ordering::Relaxed)
         };
         assert_eq!(sent_after(503).await, 4, "the API server has no capacity");
         assert_eq!(sent_after(201).await, 1, "it was not published yet");
         assert_eq!(sent_after(201).await, 0, "it is published");
-        telling.abort();
+        publishing.abort();
     }
 
     #[tokio::test]
     async fn a_grant_gets_its_event_when_it_took_effect_and_not_when_it_is_planned() {
         let planned = plan(grant(), false);
-        assert_eq!(told(std::slice::from_ref(&planned)), Vec::<String>::new());
+        assert_eq!(
+            published(std::slice::from_ref(&planned)),
+            Vec::<String>::new()
+        );
         let client = fixtures::context("http://127.0.0.1:1").client.clone();
-        let (teller, _telling) = EventPublisher::new(client, "us");
-        assert_eq!(teller.queue.capacity(), QUEUE_CAPACITY);
-        teller.granted_notifier().notify(&planned.decisions[0]);
-        assert_eq!(teller.queue.capacity(), QUEUE_CAPACITY - 1);
+        let (publisher, _publishing) = EventPublisher::new(client, "us");
+        assert_eq!(publisher.queue.capacity(), QUEUE_CAPACITY);
+        publisher.granted_notifier().notify(&planned.decisions[0]);
+        assert_eq!(publisher.queue.capacity(), QUEUE_CAPACITY - 1);
     }
 }

@@ -159,16 +159,19 @@ mod tests {
             clock: Arc::default(),
         };
         let mut state = PoolLeaderState::new(&pool("1"), &mut terms);
-        let mut says = |state: &mut PoolLeaderState, leader: Option<&str>| {
+        let mut update = |state: &mut PoolLeaderState, leader: Option<&str>| {
             state.update_leadership(leader, "shop", &mut terms)
         };
-        assert_eq!(says(&mut state, None), Leadership::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-1")), Leadership::Uncounted);
+        assert_eq!(update(&mut state, None), Leadership::Unclaimed);
+        assert_eq!(update(&mut state, Some("us-1")), Leadership::Uncounted);
         state.is_counted = true;
-        assert_eq!(says(&mut state, Some("us-1")), Leadership::Leading);
-        assert_eq!(says(&mut state, Some("a stale one")), Leadership::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-1")), Leadership::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-2")), Leadership::Uncounted);
+        assert_eq!(update(&mut state, Some("us-1")), Leadership::Leading);
+        assert_eq!(
+            update(&mut state, Some("a stale one")),
+            Leadership::Unclaimed
+        );
+        assert_eq!(update(&mut state, Some("us-1")), Leadership::Unclaimed);
+        assert_eq!(update(&mut state, Some("us-2")), Leadership::Uncounted);
     }
 
     #[test]
@@ -197,16 +200,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_without_an_answer_is_unconfirmed_until_the_pool_changes_or_its_ttl_ends() {
-        let mut doubt = UnconfirmedWrite::default();
-        assert!(!doubt.is_pending(&pool("1")));
-        doubt.set(&pool("1"));
-        assert!(doubt.is_pending(&pool("1")) && !doubt.is_pending(&pool("2")));
-        doubt.resolve_by_read(&pool("1"));
+        let mut write = UnconfirmedWrite::default();
+        assert!(!write.is_pending(&pool("1")));
+        write.set(&pool("1"));
+        assert!(write.is_pending(&pool("1")) && !write.is_pending(&pool("2")));
+        write.resolve_by_read(&pool("1"));
         tokio::time::advance(UNCONFIRMED_WRITE_TTL).await;
-        assert!(doubt.is_pending(&pool("1")), "a watch may be late");
-        doubt.resolve_by_read(&pool("2"));
-        assert!(doubt.is_pending(&pool("1")));
-        doubt.resolve_by_read(&pool("1"));
-        assert!(!doubt.is_pending(&pool("1")));
+        assert!(write.is_pending(&pool("1")), "a watch may be late");
+        write.resolve_by_read(&pool("2"));
+        assert!(write.is_pending(&pool("1")));
+        write.resolve_by_read(&pool("1"));
+        assert!(!write.is_pending(&pool("1")));
     }
 }

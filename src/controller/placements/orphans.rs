@@ -233,17 +233,17 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_waiting_drain_is_logged_when_it_changes_and_every_ten_minutes() {
-        let mut gone = RemovedPool::default();
+        let mut removed = RemovedPool::default();
         let start = Instant::now();
-        let mut told = 0;
+        let mut logged = 0;
         for second in 0..1500 {
             let now = start + Duration::from_secs(second);
-            told += u32::from(gone.must_log("pod default/web", now));
+            logged += u32::from(removed.must_log("pod default/web", now));
         }
-        assert_eq!(told, 3);
+        assert_eq!(logged, 3);
         let now = start + Duration::from_secs(1500);
-        assert!(gone.must_log("node burst-shop-weu", now));
-        assert!(!gone.must_log("node burst-shop-weu", now));
+        assert!(removed.must_log("node burst-shop-weu", now));
+        assert!(!removed.must_log("node burst-shop-weu", now));
     }
 
     #[test]
@@ -253,21 +253,22 @@ mod tests {
             node("burst-gone-weu", "gone"),
             node("home", "labelled"),
         ];
-        let kept = ["known", "kept"].map(str::to_owned).to_vec();
+        let running = ["known", "kept"].map(str::to_owned).to_vec();
         let known = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
             "metadata": {"name": "known", "uid": "u"}, "spec": {"azure": {}, "placements": []},
         });
         let known: BurstPool = serde_json::from_value(known).expect("a pool");
         let known = [Arc::new(known)];
-        let suspected =
-            possibly_deleted(kept.clone(), nodes.iter(), &known, |pool| pool == "known");
+        let suspected = possibly_deleted(running.clone(), nodes.iter(), &known, |pool| {
+            pool == "known"
+        });
         let suspected: Vec<String> = suspected.into_iter().collect();
         assert_eq!(suspected, ["gone", "kept"]);
         // The label names another pool, but the node carries the UID of an existing one.
         let carried = BTreeMap::from([(POOL_UID_ANNOTATION.to_owned(), "u".to_owned())]);
         nodes[1].metadata.annotations = Some(carried);
-        let suspected = possibly_deleted(kept, nodes.iter(), &known, |pool| pool == "known");
+        let suspected = possibly_deleted(running, nodes.iter(), &known, |pool| pool == "known");
         assert_eq!(suspected.into_iter().collect::<Vec<_>>(), ["kept"]);
     }
 }

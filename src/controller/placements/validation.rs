@@ -238,7 +238,7 @@ mod tests {
     const PLACEMENTS: [&str; 5] = ["a", "eu-a", "west-a", "eu-west-a", "eu-west"];
 
     /// A pool that was created at that second, with those of [`PLACEMENTS`] whose bits are set.
-    fn asking(name: &str, created: u8, placements: u8) -> Arc<BurstPool> {
+    fn pool_with(name: &str, created: u8, placements: u8) -> Arc<BurstPool> {
         let asked = PLACEMENTS.iter().enumerate();
         let asked = asked.filter(|(index, _)| placements & (1 << index) != 0);
         let asked: Vec<_> = asked
@@ -272,7 +272,7 @@ mod tests {
         ) {
             let pools: Vec<_> = pools
                 .into_iter()
-                .map(|(name, (created, placements))| asking(NAMES[name], created, placements))
+                .map(|(name, (created, placements))| pool_with(NAMES[name], created, placements))
                 .collect();
             let mut asked = BTreeMap::<String, Vec<(String, &str)>>::new();
             for pool in &pools {
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_node_of_another_pool_is_reported_with_its_owner_and_the_remedy() {
-        let (older, newer) = (asking("shop", 1, 16), asking("shop-eu", 2, 0));
+        let (older, newer) = (pool_with("shop", 1, 16), pool_with("shop-eu", 2, 0));
         let mut newer = (*newer).clone();
         newer.spec.placements = vec![crate::api::Placement {
             name: "west".to_owned(),
@@ -311,7 +311,7 @@ mod tests {
         let pools = [older.clone(), Arc::new(newer.clone())];
         assert_eq!(check_node_owner(&older, "eu-west", None, &pools), Ok(()));
         let Err(InvalidSpec(mistake)) = check_node_owner(&newer, "west", None, &pools) else {
-            unreachable!("it is the other's");
+            unreachable!("the node belongs to the other pool");
         };
         assert_eq!(
             mistake,
@@ -319,9 +319,9 @@ mod tests {
              pool shop: give the placement another name, or create a pool with another name"
         );
         // A node of the cluster that happens to have this name.
-        let home = json!({"metadata": {"name": "burst-shop-eu-west"}});
-        let home: Node = serde_json::from_value(home).expect("a node");
-        assert!(check_node_owner(&older, "eu-west", Some(&home), &pools).is_err());
+        let cluster_node = json!({"metadata": {"name": "burst-shop-eu-west"}});
+        let cluster_node: Node = serde_json::from_value(cluster_node).expect("a node");
+        assert!(check_node_owner(&older, "eu-west", Some(&cluster_node), &pools).is_err());
     }
 
     #[test]
@@ -334,7 +334,7 @@ mod tests {
         let pool = |spec: &BurstPoolSpec| BurstPool::new("shop", spec.clone());
         assert_eq!(check_kube_proxy(&pool(&spec), true), Ok(()));
         let Err(InvalidSpec(mistake)) = check_kube_proxy(&pool(&spec), false) else {
-            unreachable!("it is a mistake");
+            unreachable!("the spec is invalid");
         };
         assert!(
             mistake.starts_with("spec.placements[1].network.kubeProxy ")
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn amounts_and_labels_that_no_node_can_have_are_named_with_their_field() {
-        let said = |placement: serde_json::Value| {
+        let error = |placement: serde_json::Value| {
             let mut two = json!([{"name": "a", "region": "westeurope"}, {"name": "b", "region": "westeurope"}]);
             json_patch::merge(&mut two[1], &placement);
             let spec = json!({"azure": {}, "placements": two});
@@ -357,17 +357,17 @@ mod tests {
                 .map(|InvalidSpec(mistake)| mistake)
         };
         let long = "a".repeat(64);
-        for right in [
+        for valid in [
             json!({}),
             json!({"capacity": {"cpu": null, "memory": 0}}),
             json!({"capacity": {"cpu": "1.5", "memory": "7Ei"}}),
             json!({"labels": {"tier": "", "topology.kubernetes.io/zone": "1", "A_b.c-d": "A_b.c-d"}}),
         ] {
-            assert_eq!(said(right.clone()), None, "{right}");
+            assert_eq!(error(valid.clone()), None, "{valid}");
         }
         let capacity = "spec.placements[1].capacity";
         let labels = "spec.placements[1].labels";
-        for (wrong, field) in [
+        for (invalid, field) in [
             (
                 json!({"capacity": {"cpu": "lots"}}),
                 format!("{capacity}.cpu: 'lots' "),
@@ -425,10 +425,10 @@ mod tests {
                 format!("{labels}: 'é' of a "),
             ),
         ] {
-            let mistake = said(wrong.clone()).unwrap_or_default();
+            let mistake = error(invalid.clone()).unwrap_or_default();
             assert!(
                 mistake.starts_with(&field) && mistake.contains(": write "),
-                "{wrong}: {mistake}"
+                "{invalid}: {mistake}"
             );
         }
     }

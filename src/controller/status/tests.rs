@@ -33,10 +33,13 @@ async fn a_status_that_a_policy_denies_is_not_written_in_every_reconciliation() 
     });
     let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
     let status = BurstPoolStatus::default();
-    assert!(write(&pool, &status, &context).await.is_err(), "it is said");
+    assert!(
+        write(&pool, &status, &context).await.is_err(),
+        "the denial is reported"
+    );
     for _ in 0..100 {
         let written = write(&pool, &status, &context).await;
-        written.expect("it is paused");
+        written.expect("the write is paused");
     }
     assert_eq!(sent.load(Ordering::Relaxed), 1);
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -74,22 +77,25 @@ const SCRIPT: &str = include_str!("../../../config/argocd/health.lua");
 /// then the generation, then the conditions Reconciling, Stalled and Ready.
 fn kstatus(pool: &Value) -> &'static str {
     let conditions = pool["status"]["conditions"].as_array();
-    let says = |kind: &str| {
-        let mut all = conditions.into_iter().flatten();
-        all.find(|one| one["type"] == kind)
-            .and_then(|one| one["status"].as_str())
+    let condition_status = |kind: &str| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions
+            .find(|condition| condition["type"] == kind)
+            .and_then(|condition| condition["status"].as_str())
     };
-    let (seen, is) = (
+    let (observed, generation) = (
         &pool["status"]["observedGeneration"],
         &pool["metadata"]["generation"],
     );
     if !pool["metadata"]["deletionTimestamp"].is_null() {
         "Terminating"
-    } else if (!seen.is_null() && seen != is) || says("Reconciling") == Some("True") {
+    } else if (!observed.is_null() && observed != generation)
+        || condition_status("Reconciling") == Some("True")
+    {
         "InProgress"
-    } else if says("Stalled") == Some("True") {
+    } else if condition_status("Stalled") == Some("True") {
         "Failed"
-    } else if matches!(says("Ready"), Some("False" | "Unknown")) {
+    } else if matches!(condition_status("Ready"), Some("False" | "Unknown")) {
         "InProgress"
     } else {
         "Current"
@@ -104,10 +110,10 @@ fn argo(pool: &Value) -> (String, String) {
     let pool = lua.to_value_with(pool, absent).expect("a table");
     lua.globals().set("obj", pool).expect("a global");
     let health: mlua::Table = lua.load(SCRIPT).eval().expect("the script runs");
-    let word = |key: &str| health.get::<Option<String>>(key).expect("a word");
+    let text = |key: &str| health.get::<Option<String>>(key).expect("a word");
     (
-        word("status").expect("it says how it is"),
-        word("message").unwrap_or_default(),
+        text("status").expect("it says how it is"),
+        text("message").unwrap_or_default(),
     )
 }
 
@@ -242,15 +248,17 @@ fn bursting_is_healthy_and_only_an_invalid_spec_is_degraded() {
 
 #[test]
 fn the_ready_condition_reports_whether_nodes_take_pods() {
-    let said = |state: ConditionState| {
+    let ready_message = |state: ConditionState| {
         let pool: BurstPool = serde_json::from_value(state.pool()).expect("a pool");
         let conditions = pool.status.expect("a status").conditions;
-        let ready = conditions.into_iter().find(|one| one.type_ == READY);
+        let ready = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == READY);
         ready.expect("it says so").message
     };
-    let open = said(ConditionState::default());
+    let open = ready_message(ConditionState::default());
     assert_eq!(open, "every node is registered and takes pods");
-    let closed = said(ConditionState {
+    let closed = ready_message(ConditionState {
         is_open: false,
         ..ConditionState::default()
     });
@@ -259,23 +267,25 @@ fn the_ready_condition_reports_whether_nodes_take_pods() {
 
 #[test]
 fn a_pool_is_ready_when_its_nodes_are_registered_and_a_cordon_has_its_own_reason() {
-    let said = |state: ConditionState, kind: &str| {
+    let status_and_reason = |state: ConditionState, kind: &str| {
         let pool = state.pool();
-        let all = pool["status"]["conditions"].as_array().cloned();
-        let mut all = all.into_iter().flatten();
-        let one = all.find(|one| one["type"] == kind).expect("it is there");
-        (one["status"].clone(), one["reason"].clone())
+        let conditions = pool["status"]["conditions"].as_array().cloned();
+        let mut conditions = conditions.into_iter().flatten();
+        let condition = conditions
+            .find(|condition| condition["type"] == kind)
+            .expect("it is there");
+        (condition["status"].clone(), condition["reason"].clone())
     };
     let missing = ConditionState {
         missing: vec!["burst-shop-weu".to_owned()],
         ..ConditionState::default()
     };
     assert_eq!(
-        said(missing, READY),
+        status_and_reason(missing, READY),
         (json!("False"), json!("NotRegistered"))
     );
     assert_eq!(
-        said(ConditionState::default(), READY),
+        status_and_reason(ConditionState::default(), READY),
         (json!("True"), json!("Registered"))
     );
     for (is_cordoned, reason) in [(true, "Cordoned"), (false, "Closed")] {
@@ -284,7 +294,10 @@ fn a_pool_is_ready_when_its_nodes_are_registered_and_a_cordon_has_its_own_reason
             is_cordoned,
             ..ConditionState::default()
         };
-        assert_eq!(said(closed, NODES_READY), (json!("False"), json!(reason)));
+        assert_eq!(
+            status_and_reason(closed, NODES_READY),
+            (json!("False"), json!(reason))
+        );
     }
 }
 
@@ -331,10 +344,14 @@ fn a_corrected_spec_is_not_stalled() {
         ..ConditionState::default()
     };
     let pool: BurstPool = serde_json::from_value(mistake.pool()).expect("a pool");
-    let stalled =
-        |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
+    let stalled = |status: &BurstPoolStatus| {
+        status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == STALLED)
+    };
     assert!(pool.status.as_ref().is_some_and(stalled));
-    let told = triggers::TriggerStatusView::default();
+    let trigger_status = triggers::TriggerStatusView::default();
     let none = PlacementReport::default();
     assert!(!stalled(&pool_status(
         &pool,
@@ -342,7 +359,7 @@ fn a_corrected_spec_is_not_stalled() {
         &none,
         &[],
         None,
-        &told
+        &trigger_status
     )));
     // The same before the scaling of a target has been evaluated.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
@@ -356,20 +373,22 @@ fn a_corrected_spec_is_not_stalled() {
         &none,
         &[],
         None,
-        &told
+        &trigger_status
     )));
     // The same if the pool could not be read.
     let mut unreadable = scaled;
     let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
-    let mut all = conditions.iter_mut();
-    let one = all.find(|one| one.type_ == STALLED).expect("it is stalled");
-    super::unreadable_pools::REASON.clone_into(&mut one.reason);
+    let mut conditions_mut = conditions.iter_mut();
+    let condition = conditions_mut
+        .find(|condition| condition.type_ == STALLED)
+        .expect("it is stalled");
+    super::unreadable_pools::REASON.clone_into(&mut condition.reason);
     assert!(!stalled(&pool_status(
         &unreadable,
         &Ok(()),
         &none,
         &[],
         None,
-        &told
+        &trigger_status
     )));
 }

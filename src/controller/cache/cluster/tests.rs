@@ -105,7 +105,10 @@ async fn a_late_answer_about_a_deleted_pod_does_not_restore_it() {
 fn an_answer_about_a_deleted_or_recreated_pool_changes_nothing() {
     let cache = ClusterCache::default();
     cache.update_pool(pool("first", 5));
-    assert!(cache.snapshot().pools.is_empty(), "nobody has seen it");
+    assert!(
+        cache.snapshot().pools.is_empty(),
+        "no watch has delivered the pool"
+    );
     let uid = || cache.snapshot().pools["shop"].uid().expect("a UID");
     insert_pool(&mut cache.lock().snapshot, pool("second", 7));
     cache.update_pool(pool("first", 6));

@@ -230,34 +230,37 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn held(budget: &str) -> EvictionRefusal {
+    fn blocked_by(budget: &str) -> EvictionRefusal {
         EvictionRefusal::DisruptionBudget(("default".to_owned(), budget.to_owned()))
     }
 
     /// Tries every second for `seconds`. Returns how often each pod was tried.
-    fn ask(
+    fn try_evictions(
         evictions: &mut EvictionPacer,
         pods: &[&'static str],
         seconds: u32,
         start: Instant,
         answer: impl Fn(&str) -> Option<EvictionRefusal>,
     ) -> BTreeMap<&'static str, u32> {
-        let mut asked = BTreeMap::new();
+        let mut attempts = BTreeMap::new();
         for second in 0..seconds {
             let now = start + SECOND * second;
             while let Some(uid) = evictions.next_due(pods, now) {
-                *asked.entry(uid).or_default() += 1;
+                *attempts.entry(uid).or_default() += 1;
                 match answer(uid) {
                     Some(why) => evictions.record_refused(uid, why, "no".to_owned(), now),
                     None => evictions.record_accepted(uid),
                 }
-                assert!(asked.values().sum::<u32>() < 1000, "no end: {asked:?}");
+                assert!(
+                    attempts.values().sum::<u32>() < 1000,
+                    "no end: {attempts:?}"
+                );
                 if answer(uid).is_none() {
                     break;
                 }
             }
         }
-        asked
+        attempts
     }
 
     const PODS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
@@ -266,16 +269,20 @@ mod tests {
     fn a_blocking_budget_is_retried_as_often_as_kubectl_does_for_any_number_of_pods() {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
-        let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
-        let all: u32 = asked.values().sum();
+        let attempts = try_evictions(&mut evictions, &PODS, 60, start, |_| {
+            Some(blocked_by("web"))
+        });
+        let all: u32 = attempts.values().sum();
         // Each pod once at first, and then one of them every few seconds.
-        assert!((20..=26).contains(&all), "{asked:?}");
+        assert!((20..=26).contains(&all), "{attempts:?}");
         let later = start + 60 * SECOND;
-        let asked = ask(&mut evictions, &PODS, 3600, later, |_| Some(held("web")));
-        let all: u32 = asked.values().sum();
-        assert!(all <= 721, "{asked:?}");
+        let attempts = try_evictions(&mut evictions, &PODS, 3600, later, |_| {
+            Some(blocked_by("web"))
+        });
+        let all: u32 = attempts.values().sum();
+        assert!(all <= 721, "{attempts:?}");
         // All pods in turn, because it is not known which of them the budget will allow.
-        assert!(asked.values().all(|times| *times >= 50), "{asked:?}");
+        assert!(attempts.values().all(|times| *times >= 50), "{attempts:?}");
     }
 
     #[test]
@@ -284,7 +291,7 @@ mod tests {
         let now = Instant::now();
         for uid in PODS {
             let budget = if uid == "l" { "db" } else { "web" };
-            evictions.record_refused(uid, held(budget), "no".to_owned(), now);
+            evictions.record_refused(uid, blocked_by(budget), "no".to_owned(), now);
         }
         assert_eq!(evictions.next_due(&PODS, now), None);
         let later = now + MAX_BUDGET_PAUSE;
@@ -292,7 +299,7 @@ mod tests {
         evictions.record_accepted("a");
         let left: Vec<&str> = PODS.into_iter().skip(1).collect();
         evictions.retain(|uid| left.contains(&uid));
-        evictions.record_refused("l", held("db"), "no".to_owned(), later);
+        evictions.record_refused("l", blocked_by("db"), "no".to_owned(), later);
         assert_eq!(evictions.next_due(&left, later), Some("b"));
         assert_eq!(evictions.next_due(&["l"], later), None);
         assert_eq!(evictions.refusal_message("l"), Some("no"));
@@ -302,11 +309,11 @@ mod tests {
     fn each_failed_eviction_has_its_own_growing_pause() {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
-        let asked = ask(&mut evictions, &["a", "b"], 600, start, |_| {
+        let attempts = try_evictions(&mut evictions, &["a", "b"], 600, start, |_| {
             Some(EvictionRefusal::Failed)
         });
-        assert_eq!(asked["a"], asked["b"]);
-        assert!((15..=25).contains(&asked["a"]), "{asked:?}");
+        assert_eq!(attempts["a"], attempts["b"]);
+        assert!((15..=25).contains(&attempts["a"]), "{attempts:?}");
     }
 
     #[test]
@@ -319,10 +326,10 @@ mod tests {
             EvictionRefusal::from_status(&status, "default")
         };
         let needs = "The disruption budget web needs 2 healthy pods and has 1 currently";
-        assert_eq!(refusal(needs, 429), held("web"));
+        assert_eq!(refusal(needs, 429), blocked_by("web"));
         let processed = "The disruption budget web is still being processed by the server.";
-        assert_eq!(refusal(processed, 429), held("web"));
-        assert_eq!(refusal("too busy", 429), held(""));
+        assert_eq!(refusal(processed, 429), blocked_by("web"));
+        assert_eq!(refusal("too busy", 429), blocked_by(""));
         assert_eq!(refusal(needs, 500), EvictionRefusal::Failed);
     }
 
@@ -330,15 +337,15 @@ mod tests {
     fn groups_are_counted_when_the_last_is_gone_and_otherwise_at_growing_intervals() {
         let mut counts = GroupCountPacer::default();
         let start = Instant::now();
-        let mut asked = 0;
+        let mut attempts = 0;
         for second in 0..600 {
             let now = start + SECOND * second;
             if counts.next_action(Some(3), now) == CountAction::Count {
-                asked += 1;
+                attempts += 1;
                 counts.record_count(Some(3), Some(3), now);
             }
         }
-        assert!((40..=50).contains(&asked), "{asked}");
+        assert!((40..=50).contains(&attempts), "{attempts}");
         let now = start + 594 * SECOND;
         assert_eq!(
             counts.next_action(Some(2), now),
@@ -360,13 +367,13 @@ mod tests {
 
     #[test]
     fn a_waiting_drain_continues_every_few_seconds_and_sooner_after_a_change() {
-        let mut again = DrainDelay::default();
+        let mut drain_delay = DrainDelay::default();
         let now = Instant::now();
         let (two, one) = (["a".to_owned(), "b".to_owned()], ["b".to_owned()]);
         let pauses: Vec<u64> = (0..5)
-            .map(|_| again.next_delay(&two, now).as_secs())
+            .map(|_| drain_delay.next_delay(&two, now).as_secs())
             .collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5]);
-        assert_eq!(again.next_delay(&one, now), SECOND);
+        assert_eq!(drain_delay.next_delay(&one, now), SECOND);
     }
 }

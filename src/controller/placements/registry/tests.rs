@@ -23,18 +23,18 @@ use crate::node::last_placement;
 const SOON: Duration = Duration::from_secs(1);
 
 /// An Azure that accepts connections and never answers, and its URL.
-async fn silent() -> (TcpListener, String) {
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let arm = format!("http://{}", silent.local_addr().expect("an address"));
-    (silent, arm)
+async fn silent_azure() -> (TcpListener, String) {
+    let silent_azure = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let arm = format!("http://{}", silent_azure.local_addr().expect("an address"));
+    (silent_azure, arm)
 }
 
 /// The connection on which the operator asks the silent Azure for a region's usages.
-async fn asked_for_usages(silent: &TcpListener) -> TcpStream {
+async fn usages_connection(silent_azure: &TcpListener) -> TcpStream {
     let mut others = Vec::new();
     let asked = async {
         loop {
-            let (mut connection, _) = silent.accept().await.expect("a connection");
+            let (mut connection, _) = silent_azure.accept().await.expect("a connection");
             let mut request = [0; 4096];
             let read = connection.read(&mut request).await.expect("a request");
             if String::from_utf8_lossy(&request[..read]).contains("/usages") {
@@ -43,7 +43,9 @@ async fn asked_for_usages(silent: &TcpListener) -> TcpStream {
             others.push(connection);
         }
     };
-    timeout(10 * SOON, asked).await.expect("it is asked")
+    timeout(10 * SOON, asked)
+        .await
+        .expect("a request for usages")
 }
 
 /// A pool of one placement, with this value of the tag `team`.
@@ -68,9 +70,9 @@ fn recreated() -> BurstPool {
 
 #[tokio::test]
 async fn the_registry_is_not_locked_while_azure_counts_container_groups() {
-    let (_silent, arm) = silent().await;
+    let (_silent, arm) = silent_azure().await;
     let context = context(&arm);
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
 
     start_draining("shop", &["weu".to_owned()], &context).await;
     let mut counting = pin!(count_groups("shop", "weu", &context));
@@ -83,30 +85,30 @@ async fn the_registry_is_not_locked_while_azure_counts_container_groups() {
 #[tokio::test]
 async fn the_registry_is_not_locked_while_the_tasks_of_a_changed_placement_end() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
 
     let changed = recreated();
     let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(
         poll!(&mut changing).is_pending(),
-        "tasks end later than at once"
+        "the tasks take time to end"
     );
     assert!(context.running_pools.try_lock().is_ok());
-    changing.await.expect("it is kept");
+    changing.await.expect("it runs");
     let pools = context.running_pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
 
 #[tokio::test]
 async fn a_changed_placement_starts_again_at_once_while_azure_does_not_answer() {
-    let (silent, arm) = silent().await;
+    let (silent_azure, arm) = silent_azure().await;
     let context = context(&arm);
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
-    let _asked = asked_for_usages(&silent).await;
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
+    let _connection = usages_connection(&silent_azure).await;
 
     let changed = recreated();
-    let kept = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
-    kept.expect("soon").expect("it is kept");
+    let ensured = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
+    ensured.expect("soon").expect("it runs");
     let pools = context.running_pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
@@ -122,26 +124,29 @@ async fn changed_placements_end_in_parallel() {
     let context = context("http://127.0.0.1:1");
     ensure(&two(pool("a")), &[], &context)
         .await
-        .expect("they are kept");
+        .expect("both run");
     let pools = context.running_pools.lock().await;
     let all = pools["shop"].placements.values();
-    let all: Vec<CancellationToken> = all.map(|kept| kept.cancel.clone()).collect();
+    let all: Vec<CancellationToken> = all.map(|task| task.cancel.clone()).collect();
     drop(pools);
 
     let changed = two(recreated());
     let mut changing = pin!(ensure(&changed, &[], &context));
-    assert!(poll!(&mut changing).is_pending(), "tasks end later");
+    assert!(
+        poll!(&mut changing).is_pending(),
+        "the tasks take time to end"
+    );
     assert!(all.iter().all(CancellationToken::is_cancelled));
 }
 
 #[tokio::test]
 async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another_node() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     let before = {
         let pools = context.running_pools.lock().await;
-        let kept = &pools["shop"].placements["weu"];
-        (kept.pods.clone(), kept.cancel.clone())
+        let task = &pools["shop"].placements["weu"];
+        (task.pods.clone(), task.cancel.clone())
     };
     let mut edited = pool("a");
     let edits: [fn(&mut BurstPool); 8] = [
@@ -156,16 +161,16 @@ async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another
     ];
     for edit in edits {
         edit(&mut edited);
-        ensure(&edited, &[], &context).await.expect("it is kept");
+        ensure(&edited, &[], &context).await.expect("it runs");
         let pools = context.running_pools.lock().await;
-        let kept = &pools["shop"].placements["weu"];
-        assert!(Arc::ptr_eq(&kept.pods, &before.0) && !kept.cancel.is_cancelled());
-        assert!(kept.registration.is_running() && !kept.is_draining());
-        let settings = kept.pods.settings();
+        let task = &pools["shop"].placements["weu"];
+        assert!(Arc::ptr_eq(&task.pods, &before.0) && !task.cancel.is_cancelled());
+        assert!(task.registration.is_running() && !task.is_draining());
+        let settings = task.pods.settings();
         assert_eq!(settings.placement, edited.spec.placements[0]);
         assert_eq!(settings.tags, edited.spec.azure.tags);
         assert_eq!(settings.deletion_cost, edited.spec.scale_in.deletion_cost);
-        let record = kept.node_config.borrow().last_placement.clone();
+        let record = task.node_config.borrow().last_placement.clone();
         assert_eq!(record.placement, edited.spec.placements[0]);
     }
     let other_nodes: [fn(&mut BurstPool); 2] = [
@@ -175,24 +180,27 @@ async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another
     let mut known = before.0;
     for edit in other_nodes {
         edit(&mut edited);
-        ensure(&edited, &[], &context).await.expect("it is kept");
+        ensure(&edited, &[], &context).await.expect("it runs");
         let pools = context.running_pools.lock().await;
         let now = pools["shop"].placements["weu"].pods.clone();
-        assert!(!Arc::ptr_eq(&now, &known), "it is another node");
+        assert!(!Arc::ptr_eq(&now, &known), "the tasks are restarted");
         known = now;
     }
 }
 
 #[tokio::test]
 async fn a_late_answer_about_the_region_does_not_open_a_draining_node() {
-    let (silent, arm) = silent().await;
+    let (silent_azure, arm) = silent_azure().await;
     let context = context(&arm);
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
-    let mut asked = asked_for_usages(&silent).await;
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
+    let mut connection = usages_connection(&silent_azure).await;
 
     start_draining("shop", &["weu".to_owned()], &context).await;
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"value\":[]}";
-    asked.write_all(answer).await.expect("somebody listens");
+    connection
+        .write_all(answer)
+        .await
+        .expect("the client reads");
     let pools = context.running_pools.lock().await;
     let tasks = pools["shop"].placements["weu"].tasks.clone();
     drop(pools);
@@ -211,7 +219,7 @@ async fn a_late_answer_about_the_region_does_not_open_a_draining_node() {
 async fn node_tasks_end_with_the_leadership_even_during_a_reconciliation() {
     let context = Arc::new(context("http://127.0.0.1:1"));
     let lead = CancellationToken::new();
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
 
     let losing = async {
         // Simulates a reconciliation in progress, for which the shutdown waits.
@@ -231,16 +239,16 @@ async fn node_tasks_end_with_the_leadership_even_during_a_reconciliation() {
 #[tokio::test]
 async fn a_draining_placement_that_is_listed_again_opens_unless_its_pool_is_deleted() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     start_draining("shop", &["weu".to_owned()], &context).await;
 
     let mut deleted = pool("a");
     deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    ensure(&deleted, &[], &context).await.expect("it is kept");
+    ensure(&deleted, &[], &context).await.expect("it runs");
     let closed = unavailable_placements(&deleted, &context).await;
     assert_eq!(closed["weu"], "it is being drained");
 
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     let closed = unavailable_placements(&pool("a"), &context).await;
     assert_ne!(
         closed.get("weu").map(String::as_str),
@@ -251,15 +259,15 @@ async fn a_draining_placement_that_is_listed_again_opens_unless_its_pool_is_dele
 #[tokio::test]
 async fn a_placement_whose_node_cannot_be_removed_keeps_its_tasks() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     start_draining("shop", &["weu".to_owned()], &context).await;
     let removed = unregister_node("shop", "weu", &context).await;
-    assert!(removed.is_err(), "nobody is there who removes a node");
+    assert!(removed.is_err(), "no API server removes the node");
 
     let pools = context.running_pools.lock().await;
-    let kept = &pools["shop"].placements["weu"];
-    assert!(kept.registration.is_running(), "the node is heard of");
-    assert!(!kept.cancel.is_cancelled(), "its pods are finished");
+    let task = &pools["shop"].placements["weu"];
+    assert!(task.registration.is_running(), "the node stays registered");
+    assert!(!task.cancel.is_cancelled(), "its pods continue");
     drop(pools);
     end_placements("shop", &["weu".to_owned()], &context).await;
     assert!(context.running_pools.lock().await.is_empty());
@@ -268,10 +276,10 @@ async fn a_placement_whose_node_cannot_be_removed_keeps_its_tasks() {
 #[tokio::test]
 async fn a_placement_that_does_not_drain_is_not_removed() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     unregister_node("shop", "weu", &context)
         .await
-        .expect("nothing");
+        .expect("nothing to remove");
     end_placements("shop", &["weu".to_owned()], &context).await;
     let pools = context.running_pools.lock().await;
     assert!(pools["shop"].placements["weu"].registration.is_running());
@@ -280,26 +288,26 @@ async fn a_placement_that_does_not_drain_is_not_removed() {
 #[tokio::test]
 async fn an_orphaned_node_runs_closed_with_the_scope_that_it_records() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     let pools = context.running_pools.lock().await;
-    let mut facts = pools["shop"].placements["weu"].node_config.borrow().clone();
+    let mut config = pools["shop"].placements["weu"].node_config.borrow().clone();
     drop(pools);
-    facts.pool = "gone".to_owned();
-    let node = node_object::node(&facts, Timestamp::now());
-    let found = last_placement::discover(&node).expect("it is ours");
-    let silent = DiscoveredNode {
+    config.pool = "gone".to_owned();
+    let node = node_object::node(&config, Timestamp::now());
+    let found = last_placement::discover(&node).expect("a node of this operator");
+    let unrecorded = DiscoveredNode {
         last_placement: None,
         pool: "silent".to_owned(),
         ..found.clone()
     };
     assert!(adopt_orphan(found, &context).await);
-    assert!(!adopt_orphan(silent, &context).await);
+    assert!(!adopt_orphan(unrecorded, &context).await);
 
     let pools = context.running_pools.lock().await;
-    let kept = &pools["gone"].placements["weu"];
-    assert_eq!(kept.spec.scope.resource_group, "rg");
-    assert_eq!(kept.pods.owner.node, "burst-gone-weu");
-    assert!(kept.is_draining() && kept.node_config.borrow().unavailable().is_some());
+    let task = &pools["gone"].placements["weu"];
+    assert_eq!(task.spec.scope.resource_group, "rg");
+    assert_eq!(task.pods.owner.node, "burst-gone-weu");
+    assert!(task.is_draining() && task.node_config.borrow().unavailable().is_some());
     assert!(!pools.contains_key("silent"));
 }
 
@@ -307,24 +315,24 @@ async fn an_orphaned_node_runs_closed_with_the_scope_that_it_records() {
 async fn a_draining_placement_that_is_listed_again_is_not_drained_further() {
     let context = context("http://127.0.0.1:1");
     let names = ["weu".to_owned()];
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     start_draining("shop", &names, &context).await;
     assert!(!is_requested_again("shop", "weu", &context).await);
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     assert!(is_requested_again("shop", "weu", &context).await);
     unregister_node("shop", "weu", &context)
         .await
-        .expect("it stays");
+        .expect("nothing to remove");
     end_placements("shop", &names, &context).await;
     let pools = context.running_pools.lock().await;
-    let kept = &pools["shop"].placements["weu"];
-    assert!(!kept.is_draining() && kept.registration.is_running());
+    let task = &pools["shop"].placements["weu"];
+    assert!(!task.is_draining() && task.registration.is_running());
 }
 
 #[tokio::test]
 async fn removed_placements_are_known_even_if_the_rest_of_the_spec_is_invalid() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     assert_eq!(
         removed_placements(&pool("a"), &context).await,
         Vec::<String>::new()
@@ -332,32 +340,35 @@ async fn removed_placements_are_known_even_if_the_rest_of_the_spec_is_invalid() 
     let mut changed = pool("a");
     changed.spec.placements[0].name = "neu".to_owned();
     changed.spec.placements[0].network.kube_proxy = true;
-    let wrong = ensure(&changed, &[], &context).await;
-    assert!(wrong.is_err(), "nobody has said where the API server is");
+    let invalid = ensure(&changed, &[], &context).await;
+    assert!(
+        invalid.is_err(),
+        "the address of the API server is not configured"
+    );
     assert_eq!(removed_placements(&changed, &context).await, ["weu"]);
 }
 
 #[tokio::test]
 async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_settings() {
     let before = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &[], &before).await.expect("it is kept");
+    ensure(&pool("a"), &[], &before).await.expect("it runs");
     let pools = before.running_pools.lock().await;
-    let facts = pools["shop"].placements["weu"].node_config.borrow().clone();
+    let config = pools["shop"].placements["weu"].node_config.borrow().clone();
     drop(pools);
-    let node = node_object::node(&facts, Timestamp::now());
+    let node = node_object::node(&config, Timestamp::now());
 
     let next = context("http://127.0.0.1:1");
-    let mut wrong = pool("a");
-    wrong.spec.placements[0].capacity.cpu.0 = "lots".to_owned();
-    let ensured = ensure(&wrong, &[node], &next).await;
-    assert!(ensured.is_err(), "no node can be made of it");
+    let mut invalid = pool("a");
+    invalid.spec.placements[0].capacity.cpu.0 = "lots".to_owned();
+    let ensured = ensure(&invalid, &[node], &next).await;
+    assert!(ensured.is_err(), "the capacity is invalid");
     let pools = next.running_pools.lock().await;
-    let kept = &pools["shop"].placements["weu"];
-    assert!(kept.registration.is_running() && !kept.is_draining());
-    assert_eq!(kept.spec.placement, pool("a").spec.placements[0]);
+    let task = &pools["shop"].placements["weu"];
+    assert!(task.registration.is_running() && !task.is_draining());
+    assert_eq!(task.spec.placement, pool("a").spec.placements[0]);
     drop(pools);
     // The spec is corrected: the same node continues with the spec's settings.
-    ensure(&pool("b"), &[], &next).await.expect("it is kept");
+    ensure(&pool("b"), &[], &next).await.expect("it runs");
     let pools = next.running_pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].spec.tags["team"], "b");
 }
@@ -391,9 +402,9 @@ async fn a_new_leader_refuses_a_spec_whose_scope_differs_from_the_recorded_one()
             "{mistake}"
         );
         let pools = context.running_pools.lock().await;
-        let kept = &pools["shop"].placements["weu"];
-        assert_eq!(kept.spec.scope.resource_group, "earlier");
-        assert!(!kept.is_draining(), "it goes on as it was");
+        let task = &pools["shop"].placements["weu"];
+        assert_eq!(task.spec.scope.resource_group, "earlier");
+        assert!(!task.is_draining(), "the placement continues as it was");
     }
     // The spec's original resource group.
     let mut back = moved.clone();
@@ -409,7 +420,7 @@ async fn an_operator_without_a_resource_group_runs_nodes_with_their_recorded_one
     pool.spec.azure.resource_group = None;
     let node = registered(&pool, "earlier", &context);
     let Err(InvalidSpec(mistake)) = ensure(&pool, &[node], &context).await else {
-        unreachable!("it is told");
+        unreachable!("the spec is invalid");
     };
     assert!(mistake.contains("--resource-group"), "{mistake}");
     let pools = context.running_pools.lock().await;
@@ -432,7 +443,7 @@ async fn a_node_runs_for_one_pool_and_the_other_pool_gets_an_error() {
     let (one, other) = (named("shop", "eu-west"), named("shop-eu", "west"));
     assert_eq!(ensure(&one, &[], &context).await, Ok(()));
     let Err(InvalidSpec(mistake)) = ensure(&other, &[], &context).await else {
-        unreachable!("it is the other's");
+        unreachable!("the node belongs to the other pool");
     };
     assert!(mistake.contains("belongs to pool shop:"), "{mistake}");
     assert!(running_placements("shop-eu", &context).await.is_empty());
@@ -440,7 +451,7 @@ async fn a_node_runs_for_one_pool_and_the_other_pool_gets_an_error() {
     start_draining("shop-eu", &["west".to_owned()], &context).await;
     unregister_node("shop-eu", "west", &context)
         .await
-        .expect("nothing to do");
+        .expect("nothing to remove");
     let pools = context.running_pools.lock().await;
     assert!(
         pools["shop"].placements["eu-west"]
@@ -454,8 +465,8 @@ async fn an_unreadable_pool_does_not_take_the_node_of_another_pool() {
     let context = context("http://127.0.0.1:1");
     let mut one = pool("a");
     one.spec.placements[0].name = "eu-west".to_owned();
-    ensure(&one, &[], &context).await.expect("it is kept");
-    let facts = {
+    ensure(&one, &[], &context).await.expect("it runs");
+    let config = {
         let pools = context.running_pools.lock().await;
         pools["shop"].placements["eu-west"]
             .node_config
@@ -463,9 +474,9 @@ async fn an_unreadable_pool_does_not_take_the_node_of_another_pool() {
             .clone()
     };
     // A node that a user relabelled: its name is the same for the other pool.
-    let node = node_object::node(&facts, Timestamp::now());
+    let node = node_object::node(&config, Timestamp::now());
     let mut found = last_placement::discovered_node(&node, "shop-eu", "west");
-    found.last_placement = Some(facts.last_placement.clone());
+    found.last_placement = Some(config.last_placement.clone());
     resume_from_node(found.clone(), &context).await;
     assert!(running_placements("shop-eu", &context).await.is_empty());
 
@@ -550,20 +561,20 @@ async fn only_the_answer_403_means_that_the_operator_may_not_list_groups() {
         ),
     ] {
         let context = context(&answering(status, body).await);
-        ensure(&pool("a"), &[], &context).await.expect("it is kept");
-        let kept = context.running_pools.lock().await["shop"].placements["weu"]
+        ensure(&pool("a"), &[], &context).await.expect("it runs");
+        let task = context.running_pools.lock().await["shop"].placements["weu"]
             .pods
             .clone();
         assert!(
-            !timeout(10 * SOON, kept.can_list())
+            !timeout(10 * SOON, task.can_list())
                 .await
                 .expect("an answer")
         );
-        assert_eq!(kept.is_list_refused(), is_forbidden, "{status} {body}");
+        assert_eq!(task.is_list_refused(), is_forbidden, "{status} {body}");
     }
 }
 
-/// A client of an API server that has no pods, and fails every other request.
+/// A client of an API server that has no pods and answers every other request with an error.
 fn without_pods() -> kube::Client {
     let service = tower::service_fn(|request: http::Request<kube::client::Body>| {
         let (code, body) = if request.uri().path().ends_with("/pods") {
@@ -614,6 +625,6 @@ async fn groups_with_the_tags_of_another_owner_or_of_no_pod_do_not_count() {
         {"name": "by-hand", "properties": {}, "tags": {"burstpool-cluster": "cluster", "burstpool-pool": "shop",
             "burstpool-node": "burst-shop-weu"}}]}"#;
     let context = context(&answering("200 OK", listed).await);
-    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it runs");
     assert_eq!(count_groups("shop", "weu", &context).await, Some(1));
 }
