@@ -419,7 +419,7 @@ mod tests {
     fn a_workload_is_judged_by_all_of_its_pods() {
         let network = || vec!["spec.hostNetwork: there is no host".to_owned()];
         let path = || vec!["spec.volumes[0].hostPath: there is no host".to_owned()];
-        let said = |can: usize, networks: usize, paths: usize| {
+        let summary = |can: usize, networks: usize, paths: usize| {
             let can = std::iter::repeat_with(Vec::new).take(can);
             let networks = std::iter::repeat_with(network).take(networks);
             summarize_refusals(
@@ -441,15 +441,15 @@ mod tests {
                  64 for spec.volumes[0].hostPath: there is no host",
             ),
         ] {
-            assert_eq!(said(pods.0, pods.1, pods.2), expected);
+            assert_eq!(summary(pods.0, pods.1, pods.2), expected);
         }
     }
 
     #[test]
     fn failed_reads_are_named_up_to_a_limit() {
-        let all: Vec<String> = (0..7).map(|n| format!("claim {n}")).collect();
-        assert_eq!(unread_lines(all[..1].iter()), "not known: claim 0\n");
-        let lines = unread_lines(all.iter());
+        let unread: Vec<String> = (0..7).map(|n| format!("claim {n}")).collect();
+        assert_eq!(unread_lines(unread[..1].iter()), "not known: claim 0\n");
+        let lines = unread_lines(unread.iter());
         assert_eq!(
             (lines.lines().count(), lines.lines().last()),
             (6, Some("not known: 2 more"))

@@ -41,17 +41,17 @@ async fn constant_changes_yield_one_item_per_second_including_the_last_change() 
 
 #[tokio::test(start_paused = true)]
 async fn a_reconciliation_ends_if_the_api_server_does_not_answer() {
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
     let config = Config::new(url.parse().expect("a URL"));
     let mut context = fixtures::context("http://127.0.0.1:1");
     context.client = Client::try_from(config).expect("a client");
     let context = Arc::new(context);
-    let (kept, leaving) = (json!(["burstpool.io/drain"]), "2026-11-24T10:00:00Z");
+    let (finalizers, deleted_at) = (json!(["burstpool.io/drain"]), "2026-11-24T10:00:00Z");
     for metadata in [
         json!({"name": "new"}),
-        json!({"name": "kept", "finalizers": kept}),
-        json!({"name": "leaves", "finalizers": kept, "deletionTimestamp": leaving}),
+        json!({"name": "kept", "finalizers": finalizers}),
+        json!({"name": "leaves", "finalizers": finalizers, "deletionTimestamp": deleted_at}),
     ] {
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": metadata,
@@ -63,6 +63,9 @@ async fn a_reconciliation_ends_if_the_api_server_does_not_answer() {
         let pool = serde_json::from_value(pool).expect("a pool");
         let reconciled = reconcile(Arc::new(pool), context.clone());
         let reconciled = tokio::time::timeout(Duration::from_secs(900), reconciled).await;
-        assert!(reconciled.expect("it ends").is_err(), "{metadata}");
+        assert!(
+            reconciled.expect("the reconciliation ends").is_err(),
+            "{metadata}"
+        );
     }
 }

@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn a_bound_pod_is_starting_with_the_reason_until_it_runs() {
-        let said = |status: Value| {
+        let described = |status: Value| {
             let pod = serde_json::from_value(json!({"metadata": {}, "status": status}));
             describe_state(&pod.expect("a pod"))
         };
@@ -42,16 +42,16 @@ mod tests {
             json!([{"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
                 "state": {"waiting": waiting}}])
         };
-        assert_eq!(said(json!({"phase": "Running"})), "runs");
-        assert_eq!(said(json!({"phase": "Pending"})), "is starting");
+        assert_eq!(described(json!({"phase": "Running"})), "runs");
+        assert_eq!(described(json!({"phase": "Pending"})), "is starting");
         let creating = waiting(json!({"reason": "ContainerCreating"}));
         assert_eq!(
-            said(json!({"phase": "Pending", "containerStatuses": creating})),
+            described(json!({"phase": "Pending", "containerStatuses": creating})),
             "is starting (web waits: ContainerCreating)"
         );
         let refused = waiting(json!({"reason": "CreateContainerError", "message": "no quota"}));
         assert_eq!(
-            said(
+            described(
                 json!({"phase": "Pending", "initContainerStatuses": refused, "containerStatuses": creating})
             ),
             "is starting (web waits: CreateContainerError: no quota)"

@@ -178,19 +178,22 @@ mod tests {
     #[test]
     fn a_missing_permission_is_named_with_its_purpose_and_the_remedy() {
         let why = "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
-        let failure = |what, trouble, why: &str| SyncFailure {
+        let failure = |what, kind, why: &str| SyncFailure {
             what,
-            kind: trouble,
+            kind,
             why: why.to_owned(),
         };
-        let said = sync_failure_message(&[
+        let message = sync_failure_message(&[
             failure("pending pods", FailureKind::Forbidden, why),
             failure("BurstPools", FailureKind::Unknown, "not served"),
         ]);
-        assert!(said.contains(&format!("pending pods: {why}\n")), "{said}");
-        assert!(said.ends_with(REMEDY), "{said}");
-        let said =
+        assert!(
+            message.contains(&format!("pending pods: {why}\n")),
+            "{message}"
+        );
+        assert!(message.ends_with(REMEDY), "{message}");
+        let message =
             sync_failure_message(&[failure("BurstPools", FailureKind::Unknown, "not served")]);
-        assert!(said.ends_with("BurstPools: not served"), "{said}");
+        assert!(message.ends_with("BurstPools: not served"), "{message}");
     }
 }

@@ -186,13 +186,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn missing_claims_are_read_at_growing_intervals_and_a_failed_read_changes_nothing() {
         let key = || ("shop".to_owned(), "data".to_owned());
-        let mut known = ClaimCacheContent::default();
-        known.record_read(key(), Err(missing(MissingReason::Unreadable)));
-        assert!(known.claims.is_empty());
+        let mut content = ClaimCacheContent::default();
+        content.record_read(key(), Err(missing(MissingReason::Unreadable)));
+        assert!(content.claims.is_empty());
         let why = ClaimState::Pending("PersistentVolumeClaim shop/data does not exist".to_owned());
         let refused =
             ClaimState::Unsupported("PersistentVolumeClaim shop/data does not exist".to_owned());
-        for (read, behind, wait) in [
+        for (read, state, pause) in [
             (
                 Err(missing(MissingReason::Missing)),
                 &why,
@@ -211,16 +211,16 @@ mod tests {
                 RETRY_INTERVAL * 2,
             ),
         ] {
-            known.record_read(key(), read);
-            assert_eq!(&known.claims["shop"]["data"], behind);
+            content.record_read(key(), read);
+            assert_eq!(&content.claims["shop"]["data"], state);
             assert_eq!(
-                known.schedules[&key()].next_read,
-                Some(Instant::now() + wait)
+                content.schedules[&key()].next_read,
+                Some(Instant::now() + pause)
             );
         }
         for _ in 0..9 {
-            known.record_read(key(), Err(missing(MissingReason::Missing)));
+            content.record_read(key(), Err(missing(MissingReason::Missing)));
         }
-        assert_eq!(known.schedules[&key()].backoff, Some(MAX_RETRY_INTERVAL));
+        assert_eq!(content.schedules[&key()].backoff, Some(MAX_RETRY_INTERVAL));
     }
 }

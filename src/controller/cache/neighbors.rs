@@ -258,11 +258,11 @@ impl WatchedObject {
     fn has_same_effect(&self, other: &Self) -> bool {
         let node = |pod: &PodFacts| pod.bound().map(|bound| bound.node.clone());
         match (self, other) {
-            (Self::Node(one), Self::Node(other)) => one == other,
-            (Self::Pod(one), Self::Pod(other)) => {
-                one.labels == other.labels
-                    && one.is_deleting == other.is_deleting
-                    && node(one) == node(other)
+            (Self::Node(this), Self::Node(other)) => this == other,
+            (Self::Pod(this), Self::Pod(other)) => {
+                this.labels == other.labels
+                    && this.is_deleting == other.is_deleting
+                    && node(this) == node(other)
             }
             _ => false,
         }

@@ -133,15 +133,15 @@ mod tests {
             let granted = grant_patch(&pod(before.clone()), "7", "shop", "web", now);
             let after = after(&before, &granted);
             let tolerations = after["spec"]["tolerations"].as_array().expect("a list");
-            let own = json!({"key": PROVIDER_TAINT, "operator": "Equal", "value": "shop", "effect": "NoSchedule"});
-            assert_eq!(tolerations.last(), Some(&own));
+            let toleration = json!({"key": PROVIDER_TAINT, "operator": "Equal", "value": "shop", "effect": "NoSchedule"});
+            assert_eq!(tolerations.last(), Some(&toleration));
             assert_eq!(after["metadata"]["labels"][POOL_LABEL], "shop");
-            let notes = &after["metadata"]["annotations"];
-            assert_eq!(notes[WORKLOAD_ANNOTATION], "web");
-            assert_eq!(notes[GRANTED_UID_ANNOTATION], "u");
-            assert_eq!(notes[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
-            let others = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
-            assert_eq!(tolerations.len(), others + 1);
+            let annotations = &after["metadata"]["annotations"];
+            assert_eq!(annotations[WORKLOAD_ANNOTATION], "web");
+            assert_eq!(annotations[GRANTED_UID_ANNOTATION], "u");
+            assert_eq!(annotations[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
+            let previous = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
+            assert_eq!(tolerations.len(), previous + 1);
             assert_eq!(
                 before["metadata"]["labels"]["app"],
                 after["metadata"]["labels"]["app"]

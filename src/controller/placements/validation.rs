@@ -239,16 +239,16 @@ mod tests {
 
     /// A pool that was created at that second, with those of [`PLACEMENTS`] whose bits are set.
     fn pool_with(name: &str, created: u8, placements: u8) -> Arc<BurstPool> {
-        let asked = PLACEMENTS.iter().enumerate();
-        let asked = asked.filter(|(index, _)| placements & (1 << index) != 0);
-        let asked: Vec<_> = asked
+        let listed = PLACEMENTS.iter().enumerate();
+        let listed = listed.filter(|(index, _)| placements & (1 << index) != 0);
+        let listed: Vec<_> = listed
             .map(|(_, name)| json!({"name": name, "region": "westeurope"}))
             .collect();
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
             "metadata": {"name": name, "uid": format!("uid-{name}"),
                 "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
-            "spec": {"azure": {}, "placements": asked},
+            "spec": {"azure": {}, "placements": listed},
         });
         Arc::new(serde_json::from_value(pool).expect("a pool"))
     }
@@ -274,27 +274,27 @@ mod tests {
                 .into_iter()
                 .map(|(name, (created, placements))| pool_with(NAMES[name], created, placements))
                 .collect();
-            let mut asked = BTreeMap::<String, Vec<(String, &str)>>::new();
+            let mut claimants = BTreeMap::<String, Vec<(String, &str)>>::new();
             for pool in &pools {
                 for placement in &pool.spec.placements {
                     let node = node_object::name(&pool.name_any(), &placement.name);
-                    asked.entry(node).or_default().push((pool.name_any(), &placement.name));
+                    claimants.entry(node).or_default().push((pool.name_any(), &placement.name));
                 }
             }
-            for (node, by) in asked {
-                let owner = owner.map(|(one, has_uid)| (&by[one % by.len()], has_uid));
+            for (node, claimants) in claimants {
+                let owner = owner.map(|(index, has_uid)| (&claimants[index % claimants.len()], has_uid));
                 let live = owner.map(|((pool, placement), has_uid)| {
                     registered(&node, pool, placement, has_uid)
                 });
-                let may = by.iter().filter(|(name, placement)| {
+                let owners = claimants.iter().filter(|(name, placement)| {
                     let pool = pools.iter().find(|pool| pool.name_any() == *name);
                     let pool = pool.expect("it is one of them");
                     check_node_owner(pool, placement, live.as_ref(), &pools).is_ok()
                 });
-                let may: Vec<_> = may.collect();
-                prop_assert_eq!(may.len(), 1, "{} is of {:?}", node, may);
+                let owners: Vec<_> = owners.collect();
+                prop_assert_eq!(owners.len(), 1, "{} is of {:?}", node, owners);
                 if let Some((owner, _)) = owner {
-                    prop_assert_eq!(may[0], owner);
+                    prop_assert_eq!(owners[0], owner);
                 }
             }
         }

@@ -110,9 +110,9 @@ fn argo(pool: &Value) -> (String, String) {
     let pool = lua.to_value_with(pool, absent).expect("a table");
     lua.globals().set("obj", pool).expect("a global");
     let health: mlua::Table = lua.load(SCRIPT).eval().expect("the script runs");
-    let text = |key: &str| health.get::<Option<String>>(key).expect("a word");
+    let text = |key: &str| health.get::<Option<String>>(key).expect("a text");
     (
-        text("status").expect("it says how it is"),
+        text("status").expect("a health status"),
         text("message").unwrap_or_default(),
     )
 }
@@ -254,7 +254,7 @@ fn the_ready_condition_reports_whether_nodes_take_pods() {
         let ready = conditions
             .into_iter()
             .find(|condition| condition.type_ == READY);
-        ready.expect("it says so").message
+        ready.expect("a Ready condition").message
     };
     let open = ready_message(ConditionState::default());
     assert_eq!(open, "every node is registered and takes pods");

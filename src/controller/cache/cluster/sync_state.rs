@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn missing_permissions_and_resources_are_permanent_and_a_busy_server_is_transient() {
-        for (code, trouble) in [
+        for (code, kind) in [
             (403, FailureKind::Forbidden),
             (401, FailureKind::Unknown),
             (404, FailureKind::Unknown),
@@ -192,7 +192,7 @@ mod tests {
             };
             let expected = SyncFailure {
                 what: "namespaces",
-                kind: trouble,
+                kind,
                 why: why.to_owned(),
             };
             assert_eq!(
@@ -208,27 +208,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_sync_has_failed_only_when_every_part_has_answered_and_one_is_forbidden() {
-        let listing = SyncState::default();
-        let is_hopeless = || {
-            let mut waiting = Box::pin(listing.wait_until_failed());
+        let sync_state = SyncState::default();
+        let has_failed = || {
+            let mut waiting = Box::pin(sync_state.wait_until_failed());
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             waiting.as_mut().poll(&mut context).is_ready()
         };
         for part in [CachePart::Pools, CachePart::Waiting, CachePart::Nodes] {
-            listing.record_listed(part);
+            sync_state.record_listed(part);
         }
-        listing.record_failed(CachePart::Namespaces, &refused(403));
-        assert!(!is_hopeless(), "granted pods have not answered yet");
-        listing.record_failed(CachePart::Labelled, &refused(500));
-        assert!(is_hopeless());
-        let what: Vec<&str> = listing.failures().iter().map(|one| one.what).collect();
+        sync_state.record_failed(CachePart::Namespaces, &refused(403));
+        assert!(!has_failed(), "granted pods have not answered yet");
+        sync_state.record_failed(CachePart::Labelled, &refused(500));
+        assert!(has_failed());
+        let what: Vec<&str> = sync_state
+            .failures()
+            .iter()
+            .map(|failure| failure.what)
+            .collect();
         assert_eq!(what, ["granted pods", "namespaces"]);
-        listing.record_listed(CachePart::Namespaces);
-        assert!(!is_hopeless(), "what was refused for good has been given");
+        sync_state.record_listed(CachePart::Namespaces);
+        assert!(!has_failed(), "the missing permission has been granted");
         let left = format!(
             "granted pods have not been listed yet: {}",
             "pods is forbidden"
         );
-        assert_eq!(listing.not_synced(), [left]);
+        assert_eq!(sync_state.not_synced(), [left]);
     }
 }

@@ -352,14 +352,14 @@ async fn a_grant_that_a_webhook_strips_is_denied_or_incomplete() {
             !may_run,
             "{removed}"
         );
-        let told = server.events().await;
-        assert_eq!(told == ["GrantIncomplete a"], may_run, "{told:?}");
+        let events = server.events().await;
+        assert_eq!(events == ["GrantIncomplete a"], may_run, "{events:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry_run() {
-    for (code, told) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
+    for (code, expected_events) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
         let own_pool = pool("1", "us-1");
         let (mut server, client) = ScriptedServer::new();
         let executor = executor(&own_pool, &["a"], &client);
@@ -382,7 +382,7 @@ async fn an_expired_grant_is_reported_after_its_pod_is_marked_and_never_in_a_dry
             }
         };
         tokio::join!(executor.execute(&plan, &mut state), answers);
-        assert_eq!(server.events().await, told, "{code}");
+        assert_eq!(server.events().await, expected_events, "{code}");
         let paused = state
             .leader_state
             .write_retry_at(PodWrite::Expire, &expiry.pod.uid);

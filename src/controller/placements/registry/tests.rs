@@ -32,7 +32,7 @@ async fn silent_azure() -> (TcpListener, String) {
 /// The connection on which the operator asks the silent Azure for a region's usages.
 async fn usages_connection(silent_azure: &TcpListener) -> TcpStream {
     let mut others = Vec::new();
-    let asked = async {
+    let usages_request = async {
         loop {
             let (mut connection, _) = silent_azure.accept().await.expect("a connection");
             let mut request = [0; 4096];
@@ -43,7 +43,7 @@ async fn usages_connection(silent_azure: &TcpListener) -> TcpStream {
             others.push(connection);
         }
     };
-    timeout(10 * SOON, asked)
+    timeout(10 * SOON, usages_request)
         .await
         .expect("a request for usages")
 }
