@@ -109,7 +109,7 @@ fn decode_error(live: &DynamicObject) -> Option<String> {
     ))
 }
 
-/// The status with the reason added and all else kept; `None` if it has the reason already. Pure.
+/// The status with the reason added; `None` if it has the reason already. All other fields stay. Pure.
 fn unreadable_status(live: &DynamicObject, message: &str, now: Timestamp) -> Option<Value> {
     let live_status = &live.data["status"];
     let mut status = live_status.as_object().cloned().unwrap_or_default();

@@ -160,7 +160,7 @@ pub(crate) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Op
             MissingReason::Unreadable => None,
             // The cluster may bind it at any time, without a change of the pod.
             MissingReason::Missing => Some(ClaimState::Pending(missing.to_string())),
-            // This stays so until an administrator grants the permission that the message names.
+            // A retry cannot help until an administrator grants the permission that the message names.
             MissingReason::Forbidden => Some(ClaimState::Unsupported(missing.to_string())),
         },
     }

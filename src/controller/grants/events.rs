@@ -27,19 +27,19 @@ use crate::k8s::refused::is_refused;
 
 /// The reporting controller in the Events.
 const REPORTER: &str = "burstpool";
-/// How many Events may wait to be written. Further ones are dropped; those about a plan's decisions are
-/// published again with a later plan.
+/// How many Events may wait to be written. Further ones are dropped; a later plan publishes those about its
+/// decisions again.
 const QUEUE_CAPACITY: usize = 10_000;
 
 /// The note for a pod that the scheduler placed on ACI after its grant had expired.
-const LATE: &str = "the scheduler has placed the pod on a virtual node after its grant had expired: the pod \
-                    holds a slot again, and the pool may have more pods on ACI than its maximum until some end";
+const PLACED_AFTER_EXPIRY: &str = "the scheduler has placed the pod on a virtual node after its grant had \
+     expired: the pod holds a slot again, and the pool may have more pods on ACI than its maximum until some end";
 
 /// The timeout of writing one Event.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pauses before each retry of an Event that the API server did not accept.
-const PAUSES: [Duration; 3] = [
+const RETRY_PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
@@ -52,7 +52,8 @@ const NEVER_STARTED: &str = "NeverStarted";
 struct QueuedEvent {
     regarding: ObjectReference,
     event: Event,
-    /// The pod's UID and the reason, if a later plan is to publish the Event again when this one is lost.
+    /// The pod's UID and the reason, by which a later plan publishes the Event again if this one is lost; `None`
+    /// if it is not published again.
     publish_key: Option<(String, &'static str)>,
 }
 
@@ -127,7 +128,7 @@ impl EventPublisher {
         }
         for late in &plan.late {
             let (kind, reason) = (EventType::Warning, "PlacedAfterExpiry");
-            self.publish_once(late, kind, reason, LATE, plan.is_dry_run);
+            self.publish_once(late, kind, reason, PLACED_AFTER_EXPIRY, plan.is_dry_run);
         }
     }
 
@@ -247,7 +248,7 @@ impl EventPublisher {
 /// Writes an Event, with retries if the API server does not accept it for now. Returns `false` if it is lost. A
 /// refusal is final, for example in a namespace that is being deleted, and counts as written.
 async fn publish(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> bool {
-    let mut pauses = PAUSES.iter();
+    let mut pauses = RETRY_PAUSES.iter();
     loop {
         let written = events::publish(client, reporter, &queued.event, &queued.regarding);
         let error = match call::with_timeout(CALL_TIMEOUT, written).await {
@@ -292,9 +293,7 @@ impl GrantedNotifier {
             .0
             .try_send(pod_event(&decision.pod, EventType::Normal, reason, &note));
     }
-}
 
-impl GrantedNotifier {
     /// Publishes what is done with a pod that never started.
     pub(super) fn notify_never_started(&self, pod: &PodReference, note: &str) {
         // Dropped only if thousands wait already.

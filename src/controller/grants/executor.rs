@@ -61,9 +61,9 @@ enum WriteOutcome {
     Written,
     /// The pool has another version, or does not exist.
     Conflict,
-    /// The API server refused it before it did anything, so it will never take effect.
+    /// The API server refused it before it processed it, so the write can never take effect.
     Refused,
-    /// Unknown: it may have taken effect, or still may.
+    /// Unknown: the write may have taken effect, or may still do so.
     Unknown,
 }
 

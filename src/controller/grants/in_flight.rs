@@ -27,7 +27,7 @@ use crate::telemetry::ServerClock;
 /// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
 const MAX_IN_FLIGHT: usize = 1000;
 
-/// How long a grant without an answer may still turn out to have taken effect. API servers give up on a request
+/// How long a watch may still show that a grant without an answer took effect. API servers give up on a request
 /// after one minute, and a watch may be late.
 const LOST_GRANT_TTL: SignedDuration = SignedDuration::from_secs(120);
 

@@ -1,8 +1,8 @@
 //! Drains a pool or a placement: removes its pods before its node is removed.
 //!
-//! In: a pool. Out: what is left of it, as text; nothing once pods, container groups, nodes and tasks are all
-//! gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers delete the
-//! container groups of evicted pods.
+//! In: a pool. Out: the pods, container groups and nodes that are left, as text; empty once they and their tasks
+//! are all gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers delete
+//! the container groups of evicted pods.
 
 pub(in crate::controller) mod backoff;
 
@@ -142,7 +142,7 @@ async fn drain_placement(
     }
     // A LIST may not show a container group that was just created. The group of a pod is gone only when its pod
     // worker has ended.
-    if registry::is_any_kept(pool, name, context).await {
+    if registry::has_pod_workers(pool, name, context).await {
         return Ok(vec![format!(
             "the container groups of {node}, whose deletion is not confirmed yet"
         )]);
@@ -150,7 +150,7 @@ async fn drain_placement(
     Ok(match registry::count_groups(pool, name, context).await {
         Some(0) => Vec::new(),
         Some(groups) => vec![format!("{groups} container groups of {node}")],
-        None if registry::may_not_list(pool, name, context).await => vec![format!(
+        None if registry::is_list_refused(pool, name, context).await => vec![format!(
             "the container groups of {node}, which burstpool may not list (Azure answers 403): give its identity \
              the permission Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
              deleted, create it again and assign the role there"

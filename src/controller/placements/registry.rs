@@ -565,7 +565,7 @@ pub async fn start_draining(pool: &str, placements: &[String], context: &Control
 
 /// Whether a pod worker still runs on a placement, for a pod or for the container group of a deleted pod. Pods
 /// of `DaemonSet`s do not count.
-pub async fn is_any_kept(pool: &str, placement: &str, context: &ControllerContext) -> bool {
+pub async fn has_pod_workers(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
     find_task(&pools, pool, placement).is_some_and(|task| task.pods.is_any_kept())
 }
@@ -592,7 +592,7 @@ pub async fn count_groups(
 }
 
 /// Whether Azure forbids the operator to list the container groups of a placement.
-pub async fn may_not_list(pool: &str, placement: &str, context: &ControllerContext) -> bool {
+pub async fn is_list_refused(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.running_pools.lock().await;
     find_task(&pools, pool, placement).is_some_and(|task| task.pods.is_list_refused())
 }
