@@ -66,6 +66,7 @@ pub(super) fn pool_status(
         }
         Ok(()) => set(READY, true, "Registered", registered_message(placements)),
     }
+    // A closed placement does not make the pool unready: Azure may be down, and the user cannot correct that.
     let closed: Vec<String> = placements
         .iter()
         .filter(|placement| !placement.ready)
@@ -86,6 +87,7 @@ pub(super) fn pool_status(
         };
         set(NODES_READY, false, reason, closed.join("; "));
     }
+    // Without a plan yet, the conditions about pods stay as the previous leader wrote them.
     if let Some(summary) = summary {
         let (status, reason, message) = spilling_condition(summary);
         set(SPILLING, status, reason, message);

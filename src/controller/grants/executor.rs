@@ -83,15 +83,16 @@ impl Executor {
             Precondition::Met => {}
         }
         state.in_flight.confirm_unanswered(self);
-        // An unconfirmed write may still take effect and remove a reservation.
+        // Dry-run mode writes nothing to pods. An unconfirmed write may still take effect and remove a reservation.
         let may_use_reservations =
             !plan.is_dry_run && !state.unconfirmed_write.is_pending(&self.pool);
         let (reserved, unreserved): (Vec<_>, Vec<_>) = plan
             .grants()
             .partition(|decision| may_use_reservations && decision.slot == SlotState::Reserved);
+        // These grants need no further write of the pool, so they do not wait for it.
         self.send_grants(reserved, state);
         if plan.must_write_reservations && !self.write_reservations(plan, state).await {
-            // Another writer has changed the pool: plan again, and grant nothing more until then.
+            // Without its reservation a pod may not be granted: plan again first.
             return true;
         }
         let may_write = !plan.is_dry_run && (plan.must_write_reservations || may_use_reservations);

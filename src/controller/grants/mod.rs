@@ -258,6 +258,7 @@ impl GrantLoop {
     /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
     async fn plan_pool(&mut self, inputs: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
+        // Grants that were reserved for another pool of this name, or in an earlier term, must be answered first.
         let mut previous = self.pools.remove(&name);
         if let Some(waiting) = previous.take_if(|previous| !previous.drain_results(pool)) {
             self.pools.insert(name, waiting);
@@ -269,6 +270,7 @@ impl GrantLoop {
         let leader = leadership::leader(pool);
         let leadership = state.update_leadership(leader, &name, &mut self.term_counter);
         let clock = self.context.cache.clock.clone();
+        // Failing and succeeding creates close and open placements.
         for (placement, result) in registry::take_create_results(&name, &self.context).await {
             let health = state.leader_state.placement_health_mut(&placement);
             let at = clock.of_machine(result.at);
@@ -297,6 +299,7 @@ impl GrantLoop {
             node_address: Some(self.context.node_address.as_str()),
             identities: &self.context.identity_namespaces,
         };
+        // The plan's times come from the steady clock; the time of the next plan is one of this process.
         let eligibility = &mut self.eligibility;
         let now = Instant::now();
         let plan = planning::plan(
@@ -312,10 +315,12 @@ impl GrantLoop {
                 .replan_after
                 .unwrap_or(RESYNC_INTERVAL)
                 .min(RESYNC_INTERVAL);
+        // Volumes that the plan could not evaluate are read now, for the next plan.
         self.claims.read_due(
             unread_claims(&plan, &inputs.snapshot),
             &self.grant_sender.tasks,
         );
+        // A placement that the plan closes shows the cause on its node and in the pool's status.
         for (placement, availability) in &plan.availability {
             registry::set_creates_failing(
                 &name,
@@ -325,6 +330,7 @@ impl GrantLoop {
             )
             .await;
         }
+        // Before it leads, an instance does not know all of the pool's pods, so its counts would be wrong.
         if leadership == Leadership::Leading {
             self.summaries.insert(name.clone(), summarize(&plan));
         }
@@ -335,6 +341,7 @@ impl GrantLoop {
             pool_name: name.clone(),
             grant_sender: self.grant_sender.clone(),
         };
+        // The execution runs beside those of other pools, so that slow calls for one pool delay no other.
         self.executing.insert(name, false);
         self.executions.push(Box::pin(async move {
             let must_replan = executor.execute(&plan, &mut state).await;

@@ -196,45 +196,47 @@ async fn evict_pods(
     pods: Vec<&Pod>,
     context: &ControllerContext,
 ) -> Vec<String> {
+    // A placement without tasks has no record of evictions, and no pod worker that would delete the container
+    // groups of evicted pods.
     let Some(evictions) = registry::eviction_pacer(pool, name, context).await else {
         return pods.into_iter().map(describe_pod).collect();
     };
     let mut evictions = evictions.lock().await;
-    let remaining = pods.iter().filter_map(|pod| {
+    let evictable = pods.iter().filter_map(|pod| {
         let target = ObjectTarget::from_metadata(&pod.metadata)?;
-        let is_remaining = pod.metadata.deletion_timestamp.is_none();
-        is_remaining.then_some((target.uid.clone(), (*pod, target)))
+        let is_evictable = pod.metadata.deletion_timestamp.is_none();
+        is_evictable.then_some((target.uid.clone(), (*pod, target)))
     });
-    let mut remaining: HashMap<String, (&Pod, ObjectTarget)> = remaining.collect();
-    evictions.retain(|uid| remaining.contains_key(uid));
-    let order: Vec<&str> = pods
+    let mut evictable: HashMap<String, (&Pod, ObjectTarget)> = evictable.collect();
+    evictions.retain(|uid| evictable.contains_key(uid));
+    let listed_uids: Vec<&str> = pods
         .iter()
         .filter_map(|pod| pod.metadata.uid.as_deref())
         .collect();
-    let mut gone = Vec::new();
+    let mut not_found = Vec::new();
     loop {
-        let waiting: Vec<&str> = order
+        let waiting: Vec<&str> = listed_uids
             .iter()
             .copied()
-            .filter(|uid| remaining.contains_key(*uid))
+            .filter(|uid| evictable.contains_key(*uid))
             .collect();
         let Some(uid) = evictions.next_due(&waiting, Instant::now()) else {
             break;
         };
-        let Some((pod, target)) = remaining.get(uid) else {
+        let Some((pod, target)) = evictable.get(uid) else {
             break;
         };
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(context.client_no_retry.clone(), &namespace);
-        let (why, message) = match call::evict(CALL_TIMEOUT, &api, target).await {
+        let (cause, message) = match call::evict(CALL_TIMEOUT, &api, target).await {
             Ok(()) => {
                 evictions.record_accepted(uid);
-                remaining.remove(uid);
+                evictable.remove(uid);
                 continue;
             }
             Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => {
-                gone.push(uid);
-                remaining.remove(uid);
+                not_found.push(uid);
+                evictable.remove(uid);
                 continue;
             }
             Err(kube::Error::Api(status)) => (
@@ -243,17 +245,17 @@ async fn evict_pods(
             ),
             Err(error) => (EvictionRefusal::Failed, error.to_string()),
         };
-        evictions.record_refused(uid, why, message, Instant::now());
+        evictions.record_refused(uid, cause, message, Instant::now());
         // Try each pod once per call: after a slow answer the first one would be due again.
-        remaining.remove(uid);
+        evictable.remove(uid);
     }
     let left = pods.iter().filter(|pod| {
         let uid = pod.metadata.uid.as_deref();
-        uid.is_none_or(|uid| !gone.contains(&uid))
+        uid.is_none_or(|uid| !not_found.contains(&uid))
     });
     let left = left.map(|pod| match pod.metadata.uid.as_deref() {
         Some(uid) => match evictions.refusal_message(uid) {
-            Some(why) => format!("{} ({why})", describe_pod(pod)),
+            Some(message) => format!("{} ({message})", describe_pod(pod)),
             None => describe_pod(pod),
         },
         None => describe_pod(pod),

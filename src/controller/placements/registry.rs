@@ -72,6 +72,7 @@ pub async fn ensure(
         .cloned()
         .into_iter()
         .collect::<Vec<_>>();
+    // One invalid placement must not stop the others; the status reports the first error.
     for placement in &pool.spec.placements {
         if find_task(&pools, &pool.name_any(), &placement.name).is_some() {
             continue;
@@ -98,6 +99,7 @@ pub async fn ensure(
                 continue;
             }
         };
+        // After a change of leader, the node advertises the same as before until Azure has answered.
         let advertised = live.and_then(|node| {
             let found = last_placement::discovered_node(node, &spec.pool, &placement.name);
             found.advertised_for(&spec.last_placement())
@@ -426,6 +428,7 @@ pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementR
         let config = task.node_config.borrow();
         let node = config.name();
         let live = context.cache.node(&node);
+        // A node of that name with another pool's label belongs to another owner.
         let live = live
             .filter(|live| last_placement::pool_from_labels(live) == Some(task.spec.pool.as_str()));
         if live.is_none() && has_placement(pool, name) && context.cache.has_synced_nodes() {
