@@ -237,7 +237,7 @@ async fn controller_context(
         quotas: QuotaRegistry::default(),
         running_pools: Mutex::new(HashMap::new()),
         shutdown: CancellationToken::new(),
-        refused_statuses: controller::RefusedStatuses::default(),
+        refused_statuses: controller::StatusRefusals::default(),
         identity,
         lease_namespace,
         cache: stores,

@@ -8,8 +8,8 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{ControllerContext, RefusedStatuses, grants, triggers};
-use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
+use super::{ControllerContext, StatusRefusals, grants, triggers};
+use crate::aci::client::{AciClient, CloudEndpoints, Credential, GroupScope};
 use crate::aci::translate::IdentityNamespaces;
 use crate::node::quota::QuotaRegistry;
 
@@ -47,7 +47,7 @@ pub(super) fn context(arm: &str) -> ControllerContext {
         quotas: QuotaRegistry::default(),
         running_pools: Mutex::new(HashMap::new()),
         shutdown: CancellationToken::new(),
-        refused_statuses: RefusedStatuses::default(),
+        refused_statuses: StatusRefusals::default(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),
         cache: Arc::default(),
@@ -63,9 +63,9 @@ fn unreachable_client() -> Client {
     Client::try_from(config).expect("a client")
 }
 
-fn azure(arm: &str) -> Azure {
+fn azure(arm: &str) -> AciClient {
     let cloud = CloudEndpoints::default().with_arm(arm.parse().expect("a URL"));
     let token = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/token");
     let token = Credential::File(token.into());
-    Azure::new(&cloud, token, reqwest::Client::new())
+    AciClient::new(&cloud, token, reqwest::Client::new())
 }

@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 use placements::{drain, orphans, registry};
 
-use crate::aci::client::{AciClient as Azure, GroupScope};
+use crate::aci::client::{AciClient, GroupScope};
 use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::BurstPool;
@@ -63,7 +63,7 @@ use crate::node::environment::KubeProxy;
 use crate::node::quota::QuotaRegistry;
 use crate::telemetry::Metrics;
 
-pub use status::StatusRefusals as RefusedStatuses;
+pub use status::StatusRefusals;
 
 /// The finalizer that keeps a deleted pool until it is drained.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -136,7 +136,7 @@ pub struct ControllerContext {
     /// `PodDisruptionBudget` blocks; a client with retries would repeat it for minutes inside one call.
     pub client_no_retry: Client,
     /// The Azure client.
-    pub azure: Azure,
+    pub azure: AciClient,
     /// The subscription and resource group of pools that do not name their own.
     pub default_scope: GroupScope,
     /// The UID of the cluster's `kube-system` namespace; it marks the container groups that this cluster owns.
@@ -164,7 +164,7 @@ pub struct ControllerContext {
     /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
     pub shutdown: CancellationToken,
     /// By pool, the writes of its status that the API server refused.
-    pub refused_statuses: RefusedStatuses,
+    pub refused_statuses: StatusRefusals,
     /// The identity of this instance of the operator.
     pub identity: String,
     /// The namespace of the leader's Lease.

@@ -87,7 +87,7 @@ pub(super) fn pool_status(
         };
         set(NODES_READY, false, reason, closed.join("; "));
     }
-    // Without a plan yet, the conditions about pods stay as the previous leader wrote them.
+    // Without a summary of a plan, the conditions about pods stay as they were.
     if let Some(summary) = summary {
         let (status, reason, message) = spilling_condition(summary);
         set(SPILLING, status, reason, message);

@@ -30,7 +30,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 /// The most namespaces that are watched at a time. Pods in other namespaces are unknown, so they block no
 /// grant.
-const MAX_WATCHES: usize = 64;
+const MAX_NAMESPACES: usize = 64;
 
 /// What one watch covers: all nodes, or the pods of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,10 +85,11 @@ impl NeighborCache {
     /// Starts the watches that pending pods need, and stops those that no pod has needed for [`IDLE_TIMEOUT`].
     pub fn update_watches(&mut self, snapshot: &Snapshot, tasks: &TaskTracker) {
         let now = Instant::now();
+        // The watch of nodes comes first, and does not count as one of a namespace.
         for scope in needed_scopes(snapshot) {
             if let Some(running) = self.watches.get_mut(&scope) {
                 running.last_needed = now;
-            } else if self.watches.len() <= MAX_WATCHES {
+            } else if self.watches.len() <= MAX_NAMESPACES {
                 let running = self.start(&scope, tasks);
                 self.watches.insert(scope, running);
             }
