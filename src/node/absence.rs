@@ -6,9 +6,10 @@
 //! Azure Resource Manager is eventually consistent: its replicas may not know a group that was just created, and
 //! one of them may deny a group that runs. So no single answer ends a pod:
 //!
-//! - An answer to a request that was sent less than [`CONSISTENCY_LAG`] after a PUT proves nothing, unless an answer of the
-//!   same kind, a GET or a LIST, has shown the group. It is lag.
-//! - A group that runs is gone after two GETs, [`CONFIRM_INTERVAL`] apart, and a LIST that began after the first of them.
+//! - An answer to a request that was sent less than [`CONSISTENCY_LAG`] after a PUT proves nothing, unless an answer
+//!   of the same kind, a GET or a LIST, has shown the group: Azure may lag.
+//! - A group that runs is gone after two GETs, [`CONFIRM_INTERVAL`] apart, and a LIST that began after the first of
+//!   them.
 //! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE. A DELETE
 //!   that Azure answers with 200 counts as that GET. A DELETE that finds no group (204) was not accepted: it denies
 //!   the group as a GET does.
@@ -79,7 +80,7 @@ impl AbsenceEvidence {
         }
     }
 
-    /// An answer to a request that was sent at `asked` shows the group.
+    /// Records that an answer to a request sent at `asked` shows the group.
     pub fn record_seen(&mut self, source: EvidenceSource, asked: Timestamp) {
         self.valid_from[source as usize] = Some(asked);
         if self.last_denied.is_none_or(|denied| denied <= asked) {
@@ -90,7 +91,7 @@ impl AbsenceEvidence {
         }
     }
 
-    /// Azure accepted a DELETE that was sent at `sent`: answers to earlier requests prove nothing.
+    /// Records that Azure accepted a DELETE sent at `sent`: answers to earlier requests prove nothing.
     pub fn record_delete(&mut self, sent: Timestamp) {
         *self = Self {
             valid_from: self.valid_from.map(|from| from.max(Some(sent))),
@@ -98,7 +99,7 @@ impl AbsenceEvidence {
         };
     }
 
-    /// Azure answered a GET or a DELETE that was sent at `asked` that there is no such group.
+    /// Records that Azure answered a GET or a DELETE sent at `asked` that there is no such group.
     pub fn record_denial(&mut self, asked: Timestamp) {
         self.last_denied = Some(asked);
         if !self.is_within_lag(EvidenceSource::Get, asked) {
@@ -108,14 +109,14 @@ impl AbsenceEvidence {
         }
     }
 
-    /// A LIST that was sent at `asked` does not contain the group.
+    /// Records that a LIST sent at `asked` does not contain the group.
     pub fn record_not_listed(&mut self, asked: Timestamp) {
         if !self.is_within_lag(EvidenceSource::List, asked) {
             self.last_list_without = self.last_list_without.max(Some(asked));
         }
     }
 
-    /// Whether a denial of this kind, to a request sent at `asked`, proves nothing.
+    /// Whether a denial of this kind, in answer to a request sent at `asked`, proves nothing.
     pub fn is_within_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
         self.valid_from[source as usize].is_some_and(|from| asked < from)
     }

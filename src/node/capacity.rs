@@ -1,14 +1,14 @@
 //! How much of ACI a placement may offer to the scheduler: never more than Azure would start.
 //!
-//! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`NodeLoad`], and the node's
-//! [`NodeOffer`]. Pure.
+//! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`NodeLoad`], and the
+//! node's [`NodeOffer`]. Pure.
 //!
 //! The scheduler counts what pods request; ACI counts container groups in whole cores, at least one each. The
 //! node's allocatable is in requests but bounded by ACI's count: as a pod takes at least one core, the node offers
 //! at most as many pods as there are cores left, and once a pod is bound, the offer shrinks by what its group takes
 //! beyond the pod's request.
 //!
-//! Azure's usage is a number of one moment. It includes the groups that were known before the request was sent; all
+//! Azure's usage is a snapshot. It includes the groups that were known before the request was sent; all
 //! other groups are added to it until the next request. A group that has gone since still counts, so the offer
 //! never exceeds the limit, and catches up with the next answer.
 

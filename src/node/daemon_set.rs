@@ -45,7 +45,8 @@ pub fn daemon_set_name(pod: &Pod) -> Option<String> {
     Some(format!("{namespace}/{}", owner.name))
 }
 
-/// The action for such a pod; `None` if no `DaemonSet` controls it, or if `plan` is to decide as for any pod.
+/// The action for such a pod; `None` if no `DaemonSet` controls it, or if [`pod_plan`](super::pod_plan) decides as
+/// for any pod.
 pub fn next_action(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Option<ScheduledAction> {
     let pod = pod.filter(|pod| is_daemon_set_pod(pod))?;
     let action = match known.group {

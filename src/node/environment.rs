@@ -1,9 +1,9 @@
 //! Reads what a pod refers to from the cluster: Secrets, `ConfigMap`s, the volumes behind its claims, tokens of its
 //! service account, and the kubeconfig of ACI's kube-proxy if the placement enables it.
 //!
-//! In: a pod, and the Services from the node's watch. Out: [`ResolvedReferences`] for `aci::translate`, or what is missing,
-//! why, and what to do about it. It reads each object by name, because `config/namespace` permits nothing else
-//! (decision D10); it keeps nothing and logs no value.
+//! In: a pod, and the Services from the node's watch. Out: [`ResolvedReferences`] for `aci::translate`, or what is
+//! missing, why, and what to do about it. It reads each object by name, because `config/namespace` permits nothing
+//! else (decision D10); it keeps nothing and logs no value.
 //!
 //! If a required object is missing, the pod waits, as on a kubelet: the caller writes an Event and tries again. A
 //! missing optional object is left out. A missing pull secret only causes a warning, as with a kubelet, since the

@@ -146,8 +146,8 @@ pub fn pool_from_labels(node: &Node) -> Option<&str> {
 }
 
 /// The owner of a node, as text, if it is not this pool. A node belongs to the pool whose UID it carries. A node of
-/// an earlier version carries none, and belongs to the pool that its label or its last placement names. Of two
-/// pools of the same name, the earlier one is gone.
+/// an earlier version carries none, and belongs to the pool that its label or its last placement names. If its label
+/// names this pool and its UID is another, the pool was deleted and created again under the same name.
 pub fn other_owner(node: &Node, pool: &str, uid: &str) -> Option<String> {
     let labels = node.metadata.labels.as_ref();
     let annotations = node.metadata.annotations.as_ref();
@@ -164,7 +164,7 @@ pub fn other_owner(node: &Node, pool: &str, uid: &str) -> Option<String> {
             let record = record.and_then(|text| serde_json::from_str::<LastPlacement>(text).ok());
             let says = record.map(|record| node_object::name(pool, &record.placement.name));
             let is_ours = says.is_some() && says == node.metadata.name;
-            (!is_ours).then(|| "something else than burstpool".to_owned())
+            (!is_ours).then(|| "an owner other than burstpool".to_owned())
         }
     }
 }
@@ -236,13 +236,13 @@ mod tests {
                 &[uid, POOL_LABEL],
                 "sho",
                 "other",
-                Some("something else than burstpool"),
+                Some("an owner other than burstpool"),
             ),
             (
                 &[uid, POOL_LABEL, record],
                 "shop",
                 "u",
-                Some("something else than burstpool"),
+                Some("an owner other than burstpool"),
             ),
         ] {
             let node = without(lacks);

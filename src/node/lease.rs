@@ -23,8 +23,8 @@ const NAMESPACE: &str = "kube-node-lease";
 const LEASE_DURATION_SECONDS: i32 = 40;
 /// The interval between renewals: a quarter of the duration, as in the kubelet.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// How much later than the previous renew time the next one is at least.
-const LATER: Duration = Duration::from_millis(1);
+/// The least difference between two renew times.
+const MIN_RENEW_STEP: Duration = Duration::from_millis(1);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
 /// How long the first renewal waits for the node's UID.
@@ -48,7 +48,7 @@ pub async fn run(
     }
     let mut beat = tokio::time::interval(RENEW_INTERVAL);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Without the time in the lease, a renewal may be earlier than that time.
+    // A renewal that does not know the time in the lease may be earlier than that time.
     let mut last = loop {
         if cancel.run_until_cancelled(beat.tick()).await.is_none() {
             return;
@@ -74,7 +74,7 @@ pub async fn run(
 /// `node_lifecycle_controller.go`, `updateNodeHealth`). The operator's clock may be set back, or behind that of the
 /// previous leader.
 fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    let next = last.and_then(|last| last.checked_add(LATER).ok());
+    let next = last.and_then(|last| last.checked_add(MIN_RENEW_STEP).ok());
     next.map_or(now, |next| now.max(next))
 }
 

@@ -3,14 +3,15 @@
 //! In: the settings of a placement, the pods that the scheduler binds to the node, and Azure's answers. Out: the
 //! Node object and its lease, container groups in Azure, and pod statuses and Events in Kubernetes.
 //!
-//! Pure: `object` (the Node object), `record` (the last placement, annotated on the node so that it can be drained
-//! later), `registration` (the next steps of a registration), `capacity` (how much of ACI the node may offer),
-//! `plan` (the next action for a pod), `absence` (when a container group counts as gone), `daemon` (pods of a
-//! `DaemonSet`), `binding` (the patch of a pod after it is bound), `observed` (how a pod of a watch is decoded).
+//! Pure: [`node_object`] (the Node object), [`last_placement`] (the annotation from which the node can be drained
+//! later), [`registration_steps`] (what corrects the live Node object), [`capacity`] (how much of ACI the node may
+//! offer), [`pod_plan`] (the next action for a pod), [`absence`] (when a container group counts as gone),
+//! [`daemon_set`] (pods of a `DaemonSet`), [`post_bind_patch`] (the patch of a pod after it is bound),
+//! [`watched_pod`] (how a pod from a watch is decoded).
 //!
-//! I/O: `register` and `lease` keep the Node object and its lease up to date, `call` gives API calls a deadline,
-//! `watched` reports watches that fail, `region` asks Azure for the region's usage, `quota` divides what is left
-//! among the region's placements, `pods` runs the pods, `environment` reads the objects that pods refer to.
+//! I/O: [`node_controller`] and [`lease`] keep the Node object and its lease up to date, [`region`] asks Azure for
+//! the region's usage, [`quota`] divides what is left among the region's placements, [`pods`] runs the pods,
+//! [`environment`] reads the objects that pods refer to, [`probe`] runs readiness and startup probes.
 //!
 //! Depends on [`k8s`](crate::k8s), [`telemetry`](crate::telemetry), [`api`](crate::api), [`aci`](crate::aci) and,
 //! for the facts about pods, [`burst`](crate::burst).

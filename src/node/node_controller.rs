@@ -1,8 +1,9 @@
 //! Keeps a virtual node registered.
 //!
-//! In: the node's [`NodeConfig`] as they change, and the watch of the Node object. Out: the Node object, corrected
+//! In: the node's [`NodeConfig`] as it changes, and the watch of the Node object. Out: the Node object, corrected
 //! within moments of a change of either, its status at least once a minute, and its lease, whose renewal does not
-//! wait for the node. `registration` computes the steps; this module executes them.
+//! wait for the node. [`registration_steps`](super::registration_steps) computes the steps; this module executes
+//! them.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -33,7 +34,7 @@ use crate::k8s::watch_health::{ok_or_log, report_item_errors};
 const FIELD_MANAGER: &str = "burstpool-node";
 /// The longest back-off after steps that the API server refuses: it is short, because a node that is not registered
 /// takes no pods.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+const MAX_REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -135,7 +136,7 @@ async fn reconcile(
 ) {
     for step in steps(live.as_ref(), wanted, Timestamp::now()) {
         let refusals = refused.entry(discriminant(&step));
-        let refusals = refusals.or_insert_with(|| WriteBackoff::up_to(LONGEST_REFUSAL));
+        let refusals = refusals.or_insert_with(|| WriteBackoff::up_to(MAX_REFUSED_INTERVAL));
         if !refusals.may_write(Instant::now()) {
             continue;
         }

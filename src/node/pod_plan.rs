@@ -1,11 +1,11 @@
 //! The next action for one pod, and when it is due.
 //!
 //! In: the pod as the API server has it, what is known of its container group, and the time. Out: one [`PodAction`]
-//! and its time. Pure: `pods` executes the action and records the answer.
+//! and its time. Pure: [`pods`](super::pods) executes the action and records the answer.
 //!
 //! ```text
-//! Unknown ─Look─▶ Absent ─Create─▶ There ─Read─▶ There ... ─Delete─▶ Going ─Read─▶ Absent ─Remove─▶
-//!                   ▲       └─no answer─▶ Unknown            └─(vanished)─▶ Absent
+//! Unknown ─Discover─▶ Absent ─Create─▶ Exists ─Refresh─▶ Exists ─Delete─▶ Deleting ─Refresh─▶ Absent ─Remove─▶
+//!                           └─no answer─▶ Unknown   └─vanished─▶ Absent
 //! ```
 //!
 //! A group becomes Absent only on proof ([`is_gone`]): Azure may deny a group that exists.
@@ -15,13 +15,12 @@ mod observations;
 use std::time::Duration;
 
 use jiff::Timestamp;
-
-use crate::k8s::time::later;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest as _, Sha256};
 
 use super::absence::{AbsenceEvidence, EvidenceSource, PriorGroupState};
 use crate::aci::poll_interval::{self, PollPhase, StartLatencies};
+use crate::k8s::time::later;
 pub use observations::GroupReading;
 
 /// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
@@ -30,8 +29,8 @@ const DRAIN_DELAY: Duration = Duration::from_secs(3);
 /// How long the group of a finished pod is kept, so that its logs can be read. After that the group is deleted and
 /// no longer counts against the quota.
 pub const FINISHED_GROUP_TTL: Duration = Duration::from_secs(300);
-/// The shortest time for which the group is kept after the operator saw the pod finished, whatever the clocks say.
-const KEEP_SEEN: Duration = Duration::from_secs(30);
+/// The shortest time for which the group is kept after the operator saw the pod finished, by the operator's clock.
+const MIN_FINISHED_GROUP_TTL: Duration = Duration::from_secs(30);
 
 /// What is known of a pod's container group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,7 +88,7 @@ pub struct PodState {
     /// Azure could not start the group. Azure keeps trying, and billing, so the operator deletes this group before
     /// it creates another.
     pub has_failed_to_start: bool,
-    /// Its containers still run, or Azure is restarting them.
+    /// The group's containers still run, or Azure is restarting them.
     pub is_alive: bool,
 }
 
@@ -204,7 +203,7 @@ fn choose_action(
             } else {
                 now
             };
-            // Whichever may be sent first.
+            // Both find out whether the group exists: the one that may be sent first.
             let pauses = |action| known.retry_times.get(action);
             let action = if pauses(PodAction::Delete) > pauses(PodAction::Refresh) {
                 PodAction::Refresh
@@ -312,16 +311,18 @@ pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
 }
 
 /// When to delete the group of a finished pod: [`FINISHED_GROUP_TTL`] after its end, so that its logs can be read. If
-/// Azure has restarted containers although the pod is finished, the group is deleted at once, whatever end Azure's
-/// clock reports.
+/// Azure has restarted containers although the pod is finished, the group is deleted at once.
 ///
 /// The time of its end is by Azure's clock, which may differ from the operator's. So it counts only within bounds
-/// from when the operator saw the end: an operator whose clock is ahead leaves [`KEEP_SEEN`] to read the logs, and
-/// one whose clock is behind keeps the group no longer than [`FINISHED_GROUP_TTL`].
+/// from when the operator saw the end: an operator whose clock is ahead leaves [`MIN_FINISHED_GROUP_TTL`] to read
+/// the logs, and one whose clock is behind keeps the group no longer than [`FINISHED_GROUP_TTL`].
 fn delete_finished(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> ScheduledAction {
     let seen = known.finished.unwrap_or(now);
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
-    let (first, last) = (later(seen, KEEP_SEEN), later(seen, FINISHED_GROUP_TTL));
+    let (first, last) = (
+        later(seen, MIN_FINISHED_GROUP_TTL),
+        later(seen, FINISHED_GROUP_TTL),
+    );
     ScheduledAction {
         action: PodAction::Delete,
         at: if known.is_alive {
@@ -358,9 +359,10 @@ fn next_read(
     }
 }
 
-/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN_DELAY`], so that Services
-/// drop it, but not longer than its grace period. The wait is counted from when the operator saw the deletion: with
-/// the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining at all.
+/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN_DELAY`], so that
+/// Services drop it, but not longer than its grace period. The wait is counted from when the operator saw the
+/// deletion: by the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining
+/// at all.
 fn drained_at(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;

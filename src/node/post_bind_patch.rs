@@ -1,6 +1,6 @@
 //! The patch of a pod after the scheduler has bound it to a virtual node.
 //!
-//! In: the pod. Out: one patch, or `None` if the pod needs none. Pure; `pods::settle` sends it.
+//! In: the pod. Out: one patch, or `None` if the pod needs none. Pure; `pods::post_bind` sends it.
 //!
 //! - The deletion cost (decision D4): a `ReplicaSet` that is scaled down removes its pods on ACI first. A cost that
 //!   the user set stays.
@@ -11,8 +11,8 @@
 //! The grant does not write them: until it is bound, a pod may still land on the cluster's own nodes, where both
 //! would be wrong.
 //!
-//! A JSON Patch that tests the values it was computed from, and no `resourceVersion`: right after binding the
-//! status is being written too, and most patches would fail with a conflict. Tested on Kubernetes 1.37.2:
+//! The patch is a JSON Patch that tests the values it was computed from, and no `resourceVersion`: right after the
+//! binding the status is written too, and most patches would fail with a conflict. Tested on Kubernetes 1.37.2:
 //! tolerations may be added anywhere in the list of a bound pod, and of the existing ones only `tolerationSeconds`
 //! may be changed; a test of a missing key against null passes.
 

@@ -4,8 +4,8 @@
 //! [`NodeOffer`] of each placement's node.
 //!
 //! What is left is divided equally, and a placement that cannot use its part leaves the rest to the others. What a
-//! placement gives up goes to another placement only after `HANDOVER`: the scheduler may just have bound a pod
-//! there.
+//! placement gives up goes to another placement only after `HANDOVER_DELAY`: the scheduler may just have bound a
+//! pod there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +17,7 @@ use super::capacity::{self, ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOf
 use super::pods::PodsContext;
 use crate::aci::client::{GroupScope, QuotaUsage};
 
-/// How long the other placements must wait for what a placement gave up.
+/// How long the other placements must wait before they may use what a placement gave up.
 pub(crate) const HANDOVER_DELAY: Duration = Duration::from_secs(10);
 
 /// The quotas of all subscriptions and regions that have placements.
@@ -81,14 +81,14 @@ impl RegionQuota {
         });
     }
 
-    /// Gives the placement no more pods. Its existing pods count for as long as they have workers.
+    /// Offers the placement no more pods. Its existing pods count for as long as they have workers.
     pub fn leave(&self, context: &Arc<PodsContext>) {
         for member in &mut lock(&self.0).members {
             member.is_closed |= member.is_for(context);
         }
     }
 
-    /// Call this before asking Azure: records which pods have groups.
+    /// Records which pods have groups. Must be called before the request to Azure is sent.
     pub fn begin_query(&self) -> UsageQuery {
         let inner = lock(&self.0);
         let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
@@ -101,8 +101,8 @@ impl RegionQuota {
         }
     }
 
-    /// Records Azure's answer; `usages` is `None` if the operator may not read them. An answer to an earlier
-    /// request than the last one is ignored.
+    /// Records Azure's answer; `usages` is `None` if the operator may not read them. The answer is ignored if a later
+    /// request was answered before.
     pub fn finish_query(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
         let mut inner = lock(&self.0);
         if inner
@@ -115,7 +115,7 @@ impl RegionQuota {
         }
     }
 
-    /// Whether more may be left than is known, and placements could use it: a group has gone since Azure was asked,
+    /// Whether more may be left than is known, and placements could use it: a group has gone since the last request,
     /// or all pods are listed now and were not then.
     pub fn is_outdated(&self) -> bool {
         let inner = lock(&self.0);

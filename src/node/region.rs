@@ -32,7 +32,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// The shortest time between two checks that failures cause.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often the offer is computed again without a notification: other placements of the region change it, too.
+/// How often the offer is computed again without a notification: other placements of the region also change it.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// A wait for creates that Azure asks for closes the placement if it is longer than this. Shorter waits are over
 /// before the API server has the new node status.
@@ -141,7 +141,7 @@ fn unreadable_quota_message(region: &str) -> String {
     )
 }
 
-/// Why Azure would accept no creates now; `None` if it would.
+/// Why Azure accepts no creates at present; `None` if it accepts them.
 fn create_throttling(context: &PodsContext) -> Option<Unavailable> {
     let (settings, now) = (context.settings(), Timestamp::now());
     let region = &settings.placement.region;
@@ -154,7 +154,7 @@ fn create_throttling(context: &PodsContext) -> Option<Unavailable> {
             "Azure asks to wait with creating container groups in region '{region}' until {until:.0}"
         ),
         (None, Some(until)) => format!(
-            "Azure takes no more new container groups in region '{region}' until {until:.0} at the latest"
+            "Azure accepts no more new container groups in region '{region}' until {until:.0} at the latest"
         ),
         (None, None) => return None,
     };
@@ -207,12 +207,12 @@ fn log_change(facts: &NodeConfig, before: Option<&Unavailable>) {
     let node = facts.name();
     match &facts.region_unavailable {
         Some(Unavailable { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
-            tracing::warn!(%node, %reason, %message, "closed");
+            tracing::warn!(%node, %reason, %message, "the placement is closed");
         }
         Some(Unavailable { reason, message }) => {
-            tracing::debug!(%node, %reason, %message, "closed still");
+            tracing::debug!(%node, %reason, %message, "the placement is still closed");
         }
-        None => tracing::info!(%node, "open"),
+        None => tracing::info!(%node, "the placement is open"),
     }
 }
 

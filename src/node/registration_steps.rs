@@ -1,7 +1,7 @@
 //! The steps that turn the live node into the wanted node.
 //!
-//! In: the Node object from the API server, or `None`, and the [`NodeConfig`]. Out: the steps. Pure. What other clients
-//! wrote (labels, taints, conditions, an administrator's cordon) stays.
+//! In: the Node object from the API server, or `None`, and the [`NodeConfig`]. Out: the steps. Pure. What other
+//! clients wrote (labels, taints, conditions, an administrator's cordon) stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub enum RegistrationStep {
     Status(Box<NodeStatus>),
 }
 
-/// The steps after which the node matches the facts.
+/// The steps after which the node matches its configuration.
 pub fn steps(live: Option<&Node>, facts: &NodeConfig, now: Timestamp) -> Vec<RegistrationStep> {
     let Some(live) = live else {
         return vec![RegistrationStep::Create(Box::new(node_object::node(

@@ -23,7 +23,7 @@ pub const SERVICE_ACCOUNT: &str = "burstpool-kube-proxy";
 /// as long as the group. The API server may shorten it to its own limit.
 const TOKEN_LIFETIME_SECONDS: i64 = 365 * 24 * 3600;
 /// How to create the account and the operator's permission to request its tokens.
-const REMEDY: &str = "to make the service account, what it may read, and burstpool's right to request its tokens: kubectl apply -k config/kube-proxy";
+const REMEDY: &str = "to create the service account, its permissions, and burstpool's permission to request its tokens: kubectl apply -k config/kube-proxy";
 
 /// A service account by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct AccountName {
 
 /// A text that is not of the form NAMESPACE/NAME.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0} is no service account: write NAMESPACE/NAME")]
+#[error("{0} is not a service account: write NAMESPACE/NAME")]
 pub struct AccountNameError(String);
 
 impl FromStr for AccountName {

@@ -1,4 +1,4 @@
-//! What a pod needs and could not be read.
+//! What a pod needs and the operator could not read.
 //!
 //! In: the needs of a pod, and what was read. Out: each missing object with the reason and the remedy. Pure.
 
@@ -41,7 +41,7 @@ pub struct MissingObject {
     pub reason: MissingReason,
     /// Why, as the second half of a sentence, such as `does not exist`.
     pub why: String,
-    /// What to do about it; only on the last of several with the same remedy.
+    /// What the user can do about it. Of several objects with the same remedy, only the last has it.
     pub remedy: Option<String>,
 }
 

@@ -180,7 +180,7 @@ pub(super) async fn request_token(
     let token = token
         .filter(|token| !token.is_empty())
         .map(SecretString::new);
-    token.ok_or_else(|| ReadFailure::Unreadable("no token was given".to_owned()))
+    token.ok_or_else(|| ReadFailure::Unreadable("the API server's answer has no token".to_owned()))
 }
 
 /// Makes a call with the timeout. An answer that cannot be decoded may contain a secret, and the decoder's error
@@ -194,10 +194,10 @@ async fn with_timeout<T>(call: impl Future<Output = kube::Result<T>>) -> Result<
             _ => ReadFailure::Unreadable(format!("the API server answers: {}", status.message)),
         }),
         Ok(Err(kube::Error::SerdeError(_) | kube::Error::FromUtf8(_))) => Err(
-            ReadFailure::Unreadable("the API server's answer was not understood".to_owned()),
+            ReadFailure::Unreadable("the API server's answer cannot be decoded".to_owned()),
         ),
         Ok(Err(error)) => Err(ReadFailure::Unreadable(format!(
-            "the API server was not reached: {error}"
+            "the API server cannot be reached: {error}"
         ))),
         Err(_) => Err(ReadFailure::Unreadable(format!(
             "the API server did not answer within {} s",

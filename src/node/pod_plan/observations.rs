@@ -1,7 +1,7 @@
 //! What an answer of Azure changes in what is known of a container group.
 //!
-//! In: one answer and the time its request was sent. Out: the new [`PodState`]. Pure: a pod worker calls it, and a
-//! property test runs it against a simulated Azure that lags.
+//! In: one answer, and the time when its request was sent. Out: the new [`PodState`]. Pure: a pod worker calls it,
+//! and a property test runs it against a simulated Azure that lags.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,7 +21,7 @@ pub struct GroupReading {
 }
 
 impl PodState {
-    /// Azure accepted a PUT that was sent at `sent`.
+    /// Records that Azure accepted a PUT sent at `sent`.
     pub fn put_accepted(&mut self, sent: Timestamp) {
         (
             self.has_failed_to_start,
@@ -36,27 +36,27 @@ impl PodState {
         };
     }
 
-    /// A PUT that was sent at `sent` got no answer: the group may exist.
+    /// Records that a PUT sent at `sent` got no answer: the group may exist.
     pub fn put_unanswered(&mut self, sent: Timestamp) {
         self.group = GroupPresence::Unknown;
         self.absence = AbsenceEvidence::after_put(sent);
         self.has_unanswered_put = true;
     }
 
-    /// Azure refused a PUT that was sent at `sent`, because it is changing a group of this name.
+    /// Records that Azure refused a PUT sent at `sent` because it is changing a group of this name.
     pub fn put_too_early(&mut self, sent: Timestamp) {
         self.group = GroupPresence::Unknown;
         self.absence = AbsenceEvidence::after_put(sent);
     }
 
-    /// Azure refused a PUT. An earlier PUT without an answer may have created the group all the same.
+    /// Records that Azure refused a PUT. An earlier PUT without an answer may still have created the group.
     pub fn put_refused(&mut self) {
         if !self.has_unanswered_put {
             self.group = GroupPresence::Absent { existed: false };
         }
     }
 
-    /// Azure accepted a DELETE that was sent at `sent`.
+    /// Records that Azure accepted a DELETE sent at `sent`.
     pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
         self.absence.record_delete(sent);
         self.group = GroupPresence::Deleting {
@@ -65,7 +65,7 @@ impl PodState {
         };
     }
 
-    /// A GET shows the group.
+    /// Records that a GET shows the group.
     pub fn group_seen(&mut self, sight: GroupReading, now: Timestamp) {
         self.absence.record_seen(EvidenceSource::Get, sight.sent_at);
         (self.has_unanswered_put, self.is_stale) = (false, false);
@@ -90,7 +90,7 @@ impl PodState {
         };
     }
 
-    /// A LIST that was sent at `asked` shows the group.
+    /// Records that a LIST sent at `asked` shows the group.
     pub fn group_listed(&mut self, asked: Timestamp, now: Timestamp) {
         match self.group {
             // Azure created a group after it had refused to, or deletes one late: forget every denial.
@@ -116,8 +116,8 @@ impl PodState {
         }
     }
 
-    /// A LIST that was sent at `asked` does not contain the group. Returns `true` if that proves that the group is
-    /// gone.
+    /// Records that a LIST sent at `asked` does not contain the group. Returns `true` if that proves that the group
+    /// is gone.
     pub fn group_not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
         self.absence.record_not_listed(asked);
         let is_gone = self.check_absence(pod);
@@ -133,7 +133,7 @@ impl PodState {
         is_gone
     }
 
-    /// A GET or a DELETE that was sent at `asked` denies the group, which the LIST that was sent at `listed` shows.
+    /// Records that a GET or a DELETE sent at `asked` denies the group, which the LIST sent at `listed` shows.
     /// Returns `true` if that proves that the group is gone.
     pub fn group_denied(
         &mut self,

@@ -1,4 +1,4 @@
-//! Which action `plan` chooses for a pod, given what is known of its group.
+//! Which action is chosen for a pod, given what is known of its group.
 
 use k8s_openapi::api::core::v1::{PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -297,7 +297,7 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
                 deletes += 1;
                 known.group_denied(Some(&pod), None, at(now));
             }
-            // `not_done` in `act` sets this back-off.
+            // The worker sets this back-off after a read that failed.
             PodAction::Refresh | PodAction::Discover => {
                 known
                     .retry_times

@@ -1,7 +1,7 @@
-//! Executes the decision for one pod, and records the answer.
+//! Executes the next action of one pod, and records the answer.
 //!
-//! In: an action of `plan`. Out: a call to Azure, and what its answer changes in
-//! [`PodState`](crate::node::plan::PodState) and in the pod's status.
+//! In: an action of [`pod_plan`](crate::node::pod_plan). Out: a call to Azure, and what its answer changes in
+//! [`PodState`](crate::node::pod_plan::PodState) and in the pod's status.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const NOT_DELETED: &str = "FailedKillPod";
 impl PodWorker {
     /// Executes `action`; returns `true` when the pod and its group are gone.
     pub async fn execute(&mut self, action: PodAction) -> bool {
-        // In boxes: nearly all workers wait, and a waiting worker must not be as large as one that acts.
+        // Each call is boxed: nearly all workers wait, and a waiting worker must not be as large as one that acts.
         match action {
             PodAction::Create => Box::pin(self.create_group()).await,
             PodAction::Delete => Box::pin(self.delete_group()).await,
@@ -84,8 +84,8 @@ impl PodWorker {
     }
 
     async fn create_group(&mut self) {
-        // A PUT without an answer may have created the group. Another body has another token in it, and would start
-        // the group a second time.
+        // A PUT without an answer may have created the group. A new body contains a new token, so sending it would
+        // start the group a second time.
         let group = match self.unanswered_put.take() {
             Some(group) => group,
             None => match Box::pin(self.build_group()).await {
@@ -95,7 +95,7 @@ impl PodWorker {
         };
         let context = self.context.clone();
         let _turn = context.group_write_permits.acquire().await;
-        // The pod may have been deleted while it waited for the semaphore.
+        // The pod may have been deleted while the worker waited for the permit.
         self.drain_updates();
         if !self.exists || is_deleting(&self.pod) {
             return;
@@ -156,8 +156,8 @@ impl PodWorker {
         let asked = context.azure.get(&context.scope, self.group_name.as_str());
         match Box::pin(asked).await {
             Ok(answer) => self.group_found(&answer, sent),
-            // A missing resource group counts only for a pod that is being deleted: its groups are gone with it, and the
-            // pod must be able to end.
+            // A missing resource group counts only for a pod that is being deleted: the resource group's container
+            // groups are gone with it, and the pod must not stay Terminating.
             Err(error) if is_gone(&error) || self.leaves() && error.means_nothing_to_delete() => {
                 self.failures.reset(AttemptKind::Read);
                 self.group_denied(sent);
@@ -172,16 +172,16 @@ impl PodWorker {
         }
     }
 
-    /// A GET shows the group: keeps what it says, and learns from a start how long starts take.
+    /// Records what a GET shows of the group. The first GET that shows a start also records how long the start took.
     pub fn group_found(&mut self, answer: &Value, asked: Timestamp) {
         let now = Timestamp::now();
         let Some(view) = View::from_value(answer) else {
             return self.answer_unreadable();
         };
         if !self.context.owner.owns(&view.tags) {
-            return self.belongs_to_another();
+            return self.mark_foreign();
         }
-        self.belongs_to_us();
+        self.mark_owned();
         let going = view.is_being_deleted();
         let started = started_at(&view);
         let before = self.state.group.clone();
@@ -238,7 +238,7 @@ impl PodWorker {
     }
 
     fn record_start_latency(&self, since: Timestamp, started: Timestamp) {
-        // Azure's clock may be ahead: a start never counts as longer than until it was seen.
+        // Azure's clock may be ahead: a start counts as at most as long as the time until it was observed.
         let started = started.min(Timestamp::now());
         // The error case: a group that was adopted after a restart may have started before `since`.
         if let Ok(took) = Duration::try_from(started.duration_since(since)) {
@@ -246,7 +246,7 @@ impl PodWorker {
         }
     }
 
-    /// A read or a delete failed: the back-off changes, the pod's status does not.
+    /// Records that a read or a delete failed: the back-off changes, the pod's status does not.
     pub fn call_failed(&mut self, attempt: AttemptKind, error: &Error) {
         let doing = match attempt {
             AttemptKind::Delete => "deleting a container group",
@@ -255,18 +255,18 @@ impl PodWorker {
         tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{doing}");
         self.context.azure_failed.notify_one();
         if self.leaves() && error.failure().is_some_and(|failure| failure.status == 403) {
-            self.stays_terminating(error);
+            self.warn_stays_terminating(error);
         }
         let (trouble, refused) = (self.problem.clone(), self.state.is_refused);
-        // Also on an error that would repeat: the operator must not forget a group.
+        // Also after an error that no retry can cure: the operator must not forget a group.
         self.pause_action(attempt.action(), REFERENCE_RETRY_INTERVAL);
         self.record_failure(attempt, &error.verdict());
         (self.problem, self.state.is_refused) = (trouble, refused);
     }
 
-    /// Writes an Event that says why the pod stays Terminating. Azure also answers 403 for a deleted resource group if
-    /// the operator's role was assigned there.
-    fn stays_terminating(&mut self, error: &Error) {
+    /// Queues an Event that says why the pod stays Terminating, and what ends that. Azure also answers 403 for a
+    /// deleted resource group if the operator's role was assigned there.
+    fn warn_stays_terminating(&mut self, error: &Error) {
         let metadata = &self.pod.metadata;
         let (pod, namespace) = (metadata.name.as_deref(), metadata.namespace.as_deref());
         let (pod, namespace) = (pod.unwrap_or_default(), namespace.unwrap_or_default());
@@ -326,7 +326,7 @@ impl PodWorker {
                             .absence
                             .is_within_lag(EvidenceSource::List, Timestamp::now())
                         {
-                            // During the deletion, a LIST can still show that Azure's lag is over.
+                            // Until the group is deleted, a LIST can still show it, and so end Azure's lag.
                             context.read_queue.request_list();
                         }
                     }
@@ -353,7 +353,7 @@ impl PodWorker {
 }
 
 /// Whether Azure says that the group does not exist. A missing resource group or subscription says nothing about
-/// what runs in it.
+/// the group.
 fn is_gone(error: &Error) -> bool {
     error.verdict().class == FailureClass::Gone
 }

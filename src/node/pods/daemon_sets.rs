@@ -31,7 +31,7 @@ impl DaemonSets {
         self.entries().contains_key(uid)
     }
 
-    /// Forgets the pod with this UID: it is gone.
+    /// Removes the pod with this UID, which is gone.
     pub fn remove(&self, uid: &str) {
         self.entries().remove(uid);
     }

@@ -16,7 +16,7 @@ const MAX_OWN_EVENTS: usize = 32;
 /// How many Events wait to be written while the API server does not answer. The oldest are dropped first.
 const MAX_PENDING_EVENTS: usize = 64;
 
-/// Events to write, and the names of those already taken in.
+/// Events to write, and the names of those already queued.
 #[derive(Debug, Default)]
 pub(super) struct PodEvents {
     /// Names of the events that the last GET showed, with their counts.
@@ -27,7 +27,8 @@ pub(super) struct PodEvents {
 }
 
 impl PodEvents {
-    /// Takes in the events that a GET shows, oldest first. Events that Azure no longer shows are forgotten.
+    /// Queues the new ones of the events that a GET shows, oldest first. Events that Azure no longer shows are
+    /// forgotten.
     pub fn observe_azure_events(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
         let older = shown.len().saturating_sub(MAX_AZURE_EVENTS);
         shown.drain(..older);

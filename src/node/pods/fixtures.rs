@@ -1,4 +1,4 @@
-//! A [`Context`] without a cluster and without Azure, for the tests of this crate.
+//! A [`PodsContext`] without a cluster and without Azure, for the tests of this crate.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -12,20 +12,20 @@ use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::node::absence::AbsenceEvidence;
 use crate::node::pod_plan::{self, GroupPresence, PodAction};
 
-/// How long to leave such a group alone.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How long such a group is not read again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Reason of the Event.
 const REASON: &str = "ContainerGroupNotOwned";
 
 impl PodWorker {
     /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
-    pub fn belongs_to_another(&mut self) {
+    pub fn mark_foreign(&mut self) {
         if self.state.group == GroupPresence::Unknown {
             self.state.group = GroupPresence::Absent { existed: false };
         }
         self.is_foreign = true;
-        self.pause_action(PodAction::Refresh, AGAIN);
-        let message = self.foreign("burstpool does not touch it");
+        self.pause_action(PodAction::Refresh, RETRY_INTERVAL);
+        let message = self.foreign_message("burstpool does not touch it");
         self.warn(REASON, &message);
         self.record_failure(
             AttemptKind::Create,
@@ -34,8 +34,8 @@ impl PodWorker {
     }
 
     /// Records that the group has the right tags again, or is gone.
-    pub fn belongs_to_us(&mut self) {
-        if self.is_out_of_reach() {
+    pub fn mark_owned(&mut self) {
+        if self.was_never_owned() {
             self.state.group = GroupPresence::Unknown;
             self.state.absence = AbsenceEvidence::default();
         }
@@ -44,33 +44,36 @@ impl PodWorker {
         }
     }
 
-    /// Whether the pod's group exists, as far as is known, and this process has not created it.
-    pub fn is_out_of_reach(&self) -> bool {
+    /// Whether the group has had the tags of another owner for as long as this process knows it: the process has
+    /// neither created it nor read it with the right tags.
+    pub fn was_never_owned(&self) -> bool {
         self.is_foreign && self.state.group == GroupPresence::Absent { existed: false }
     }
 
-    /// Whether nothing is known of the containers of a pod that ran: its group may still run, with other tags. The
-    /// pod's status then stays as it is.
-    pub fn is_out_of_sight(&self) -> bool {
-        self.is_out_of_reach() && pod_plan::has_run(&self.pod)
+    /// Whether the pod's status must stay as it is: the pod has run, and its group may still run with the tags of
+    /// another owner, so the state of its containers is not known.
+    pub fn keeps_last_status(&self) -> bool {
+        self.was_never_owned() && pod_plan::has_run(&self.pod)
     }
 
-    /// Says that the pod goes and that its group stays.
-    pub async fn leave_foreign(&mut self) {
-        let message = self.foreign("it stays in Azure, and is billed, though its pod goes");
+    /// Publishes an Event that the pod is removed while its group stays.
+    pub async fn warn_group_stays(&mut self) {
+        let message =
+            self.foreign_message("it stays in Azure, and is billed, after the pod is removed");
         tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "{message}");
-        // The Event is only published once, as the pod goes in any case.
+        // Published without a retry: the pod is removed in any case.
         self.publish_warning(REASON, &message).await;
     }
 
-    fn foreign(&self, then: &str) -> String {
+    /// A message with the remedy; `consequence` says what happens to the group.
+    fn foreign_message(&self, consequence: &str) -> String {
         let tags = self.context.owner.tags(&self.pod);
         let tags = tags.iter().map(|(tag, value)| format!("{tag}={value}"));
         let tags: Vec<String> = tags.collect();
         let (name, group) = (&self.group_name, &self.context.scope.resource_group);
         format!(
-            "the tags of container group {name} in resource group {group} name another owner: {then}. If it is this \
-             pod's, set its tags {}; otherwise delete it",
+            "the tags of container group {name} in resource group {group} name another owner: {consequence}. If \
+             the group belongs to this pod, set its tags {}; otherwise delete it",
             tags.join(", ")
         )
     }
@@ -227,7 +230,7 @@ mod tests {
         let group = json!({"name": keeper.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
         keeper.group_found(&group, now);
         assert!(matches!(keeper.state.group, GroupPresence::Exists { .. }));
-        assert!(!keeper.state.is_refused && !keeper.is_out_of_sight());
+        assert!(!keeper.state.is_refused && !keeper.keeps_last_status());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =

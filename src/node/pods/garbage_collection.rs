@@ -91,7 +91,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
                 .is_list_refused
                 .store(status == Some(403), Ordering::Relaxed);
             if matches!(status, Some(403 | 404)) {
-                context.show_unlisted();
+                context.mark_unlisted();
             }
             let is_denied = error.means_nothing_to_delete();
             let mut denied = lock(&context.denied_since);
@@ -105,7 +105,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
     context.is_list_refused.store(false, Ordering::Relaxed);
     *lock(&context.denied_since) = None;
     let (pages, is_whole) = (listed.page_count, listed.unreadable_count == 0);
-    // A group with our owner tags but without the tags of a pod was made by hand.
+    // A group with this node's owner tags but without the tags of a pod was created by hand.
     let is_ours =
         |view: &View| context.owner.owns(&view.tags) && pod_from_tags(&view.tags).is_some();
     let (all, foreign): (Vec<View>, Vec<View>) = listed.groups.into_iter().partition(is_ours);
@@ -122,7 +122,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
             foreign,
         });
     } else {
-        context.show_unlisted();
+        context.mark_unlisted();
     }
     Some(SweptGroups {
         groups: all,

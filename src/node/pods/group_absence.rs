@@ -1,4 +1,4 @@
-//! What a pod worker does with answers that deny its container group.
+//! What a pod worker records when an answer denies its container group.
 //!
 //! In: a GET or a DELETE that Azure answers with 404, or a LIST without the group. Out: what is known of the group;
 //! [`absence`](crate::node::absence) decides what the answers prove.

@@ -1,6 +1,6 @@
-//! The container group list: what LISTs show, and which pod workers it concerns.
+//! The container group list: what LISTs show, and which pod workers must receive it.
 //!
-//! In: one LIST. Out: to each pod worker, what the LIST shows of its group, if that is news.
+//! In: one LIST. Out: to each pod worker, what the LIST shows of its group, if that is new to the worker.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -70,11 +70,11 @@ impl ListedGroup {
         self.provisioning == Some(Provisioning::Succeeded)
     }
 
-    /// Whether this LIST, sent at `asked`, says more than what is known of a group that exists.
+    /// Whether this LIST, sent at `asked`, shows more than what is known of a group that exists.
     ///
-    /// A start that succeeded is always news, even if a GET read the group after the LIST was sent: a group never
-    /// goes back behind its start, and an earlier GET may be processed after this. Each state of a LIST is
-    /// delivered only once.
+    /// A start that succeeded is always new, even if a GET read the group after the LIST was sent: a group never
+    /// returns to the state before its start, and an earlier GET may be processed after this. Each state of a LIST
+    /// is delivered only once.
     pub fn is_newer(&self, asked: Timestamp, group: &GroupPresence) -> bool {
         let GroupPresence::Exists {
             since,
@@ -106,8 +106,8 @@ impl GroupListing {
 }
 
 impl ListedState {
-    /// Whether a worker must receive this after `before`. Every LIST without the group is news: only one that was
-    /// sent after the PUT shows that the group vanished.
+    /// Whether a worker must receive this after `before`. Every LIST without the group counts: only one that was sent
+    /// after the PUT shows that the group vanished.
     fn is_change_from(&self, before: &Self) -> bool {
         match (before, self) {
             (Self::Exists { group: before, .. }, Self::Exists { group: now, .. }) => before != now,
@@ -116,7 +116,8 @@ impl ListedState {
     }
 }
 
-/// Groups that workers saw come and go, and when, since the last LIST was sent. The LIST shows all earlier changes.
+/// The groups that workers found created or gone since the last LIST was sent, each with the time. The LIST shows all
+/// earlier changes.
 #[derive(Debug, Default)]
 pub(super) struct GroupChanges(HashMap<String, (Timestamp, bool)>);
 
@@ -173,8 +174,9 @@ impl PodsContext {
         }
     }
 
-    /// Tells the workers that no LIST has answered for yet that there is none to wait for.
-    pub(super) fn show_unlisted(&self) {
+    /// Changes the state of each worker that waits for the first LIST to [`ListedState::Unlisted`], so that the
+    /// worker reads its own group.
+    pub(super) fn mark_unlisted(&self) {
         for (_, shown) in self.workers().values() {
             shown.send_if_modified(|shown| {
                 let is_new = *shown == ListedState::NotListed;

@@ -2,20 +2,20 @@
 //!
 //! In: the watch of the node's pods, and the LIST of container groups. Out: for each pod a container group in Azure
 //! and a status in Kubernetes; when the pod is deleted, the worker deletes its group and then removes its object.
-//! `plan` decides, and the pod worker executes the decision and learns from the answer, so a slow or throttled call
-//! for one pod does not delay another pod. The workers of a node share [`PodsContext`]: clients, the rate limiter for
-//! reads, how long starts take.
+//! [`pod_plan`](super::pod_plan) decides, and the pod worker executes the decision and learns from the answer, so a
+//! slow or throttled call for one pod does not delay another pod. The workers of a node share [`PodsContext`]:
+//! clients, the rate limiter for reads, how long starts take.
 //!
 //! ```text
-//! watch of the node's pods ─▶ pod controller ─▶ pod worker (one per pod) ─plan─▶ act ─▶ Azure
+//! watch of the node's pods ─▶ pod controller ─▶ pod worker (one per pod) ─▶ actions ─▶ Azure
 //!                                                 ▲       └──▶ status writer ─▶ status, Events ─▶ API server
 //! garbage collection (LIST each minute) ─▶ group list ─┘  groups that vanished; groups without a pod
 //! ```
 //!
-//! Urgent calls come first. A PUT or a DELETE waits only for its own back-off and for one of `AT_ONCE` slots. A
-//! status that changes the phase, the readiness or an address is written at once, at most `WRITES_AT_ONCE` at a
-//! time. Everything else (that containers are being created, details, Events) is written one at a time, so that a
-//! thousand pods that start together do not keep the API server from binding the next pod.
+//! Urgent calls come first. A PUT or a DELETE waits only for its own back-off and for one of 64 permits. A status
+//! that changes the phase, the readiness or an address is written at once, at most eight at a time. Everything else
+//! (that containers are being created, details, Events) is written one at a time, so that a thousand pods that start
+//! together do not keep the API server from binding the next pod.
 //!
 //! A GET waits for the rate limiter. While pod workers wait in the read queue, the operator lists the groups about
 //! once a second: a LIST has no instance views, but it gives the provisioning state of all groups at once, which is
@@ -84,8 +84,8 @@ const MAX_CONCURRENT_GROUP_WRITES: usize = 64;
 
 /// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
 const RESOURCE_GROUP_DENIED_THRESHOLD: Duration = Duration::from_secs(20);
-/// The most create results that wait to be taken ([`PodsContext::take_create_results`]). The caller takes them several times a
-/// second.
+/// The most create results that wait to be taken ([`PodsContext::take_create_results`]); later ones are dropped. The
+/// caller takes them several times a second.
 const MAX_CREATE_RESULTS: usize = 1000;
 /// How many statuses may be written at once. One LIST may show that a thousand pods run: eight writes keep an API
 /// server busy and still leave room for grants, bindings and other clients' writes.
@@ -295,7 +295,7 @@ impl PodsContext {
     }
 
     /// Asks Azure how many groups the node has now. `None` if the LIST fails or an element of the answer cannot be
-    /// read. Once Azure has denied the resource group for `DENIED_FOR`, the count is 0.
+    /// read. Once Azure has denied the resource group for 20 s, the count is 0.
     pub async fn count_groups(&self) -> Option<usize> {
         match garbage_collection::list_groups(self).await {
             Some(groups) => groups.is_whole.then_some(groups.groups.len()),
@@ -313,7 +313,7 @@ impl PodsContext {
             .is_some_and(|since| since.elapsed() >= RESOURCE_GROUP_DENIED_THRESHOLD)
     }
 
-    /// Returns when the node's groups and its pods have been listed once.
+    /// Waits until the node's groups and its pods have been listed once.
     pub async fn wait_until_listed(&self) {
         let (mut groups, mut pods) = (self.last_listing.subscribe(), self.pods_listed.subscribe());
         // `wait_for` fails only if the sender is dropped, and `self` owns both senders.

@@ -16,7 +16,7 @@ const IMAGE_NOT_CHANGED: &str = "ImageNotChanged";
 const POD_NOT_READABLE: &str = "PodNotReadable";
 
 impl PodWorker {
-    /// Takes in the new state of the pod.
+    /// Applies the new state of the pod.
     pub fn apply_pod(&mut self, observed: WatchedPod) {
         if let Some(why) = observed.decode_error {
             self.pod.metadata = observed.pod.metadata;
@@ -31,7 +31,7 @@ impl PodWorker {
         self.note_changes(before);
     }
 
-    /// If the pod's generation differs from `before`, writes Events about the changes that the group does not get.
+    /// If the pod's generation differs from `before`, queues Events about the changes that the group does not get.
     pub fn note_changes(&mut self, before: Option<i64>) {
         if self.pod.metadata.generation != before {
             self.warn_outdated_images();
@@ -39,18 +39,18 @@ impl PodWorker {
         }
     }
 
-    /// A user edited the placement or the pool's tags: a pod that ACI could not run with the old settings is tried
-    /// again.
+    /// Applies an edit of the placement or of the pool's tags: a pod that ACI could not run with the old settings is
+    /// tried again.
     pub fn settings_changed(&mut self) {
-        // A foreign group of the pod's name stays foreign, whatever is edited.
+        // No edit of the settings changes the owner of a foreign group.
         let is_foreign = *self.listed_state() == ListedState::Foreign;
         if self.is_readable && self.state.is_refused && !is_foreign {
             (self.state.is_refused, self.problem) = (false, CreateProblem::None);
         }
     }
 
-    /// The pod cannot be decoded: no group is created for it, and an existing group runs on until the pod is
-    /// deleted.
+    /// Records that the pod cannot be decoded: no group is created for it, and an existing group runs on until the
+    /// pod is deleted.
     pub fn mark_unreadable(&mut self, why: &str) {
         self.is_readable = false;
         self.state.is_refused = true;
@@ -59,8 +59,8 @@ impl PodWorker {
         self.warn(POD_NOT_READABLE, &message);
     }
 
-    /// Writes an Event for each image that the group does not get. A group that has not run yet is created again
-    /// with the new images.
+    /// Queues an Event for each changed image that the running group does not get. A group that has not run yet is
+    /// created again with the new images.
     pub fn warn_outdated_images(&mut self) {
         let (Some(view), GroupPresence::Exists { has_run: ran, .. }) =
             (&self.group_view, &self.state.group)
@@ -83,13 +83,13 @@ impl PodWorker {
         {
             let message = format!(
                 "container {container} runs {has}; Azure Container Instances cannot change the image of one \
-                 container of a running group to {wanted}: delete the pod, so that another one takes its place"
+                 container of a running group to {wanted}: delete the pod, so that its controller replaces it"
             );
             self.warn(IMAGE_NOT_CHANGED, &message);
         }
     }
 
-    /// Writes an Event about fields of the changed spec that ACI does not support.
+    /// Queues an Event about the fields of the changed spec that ACI does not support.
     fn warn_unsupported_fields(&mut self) {
         if !matches!(self.state.group, GroupPresence::Exists { .. }) {
             return;
@@ -99,7 +99,10 @@ impl PodWorker {
         let placement = context.translation_target(&settings);
         if let Err(refusals) = translate::eligible(&self.pod, &self.unknown_fields, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-            let message = format!("the running pod does not keep: {}", fields.join("; "));
+            let message = format!(
+                "the container group of the running pod does not support: {}",
+                fields.join("; ")
+            );
             self.warn(status::UNSUPPORTED, &message);
         }
     }

@@ -1,7 +1,7 @@
 //! An in-memory index of a node's pods, for the kubelet API.
 //!
-//! In: pods from the watch. Out: by namespace and name, what a request for a pod needs, without a call to the API
-//! server.
+//! In: pods from the watch. Out: by namespace and name, what a request to the kubelet API needs, without a call to
+//! the API server.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

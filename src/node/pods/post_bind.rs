@@ -4,7 +4,7 @@
 //! (`kubectl apply` of a pod replaces the whole list). The patch runs beside the pod's worker and delays nothing:
 //! it waits while container groups are created or deleted, and takes the semaphore for writes that are not urgent.
 //! After it has restored the tolerations [`MAX_RESTORES`] times it gives up, because another controller writes the
-//! list. The back-off for patches that the API server refuses grows up to `refused::LONGEST`.
+//! list. The back-off for patches that the API server refuses grows up to ten minutes ([`refused::LONGEST`]).
 //!
 //! The patch has its own field manager. The list of tolerations is atomic, so its last writer owns all of it, and a
 //! user who applies the pod again gets a conflict. Users apply only pods without a controller: for those the
@@ -26,10 +26,10 @@ use crate::k8s::refused;
 use crate::node::post_bind_patch;
 
 /// After this many refusals, which take half a minute, a warning is logged: a conflict with a change of the pod
-/// explains a few refusals, but not so many.
+/// explains a few refusals, but not this many.
 const MAX_REJECTIONS: u32 = 8;
 /// How often, and at most how many times, to check whether groups are being created or deleted. Without this wait,
-/// the PUTs of a hundred pods that came together took twice as long (measured).
+/// the PUTs of a hundred pods that were bound together took twice as long (measured).
 const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_BUSY_POLLS: u32 = 120;
 /// Timeout of one call.
@@ -40,8 +40,8 @@ const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logged when the API server keeps refusing.
-const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
-    an outage of the operator: the operator must be allowed to patch pods";
+const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so the pod will not \
+    survive an outage of the operator: allow the operator to patch pods";
 
 /// The field manager of the patch.
 const FIELD_MANAGER: &str = "burstpool-binding";
@@ -187,7 +187,7 @@ impl PostBindPod {
             let pod = &self.name;
             tracing::warn!(
                 pod,
-                "something keeps taking away the tolerations of a pod: it will not outlive an outage"
+                "another client keeps removing the pod's tolerations: it will not survive an outage"
             );
         }
         let mut owners = pod.metadata.owner_references.iter().flatten();

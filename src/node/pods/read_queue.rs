@@ -1,7 +1,7 @@
 //! The read queue: pod workers that wait to read from Azure.
 //!
-//! In: workers that wait for the rate limiter, or that need a LIST to confirm what a GET says. Out: whether any
-//! worker waits. The garbage collection then lists the groups, which answers all workers with one request.
+//! In: workers that wait for the rate limiter, or that need a LIST to confirm a GET. Out: whether any worker waits.
+//! Garbage collection then lists the groups, which answers all workers with one request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub(super) struct ReadQueue {
     waiting: AtomicUsize,
     /// Notified when a worker has to wait.
     not_empty: Notify,
-    /// Notified when a worker needs a LIST that begins from now on.
+    /// Notified when a worker needs a LIST that begins after the notification.
     list_requested: Notify,
 }
 
@@ -36,7 +36,7 @@ impl ReadQueue {
         self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Requests a LIST that begins from now on: a GET denied a group.
+    /// Requests a LIST that begins after this call: a GET denied a group.
     pub fn request_list(&self) {
         self.list_requested.notify_one();
     }

@@ -35,9 +35,9 @@ const REMOVE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The back-off after a status write that the API server accepted but whose answer does not contain the status:
 /// another client or a webhook reverts it, and writing again at once only adds load.
 const REVERTED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest pause after writes of the pod that the API server refused. It is short: once the writes are allowed,
-/// a pod that has finished or is Ready must not look otherwise for long.
-const REFUSED_AT_MOST: Duration = Duration::from_secs(60);
+/// The longest back-off after writes of the pod that the API server refused. It is short: once the writes are
+/// allowed, a pod that has finished or is Ready must not look otherwise for long.
+const MAX_REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The next write to the API server.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl PodWorker {
             return PendingWrite::Nothing;
         }
         // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
-        if !self.is_readable || self.is_out_of_sight() {
+        if !self.is_readable || self.keeps_last_status() {
             let is_due = self.next_write_at.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
                 PendingWrite::Event
@@ -132,8 +132,8 @@ impl PodWorker {
         let Some(this) = ObjectTarget::from_metadata(&self.pod.metadata) else {
             return true;
         };
-        if self.is_out_of_reach() {
-            self.leave_foreign().await;
+        if self.was_never_owned() {
+            self.warn_group_stays().await;
         }
         match call::delete(CALL_TIMEOUT, &self.pods_api(), &this, Some(0)).await {
             // The pod is gone, or another pod has its name.
@@ -228,7 +228,7 @@ impl PodWorker {
         };
         refused::is_refused(status).then(|| {
             self.refusals = self.refusals.saturating_add(1);
-            refused::pause(self.refusals - 1).min(REFUSED_AT_MOST)
+            refused::pause(self.refusals - 1).min(MAX_REFUSED_INTERVAL)
         })
     }
 

@@ -1,8 +1,8 @@
 //! The worker of one pod.
 //!
-//! In: changes of the pod, what LISTs show of its container group, and new settings. Out: calls to Azure (`act`)
-//! and writes to the API server (`report`). The worker decides, acts, and waits for the next reason to decide
-//! again.
+//! In: changes of the pod, what LISTs show of its container group, and new settings. Out: calls to Azure
+//! (`actions`) and writes to the API server (`status_writer`). The worker decides, acts, and waits for the next
+//! reason to decide again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,7 +265,7 @@ impl PodWorker {
         let now = Timestamp::now();
         match (&self.state.group, shown) {
             (GroupPresence::Unknown, ListedState::Foreign) if !self.state.has_unanswered_put => {
-                self.belongs_to_another();
+                self.mark_foreign();
             }
             (
                 _,
@@ -273,7 +273,7 @@ impl PodWorker {
                     requested_at: asked,
                 },
             ) => {
-                self.belongs_to_us();
+                self.mark_owned();
                 self.group_not_listed(*asked);
             }
             (
@@ -410,7 +410,7 @@ impl PodWorker {
         self.set_waiting(verdict.reason, &verdict.message);
     }
 
-    /// Does not try this action for the given time.
+    /// Delays the action by `pause` from now.
     pub fn pause_action(&mut self, action: PodAction, pause: Duration) {
         let until = Timestamp::now().checked_add(pause).ok();
         self.state.retry_times.set(action, until);
@@ -436,7 +436,7 @@ impl PodWorker {
     }
 }
 
-/// Completes when the future does; never, if there is none.
+/// Completes when the future completes; never, if there is none.
 async fn or_pending(waited: &mut Option<BoxFuture<'static, ()>>) {
     match waited {
         Some(waited) => waited.await,

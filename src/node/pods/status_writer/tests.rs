@@ -1,4 +1,4 @@
-//! Each Event and status is written once, even if the API server is away for a while.
+//! Each Event and status is written once, even if the API server does not answer for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -352,7 +352,7 @@ async fn an_edit_lets_no_worker_write_a_foreign_group() {
         (ListedState::NotListed, false),
     ] {
         let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
-        keeper.belongs_to_another();
+        keeper.mark_foreign();
         assert!(keeper.state.is_refused);
         keeper.settings_changed();
         assert_eq!(keeper.state.is_refused, is_refused);
@@ -364,10 +364,10 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     let keeper = keeper(&Arc::new(AtomicU16::new(201)));
     let context = keeper.context.clone();
     let mut shown = context.watch_group("2", &keeper.group_name);
-    context.show_unlisted();
+    context.mark_unlisted();
     assert!(shown.has_changed().expect("it is followed"));
     assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
-    context.show_unlisted();
+    context.mark_unlisted();
     assert!(!shown.has_changed().expect("it is followed"), "once");
     context.apply_listing(super::super::group_list::GroupListing {
         requested_at: Timestamp::UNIX_EPOCH,
@@ -379,7 +379,7 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
         *shown.borrow_and_update(),
         ListedState::Absent { requested_at }
     );
-    context.show_unlisted();
+    context.mark_unlisted();
     assert!(
         !shown.has_changed().expect("it is followed"),
         "it is listed"
