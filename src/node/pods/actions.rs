@@ -55,8 +55,8 @@ impl PodWorker {
             }
             Err(missing) => {
                 self.pause_action(PodAction::Create, REFERENCE_RETRY_INTERVAL);
-                let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                let message = told.join("; ");
+                let messages: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                let message = messages.join("; ");
                 self.set_waiting("CreateContainerConfigError", &message);
                 self.warn("FailedMount", &message);
                 return None;
@@ -67,17 +67,17 @@ impl PodWorker {
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
             Err(refusals) => {
-                let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-                let told = told.join("; ");
+                let messages: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                let message = messages.join("; ");
                 if translate::eligible(pod, unknown, &placement).is_ok() {
                     // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
                     // correct it.
                     self.pause_action(PodAction::Create, REFERENCE_RETRY_INTERVAL);
-                    self.set_waiting("CreateContainerConfigError", &told);
+                    self.set_waiting("CreateContainerConfigError", &message);
                 } else {
                     self.refuse(refusals);
                 }
-                self.warn("Unsupported", &told);
+                self.warn("Unsupported", &message);
                 None
             }
         }
@@ -94,13 +94,13 @@ impl PodWorker {
             },
         };
         let context = self.context.clone();
-        let _turn = context.group_write_permits.acquire().await;
+        let _permit = context.group_write_permits.acquire().await;
         // The pod may have been deleted while the worker waited for the permit.
         self.drain_updates();
         if !self.exists || is_deleting(&self.pod) {
             return;
         }
-        let sent = Timestamp::now();
+        let sent_at = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.group_name, "creating a container group");
         match context
             .azure
@@ -111,28 +111,28 @@ impl PodWorker {
                 self.record_success(AttemptKind::Create);
                 self.problem = CreateProblem::None;
                 context.record_group_change(&self.group_name, true);
-                self.state.put_accepted(sent);
+                self.state.put_accepted(sent_at);
                 self.mark_group_deleted(false);
                 self.group_view = View::from_value(&answer).map(View::without_tags);
             }
-            Err(error) => self.create_failed(&error, (sent, group)),
+            Err(error) => self.create_failed(&error, (sent_at, group)),
         }
     }
 
-    fn create_failed(&mut self, error: &Error, (sent, group): (Timestamp, Box<Body>)) {
+    fn create_failed(&mut self, error: &Error, (sent_at, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "creating a container group");
         self.start_failed(AttemptKind::Create, &verdict);
-        let may_be_there = match error {
+        let may_exist = match error {
             Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
             // A 5xx or 408 from a gateway says nothing about the service behind it.
             Error::Refused { failure, .. } => failure.status >= 500 || failure.status == 408,
             Error::Waiting { .. } | Error::Credential { .. } => false,
         };
-        if may_be_there {
-            self.state.put_unanswered(sent);
+        if may_exist {
+            self.state.put_unanswered(sent_at);
         } else if verdict.class == FailureClass::Transitioning {
-            self.state.put_too_early(sent);
+            self.state.put_too_early(sent_at);
         } else {
             self.state.put_refused();
         }
@@ -152,15 +152,17 @@ impl PodWorker {
     /// Reads the group, or finds out whether there is one.
     pub async fn read_group(&mut self, action: PodAction) {
         let context = self.context.clone();
-        let sent = Timestamp::now();
-        let asked = context.azure.get(&context.scope, self.group_name.as_str());
-        match Box::pin(asked).await {
-            Ok(answer) => self.group_found(&answer, sent),
+        let sent_at = Timestamp::now();
+        let request = context.azure.get(&context.scope, self.group_name.as_str());
+        match Box::pin(request).await {
+            Ok(answer) => self.group_found(&answer, sent_at),
             // A missing resource group counts only for a pod that is being deleted: the resource group's container
             // groups are gone with it, and the pod must not stay Terminating.
-            Err(error) if is_gone(&error) || self.leaves() && error.means_nothing_to_delete() => {
+            Err(error)
+                if is_gone(&error) || self.is_leaving() && error.means_nothing_to_delete() =>
+            {
                 self.failures.reset(AttemptKind::Read);
-                self.group_denied(sent);
+                self.group_denied(sent_at);
             }
             Err(error) => {
                 self.call_failed(AttemptKind::Read, &error);
@@ -173,7 +175,7 @@ impl PodWorker {
     }
 
     /// Records what a GET shows of the group. The first GET that shows a start also records how long the start took.
-    pub fn group_found(&mut self, answer: &Value, asked: Timestamp) {
+    pub fn group_found(&mut self, answer: &Value, sent_at: Timestamp) {
         let now = Timestamp::now();
         let Some(view) = View::from_value(answer) else {
             return self.answer_unreadable();
@@ -182,10 +184,10 @@ impl PodWorker {
             return self.mark_foreign();
         }
         self.mark_owned();
-        let going = view.is_being_deleted();
+        let is_being_deleted = view.is_being_deleted();
         let started = started_at(&view);
-        let before = self.state.group.clone();
-        let was_going = matches!(before, GroupPresence::Deleting { .. });
+        let previous = self.state.group.clone();
+        let was_being_deleted = matches!(previous, GroupPresence::Deleting { .. });
         if let (
             GroupPresence::Exists {
                 since,
@@ -193,23 +195,23 @@ impl PodWorker {
                 ..
             },
             Some(started),
-        ) = (&before, started)
-            && !going
+        ) = (&previous, started)
+            && !is_being_deleted
         {
             self.record_start_latency(*since, started);
             self.context.record_create_result(None, "");
         }
         self.unanswered_put = None;
-        let sight = GroupReading {
-            sent_at: asked,
-            is_deleting: going,
+        let reading = GroupReading {
+            sent_at,
+            is_deleting: is_being_deleted,
             has_started: started.is_some(),
         };
-        self.state.group_seen(sight, now);
+        self.state.group_seen(reading, now);
         self.record_success(AttemptKind::Read);
         // While the group is being deleted so that another can replace it, the reason and the back-off for the next
         // create stay.
-        if !was_going {
+        if !was_being_deleted {
             self.record_success(AttemptKind::Create);
             self.problem = CreateProblem::None;
         }
@@ -219,14 +221,15 @@ impl PodWorker {
         // Between two runs of a container the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
         self.state.is_alive = runs_again || !view.is_terminal();
-        let failed = FailureVerdict::from_group(&view).filter(|_| started.is_none() && !was_going);
+        let failed =
+            FailureVerdict::from_group(&view).filter(|_| started.is_none() && !was_being_deleted);
         self.observe_events(&view);
         // A pod that waits for a replacement group shows the reason until it has one.
-        let is_replaced = was_going && self.exists && !is_deleting(&self.pod);
+        let is_replaced = was_being_deleted && self.exists && !is_deleting(&self.pod);
         if !is_replaced || self.problem == CreateProblem::None {
             self.group_view = Some(view.without_tags());
         }
-        if before == GroupPresence::Unknown {
+        if previous == GroupPresence::Unknown {
             // The pod's images may have changed while no operator ran.
             self.warn_outdated_images();
         }
@@ -248,20 +251,20 @@ impl PodWorker {
 
     /// Records that a read or a delete failed: the back-off changes, the pod's status does not.
     pub fn call_failed(&mut self, attempt: AttemptKind, error: &Error) {
-        let doing = match attempt {
+        let operation = match attempt {
             AttemptKind::Delete => "deleting a container group",
             _ => "reading a container group",
         };
-        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{doing}");
+        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{operation}");
         self.context.azure_failed.notify_one();
-        if self.leaves() && error.failure().is_some_and(|failure| failure.status == 403) {
+        if self.is_leaving() && error.failure().is_some_and(|failure| failure.status == 403) {
             self.warn_stays_terminating(error);
         }
-        let (trouble, refused) = (self.problem.clone(), self.state.is_refused);
+        let (problem, is_refused) = (self.problem.clone(), self.state.is_refused);
         // Also after an error that no retry can cure: the operator must not forget a group.
         self.pause_action(attempt.action(), REFERENCE_RETRY_INTERVAL);
         self.record_failure(attempt, &error.verdict());
-        (self.problem, self.state.is_refused) = (trouble, refused);
+        (self.problem, self.state.is_refused) = (problem, is_refused);
     }
 
     /// Queues an Event that says why the pod stays Terminating, and what ends that. Azure also answers 403 for a
@@ -294,8 +297,8 @@ impl PodWorker {
 
     async fn delete_group(&mut self) {
         let context = self.context.clone();
-        let _turn = context.group_write_permits.acquire().await;
-        let sent = Timestamp::now();
+        let _permit = context.group_write_permits.acquire().await;
+        let sent_at = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.group_name, "deleting a container group");
         self.mark_group_deleted(true);
         match context
@@ -314,13 +317,13 @@ impl PodWorker {
                     self.problem = CreateProblem::None;
                 }
                 match deletion {
-                    GroupDeletion::NotFound => self.group_denied(sent),
+                    GroupDeletion::NotFound => self.group_denied(sent_at),
                     GroupDeletion::Deleted => {
-                        self.state.delete_accepted(sent, Timestamp::now());
-                        self.group_denied(sent);
+                        self.state.delete_accepted(sent_at, Timestamp::now());
+                        self.group_denied(sent_at);
                     }
                     GroupDeletion::Started => {
-                        self.state.delete_accepted(sent, Timestamp::now());
+                        self.state.delete_accepted(sent_at, Timestamp::now());
                         if self
                             .state
                             .absence
@@ -337,7 +340,7 @@ impl PodWorker {
     }
 
     /// Whether the pod is being deleted, or its object is gone.
-    fn leaves(&self) -> bool {
+    fn is_leaving(&self) -> bool {
         !self.exists || is_deleting(&self.pod)
     }
 
@@ -362,8 +365,8 @@ fn is_gone(error: &Error) -> bool {
 fn started_at(view: &View) -> Option<Timestamp> {
     let containers = &view.properties.containers;
     let times = containers.iter().map(|container| {
-        let run = container.instance_view()?.current_state.as_ref()?;
-        run.start_time
+        let state = container.instance_view()?.current_state.as_ref()?;
+        state.start_time
     });
     let times: Option<Vec<Timestamp>> = times.collect();
     times?.into_iter().max()

@@ -51,8 +51,8 @@ impl PodController {
         // A group that is created before the Services are known lacks their environment variables.
         let _ = self.context.services.wait_until_ready().await;
         let pods: Api<WatchedPod> = Api::all(self.context.client.clone());
-        let ours = format!("spec.nodeName={}", self.context.owner.node);
-        let config = watcher::Config::default().fields(&ours);
+        let on_this_node = format!("spec.nodeName={}", self.context.owner.node);
+        let config = watcher::Config::default().fields(&on_this_node);
         let events = watcher(pods, config).default_backoff();
         let mut events = Box::pin(report_errors("a node's pods", events));
         let mut listed: HashSet<String> = HashSet::new();
@@ -99,42 +99,42 @@ impl PodController {
             self.start_post_bind(&uid, &observed.pod);
         }
         let cluster = &self.context.owner.cluster;
-        if let Some(hosted) = PodInfo::from_pod(cluster, &observed.pod) {
-            self.context.pod_index.insert(hosted);
+        if let Some(info) = PodInfo::from_pod(cluster, &observed.pod) {
+            self.context.pod_index.insert(info);
         }
         if let Some(facts) = PodFacts::from_pod(&observed.pod) {
             lock(&self.context.pod_facts).insert(uid.clone(), Arc::new(facts));
         }
         match self.workers.get(&uid) {
-            Some(keeper) if !keeper.is_closed() => {
-                keeper.send_replace(PodUpdate::Changed(Box::new(observed)));
+            Some(updates) if !updates.is_closed() => {
+                updates.send_replace(PodUpdate::Changed(Box::new(observed)));
             }
             _ => self.start_worker(uid, observed),
         }
     }
 
     fn start_worker(&mut self, uid: String, observed: WatchedPod) {
-        self.workers.retain(|_, keeper| !keeper.is_closed());
-        let (sender, news) = watch::channel(PodUpdate::None);
+        self.workers.retain(|_, updates| !updates.is_closed());
+        let (sender, receiver) = watch::channel(PodUpdate::None);
         let sender = Arc::new(sender);
         let name = GroupName::from_pod(&self.context.owner.cluster, &observed.pod);
-        let shown = self.context.watch_group(&uid, &name);
+        let listed = self.context.watch_group(&uid, &name);
         let context = self.context.clone();
-        let news = (sender.clone(), news);
-        let keeper = Box::new(PodWorker::new(context, observed, name, news, shown));
-        let (kept, cancel) = (keeper.run(), self.cancel.clone());
+        let updates = (sender.clone(), receiver);
+        let worker = Box::new(PodWorker::new(context, observed, name, updates, listed));
+        let (run, cancel) = (worker.run(), self.cancel.clone());
         self.tasks
-            .spawn(async move { cancel.run_until_cancelled(kept).await });
+            .spawn(async move { cancel.run_until_cancelled(run).await });
         self.workers.insert(uid, sender);
     }
 
     /// Writes the deletion cost and the tolerations on the pod, in a task of its own.
     fn start_post_bind(&mut self, uid: &str, pod: &Pod) {
-        let settled = self.post_bind_states.entry(uid.to_owned()).or_default();
-        if let Some(settled) = post_bind::patch_pod(&self.context, settled, pod) {
+        let state = self.post_bind_states.entry(uid.to_owned()).or_default();
+        if let Some(patch) = post_bind::patch_pod(&self.context, state, pod) {
             let cancel = self.cancel.clone();
             self.tasks
-                .spawn(async move { cancel.run_until_cancelled(settled).await });
+                .spawn(async move { cancel.run_until_cancelled(patch).await });
         }
     }
 
@@ -143,8 +143,8 @@ impl PodController {
         self.context.pod_index.remove(uid);
         self.post_bind_states.remove(uid);
         lock(&self.context.pod_facts).remove(uid);
-        if let Some(keeper) = self.workers.get(uid) {
-            keeper.send_replace(PodUpdate::Deleted);
+        if let Some(updates) = self.workers.get(uid) {
+            updates.send_replace(PodUpdate::Deleted);
         }
     }
 }

@@ -29,20 +29,20 @@ pub(super) struct PodEvents {
 impl PodEvents {
     /// Queues the new ones of the events that a GET shows, oldest first. Events that Azure no longer shows are
     /// forgotten.
-    pub fn observe_azure_events(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
-        let older = shown.len().saturating_sub(MAX_AZURE_EVENTS);
-        shown.drain(..older);
-        let mut before = std::mem::take(&mut self.azure_counts);
-        for event in shown {
+    pub fn observe_azure_events(&mut self, mut events: Vec<PodEvent>, now: Timestamp) {
+        let older = events.len().saturating_sub(MAX_AZURE_EVENTS);
+        events.drain(..older);
+        let mut previous = std::mem::take(&mut self.azure_counts);
+        for event in events {
             let (name, count) = event.key();
-            let told = before.remove(name);
+            let written = previous.remove(name);
             let name = name.to_owned();
-            let is_news = event.is_fresh(now) && told.is_none_or(|told| told < count);
-            if is_news || told.is_some() {
+            let is_new = event.is_fresh(now) && written.is_none_or(|written| written < count);
+            if is_new || written.is_some() {
                 self.azure_counts
-                    .insert(name, told.map_or(count, |told| told.max(count)));
+                    .insert(name, written.map_or(count, |written| written.max(count)));
             }
-            if is_news {
+            if is_new {
                 self.enqueue(event);
             }
         }
@@ -62,7 +62,7 @@ impl PodEvents {
 
     fn enqueue(&mut self, event: PodEvent) {
         // An event with a higher count replaces the earlier one of the same name.
-        self.pending.retain(|waits| waits.name != event.name);
+        self.pending.retain(|pending| pending.name != event.name);
         if self.pending.len() == MAX_PENDING_EVENTS {
             self.pending.pop_front();
         }

@@ -32,36 +32,37 @@ const LIST_RATE_DIVISOR: u32 = 4;
 
 /// Lists and collects until `cancel`.
 pub(super) async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
-    let until_then = async {
+    let collect = async {
         let mut orphans: HashMap<String, Instant> = HashMap::new();
-        let mut swept: Option<Instant> = None;
+        let mut last_sweep: Option<Instant> = None;
         loop {
-            let began = Instant::now();
+            let started = Instant::now();
             let listed = list_groups(&context).await;
-            let is_due = swept.is_none_or(|swept| swept.elapsed() >= context.list_interval);
+            let is_due =
+                last_sweep.is_none_or(|last_sweep| last_sweep.elapsed() >= context.list_interval);
             if let (Some(groups), true) = (&listed, is_due) {
                 delete_orphans(&context, &groups.groups, &mut orphans).await;
-                swept = Some(Instant::now());
+                last_sweep = Some(Instant::now());
             }
-            let (soon, late) = match listed {
+            let (shortest, longest) = match listed {
                 Some(groups) => {
-                    let fair = context
+                    let rate_limited = context
                         .rate_limiter
                         .duration_of(LIST_RATE_DIVISOR.saturating_mul(groups.pages));
-                    (MIN_LIST_INTERVAL.max(fair), context.list_interval)
+                    (MIN_LIST_INTERVAL.max(rate_limited), context.list_interval)
                 }
                 None => (RETRY_INTERVAL, RETRY_INTERVAL),
             };
-            tokio::time::sleep_until(began + soon.min(late)).await;
+            tokio::time::sleep_until(started + shortest.min(longest)).await;
             tokio::select! {
-                () = tokio::time::sleep_until(began + late) => {}
+                () = tokio::time::sleep_until(started + longest) => {}
                 () = context.read_queue.wait_until_not_empty() => {}
                 () = context.read_queue.wait_for_list_request() => {}
             }
         }
     };
     tokio::select! {
-        () = until_then => {}
+        () = collect => {}
         () = cancel.cancelled() => {}
     }
 }
@@ -78,13 +79,13 @@ pub(super) struct SweptGroups {
 
 /// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
 pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
-    let asked = Timestamp::now();
+    let sent_at = Timestamp::now();
     let answer = context
         .azure
         .list(&context.scope, &context.rate_limiter)
         .await;
-    let listed = match answer {
-        Ok(listed) => listed,
+    let listing = match answer {
+        Ok(listing) => listing,
         Err(error) => {
             let status = error.failure().map(|failure| failure.status);
             context
@@ -94,9 +95,9 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
                 context.mark_unlisted();
             }
             let is_denied = error.means_nothing_to_delete();
-            let mut denied = lock(&context.denied_since);
-            *denied = is_denied.then(|| denied.unwrap_or_else(Instant::now));
-            drop(denied);
+            let mut denied_since = lock(&context.denied_since);
+            *denied_since = is_denied.then(|| denied_since.unwrap_or_else(Instant::now));
+            drop(denied_since);
             tracing::warn!(error = %error.error_chain(), "listing container groups");
             context.azure_failed.notify_one();
             return None;
@@ -104,20 +105,20 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
     };
     context.is_list_refused.store(false, Ordering::Relaxed);
     *lock(&context.denied_since) = None;
-    let (pages, is_whole) = (listed.page_count, listed.unreadable_count == 0);
+    let (pages, is_whole) = (listing.page_count, listing.unreadable_count == 0);
     // A group with this node's owner tags but without the tags of a pod was created by hand.
     let is_ours =
         |view: &View| context.owner.owns(&view.tags) && pod_from_tags(&view.tags).is_some();
-    let (all, foreign): (Vec<View>, Vec<View>) = listed.groups.into_iter().partition(is_ours);
+    let (owned, foreign): (Vec<View>, Vec<View>) = listing.groups.into_iter().partition(is_ours);
     // In an answer with an element that cannot be decoded, a missing group is not proven to be gone.
     if is_whole {
-        let briefs = all
+        let listed_groups = owned
             .iter()
             .filter_map(|view| Some((view.name.clone()?, ListedGroup::from_group(view))));
-        let groups = briefs.collect();
+        let groups = listed_groups.collect();
         let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
         context.apply_listing(GroupListing {
-            requested_at: asked,
+            requested_at: sent_at,
             groups,
             foreign,
         });
@@ -125,7 +126,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
         context.mark_unlisted();
     }
     Some(SweptGroups {
-        groups: all,
+        groups: owned,
         pages,
         is_whole,
     })
@@ -137,16 +138,16 @@ async fn delete_orphans(
     groups: &[View],
     orphans: &mut HashMap<String, Instant>,
 ) {
-    let mut seen = HashSet::new();
+    let mut current = HashSet::new();
     for group in groups {
         let (Some(name), Some(pod)) = (&group.name, pod_from_tags(&group.tags)) else {
             continue;
         };
-        let is_kept = context.workers().contains_key(pod.2);
-        if is_kept || group.is_being_deleted() || has_pod(context, pod).await != Some(false) {
+        let has_worker = context.workers().contains_key(pod.2);
+        if has_worker || group.is_being_deleted() || has_pod(context, pod).await != Some(false) {
             continue;
         }
-        seen.insert(name.clone());
+        current.insert(name.clone());
         let since = *orphans.entry(name.clone()).or_insert_with(Instant::now);
         if since.elapsed() < context.orphan_grace {
             continue;
@@ -156,7 +157,7 @@ async fn delete_orphans(
             tracing::warn!(group = %name, error = %error.error_chain(), "deleting a group without a pod");
         }
     }
-    orphans.retain(|name, _| seen.contains(name));
+    orphans.retain(|name, _| current.contains(name));
 }
 
 /// Whether the pod that a group was created for exists, with the same UID; `None` if the API server does not

@@ -70,37 +70,35 @@ impl ListedGroup {
         self.provisioning == Some(Provisioning::Succeeded)
     }
 
-    /// Whether this LIST, sent at `asked`, shows more than what is known of a group that exists.
+    /// Whether this LIST, sent at `sent_at`, shows more than what is known of a group that exists.
     ///
     /// A start that succeeded is always new, even if a GET read the group after the LIST was sent: a group never
     /// returns to the state before its start, and an earlier GET may be processed after this. Each state of a LIST
     /// is delivered only once.
-    pub fn is_newer(&self, asked: Timestamp, group: &GroupPresence) -> bool {
+    pub fn is_newer(&self, sent_at: Timestamp, group: &GroupPresence) -> bool {
         let GroupPresence::Exists {
             since,
-            last_read: read,
-            has_run: ran,
+            last_read,
+            has_run,
         } = group
         else {
             return false;
         };
-        let is_start = !ran && self.has_started();
-        read.filter(|_| !is_start).unwrap_or(*since) < asked
+        let is_start = !has_run && self.has_started();
+        last_read.filter(|_| !is_start).unwrap_or(*since) < sent_at
     }
 }
 
 impl GroupListing {
     fn state_of(&self, name: &str) -> ListedState {
-        let asked = self.requested_at;
+        let requested_at = self.requested_at;
         match self.groups.get(name) {
-            Some(brief) => ListedState::Exists {
-                requested_at: asked,
-                group: brief.clone(),
+            Some(group) => ListedState::Exists {
+                requested_at,
+                group: group.clone(),
             },
             None if self.foreign.contains(name) => ListedState::Foreign,
-            None => ListedState::Absent {
-                requested_at: asked,
-            },
+            None => ListedState::Absent { requested_at },
         }
     }
 }
@@ -122,54 +120,55 @@ impl ListedState {
 pub(super) struct GroupChanges(HashMap<String, (Timestamp, bool)>);
 
 impl GroupChanges {
-    fn record(&mut self, name: &str, is_there: bool, now: Timestamp) {
-        self.0.insert(name.to_owned(), (now, is_there));
+    fn record(&mut self, name: &str, exists: bool, now: Timestamp) {
+        self.0.insert(name.to_owned(), (now, exists));
     }
 
-    fn forget_before(&mut self, asked: Timestamp) {
-        self.0.retain(|_, (learned, _)| *learned >= asked);
+    fn forget_before(&mut self, requested_at: Timestamp) {
+        self.0
+            .retain(|_, (changed_at, _)| *changed_at >= requested_at);
     }
 
     /// Whether a group of this name exists, by the last LIST and later changes.
     pub fn exists(&self, name: &str, listing: Option<&GroupListing>) -> bool {
         let listed = || listing.is_some_and(|listing| listing.groups.contains_key(name));
-        let learned = self.0.get(name).map(|(_, is_there)| *is_there);
-        learned.unwrap_or_else(listed)
+        let changed = self.0.get(name).map(|(_, exists_now)| *exists_now);
+        changed.unwrap_or_else(listed)
     }
 
     /// How many groups exist, by the last LIST and later changes.
     fn count(&self, listing: &GroupListing) -> usize {
         let listed = listing.groups.keys();
         let unchanged = listed.filter(|name| !self.0.contains_key(*name)).count();
-        unchanged + self.0.values().filter(|(_, is_there)| *is_there).count()
+        unchanged + self.0.values().filter(|(_, exists)| *exists).count()
     }
 }
 
 impl PodsContext {
     /// How many groups the node has, as far as is known; `None` before the first LIST.
     pub fn group_count(&self) -> Option<usize> {
-        let listed = self.last_listing.borrow();
-        let listing = listed.as_ref()?;
+        let last_listing = self.last_listing.borrow();
+        let listing = last_listing.as_ref()?;
         Some(lock(&self.changes_since_list).count(listing))
     }
 
     /// Records that a worker found its group to exist, or not to exist.
-    pub(super) fn record_group_change(&self, name: &GroupName, is_there: bool) {
-        lock(&self.changes_since_list).record(name.as_str(), is_there, Timestamp::now());
+    pub(super) fn record_group_change(&self, name: &GroupName, exists: bool) {
+        lock(&self.changes_since_list).record(name.as_str(), exists, Timestamp::now());
     }
 
     /// Sends each worker what a LIST showed of its group.
     pub(super) fn apply_listing(&self, listing: GroupListing) {
         let listing = Arc::new(listing);
         lock(&self.changes_since_list).forget_before(listing.requested_at);
-        let kept = self.workers();
+        let workers = self.workers();
         self.last_listing.send_replace(Some(listing.clone()));
-        for (name, shown) in kept.values() {
-            let now = listing.state_of(name.as_str());
-            shown.send_if_modified(|shown| {
-                let is_news = now.is_change_from(shown);
-                *shown = now;
-                is_news
+        for (name, listed) in workers.values() {
+            let new = listing.state_of(name.as_str());
+            listed.send_if_modified(|state| {
+                let is_change = new.is_change_from(state);
+                *state = new;
+                is_change
             });
         }
     }
@@ -177,26 +176,26 @@ impl PodsContext {
     /// Changes the state of each worker that waits for the first LIST to [`ListedState::Unlisted`], so that the
     /// worker reads its own group.
     pub(super) fn mark_unlisted(&self) {
-        for (_, shown) in self.workers().values() {
-            shown.send_if_modified(|shown| {
-                let is_new = *shown == ListedState::NotListed;
-                if is_new {
-                    *shown = ListedState::Unlisted;
+        for (_, listed) in self.workers().values() {
+            listed.send_if_modified(|state| {
+                let is_change = *state == ListedState::NotListed;
+                if is_change {
+                    *state = ListedState::Unlisted;
                 }
-                is_new
+                is_change
             });
         }
     }
 
     /// Subscribes the worker of the pod with this UID to what LISTs show of its group.
     pub(super) fn watch_group(&self, uid: &str, name: &GroupName) -> watch::Receiver<ListedState> {
-        let mut kept = self.workers();
+        let mut workers = self.workers();
         let listing = self.last_listing.borrow().clone();
-        let shown = listing.map_or(ListedState::NotListed, |listing| {
+        let state = listing.map_or(ListedState::NotListed, |listing| {
             listing.state_of(name.as_str())
         });
-        let (sender, receiver) = watch::channel(shown);
-        kept.insert(uid.to_owned(), (name.clone(), sender));
+        let (sender, receiver) = watch::channel(state);
+        workers.insert(uid.to_owned(), (name.clone(), sender));
         receiver
     }
 }
@@ -206,56 +205,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_that_have_come_and_gone_since_the_last_list_are_counted() {
+    fn groups_created_and_deleted_since_the_last_list_are_counted() {
         let at = |second| Timestamp::from_second(second).expect("a time");
-        let listing = |asked, names: &[&str]| GroupListing {
-            requested_at: at(asked),
+        let listing = |sent_at, names: &[&str]| GroupListing {
+            requested_at: at(sent_at),
             groups: names
                 .iter()
                 .map(|name| ((*name).to_owned(), ListedGroup::default()))
                 .collect(),
             foreign: HashSet::new(),
         };
-        let mut since = GroupChanges::default();
+        let mut changes = GroupChanges::default();
         let first = listing(10, &["a", "b"]);
-        assert_eq!(since.count(&first), 2);
-        since.record("b", false, at(11));
-        since.record("c", true, at(12));
-        let there = |name| since.exists(name, Some(&first));
-        assert_eq!(["a", "b", "c", "x"].map(there), [true, false, true, false]);
-        since.record("d", true, at(12));
-        since.record("a", true, at(13));
-        assert_eq!(since.count(&first), 3);
+        assert_eq!(changes.count(&first), 2);
+        changes.record("b", false, at(11));
+        changes.record("c", true, at(12));
+        let exists = |name| changes.exists(name, Some(&first));
+        assert_eq!(["a", "b", "c", "x"].map(exists), [true, false, true, false]);
+        changes.record("d", true, at(12));
+        changes.record("a", true, at(13));
+        assert_eq!(changes.count(&first), 3);
         // Sent at 12: the changes from 12 on stay, because the LIST may not show them.
         let second = listing(12, &["a", "c"]);
-        since.forget_before(second.requested_at);
-        assert_eq!(since.count(&second), 3);
-        since.forget_before(at(20));
-        assert_eq!(since.count(&listing(20, &["e"])), 1);
+        changes.forget_before(second.requested_at);
+        assert_eq!(changes.count(&second), 3);
+        changes.forget_before(at(20));
+        assert_eq!(changes.count(&listing(20, &["e"])), 1);
     }
 
     #[test]
-    fn a_list_that_was_asked_before_the_last_read_tells_nothing_but_that_the_start_has_succeeded() {
+    fn a_list_sent_before_the_last_read_counts_only_if_it_is_the_first_to_show_the_start() {
         let at = |second| Timestamp::from_second(second).expect("a time");
-        let brief = |provisioning| ListedGroup {
+        let listed = |provisioning| ListedGroup {
             provisioning: Some(provisioning),
             ip: None,
         };
-        let group = |read: Option<i64>, ran| GroupPresence::Exists {
+        let group = |last_read: Option<i64>, has_run| GroupPresence::Exists {
             since: at(10),
-            last_read: read.map(at),
-            has_run: ran,
+            last_read: last_read.map(at),
+            has_run,
         };
-        let tells = |word, asked, group: &GroupPresence| brief(word).is_newer(at(asked), group);
+        let is_newer = |provisioning, sent_at, group: &GroupPresence| {
+            listed(provisioning).is_newer(at(sent_at), group)
+        };
         let (creating, succeeded) = (Provisioning::Creating, Provisioning::Succeeded);
         // After the PUT, and before or after the last read.
-        assert!(!tells(succeeded.clone(), 9, &group(None, false)));
-        assert!(tells(creating.clone(), 11, &group(None, false)));
-        assert!(tells(creating.clone(), 13, &group(Some(12), false)));
-        assert!(!tells(creating, 11, &group(Some(12), false)));
-        assert!(tells(succeeded.clone(), 11, &group(Some(12), false)));
-        assert!(!tells(succeeded.clone(), 9, &group(Some(12), false)));
-        assert!(!tells(succeeded.clone(), 11, &group(Some(12), true)));
-        assert!(!tells(succeeded, 11, &GroupPresence::Unknown));
+        assert!(!is_newer(succeeded.clone(), 9, &group(None, false)));
+        assert!(is_newer(creating.clone(), 11, &group(None, false)));
+        assert!(is_newer(creating.clone(), 13, &group(Some(12), false)));
+        assert!(!is_newer(creating, 11, &group(Some(12), false)));
+        assert!(is_newer(succeeded.clone(), 11, &group(Some(12), false)));
+        assert!(!is_newer(succeeded.clone(), 9, &group(Some(12), false)));
+        assert!(!is_newer(succeeded.clone(), 11, &group(Some(12), true)));
+        assert!(!is_newer(succeeded, 11, &GroupPresence::Unknown));
     }
 }

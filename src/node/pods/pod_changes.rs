@@ -18,22 +18,23 @@ const POD_NOT_READABLE: &str = "PodNotReadable";
 impl PodWorker {
     /// Applies the new state of the pod.
     pub fn apply_pod(&mut self, observed: WatchedPod) {
-        if let Some(why) = observed.decode_error {
+        if let Some(error) = observed.decode_error {
             self.pod.metadata = observed.pod.metadata;
-            return self.mark_unreadable(&why);
+            return self.mark_unreadable(&error);
         }
         if !self.is_readable {
             self.is_readable = true;
             (self.state.is_refused, self.problem) = (false, CreateProblem::None);
         }
-        let before = self.pod.metadata.generation;
+        let old_generation = self.pod.metadata.generation;
         (self.pod, self.unknown_fields) = (observed.pod, observed.unknown_fields);
-        self.note_changes(before);
+        self.note_changes(old_generation);
     }
 
-    /// If the pod's generation differs from `before`, queues Events about the changes that the group does not get.
-    pub fn note_changes(&mut self, before: Option<i64>) {
-        if self.pod.metadata.generation != before {
+    /// If the pod's generation differs from `old_generation`, queues Events about the changes that the group does not
+    /// get.
+    pub fn note_changes(&mut self, old_generation: Option<i64>) {
+        if self.pod.metadata.generation != old_generation {
             self.warn_outdated_images();
             self.warn_unsupported_fields();
         }
@@ -51,18 +52,18 @@ impl PodWorker {
 
     /// Records that the pod cannot be decoded: no group is created for it, and an existing group runs on until the
     /// pod is deleted.
-    pub fn mark_unreadable(&mut self, why: &str) {
+    pub fn mark_unreadable(&mut self, error: &str) {
         self.is_readable = false;
         self.state.is_refused = true;
-        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), why.to_owned())]);
-        let message = format!("burstpool cannot read this pod, and does not run it: {why}");
+        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), error.to_owned())]);
+        let message = format!("burstpool cannot read this pod, and does not run it: {error}");
         self.warn(POD_NOT_READABLE, &message);
     }
 
     /// Queues an Event for each changed image that the running group does not get. A group that has not run yet is
     /// created again with the new images.
     pub fn warn_outdated_images(&mut self) {
-        let (Some(view), GroupPresence::Exists { has_run: ran, .. }) =
+        let (Some(view), GroupPresence::Exists { has_run, .. }) =
             (&self.group_view, &self.state.group)
         else {
             return;
@@ -71,19 +72,19 @@ impl PodWorker {
         if outdated.is_empty() || pod_plan::is_finished(&self.pod) {
             return;
         }
-        if !ran && !pod_plan::has_run(&self.pod) {
+        if !has_run && !pod_plan::has_run(&self.pod) {
             self.state.has_failed_to_start = true;
             return;
         }
         for OutdatedContainer {
             container,
-            actual_image: has,
-            wanted_image: wanted,
+            actual_image,
+            wanted_image,
         } in outdated
         {
             let message = format!(
-                "container {container} runs {has}; Azure Container Instances cannot change the image of one \
-                 container of a running group to {wanted}: delete the pod, so that its controller replaces it"
+                "container {container} runs {actual_image}; Azure Container Instances cannot change the image of one \
+                 container of a running group to {wanted_image}: delete the pod, so that its controller replaces it"
             );
             self.warn(IMAGE_NOT_CHANGED, &message);
         }

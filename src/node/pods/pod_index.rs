@@ -57,23 +57,24 @@ impl PodInfo {
     pub fn from_pod(cluster: &str, pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref();
         let spec = pod.spec.as_ref()?;
-        let states = status.and_then(|status| status.container_statuses.as_deref());
-        let init = status.and_then(|status| status.init_container_statuses.as_deref());
-        let all_of = |containers: &[Container], states: Option<&[ContainerStatus]>| {
-            let states = states.unwrap_or_default();
-            let all = containers.iter();
-            all.map(|container| ContainerInfo::from_spec_and_status(container, states))
+        let statuses = status.and_then(|status| status.container_statuses.as_deref());
+        let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref());
+        let infos = |containers: &[Container], statuses: Option<&[ContainerStatus]>| {
+            let statuses = statuses.unwrap_or_default();
+            let containers = containers.iter();
+            containers
+                .map(|container| ContainerInfo::from_spec_and_status(container, statuses))
                 .collect()
         };
-        let before = spec.init_containers.as_deref().unwrap_or_default();
+        let init_containers = spec.init_containers.as_deref().unwrap_or_default();
         let phase = status.and_then(|status| status.phase.as_deref());
         Some(Self {
             namespace: pod.metadata.namespace.clone()?,
             name: pod.metadata.name.clone()?,
             uid: pod.metadata.uid.clone()?,
             group: GroupName::from_pod(cluster, pod),
-            containers: all_of(&spec.containers, states),
-            init_containers: all_of(before, init),
+            containers: infos(&spec.containers, statuses),
+            init_containers: infos(init_containers, init_statuses),
             // A user who may write a pod's status must not reach the cloud's own addresses through the node.
             address: status
                 .and_then(|status| status.pod_ip.as_ref()?.parse().ok())
@@ -86,14 +87,14 @@ impl PodInfo {
 
     /// The container or init container of this name.
     pub fn container(&self, name: &str) -> Option<&ContainerInfo> {
-        let mut all = self.containers.iter().chain(&self.init_containers);
-        all.find(|container| container.name == name)
+        let mut containers = self.containers.iter().chain(&self.init_containers);
+        containers.find(|container| container.name == name)
     }
 }
 
 impl ContainerInfo {
-    fn from_spec_and_status(container: &Container, states: &[ContainerStatus]) -> Self {
-        let state = states.iter().find(|status| status.name == container.name);
+    fn from_spec_and_status(container: &Container, statuses: &[ContainerStatus]) -> Self {
+        let state = statuses.iter().find(|status| status.name == container.name);
         let state = state.and_then(|status| status.state.as_ref());
         let running = state.and_then(|state| state.running.as_ref());
         Self {
@@ -113,17 +114,17 @@ impl PodIndex {
     /// Adds or replaces a pod. A new pod replaces an earlier one of the same name.
     pub fn insert(&self, mut pod: PodInfo) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        let mut all = self.lock();
-        let before = all.get(&key).filter(|before| before.uid == pod.uid);
+        let mut pods = self.lock();
+        let previous = pods.get(&key).filter(|previous| previous.uid == pod.uid);
         // The pod from the watch does not contain this: keep it if it is the same pod.
-        pod.is_group_deleted = before.is_some_and(|before| before.is_group_deleted);
-        all.insert(key, Arc::new(pod));
+        pod.is_group_deleted = previous.is_some_and(|previous| previous.is_group_deleted);
+        pods.insert(key, Arc::new(pod));
     }
 
     /// Records that the operator asked Azure to delete a pod's group, or that Azure created one.
     pub fn set_group_deleted(&self, uid: &str, is_deleted: bool) {
-        let mut all = self.lock();
-        for pod in all.values_mut().filter(|pod| pod.uid == uid) {
+        let mut pods = self.lock();
+        for pod in pods.values_mut().filter(|pod| pod.uid == uid) {
             Arc::make_mut(pod).is_group_deleted = is_deleted;
         }
     }

@@ -86,37 +86,37 @@ struct PostBindPod {
 /// (measured).
 pub(super) fn patch_pod(
     context: &Arc<PodsContext>,
-    settled: &Arc<PostBindState>,
+    state: &Arc<PostBindState>,
     pod: &Pod,
 ) -> Option<impl Future<Output = ()> + use<>> {
-    let times = settled.accepted_patches.load(Ordering::Relaxed);
-    if times > MAX_RESTORES {
+    let accepted = state.accepted_patches.load(Ordering::Relaxed);
+    if accepted > MAX_RESTORES {
         return None;
     }
-    let patch = needed_patch(context, times, pod)?;
-    if settled.is_in_progress.swap(true, Ordering::Relaxed) {
+    let patch = needed_patch(context, accepted, pod)?;
+    if state.is_in_progress.swap(true, Ordering::Relaxed) {
         return None;
     }
     let metadata = &pod.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let written = PostBindPod {
+    let target = PostBindPod {
         context: context.clone(),
-        state: settled.clone(),
+        state: state.clone(),
         pods: Api::namespaced(context.client.clone(), namespace),
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone(),
     };
     Some(async move {
-        written
-            .write_until_applied((times == 0).then_some(patch))
+        target
+            .write_until_applied((accepted == 0).then_some(patch))
             .await;
-        written.state.is_in_progress.store(false, Ordering::Relaxed);
+        target.state.is_in_progress.store(false, Ordering::Relaxed);
     })
 }
 
-/// The patch that the pod needs after `times` accepted patches.
-fn needed_patch(context: &PodsContext, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
-    if times == 0 {
+/// The patch that the pod needs after `accepted` accepted patches.
+fn needed_patch(context: &PodsContext, accepted: u32, pod: &Pod) -> Option<json_patch::Patch> {
+    if accepted == 0 {
         post_bind_patch::patch(pod, context.settings().deletion_cost)
     } else {
         post_bind_patch::tolerations_patch(pod)
@@ -126,15 +126,15 @@ fn needed_patch(context: &PodsContext, times: u32, pod: &Pod) -> Option<json_pat
 impl PostBindPod {
     /// Sends the patch; without one, waits, and sends the patch that the pod needs then.
     async fn write_until_applied(&self, mut patch: Option<json_patch::Patch>) {
-        let times = self.state.accepted_patches.load(Ordering::Relaxed);
-        if times > 0 {
-            tokio::time::sleep(RESTORE_DELAY * 4_u32.pow(times - 1)).await;
+        let accepted = self.state.accepted_patches.load(Ordering::Relaxed);
+        if accepted > 0 {
+            tokio::time::sleep(RESTORE_DELAY * 4_u32.pow(accepted - 1)).await;
         }
         let (mut pause, mut refusals) = (MIN_RETRY_INTERVAL, 0);
         loop {
             let Some(sent) = &patch else {
                 // The watch may be behind the API server.
-                match Box::pin(self.still_needed_patch(times)).await {
+                match Box::pin(self.still_needed_patch(accepted)).await {
                     Ok(Some(needed)) => patch = Some(needed),
                     Ok(None) => return,
                     Err(()) => tokio::time::sleep(MAX_RETRY_INTERVAL).await,
@@ -142,11 +142,13 @@ impl PostBindPod {
                 continue;
             };
             wait_until_idle(&self.context).await;
-            let turn = self.context.low_priority_write_permit.acquire().await;
-            let outcome = Box::pin(self.send(sent)).await;
-            drop(turn);
-            let (why, longest) = match outcome {
-                PatchResult::Applied(pod) => return Box::pin(self.patch_applied(times, pod)).await,
+            let permit = self.context.low_priority_write_permit.acquire().await;
+            let result = Box::pin(self.send(sent)).await;
+            drop(permit);
+            let (why, max_pause) = match result {
+                PatchResult::Applied(pod) => {
+                    return Box::pin(self.patch_applied(accepted, pod)).await;
+                }
                 PatchResult::Gone => return,
                 PatchResult::Failed(why) => (why, MAX_RETRY_INTERVAL),
                 PatchResult::Rejected(why) => {
@@ -163,9 +165,9 @@ impl PostBindPod {
             if self.is_forgotten() {
                 return;
             }
-            pause = longest.min(pause * 2);
+            pause = max_pause.min(pause * 2);
             // If the pod cannot be read, the same patch is sent again.
-            match Box::pin(self.still_needed_patch(times)).await {
+            match Box::pin(self.still_needed_patch(accepted)).await {
                 Ok(Some(needed)) => patch = Some(needed),
                 Ok(None) => return,
                 Err(()) => {}
@@ -179,11 +181,11 @@ impl PostBindPod {
     }
 
     /// The API server accepted the patch.
-    async fn patch_applied(&self, times: u32, pod: Box<Pod>) {
+    async fn patch_applied(&self, accepted: u32, pod: Box<Pod>) {
         self.state
             .accepted_patches
-            .store(times + 1, Ordering::Relaxed);
-        if times == MAX_RESTORES {
+            .store(accepted + 1, Ordering::Relaxed);
+        if accepted == MAX_RESTORES {
             let pod = &self.name;
             tracing::warn!(
                 pod,
@@ -203,7 +205,7 @@ impl PostBindPod {
             let Some(patch) = pod.as_ref().and_then(release_patch) else {
                 return;
             };
-            let _turn = self.context.low_priority_write_permit.acquire().await;
+            let _permit = self.context.low_priority_write_permit.acquire().await;
             if let PatchResult::Applied(_) | PatchResult::Gone = self.send(&patch).await {
                 return;
             }
@@ -213,9 +215,9 @@ impl PostBindPod {
     }
 
     /// The patch that the pod needs as it is now.
-    async fn still_needed_patch(&self, times: u32) -> Result<Option<json_patch::Patch>, ()> {
+    async fn still_needed_patch(&self, accepted: u32) -> Result<Option<json_patch::Patch>, ()> {
         let pod = self.current_pod().await?;
-        Ok(pod.and_then(|pod| needed_patch(&self.context, times, &pod)))
+        Ok(pod.and_then(|pod| needed_patch(&self.context, accepted, &pod)))
     }
 
     /// Reads the pod; `None` if it is gone.

@@ -58,10 +58,10 @@ impl ReadQueue {
 pub(super) fn wait_for_read_turn(context: Arc<PodsContext>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         context.read_queue.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = ReadTicket(context);
-        let mut turn = std::pin::pin!(place.0.rate_limiter.acquire());
+        let ticket = ReadTicket(context);
+        let mut turn = std::pin::pin!(ticket.0.rate_limiter.acquire());
         if futures::poll!(turn.as_mut()).is_pending() {
-            place.0.read_queue.not_empty.notify_one();
+            ticket.0.read_queue.not_empty.notify_one();
             turn.await;
         }
     })

@@ -77,8 +77,8 @@ impl PodWorker {
         let wanted = status::pod_status(&self.pod, &self.observation(), &self.node_facts(), now);
         let may_write = self.next_write_at.is_none_or(|at| at <= now);
         if may_write && !has_status(&self.pod, &wanted) {
-            let (none, wanted) = (PodStatus::default(), Box::new(wanted));
-            let live = self.pod.status.as_ref().unwrap_or(&none);
+            let (empty, wanted) = (PodStatus::default(), Box::new(wanted));
+            let live = self.pod.status.as_ref().unwrap_or(&empty);
             return if status::is_urgent(live, &wanted) {
                 PendingWrite::UrgentStatus(wanted)
             } else {
@@ -93,8 +93,8 @@ impl PodWorker {
     }
 
     /// Makes a write that is not urgent.
-    pub async fn write_pending(&mut self, what: PendingWrite) {
-        match what {
+    pub async fn write_pending(&mut self, write: PendingWrite) {
+        match write {
             PendingWrite::Nothing => {}
             PendingWrite::UrgentStatus(status) | PendingWrite::Status(status) => {
                 self.write_status(&status).await;
@@ -124,26 +124,31 @@ impl PodWorker {
         if !self.exists {
             return true;
         }
-        let seen = GroupObservation::Deleted(self.group_view.as_ref());
-        let wanted = status::pod_status(&self.pod, &seen, &self.node_facts(), Timestamp::now());
+        let observation = GroupObservation::Deleted(self.group_view.as_ref());
+        let wanted = status::pod_status(
+            &self.pod,
+            &observation,
+            &self.node_facts(),
+            Timestamp::now(),
+        );
         if self.is_readable && !has_status(&self.pod, &wanted) {
             self.write_status(&wanted).await;
         }
-        let Some(this) = ObjectTarget::from_metadata(&self.pod.metadata) else {
+        let Some(target) = ObjectTarget::from_metadata(&self.pod.metadata) else {
             return true;
         };
         if self.was_never_owned() {
             self.warn_group_stays().await;
         }
-        match call::delete(CALL_TIMEOUT, &self.pods_api(), &this, Some(0)).await {
+        match call::delete(CALL_TIMEOUT, &self.pods_api(), &target, Some(0)).await {
             // The pod is gone, or another pod has its name.
             Ok(DeletionOutcome::Started | DeletionOutcome::NotFound) => true,
             Err(error) if call::is_late(&error) => false,
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
                 let pause = self.refused(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
-                let again = Timestamp::now().checked_add(pause).ok();
-                self.state.retry_times.set(PodAction::Remove, again);
+                let retry_at = Timestamp::now().checked_add(pause).ok();
+                self.state.retry_times.set(PodAction::Remove, retry_at);
                 false
             }
         }
@@ -183,25 +188,25 @@ impl PodWorker {
     /// Writes a status. The answer is the new live pod.
     pub async fn write_status(&mut self, wanted: &PodStatus) {
         let patch = status::status_patch(&self.pod, wanted);
-        let ours = PatchParams {
+        let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let (pods, patch) = (self.pods_api(), Patch::Strategic(&patch));
         let name = self.pod.metadata.name.clone().unwrap_or_default();
         let context = self.context.clone();
-        let _turn = context.status_write_permits.acquire().await;
-        let written = Box::pin(pods.patch_status(&name, &ours, &patch));
-        let again = match tokio::time::timeout(CALL_TIMEOUT, written).await {
+        let _permit = context.status_write_permits.acquire().await;
+        let written = Box::pin(pods.patch_status(&name, &params, &patch));
+        let pause = match tokio::time::timeout(CALL_TIMEOUT, written).await {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
-                let kept = has_status(&pod, wanted);
+                let is_kept = has_status(&pod, wanted);
                 self.refusals = 0;
                 // The answer can contain a change of the spec that the watch has not delivered yet.
-                let before = self.pod.metadata.generation;
+                let old_generation = self.pod.metadata.generation;
                 self.pod = pod;
-                self.note_changes(before);
-                (!kept).then_some(REVERTED_RETRY_INTERVAL)
+                self.note_changes(old_generation);
+                (!is_kept).then_some(REVERTED_RETRY_INTERVAL)
             }
             // The pod is gone, or another pod has its name: the watch will report it.
             Ok(Err(kube::Error::Api(status)))
@@ -218,7 +223,7 @@ impl PodWorker {
                 Some(WRITE_RETRY_INTERVAL)
             }
         };
-        self.next_write_at = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
+        self.next_write_at = pause.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
     /// The back-off if the API server refused a write of the pod; it grows with each refusal in a row.
@@ -298,8 +303,8 @@ impl PodWorker {
 
 /// Whether the pod's status already contains what is wanted.
 fn has_status(pod: &Pod, wanted: &PodStatus) -> bool {
-    let none = PodStatus::default();
-    status::is_same_status(pod.status.as_ref().unwrap_or(&none), wanted)
+    let empty = PodStatus::default();
+    status::is_same_status(pod.status.as_ref().unwrap_or(&empty), wanted)
 }
 
 #[cfg(test)]

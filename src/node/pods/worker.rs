@@ -120,9 +120,9 @@ impl FailureCounts {
 
     /// Counts one more failure; returns how many there were before.
     fn increment(&mut self, attempt: AttemptKind) -> u32 {
-        let tries = &mut self.0[attempt as usize];
-        *tries = tries.saturating_add(1);
-        *tries - 1
+        let count = &mut self.0[attempt as usize];
+        *count = count.saturating_add(1);
+        *count - 1
     }
 
     /// Resets the count of failures.
@@ -150,12 +150,12 @@ impl PodWorker {
         context: Arc<PodsContext>,
         observed: WatchedPod,
         name: GroupName,
-        news: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
-        shown: watch::Receiver<ListedState>,
+        updates: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
+        listed: watch::Receiver<ListedState>,
     ) -> Self {
-        let unreadable = observed.decode_error;
+        let decode_error = observed.decode_error;
         let settings = context.settings.subscribe();
-        let mut keeper = Self {
+        let mut worker = Self {
             context,
             pod: observed.pod,
             exists: true,
@@ -171,22 +171,22 @@ impl PodWorker {
             events: PodEvents::default(),
             refusals: 0,
             next_write_at: None,
-            updates: news,
-            listed: shown,
+            updates,
+            listed,
             settings,
             read_turn: None,
         };
-        if let Some(why) = unreadable {
-            keeper.mark_unreadable(&why);
+        if let Some(error) = decode_error {
+            worker.mark_unreadable(&error);
         }
-        keeper
+        worker
     }
 
     /// Runs until both the pod and its group are gone. Rare steps are boxed, so that a worker that waits is small:
     /// without boxes it takes 20 KB (measured), and there may be a thousand.
     pub async fn run(mut self: Box<Self>) {
-        let shown = self.listed.borrow_and_update().clone();
-        self.apply_listing(&shown);
+        let listed = self.listed.borrow_and_update().clone();
+        self.apply_listing(&listed);
         loop {
             self.drain_updates();
             self.update_daemon_set();
@@ -204,16 +204,16 @@ impl PodWorker {
             }
             match self.pending_write(now) {
                 PendingWrite::UrgentStatus(status) => Box::pin(self.write_status(&status)).await,
-                say => match self.wait(decision, now, say.is_pending()).await {
+                write => match self.wait(decision, now, write.is_pending()).await {
                     WakeReason::Due => {}
                     WakeReason::Listed => {
-                        let shown = self.listed.borrow_and_update().clone();
-                        self.apply_listing(&shown);
+                        let listed = self.listed.borrow_and_update().clone();
+                        self.apply_listing(&listed);
                     }
                     WakeReason::Edited => self.settings_changed(),
                     WakeReason::ReadTurn => Box::pin(self.read_group(decision.action)).await,
                     WakeReason::LowPriorityWrite(_permit) => {
-                        Box::pin(self.write_pending(say)).await;
+                        Box::pin(self.write_pending(write)).await;
                     }
                 },
             }
@@ -237,13 +237,13 @@ impl PodWorker {
 
     /// Takes the latest update of the pod from the pod controller.
     pub fn drain_updates(&mut self) {
-        let mut news = PodUpdate::None;
+        let mut update = PodUpdate::None;
         self.updates.1.mark_unchanged();
-        self.updates.0.send_if_modified(|new| {
-            news = std::mem::take(new);
+        self.updates.0.send_if_modified(|slot| {
+            update = std::mem::take(slot);
             false
         });
-        match news {
+        match update {
             PodUpdate::None => {}
             PodUpdate::Deleted => self.exists = false,
             PodUpdate::Changed(observed) => {
@@ -251,8 +251,8 @@ impl PodWorker {
                 let version = |pod: &Pod| {
                     api::parse_resource_version(pod.metadata.resource_version.as_ref()?)
                 };
-                let is_old = version(&observed.pod) < version(&self.pod);
-                if !is_old {
+                let is_outdated = version(&observed.pod) < version(&self.pod);
+                if !is_outdated {
                     self.apply_pod(*observed);
                 }
             }
@@ -261,33 +261,28 @@ impl PodWorker {
 
     /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
     /// thousand pods cost one request, not a thousand.
-    pub fn apply_listing(&mut self, shown: &ListedState) {
+    pub fn apply_listing(&mut self, listed: &ListedState) {
         let now = Timestamp::now();
-        match (&self.state.group, shown) {
+        match (&self.state.group, listed) {
             (GroupPresence::Unknown, ListedState::Foreign) if !self.state.has_unanswered_put => {
                 self.mark_foreign();
             }
-            (
-                _,
-                ListedState::Absent {
-                    requested_at: asked,
-                },
-            ) => {
+            (_, ListedState::Absent { requested_at }) => {
                 self.mark_owned();
-                self.group_not_listed(*asked);
+                self.group_not_listed(*requested_at);
             }
             (
                 group,
                 ListedState::Exists {
-                    requested_at: asked,
-                    group: brief,
+                    requested_at: sent_at,
+                    group: listed_group,
                 },
             ) => {
-                let ran = matches!(group, GroupPresence::Exists { has_run: true, .. });
-                let is_newer = brief.is_newer(*asked, group);
-                self.state.group_listed(*asked, now);
+                let has_started = matches!(group, GroupPresence::Exists { has_run: true, .. });
+                let is_newer = listed_group.is_newer(*sent_at, group);
+                self.state.group_listed(*sent_at, now);
                 if is_newer {
-                    self.apply_listed_group(brief, ran);
+                    self.apply_listed_group(listed_group, has_started);
                 }
             }
             _ => {}
@@ -297,18 +292,18 @@ impl PodWorker {
     /// Applies the provisioning state and address from a LIST. Until the containers have run, the pod's status
     /// shows them, and a GET follows once provisioning has succeeded; after that, any difference from the last GET
     /// makes the group stale, so that a GET follows.
-    fn apply_listed_group(&mut self, brief: &ListedGroup, ran: bool) {
-        let known = self.group_view.as_ref().map(ListedGroup::from_group);
-        if known.as_ref() == Some(brief) {
+    fn apply_listed_group(&mut self, listed: &ListedGroup, has_run: bool) {
+        let last_seen = self.group_view.as_ref().map(ListedGroup::from_group);
+        if last_seen.as_ref() == Some(listed) {
             return;
         }
-        if ran {
-            self.state.is_stale |= known.is_some();
+        if has_run {
+            self.state.is_stale |= last_seen.is_some();
             return;
         }
-        self.state.is_stale |= brief.has_started();
+        self.state.is_stale |= listed.has_started();
         let view = self.group_view.get_or_insert_default();
-        view.apply_listed(brief.provisioning.clone(), brief.ip);
+        view.apply_listed(listed.provisioning.clone(), listed.ip);
     }
 
     /// Waits until the decision is due, or there is a reason to decide again.
@@ -316,26 +311,28 @@ impl PodWorker {
         &mut self,
         decision: ScheduledAction,
         now: Timestamp,
-        has_to_say: bool,
+        has_pending_write: bool,
     ) -> WakeReason {
-        let left = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
-        if left.is_zero() && self.may_read(decision.action) {
+        let until_due = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
+        if until_due.is_zero() && self.may_read(decision.action) {
             let context = self.context.clone();
             self.read_turn
                 .get_or_insert_with(|| read_queue::wait_for_read_turn(context));
         } else {
             self.read_turn = None;
         }
-        let has_time = decision.action != PodAction::Wait && !left.is_zero();
-        let due = has_time.then(|| left.min(MAX_SLEEP));
-        let written = self.next_write_at;
-        let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
-        let quiet = self.context.low_priority_write_permit.clone();
-        let (news, shown, settings) = (&mut self.updates.1, &mut self.listed, &mut self.settings);
+        let has_time = decision.action != PodAction::Wait && !until_due.is_zero();
+        let due = has_time.then(|| until_due.min(MAX_SLEEP));
+        let until_write = self.next_write_at;
+        let until_write =
+            until_write.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let low_priority = self.context.low_priority_write_permit.clone();
+        let (updates, listed, settings) =
+            (&mut self.updates.1, &mut self.listed, &mut self.settings);
         tokio::select! {
             biased;
-            changed = news.changed() => if changed.is_err() { std::future::pending().await },
-            changed = shown.changed() => match changed {
+            changed = updates.changed() => if changed.is_err() { std::future::pending().await },
+            changed = listed.changed() => match changed {
                 Ok(()) => return WakeReason::Listed,
                 Err(_) => std::future::pending().await,
             },
@@ -348,8 +345,8 @@ impl PodWorker {
                 return WakeReason::ReadTurn;
             }
             () = sleep_or_pending(due) => {}
-            () = sleep_or_pending(written) => {}
-            permit = quiet.acquire_owned(), if has_to_say => {
+            () = sleep_or_pending(until_write) => {}
+            permit = low_priority.acquire_owned(), if has_pending_write => {
                 return permit.map_or(WakeReason::Due, WakeReason::LowPriorityWrite);
             }
         }
@@ -436,10 +433,10 @@ impl PodWorker {
     }
 }
 
-/// Completes when the future completes; never, if there is none.
-async fn or_pending(waited: &mut Option<BoxFuture<'static, ()>>) {
-    match waited {
-        Some(waited) => waited.await,
+/// Completes when `turn` completes; never, if it is `None`.
+async fn or_pending(turn: &mut Option<BoxFuture<'static, ()>>) {
+    match turn {
+        Some(turn) => turn.await,
         None => std::future::pending().await,
     }
 }
