@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_is_written_once_and_again_when_it_happened_again() {
+    fn each_event_is_written_once_and_again_when_its_count_grows() {
         let mut events = PodEvents::default();
         events.observe_azure_events(vec![event("a", 1), event("b", 1)], NOW);
         events.observe_azure_events(vec![event("a", 2), event("b", 1)], NOW);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_crashes_for_weeks_costs_no_more_memory_than_one_that_does_for_an_hour() {
+    fn the_events_of_a_container_that_crashes_for_weeks_take_bounded_memory() {
         let mut events = PodEvents::default();
         for n in 0..10_000 {
             events.observe_azure_events(vec![event("crash", n), event(&n.to_string(), 1)], NOW);

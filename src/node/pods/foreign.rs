@@ -91,88 +91,87 @@ mod tests {
 
     use super::super::group_list::ListedState;
     use super::super::status_writer::PendingWrite;
-    use super::super::status_writer::tests::{keeper_shown, kubernetes};
+    use super::super::status_writer::tests::{kubernetes, listed_worker};
     use super::*;
     use crate::aci::poll_interval::StartLatencies;
 
-    fn decided(keeper: &PodWorker) -> PodAction {
+    fn decided(worker: &PodWorker) -> PodAction {
         let starts = StartLatencies::default();
-        pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
+        pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, Timestamp::now()).action
     }
 
     fn foreign(phase: &str) -> PodWorker {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
-        let mut keeper = keeper_shown(client, ListedState::Foreign);
-        keeper.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-        keeper.apply_listing(&ListedState::Foreign);
-        keeper
+        let mut worker = listed_worker(client, ListedState::Foreign);
+        worker.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+        worker.apply_listing(&ListedState::Foreign);
+        worker
     }
 
     #[tokio::test]
-    async fn a_group_whose_tags_were_changed_is_named_with_the_tags_that_make_it_the_pods_again() {
-        let mut keeper = foreign("Pending");
-        let event = keeper.events.pop().expect("an Event");
+    async fn the_event_about_a_foreign_group_names_the_group_and_the_tags_to_restore() {
+        let mut worker = foreign("Pending");
+        let event = worker.events.pop().expect("an Event");
         assert_eq!(event.reason, REASON);
-        let CreateProblem::Waiting { message, .. } = &keeper.problem else {
+        let CreateProblem::Waiting { message, .. } = &worker.problem else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
-            assert!(text.contains(keeper.group_name.as_str()), "{text}");
-            for (tag, value) in keeper.context.owner.tags(&keeper.pod) {
+            assert!(text.contains(worker.group_name.as_str()), "{text}");
+            for (tag, value) in worker.context.owner.tags(&worker.pod) {
                 assert!(text.contains(&format!("{tag}={value}")), "{text}");
             }
         }
-        assert_eq!(decided(&keeper), PodAction::Wait);
+        assert_eq!(decided(&worker), PodAction::Wait);
         assert!(matches!(
-            keeper.pending_write(Timestamp::now()),
+            worker.pending_write(Timestamp::now()),
             PendingWrite::Status(_) | PendingWrite::UrgentStatus(_)
         ));
     }
 
     #[tokio::test]
     async fn the_status_of_a_pod_that_runs_stays_while_its_group_has_other_tags() {
-        let mut keeper = foreign("Running");
+        let mut worker = foreign("Running");
         assert!(matches!(
-            keeper.pending_write(Timestamp::now()),
+            worker.pending_write(Timestamp::now()),
             PendingWrite::Event
         ));
-        keeper.events.pop();
+        worker.events.pop();
         assert!(matches!(
-            keeper.pending_write(Timestamp::now()),
+            worker.pending_write(Timestamp::now()),
             PendingWrite::Nothing
         ));
     }
 
     #[tokio::test]
-    async fn a_group_that_a_read_shows_with_other_tags_is_neither_used_nor_deleted_nor_read_in_a_loop()
-     {
+    async fn a_group_that_a_read_shows_with_other_tags_is_not_used_deleted_or_read_at_once() {
         let now = Timestamp::now();
         for was_there in [false, true] {
-            let mut keeper = keeper_shown(
+            let mut worker = listed_worker(
                 kubernetes(&Arc::new(AtomicU16::new(201))),
                 ListedState::Unlisted,
             );
             if was_there {
-                keeper.state.put_accepted(Timestamp::UNIX_EPOCH);
+                worker.state.put_accepted(Timestamp::UNIX_EPOCH);
             }
             let tags = json!({"team": "x"});
-            let group = json!({"name": keeper.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
-            keeper.group_found(&group, now);
-            assert!(keeper.is_foreign && keeper.group_view.is_none());
+            let group = json!({"name": worker.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
+            worker.group_found(&group, now);
+            assert!(worker.is_foreign && worker.group_view.is_none());
             if was_there {
                 let starts = StartLatencies::default();
-                let next = pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, now);
+                let next = pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, now);
                 assert!(next.at.duration_since(now).as_secs() > 30, "{next:?}");
             } else {
-                assert_eq!(decided(&keeper), PodAction::Wait);
-                keeper.pod.metadata.deletion_timestamp = Some(Time(now));
-                assert_eq!(decided(&keeper), PodAction::Remove, "without a DELETE");
+                assert_eq!(decided(&worker), PodAction::Wait);
+                worker.pod.metadata.deletion_timestamp = Some(Time(now));
+                assert_eq!(decided(&worker), PodAction::Remove, "without a DELETE");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_pod_whose_group_has_other_tags_goes_after_an_event_that_the_group_stays() {
+    async fn a_pod_whose_group_has_other_tags_is_removed_after_an_event_about_the_group() {
         let calls: Arc<Mutex<Vec<String>>> = Arc::default();
         let called = calls.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -184,58 +183,58 @@ mod tests {
             let body = Body::from(body.to_string().into_bytes());
             std::future::ready(Ok::<_, http::Error>(http::Response::new(body)))
         });
-        let mut keeper = keeper_shown(kube::Client::new(service, "default"), ListedState::Foreign);
-        keeper.apply_listing(&ListedState::Foreign);
-        assert!(keeper.remove_pod().await);
+        let mut worker = listed_worker(kube::Client::new(service, "default"), ListedState::Foreign);
+        worker.apply_listing(&ListedState::Foreign);
+        assert!(worker.remove_pod().await);
         let calls = calls.lock().expect("calls");
         assert_eq!(calls[calls.len() - 2..], ["PATCH events", "DELETE pods"]);
     }
 
     #[tokio::test]
-    async fn a_group_that_was_denied_before_it_had_other_tags_is_not_gone_after_one_more_denial() {
+    async fn denials_from_before_a_group_had_other_tags_do_not_count() {
         let now = Timestamp::now();
-        let mut keeper = keeper_shown(
+        let mut worker = listed_worker(
             kubernetes(&Arc::new(AtomicU16::new(201))),
             ListedState::Foreign,
         );
-        keeper.pod.status = serde_json::from_value(json!({"phase": "Running"})).expect("a status");
+        worker.pod.status = serde_json::from_value(json!({"phase": "Running"})).expect("a status");
         for seconds in [20, 10] {
-            keeper.group_denied(now - jiff::SignedDuration::from_secs(seconds));
+            worker.group_denied(now - jiff::SignedDuration::from_secs(seconds));
         }
-        keeper.apply_listing(&ListedState::Foreign);
-        keeper.apply_listing(&ListedState::Absent { requested_at: now });
-        assert_eq!(keeper.state.group, GroupPresence::Unknown);
+        worker.apply_listing(&ListedState::Foreign);
+        worker.apply_listing(&ListedState::Absent { requested_at: now });
+        assert_eq!(worker.state.group, GroupPresence::Unknown);
     }
 
     #[tokio::test]
     async fn a_group_with_other_tags_that_is_deleted_by_hand_is_looked_for_again() {
         for phase in ["Pending", "Running"] {
-            let mut keeper = foreign(phase);
-            keeper.apply_listing(&ListedState::Foreign);
-            assert_eq!(decided(&keeper), PodAction::Wait, "{phase}");
+            let mut worker = foreign(phase);
+            worker.apply_listing(&ListedState::Foreign);
+            assert_eq!(decided(&worker), PodAction::Wait, "{phase}");
             let requested_at = Timestamp::now();
-            keeper.apply_listing(&ListedState::Absent { requested_at });
-            assert!(!keeper.is_foreign && !keeper.state.is_refused, "{phase}");
-            assert_ne!(decided(&keeper), PodAction::Wait, "{phase}");
+            worker.apply_listing(&ListedState::Absent { requested_at });
+            assert!(!worker.is_foreign && !worker.state.is_refused, "{phase}");
+            assert_ne!(decided(&worker), PodAction::Wait, "{phase}");
         }
     }
 
     #[tokio::test]
     async fn a_group_whose_tags_were_restored_is_used_again_and_deleted_with_its_pod() {
-        let mut keeper = foreign("Running");
+        let mut worker = foreign("Running");
         let now = Timestamp::now();
-        keeper.state.group_listed(now, now);
-        assert_eq!(decided(&keeper), PodAction::Discover);
-        let tags = keeper.context.owner.tags(&keeper.pod);
-        let group = json!({"name": keeper.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
-        keeper.group_found(&group, now);
-        assert!(matches!(keeper.state.group, GroupPresence::Exists { .. }));
-        assert!(!keeper.state.is_refused && !keeper.keeps_last_status());
+        worker.state.group_listed(now, now);
+        assert_eq!(decided(&worker), PodAction::Discover);
+        let tags = worker.context.owner.tags(&worker.pod);
+        let group = json!({"name": worker.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
+        worker.group_found(&group, now);
+        assert!(matches!(worker.state.group, GroupPresence::Exists { .. }));
+        assert!(!worker.state.is_refused && !worker.keeps_last_status());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =
             serde_json::from_value(deleted).expect("metadata");
-        keeper.pod.metadata.deletion_timestamp = deleted.deletion_timestamp;
-        assert_eq!(decided(&keeper), PodAction::Delete);
+        worker.pod.metadata.deletion_timestamp = deleted.deletion_timestamp;
+        assert_eq!(decided(&worker), PodAction::Delete);
     }
 }

@@ -226,10 +226,10 @@ impl PodsContext {
     /// Applies new settings while pods run; no container group is restarted. The region is checked again, because
     /// the capacity or the priority may have changed.
     pub fn change(&self, settings: PodSettings) {
-        self.settings.send_if_modified(|now| {
-            let is_other = !settings.translates_as(now);
-            *now = Arc::new(settings);
-            is_other
+        self.settings.send_if_modified(|current| {
+            let is_change = !settings.translates_as(current);
+            *current = Arc::new(settings);
+            is_change
         });
         self.azure_failed.notify_one();
         self.pods_changed.notify_one();
@@ -251,10 +251,10 @@ impl PodsContext {
 
     /// A context that has not yet seen any pod or group.
     pub fn new(config: PodsConfig) -> Self {
-        let (services, watched) = reflector::store();
+        let (services, writer) = reflector::store();
         Self {
             services,
-            services_writer: Mutex::new(Some(watched)),
+            services_writer: Mutex::new(Some(writer)),
             settings: watch::Sender::new(Arc::new(config.settings.clone())),
             config,
             start_latencies: Mutex::default(),
@@ -284,8 +284,8 @@ impl PodsContext {
     /// Whether any pod has a worker. A worker also outlives its pod until the pod's group is gone. Pods of
     /// `DaemonSet`s do not count.
     pub fn is_any_kept(&self) -> bool {
-        let kept = self.workers();
-        kept.keys().any(|uid| !self.daemon_sets.contains(uid))
+        let workers = self.workers();
+        workers.keys().any(|uid| !self.daemon_sets.contains(uid))
     }
 
     /// Whether Azure answered the last LIST of groups with 403: the operator's identity lacks the right. Azure also
@@ -328,12 +328,12 @@ impl PodsContext {
 
     /// The UIDs of the pods whose groups are known to exist.
     pub fn pods_with_groups(&self) -> HashSet<String> {
-        let kept = self.workers();
+        let workers = self.workers();
         let listed = self.last_listing.borrow();
-        let since = lock(&self.changes_since_list);
-        let is_there = |name: &GroupName| since.exists(name.as_str(), listed.as_deref());
-        let there = kept.iter().filter(|(_, (name, _))| is_there(name));
-        there.map(|(uid, _)| uid.clone()).collect()
+        let changes = lock(&self.changes_since_list);
+        let exists = |name: &GroupName| changes.exists(name.as_str(), listed.as_deref());
+        let existing = workers.iter().filter(|(_, (name, _))| exists(name));
+        existing.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// The facts about the node's pods that burst decisions use.
@@ -347,15 +347,15 @@ impl PodsContext {
     }
 
     fn record_create_result(&self, class: Option<FailureClass>, message: &str) {
-        let mut ended = lock(&self.create_results);
-        if ended.len() < MAX_CREATE_RESULTS {
-            ended.push(CreateResult {
+        let mut results = lock(&self.create_results);
+        if results.len() < MAX_CREATE_RESULTS {
+            results.push(CreateResult {
                 at: Timestamp::now(),
                 class,
                 message: message.to_owned(),
             });
         }
-        drop(ended);
+        drop(results);
         self.pods_changed.notify_one();
     }
 
@@ -383,8 +383,8 @@ impl PodsContext {
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
@@ -392,7 +392,7 @@ pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     tasks.spawn(garbage_collection::run(context.clone(), cancel.clone()));
     tasks.spawn(watch_services(context.clone(), cancel.clone()));
-    let mut herd = PodController {
+    let mut controller = PodController {
         context,
         cancel: cancel.clone(),
         tasks: tasks.clone(),
@@ -400,7 +400,7 @@ pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
         post_bind_states: HashMap::new(),
     };
     tokio::select! {
-        () = herd.run() => {}
+        () = controller.run() => {}
         () = cancel.cancelled() => {}
     }
     tasks.close();
@@ -412,11 +412,11 @@ async fn watch_services(context: Arc<PodsContext>, cancel: CancellationToken) {
     let writer = lock(&context.services_writer).take();
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());
-    let watched = skip_unreadable(watcher(services, watcher::Config::default()).default_backoff());
+    let events = skip_unreadable(watcher(services, watcher::Config::default()).default_backoff());
     // The pod controller starts no worker before this watch has delivered the Services.
-    let watched = report_errors("Services", watched).reflect(writer);
+    let events = report_errors("Services", events).reflect(writer);
     tokio::select! {
-        () = watched.for_each(async |_| {}) => {}
+        () = events.for_each(async |_| {}) => {}
         () = cancel.cancelled() => {}
     }
 }

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_session_reaches_an_address_of_the_cloud_by_a_pods_status() {
+    fn a_pod_ip_that_is_reserved_for_the_cloud_is_not_indexed() {
         for (address, is_kept) in [
             ("10.0.0.4", true),
             ("169.254.169.254", false),
@@ -181,16 +181,16 @@ mod tests {
                 "status": {"podIP": address},
             });
             let pod: Pod = serde_json::from_value(pod).expect("a pod");
-            let hosted = PodInfo::from_pod("cluster", &pod).expect("it has a name");
-            assert_eq!(hosted.address.is_some(), is_kept, "{address}");
+            let info = PodInfo::from_pod("cluster", &pod).expect("it has a name");
+            assert_eq!(info.address.is_some(), is_kept, "{address}");
         }
     }
 
     #[test]
-    fn a_request_finds_its_pod_by_name_and_the_pods_containers_by_theirs() {
-        let all = PodIndex::default();
-        all.insert(pod("1"));
-        let found = all.get("n", "web-0").expect("it is there");
+    fn pods_and_their_containers_are_found_by_name() {
+        let index = PodIndex::default();
+        index.insert(pod("1"));
+        let found = index.get("n", "web-0").expect("it is there");
         assert_eq!(found.address, "10.0.0.4".parse().ok());
         assert!(
             found
@@ -202,37 +202,38 @@ mod tests {
                 .container("i")
                 .is_some_and(|c| c.running_since.is_none())
         );
-        assert!(found.container("x").is_none() && all.get("other", "web-0").is_none());
+        assert!(found.container("x").is_none() && index.get("other", "web-0").is_none());
     }
 
     #[test]
-    fn a_deleted_group_is_remembered_until_there_is_another() {
-        let all = PodIndex::default();
+    fn a_deleted_group_is_remembered_until_a_new_one_is_created() {
+        let index = PodIndex::default();
         let is_deleted = || {
-            all.get("n", "web-0")
+            index
+                .get("n", "web-0")
                 .is_some_and(|pod| pod.is_group_deleted)
         };
-        all.insert(pod("1"));
-        all.set_group_deleted("2", true);
+        index.insert(pod("1"));
+        index.set_group_deleted("2", true);
         assert!(!is_deleted(), "another pod's");
-        all.set_group_deleted("1", true);
-        all.insert(pod("1"));
+        index.set_group_deleted("1", true);
+        index.insert(pod("1"));
         assert!(is_deleted(), "a change of the pod keeps it");
-        all.set_group_deleted("1", false);
+        index.set_group_deleted("1", false);
         assert!(!is_deleted());
-        all.set_group_deleted("1", true);
-        all.insert(pod("2"));
+        index.set_group_deleted("1", true);
+        index.insert(pod("2"));
         assert!(!is_deleted(), "it was another pod's");
     }
 
     #[test]
-    fn a_pod_that_took_the_name_of_one_that_goes_stays() {
-        let all = PodIndex::default();
-        all.insert(pod("1"));
-        all.insert(pod("2"));
-        all.remove("1");
-        assert_eq!(all.all().len(), 1);
-        all.remove("2");
-        assert_eq!(all.all().len(), 0);
+    fn removing_a_pod_keeps_the_next_pod_of_the_same_name() {
+        let index = PodIndex::default();
+        index.insert(pod("1"));
+        index.insert(pod("2"));
+        index.remove("1");
+        assert_eq!(index.all().len(), 1);
+        index.remove("2");
+        assert_eq!(index.all().len(), 0);
     }
 }

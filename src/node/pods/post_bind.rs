@@ -305,37 +305,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_patch_that_a_policy_denies_is_sent_ever_more_rarely_until_it_is_allowed() {
+    async fn a_denied_patch_is_sent_less_and_less_often_until_it_is_allowed() {
         let code = Arc::new(AtomicU16::new(403));
         let (pod, context, sent) = refusing(&code);
-        let settled = Arc::default();
-        let settling = patch_pod(&context, &settled, &pod).expect("it lacks something");
-        let settling = tokio::spawn(settling);
+        let state = Arc::default();
+        let patching = patch_pod(&context, &state, &pod).expect("it lacks something");
+        let patching = tokio::spawn(patching);
         let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(60 * minutes));
         minutes(60).await;
         let in_an_hour = sent.swap(0, Ordering::Relaxed);
         assert!((8..=20).contains(&in_an_hour), "{in_an_hour}");
         assert!(
-            patch_pod(&context, &settled, &pod).is_none(),
+            patch_pod(&context, &state, &pod).is_none(),
             "it is under way"
         );
         code.store(200, Ordering::Relaxed);
         minutes(15).await;
-        assert!(settling.is_finished());
+        assert!(patching.is_finished());
         assert!(sent.load(Ordering::Relaxed) >= 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_sent_any_more_for_a_pod_that_is_gone() {
+    async fn no_patch_is_sent_after_the_pod_is_gone() {
         let (pod, context, sent) = refusing(&Arc::new(AtomicU16::new(403)));
-        let settled = Arc::default();
-        let settling = patch_pod(&context, &settled, &pod).expect("it lacks something");
-        let settling = tokio::spawn(settling);
+        let state = Arc::default();
+        let patching = patch_pod(&context, &state, &pod).expect("it lacks something");
+        let patching = tokio::spawn(patching);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(sent.swap(0, Ordering::Relaxed) > 0);
-        drop(settled);
+        drop(state);
         tokio::time::sleep(Duration::from_secs(1200)).await;
-        assert!(settling.is_finished());
+        assert!(patching.is_finished());
         assert_eq!(sent.load(Ordering::Relaxed), 0);
     }
 
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_waits_to_be_settled_is_small() {
+    fn a_pod_that_waits_for_its_patch_is_small() {
         let bytes = size(patch_pod);
         assert!(bytes < 1024, "{bytes} bytes for each pod");
     }

@@ -454,7 +454,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::status_writer::tests::{keeper_shown, kubernetes};
+    use super::super::status_writer::tests::{kubernetes, listed_worker};
     use super::*;
 
     fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
@@ -462,15 +462,15 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_that_waits_is_small() {
+    fn a_worker_that_waits_is_small() {
         let bytes = size(PodWorker::run);
         assert!(bytes < 2048, "{bytes} bytes for each pod");
     }
 
     #[tokio::test]
-    async fn a_finished_pods_group_is_kept_from_when_its_end_was_seen_first() {
+    async fn the_group_of_a_finished_pod_is_kept_from_when_its_end_was_first_seen() {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
-        let mut worker = keeper_shown(client, ListedState::NotListed);
+        let mut worker = listed_worker(client, ListedState::NotListed);
         worker.pod.status =
             serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status");
         let now = Timestamp::now();

@@ -35,16 +35,16 @@ pub(in super::super) fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-fn keeper(status: &Arc<AtomicU16>) -> PodWorker {
-    keeper_of(kubernetes(status))
+fn worker(status: &Arc<AtomicU16>) -> PodWorker {
+    worker_with_client(kubernetes(status))
 }
 
-fn keeper_of(client: kube::Client) -> PodWorker {
-    keeper_shown(client, ListedState::NotListed)
+fn worker_with_client(client: kube::Client) -> PodWorker {
+    listed_worker(client, ListedState::NotListed)
 }
 
-/// A worker to which the last LIST showed this.
-pub(in super::super) fn keeper_shown(client: kube::Client, shown: ListedState) -> PodWorker {
+/// A worker that has received `listed` from the last LIST.
+pub(in super::super) fn listed_worker(client: kube::Client, listed: ListedState) -> PodWorker {
     let context = context(client);
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -52,43 +52,43 @@ pub(in super::super) fn keeper_shown(client: kube::Client, shown: ListedState) -
     });
     let observed: WatchedPod = serde_json::from_value(pod).expect("a pod");
     let name = GroupName::from_pod("c", &observed.pod);
-    let (sender, news) = watch::channel(PodUpdate::None);
-    let shown = watch::channel(shown).1;
+    let (sender, updates) = watch::channel(PodUpdate::None);
+    let listed = watch::channel(listed).1;
     PodWorker::new(
         Arc::new(context),
         observed,
         name,
-        (Arc::new(sender), news),
-        shown,
+        (Arc::new(sender), updates),
+        listed,
     )
 }
 
 #[tokio::test]
-async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refused_is_not() {
+async fn an_event_without_an_answer_is_written_later_and_a_refused_one_is_dropped() {
     let status = Arc::new(AtomicU16::new(503));
-    let mut keeper = keeper(&status);
-    keeper.warn("FailedMount", "something is missing");
-    keeper.write_pending(PendingWrite::Event).await;
-    assert_eq!(keeper.events.len(), 1, "it is still to be told");
-    assert!(keeper.next_write_at.is_some(), "and not in a loop");
+    let mut worker = worker(&status);
+    worker.warn("FailedMount", "something is missing");
+    worker.write_pending(PendingWrite::Event).await;
+    assert_eq!(worker.events.len(), 1, "it is still pending");
+    assert!(worker.next_write_at.is_some(), "and not in a loop");
     status.store(201, Ordering::Relaxed);
-    keeper.write_pending(PendingWrite::Event).await;
-    assert_eq!(keeper.events.len(), 0);
+    worker.write_pending(PendingWrite::Event).await;
+    assert_eq!(worker.events.len(), 0);
 
     status.store(403, Ordering::Relaxed);
-    keeper.warn("Unsupported", "something else");
-    keeper.write_pending(PendingWrite::Event).await;
-    assert_eq!(keeper.events.len(), 0, "its namespace may be going");
+    worker.warn("Unsupported", "something else");
+    worker.write_pending(PendingWrite::Event).await;
+    assert_eq!(worker.events.len(), 0, "its namespace may be terminating");
 }
 
 #[tokio::test]
-async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_lost_soon() {
+async fn a_refused_status_is_retried_less_and_less_often_and_a_failed_one_soon() {
     let code = Arc::new(AtomicU16::new(403));
-    let mut keeper = keeper(&code);
+    let mut worker = worker(&code);
     let mut paused = async |answer: u16| {
         code.store(answer, Ordering::Relaxed);
-        keeper.write_status(&PodStatus::default()).await;
-        let until = keeper.next_write_at.take();
+        worker.write_status(&PodStatus::default()).await;
+        let until = worker.next_write_at.take();
         until.map(|until| until.duration_since(Timestamp::now()).as_secs() + 1)
     };
     let mut pauses = Vec::new();
@@ -97,14 +97,14 @@ async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_l
     }
     assert_eq!(pauses, [10, 20, 40, 2, 60, 60, 60, 60, 60]);
     paused(200).await;
-    assert_eq!(keeper.refusals, 0, "a success ends the row");
+    assert_eq!(worker.refusals, 0, "a success ends the row");
 }
 
 #[tokio::test]
 async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends_on() {
-    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    keeper.refuse(Vec::new());
-    let context = keeper.context.clone();
+    let mut worker = worker(&Arc::new(AtomicU16::new(201)));
+    worker.refuse(Vec::new());
+    let context = worker.context.clone();
     let mut edits = context.settings.subscribe();
     let mut is_noticed = |edit: fn(&mut PodSettings)| {
         let mut settings = (*context.settings()).clone();
@@ -124,11 +124,11 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
     assert!(is_noticed(
         |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
     ));
-    keeper.settings_changed();
-    assert!(!keeper.state.is_refused);
-    keeper.mark_unreadable("odd");
-    keeper.settings_changed();
-    assert!(keeper.state.is_refused, "no edit makes it readable");
+    worker.settings_changed();
+    assert!(!worker.state.is_refused);
+    worker.mark_unreadable("odd");
+    worker.settings_changed();
+    assert!(worker.state.is_refused, "no edit makes it readable");
 }
 
 fn seen(pod: serde_json::Value) -> WatchedPod {
@@ -136,40 +136,40 @@ fn seen(pod: serde_json::Value) -> WatchedPod {
 }
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_is_deleted() {
-    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    keeper.apply_pod(seen(json!({
+async fn an_unreadable_pod_gets_an_event_keeps_its_status_and_can_be_deleted() {
+    let mut worker = worker(&Arc::new(AtomicU16::new(201)));
+    worker.apply_pod(seen(json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
         "spec": {"containers": "none"},
     })));
     assert!(matches!(
-        keeper.pending_write(Timestamp::now()),
+        worker.pending_write(Timestamp::now()),
         PendingWrite::Event
     ));
-    let event = keeper.events.pop().expect("it is told");
+    let event = worker.events.pop().expect("an Event");
     assert_eq!(event.reason, "PodNotReadable");
     assert!(matches!(
-        keeper.pending_write(Timestamp::now()),
+        worker.pending_write(Timestamp::now()),
         PendingWrite::Nothing
     ));
-    keeper.state.group = pod_plan::GroupPresence::Absent { existed: false };
-    let decided = |keeper: &PodWorker| {
+    worker.state.group = pod_plan::GroupPresence::Absent { existed: false };
+    let decided = |worker: &PodWorker| {
         let starts = crate::aci::poll_interval::StartLatencies::default();
-        pod_plan::next_action(Some(&keeper.pod), &keeper.state, &starts, Timestamp::now()).action
+        pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, Timestamp::now()).action
     };
-    assert_eq!(decided(&keeper), PodAction::Wait);
-    keeper.apply_pod(seen(json!({
+    assert_eq!(decided(&worker), PodAction::Wait);
+    worker.apply_pod(seen(json!({
         "metadata": {
             "namespace": "shop", "name": "web", "uid": "1",
             "deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
         },
         "spec": {"containers": "none"},
     })));
-    assert_eq!(decided(&keeper), PodAction::Remove);
+    assert_eq!(decided(&worker), PodAction::Remove);
 }
 
 #[tokio::test]
-async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if_it_does_not() {
+async fn a_changed_image_gets_an_event_if_the_group_runs_and_a_new_group_if_not() {
     let pod = |image: &str, generation: i64| {
         json!({
             "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": generation},
@@ -180,58 +180,62 @@ async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if
         {"name": "main", "properties": {"image": "web:1"}},
     ]}});
     for ran in [false, true] {
-        let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-        keeper.apply_pod(seen(pod("web:1", 1)));
-        keeper.group_view = View::from_value(&group);
-        keeper.state.group = pod_plan::GroupPresence::Exists {
+        let mut worker = worker(&Arc::new(AtomicU16::new(201)));
+        worker.apply_pod(seen(pod("web:1", 1)));
+        worker.group_view = View::from_value(&group);
+        worker.state.group = pod_plan::GroupPresence::Exists {
             since: Timestamp::now(),
             last_read: None,
             has_run: ran,
         };
-        let wanted = |keeper: &PodWorker| {
-            let seen = keeper.observation();
+        let wanted = |worker: &PodWorker| {
+            let seen = worker.observation();
             let facts = NodeFacts::default();
-            let status = status::pod_status(&keeper.pod, &seen, &facts, Timestamp::now());
+            let status = status::pod_status(&worker.pod, &seen, &facts, Timestamp::now());
             status.observed_generation
         };
-        assert_eq!(wanted(&keeper), Some(1));
-        keeper.apply_pod(seen(pod("web:2", 2)));
+        assert_eq!(wanted(&worker), Some(1));
+        worker.apply_pod(seen(pod("web:2", 2)));
         assert_eq!(
-            keeper.state.has_failed_to_start, !ran,
+            worker.state.has_failed_to_start, !ran,
             "it is deleted, and created again"
         );
-        assert_eq!(wanted(&keeper), None, "the group has not what the pod says");
-        let told = keeper.events.pop().map(|event| event.message);
-        assert_eq!(told.is_some(), ran);
-        assert!(told.is_none_or(|told| told.contains("web:1") && told.contains("web:2")));
+        assert_eq!(
+            wanted(&worker),
+            None,
+            "the group does not have the pod's image"
+        );
+        let message = worker.events.pop().map(|event| event.message);
+        assert_eq!(message.is_some(), ran);
+        assert!(message.is_none_or(|text| text.contains("web:1") && text.contains("web:2")));
     }
 }
 
 #[tokio::test]
-async fn each_thing_that_fails_has_a_back_off_of_its_own() {
-    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+async fn each_kind_of_attempt_has_its_own_back_off() {
+    let mut worker = worker(&Arc::new(AtomicU16::new(201)));
     let verdict = FailureVerdict::new(FailureClass::Transient, None, "an outage".to_owned());
     for _ in 0..5 {
-        keeper.record_failure(AttemptKind::Read, &verdict);
+        worker.record_failure(AttemptKind::Read, &verdict);
     }
-    assert_eq!(keeper.state.retry_times.get(PodAction::Create), None);
-    keeper.record_failure(AttemptKind::Create, &verdict);
+    assert_eq!(worker.state.retry_times.get(PodAction::Create), None);
+    worker.record_failure(AttemptKind::Create, &verdict);
     let soon = Timestamp::now() + Duration::from_secs(2);
     assert!(
-        keeper
+        worker
             .state
             .retry_times
             .get(PodAction::Create)
             .is_some_and(|until| until < soon)
     );
-    keeper.record_success(AttemptKind::Read);
-    assert_eq!(keeper.state.retry_times.get(PodAction::Refresh), None);
-    assert!(keeper.state.retry_times.get(PodAction::Create).is_some());
-    assert_eq!(keeper.failures.get(AttemptKind::Create), 1);
+    worker.record_success(AttemptKind::Read);
+    assert_eq!(worker.state.retry_times.get(PodAction::Refresh), None);
+    assert!(worker.state.retry_times.get(PodAction::Create).is_some());
+    assert_eq!(worker.failures.get(AttemptKind::Create), 1);
 }
 
 #[tokio::test]
-async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
+async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
     use crate::aci::response::ContainerGroup as View;
     let pod = |generation: u32, version: u32, image: &str| {
         json!({
@@ -248,26 +252,26 @@ async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
         std::future::ready(answer.body(Body::from(answered.clone().into_bytes())))
     });
     for is_written_between in [false, true] {
-        let mut keeper = keeper_of(kube::Client::new(service.clone(), "default"));
-        keeper.apply_pod(seen(pod(1, 10, "nginx:1")));
-        keeper.state.group = pod_plan::GroupPresence::Exists {
+        let mut worker = worker_with_client(kube::Client::new(service.clone(), "default"));
+        worker.apply_pod(seen(pod(1, 10, "nginx:1")));
+        worker.state.group = pod_plan::GroupPresence::Exists {
             since: Timestamp::UNIX_EPOCH,
             last_read: None,
             has_run: true,
         };
         let view = json!({"name": "g", "properties": {"containers": [
             {"name": "a", "properties": {"image": "nginx:1"}}]}});
-        keeper.group_view = View::from_value(&view);
-        assert!(keeper.group_view.is_some());
+        worker.group_view = View::from_value(&view);
+        assert!(worker.group_view.is_some());
         // The user sets the image (version 11); the worker writes a status (12), and the answer contains both.
         if is_written_between {
-            keeper.write_status(&PodStatus::default()).await;
+            worker.write_status(&PodStatus::default()).await;
         }
-        keeper.apply_pod(seen(pod(2, 11, "nginx:2")));
-        keeper.apply_pod(seen(pod(2, 12, "nginx:2")));
-        let told = keeper.events.pop();
+        worker.apply_pod(seen(pod(2, 11, "nginx:2")));
+        worker.apply_pod(seen(pod(2, 12, "nginx:2")));
+        let event = worker.events.pop();
         assert!(
-            told.is_some_and(|event| event.reason == "ImageNotChanged"),
+            event.is_some_and(|event| event.reason == "ImageNotChanged"),
             "written between: {is_written_between}"
         );
     }
@@ -281,8 +285,8 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     use crate::burst::fixtures;
     use crate::node::quota::RegionQuota;
     use std::collections::{HashMap, HashSet};
-    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    let context = keeper.context.clone();
+    let worker = worker(&Arc::new(AtomicU16::new(201)));
+    let context = worker.context.clone();
     let quota = Arc::new(RegionQuota::default());
     quota.join(&context);
     let pods: Vec<_> = (0..50)
@@ -346,24 +350,24 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
 }
 
 #[tokio::test]
-async fn an_edit_lets_no_worker_write_a_foreign_group() {
+async fn an_edit_of_the_settings_does_not_let_a_worker_write_a_foreign_group() {
     for (shown, is_refused) in [
         (ListedState::Foreign, true),
         (ListedState::NotListed, false),
     ] {
-        let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
-        keeper.mark_foreign();
-        assert!(keeper.state.is_refused);
-        keeper.settings_changed();
-        assert_eq!(keeper.state.is_refused, is_refused);
+        let mut worker = listed_worker(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
+        worker.mark_foreign();
+        assert!(worker.state.is_refused);
+        worker.settings_changed();
+        assert_eq!(worker.state.is_refused, is_refused);
     }
 }
 
 #[tokio::test]
 async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
-    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    let context = keeper.context.clone();
-    let mut shown = context.watch_group("2", &keeper.group_name);
+    let worker = worker(&Arc::new(AtomicU16::new(201)));
+    let context = worker.context.clone();
+    let mut shown = context.watch_group("2", &worker.group_name);
     context.mark_unlisted();
     assert!(shown.has_changed().expect("it is followed"));
     assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
@@ -387,23 +391,23 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
 }
 
 #[tokio::test]
-async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
-    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+async fn a_pod_whose_group_may_not_be_deleted_gets_an_event_with_the_remedy() {
+    let mut worker = worker(&Arc::new(AtomicU16::new(201)));
     let refused = |status: u16| {
         let body = br#"{"error": {"code": "AuthorizationFailed", "message": "no role"}}"#;
         let failure = Box::new(ArmError::parse(status, body, None));
         let what = "deleting a container group".to_owned();
         Error::Refused { what, failure }
     };
-    keeper.call_failed(AttemptKind::Delete, &refused(403));
-    assert!(keeper.events.is_empty(), "the pod is not being deleted");
-    keeper.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    keeper.call_failed(AttemptKind::Delete, &refused(503));
-    assert!(keeper.events.is_empty(), "Azure will answer");
+    worker.call_failed(AttemptKind::Delete, &refused(403));
+    assert!(worker.events.is_empty(), "the pod is not being deleted");
+    worker.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    worker.call_failed(AttemptKind::Delete, &refused(503));
+    assert!(worker.events.is_empty(), "Azure will answer");
     for attempt in [AttemptKind::Read, AttemptKind::Delete] {
-        keeper.call_failed(attempt, &refused(403));
+        worker.call_failed(attempt, &refused(403));
     }
-    let event = keeper.events.pop().expect("an Event");
+    let event = worker.events.pop().expect("an Event");
     assert_eq!(event.reason, "FailedKillPod");
     let remedies = [
         "role on resource group rg",
@@ -413,5 +417,5 @@ async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
     for text in remedies {
         assert!(event.message.contains(text), "{}", event.message);
     }
-    assert!(keeper.events.is_empty(), "once");
+    assert!(worker.events.is_empty(), "once");
 }
