@@ -72,18 +72,18 @@ pub struct AbsenceEvidence {
 }
 
 impl AbsenceEvidence {
-    /// The state after a PUT that was sent at `sent`.
-    pub fn after_put(sent: Timestamp) -> Self {
+    /// The state after a PUT that was sent at `sent_at`.
+    pub fn after_put(sent_at: Timestamp) -> Self {
         Self {
-            valid_from: [Some(later(sent, CONSISTENCY_LAG)); 2],
+            valid_from: [Some(later(sent_at, CONSISTENCY_LAG)); 2],
             ..Self::default()
         }
     }
 
-    /// Records that an answer to a request sent at `asked` shows the group.
-    pub fn record_seen(&mut self, source: EvidenceSource, asked: Timestamp) {
-        self.valid_from[source as usize] = Some(asked);
-        if self.last_denied.is_none_or(|denied| denied <= asked) {
+    /// Records that an answer to a request sent at `sent_at` shows the group.
+    pub fn record_seen(&mut self, source: EvidenceSource, sent_at: Timestamp) {
+        self.valid_from[source as usize] = Some(sent_at);
+        if self.last_denied.is_none_or(|denied| denied <= sent_at) {
             *self = Self {
                 valid_from: self.valid_from,
                 ..Self::default()
@@ -91,34 +91,34 @@ impl AbsenceEvidence {
         }
     }
 
-    /// Records that Azure accepted a DELETE sent at `sent`: answers to earlier requests prove nothing.
-    pub fn record_delete(&mut self, sent: Timestamp) {
+    /// Records that Azure accepted a DELETE sent at `sent_at`: answers to earlier requests prove nothing.
+    pub fn record_delete(&mut self, sent_at: Timestamp) {
         *self = Self {
-            valid_from: self.valid_from.map(|from| from.max(Some(sent))),
+            valid_from: self.valid_from.map(|from| from.max(Some(sent_at))),
             ..Self::default()
         };
     }
 
-    /// Records that Azure answered a GET or a DELETE sent at `asked` that there is no such group.
-    pub fn record_denial(&mut self, asked: Timestamp) {
-        self.last_denied = Some(asked);
-        if !self.is_within_lag(EvidenceSource::Get, asked) {
-            let first = self.counted_gets.map_or(asked, |(first, _)| first);
-            self.counted_gets = Some((first, asked));
+    /// Records that Azure answered a GET or a DELETE sent at `sent_at` that there is no such group.
+    pub fn record_denial(&mut self, sent_at: Timestamp) {
+        self.last_denied = Some(sent_at);
+        if !self.is_within_lag(EvidenceSource::Get, sent_at) {
+            let first = self.counted_gets.map_or(sent_at, |(first, _)| first);
+            self.counted_gets = Some((first, sent_at));
             self.get_count += 1;
         }
     }
 
-    /// Records that a LIST sent at `asked` does not contain the group.
-    pub fn record_not_listed(&mut self, asked: Timestamp) {
-        if !self.is_within_lag(EvidenceSource::List, asked) {
-            self.last_list_without = self.last_list_without.max(Some(asked));
+    /// Records that a LIST sent at `sent_at` does not contain the group.
+    pub fn record_not_listed(&mut self, sent_at: Timestamp) {
+        if !self.is_within_lag(EvidenceSource::List, sent_at) {
+            self.last_list_without = self.last_list_without.max(Some(sent_at));
         }
     }
 
-    /// Whether a denial of this kind, in answer to a request sent at `asked`, proves nothing.
-    pub fn is_within_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
-        self.valid_from[source as usize].is_some_and(|from| asked < from)
+    /// Whether a denial of this kind, in answer to a request sent at `sent_at`, proves nothing.
+    pub fn is_within_lag(&self, source: EvidenceSource, sent_at: Timestamp) -> bool {
+        self.valid_from[source as usize].is_some_and(|from| sent_at < from)
     }
 
     /// Whether a GET that counts denies the group.
@@ -131,17 +131,17 @@ impl AbsenceEvidence {
         let Some((first, last)) = self.counted_gets else {
             return before == PriorGroupState::NotCreated && self.last_list_without.is_some();
         };
-        let lasts = |pause: Duration| later(first, pause) <= last;
+        let spans = |pause: Duration| later(first, pause) <= last;
         let without_list = |(gets, pause): (u32, Duration)| {
             self.get_count >= gets
-                && lasts(pause)
+                && spans(pause)
                 && !self.is_within_lag(EvidenceSource::List, last)
         };
         match before {
             PriorGroupState::NotCreated => true,
             PriorGroupState::Existed => {
                 let is_listed = self.last_list_without.is_some_and(|listed| listed > first);
-                (lasts(CONFIRM_INTERVAL) && is_listed) || without_list(THRESHOLDS_WITHOUT_LIST[0])
+                (spans(CONFIRM_INTERVAL) && is_listed) || without_list(THRESHOLDS_WITHOUT_LIST[0])
             }
             PriorGroupState::Deleted => {
                 self.last_list_without.is_some() || without_list(THRESHOLDS_WITHOUT_LIST[1])

@@ -163,12 +163,12 @@ pub struct ScheduledAction {
 /// the same.
 pub fn next_action(
     pod: Option<&Pod>,
-    known: &PodState,
+    state: &PodState,
     starts: &StartLatencies,
     now: Timestamp,
 ) -> ScheduledAction {
-    let decision = choose_action(pod, known, starts, now);
-    let pause = known.retry_times.get(decision.action);
+    let decision = choose_action(pod, state, starts, now);
+    let pause = state.retry_times.get(decision.action);
     ScheduledAction {
         at: pause.map_or(decision.at, |until| decision.at.max(until)),
         ..decision
@@ -177,16 +177,16 @@ pub fn next_action(
 
 fn choose_action(
     pod: Option<&Pod>,
-    known: &PodState,
+    state: &PodState,
     starts: &StartLatencies,
     now: Timestamp,
 ) -> ScheduledAction {
     let act = |action| ScheduledAction { action, at: now };
-    let leaves = pod.is_none_or(is_deleting);
-    match &known.group {
-        GroupPresence::Unknown => discover(leaves, known, now),
-        GroupPresence::Absent { .. } if leaves => act(PodAction::Remove),
-        GroupPresence::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
+    let is_leaving = pod.is_none_or(is_deleting);
+    match &state.group {
+        GroupPresence::Unknown => discover(is_leaving, state, now),
+        GroupPresence::Absent { .. } if is_leaving => act(PodAction::Remove),
+        GroupPresence::Absent { .. } if state.is_refused || pod.is_some_and(is_finished) => {
             act(PodAction::Wait)
         }
         // The pod has failed with its group. Its controller creates another pod when it sees this one failed.
@@ -195,17 +195,17 @@ fn choose_action(
         // An answer denied the group that is to be deleted. A DELETE answers the same question as a GET, has
         // its own budget in ARM, and deletes the group if it exists after all.
         GroupPresence::Exists { .. }
-            if (leaves || known.has_failed_to_start)
-                && let Some(at) = known.absence.next_check_at() =>
+            if (is_leaving || state.has_failed_to_start)
+                && let Some(at) = state.absence.next_check_at() =>
         {
-            let drained = if leaves {
-                drained_at(pod, known, now)
+            let drained = if is_leaving {
+                drained_at(pod, state, now)
             } else {
                 now
             };
             // Both find out whether the group exists: the one that may be sent first.
-            let pauses = |action| known.retry_times.get(action);
-            let action = if pauses(PodAction::Delete) > pauses(PodAction::Refresh) {
+            let retry_at = |action| state.retry_times.get(action);
+            let action = if retry_at(PodAction::Delete) > retry_at(PodAction::Refresh) {
                 PodAction::Refresh
             } else {
                 PodAction::Delete
@@ -217,97 +217,92 @@ fn choose_action(
         }
         // An answer denied the group: before any other action, the next answer decides.
         GroupPresence::Deleting { .. } | GroupPresence::Exists { .. }
-            if let Some(at) = known.absence.next_check_at() =>
+            if let Some(at) = state.absence.next_check_at() =>
         {
             let action = PodAction::Refresh;
             ScheduledAction { action, at }
         }
-        GroupPresence::Deleting {
-            since,
-            last_read: read,
-        } => {
-            let wait =
+        GroupPresence::Deleting { since, last_read } => {
+            let interval =
                 |since| poll_interval::until_next_read(PollPhase::Deleting, since, starts, 0.0);
-            next_read(wait, (*since, *read), known, now)
+            next_read(interval, (*since, *last_read), state, now)
         }
-        GroupPresence::Exists { .. } if leaves => ScheduledAction {
+        GroupPresence::Exists { .. } if is_leaving => ScheduledAction {
             action: PodAction::Delete,
-            at: drained_at(pod, known, now),
+            at: drained_at(pod, state, now),
         },
         GroupPresence::Exists {
-            since,
-            last_read: read,
-            ..
+            since, last_read, ..
         } if pod.is_some_and(is_finished) => {
-            let wait =
+            let interval =
                 |since| poll_interval::until_next_read(PollPhase::Working, since, starts, 0.0);
-            let look = next_read(wait, (*since, *read), known, now);
-            let delete = delete_finished(pod, known, now);
+            let refresh = next_read(interval, (*since, *last_read), state, now);
+            let delete = delete_finished(pod, state, now);
             // Azure restarts only a group that failed, and only a GET shows whether it did.
-            let may_live = pod.is_some_and(has_failed) && look.at < delete.at;
-            if may_live { look } else { delete }
+            let may_live = pod.is_some_and(has_failed) && refresh.at < delete.at;
+            if may_live { refresh } else { delete }
         }
-        GroupPresence::Exists { .. } if known.has_failed_to_start => act(PodAction::Delete),
+        GroupPresence::Exists { .. } if state.has_failed_to_start => act(PodAction::Delete),
         GroupPresence::Exists {
             since,
-            last_read: read,
-            has_run: ran,
+            last_read,
+            has_run,
         } => {
-            let phase = match (ran, pod.is_some_and(always_restarts)) {
+            let phase = match (has_run, pod.is_some_and(always_restarts)) {
                 (false, _) => PollPhase::Starting,
                 (true, true) => PollPhase::Serving,
                 (true, false) => PollPhase::Working,
             };
-            let share = pod.map_or(0.0, poll_offset);
-            let wait = |since| poll_interval::until_next_read(phase, since, starts, share);
-            next_read(wait, (*since, *read), known, now)
+            let offset = pod.map_or(0.0, poll_offset);
+            let interval = |since| poll_interval::until_next_read(phase, since, starts, offset);
+            next_read(interval, (*since, *last_read), state, now)
         }
     }
 }
 
 /// Reads the group until Azure shows it or its absence is proven. A PUT without an answer is sent again.
-fn discover(leaves: bool, known: &PodState, now: Timestamp) -> ScheduledAction {
-    let Some(again) = known.absence.next_check_at() else {
+fn discover(is_leaving: bool, state: &PodState, now: Timestamp) -> ScheduledAction {
+    let Some(next_check_at) = state.absence.next_check_at() else {
         return ScheduledAction {
             action: PodAction::Discover,
             at: now,
         };
     };
-    let create = known
+    let create_at = state
         .retry_times
         .get(PodAction::Create)
         .unwrap_or(now)
         .max(now);
-    if known.has_unanswered_put
-        && !leaves
-        && !known.is_refused
-        && known.absence.is_within_lag(EvidenceSource::Get, create)
+    if state.has_unanswered_put
+        && !is_leaving
+        && !state.is_refused
+        && state.absence.is_within_lag(EvidenceSource::Get, create_at)
     {
         return ScheduledAction {
             action: PodAction::Create,
-            at: create,
+            at: create_at,
         };
     }
     ScheduledAction {
         action: PodAction::Discover,
-        at: again,
+        at: next_check_at,
     }
 }
 
 /// Whether Azure's answers prove that the group is gone, or was never created.
-pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
-    let leaves = pod.is_none_or(is_deleting);
-    let before = match known.group {
+pub fn is_gone(pod: Option<&Pod>, state: &PodState) -> bool {
+    let is_leaving = pod.is_none_or(is_deleting);
+    let before = match state.group {
         GroupPresence::Absent { .. } => return true,
         GroupPresence::Deleting { .. } => PriorGroupState::Deleted,
         GroupPresence::Exists { .. } => PriorGroupState::Existed,
-        GroupPresence::Unknown if leaves => PriorGroupState::Deleted,
+        GroupPresence::Unknown if is_leaving => PriorGroupState::Deleted,
         GroupPresence::Unknown if pod.is_some_and(has_run) => PriorGroupState::Existed,
         // An operator wrote the pod's start time and may have sent a PUT: this process, or the one before it.
         GroupPresence::Unknown if pod.is_some_and(has_start_time) => PriorGroupState::Deleted,
         GroupPresence::Unknown => PriorGroupState::NotCreated,
     };
-    known.absence.is_proven(before)
+    state.absence.is_proven(before)
 }
 
 /// When to delete the group of a finished pod: [`FINISHED_GROUP_TTL`] after its end, so that its logs can be read. If
@@ -316,19 +311,19 @@ pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
 /// The time of its end is by Azure's clock, which may differ from the operator's. So it counts only within bounds
 /// from when the operator saw the end: an operator whose clock is ahead leaves [`MIN_FINISHED_GROUP_TTL`] to read
 /// the logs, and one whose clock is behind keeps the group no longer than [`FINISHED_GROUP_TTL`].
-fn delete_finished(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> ScheduledAction {
-    let seen = known.finished.unwrap_or(now);
-    let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
-    let (first, last) = (
-        later(seen, MIN_FINISHED_GROUP_TTL),
-        later(seen, FINISHED_GROUP_TTL),
+fn delete_finished(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> ScheduledAction {
+    let seen_at = state.finished.unwrap_or(now);
+    let ended_at = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
+    let (earliest, latest) = (
+        later(seen_at, MIN_FINISHED_GROUP_TTL),
+        later(seen_at, FINISHED_GROUP_TTL),
     );
     ScheduledAction {
         action: PodAction::Delete,
-        at: if known.is_alive {
+        at: if state.is_alive {
             now
         } else {
-            later(finished.unwrap_or(seen), FINISHED_GROUP_TTL).clamp(first, last)
+            later(ended_at.unwrap_or(seen_at), FINISHED_GROUP_TTL).clamp(earliest, latest)
         },
     }
 }
@@ -342,16 +337,16 @@ fn poll_offset(pod: &Pod) -> f64 {
 }
 
 fn next_read(
-    wait: impl Fn(Duration) -> Duration,
-    (since, read): (Timestamp, Option<Timestamp>),
-    known: &PodState,
+    interval: impl Fn(Duration) -> Duration,
+    (since, last_read): (Timestamp, Option<Timestamp>),
+    state: &PodState,
     now: Timestamp,
 ) -> ScheduledAction {
-    let last = read.unwrap_or(since);
-    let at = if known.is_stale {
+    let last_seen = last_read.unwrap_or(since);
+    let at = if state.is_stale {
         now
     } else {
-        later(last, wait(between(since, last)))
+        later(last_seen, interval(elapsed(since, last_seen)))
     };
     ScheduledAction {
         action: PodAction::Refresh,
@@ -363,7 +358,7 @@ fn next_read(
 /// Services drop it, but not longer than its grace period. The wait is counted from when the operator saw the
 /// deletion: by the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining
 /// at all.
-fn drained_at(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp {
+fn drained_at(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;
     };
@@ -373,7 +368,7 @@ fn drained_at(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp 
         .unwrap_or_default();
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
     later(
-        known.deletion_seen_at.unwrap_or(now),
+        state.deletion_seen_at.unwrap_or(now),
         DRAIN_DELAY.min(grace),
     )
 }
@@ -460,7 +455,7 @@ fn finished_at(pod: &Pod) -> Option<Timestamp> {
     ends.max()
 }
 
-fn between(from: Timestamp, to: Timestamp) -> Duration {
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 

@@ -11,11 +11,11 @@ fn denied(gets: &[i64], lists: &[i64]) -> AbsenceEvidence {
     let mut absence = AbsenceEvidence::default();
     absence.record_seen(EvidenceSource::Get, at(100));
     absence.record_seen(EvidenceSource::List, at(100));
-    for asked in gets {
-        absence.record_denial(at(*asked));
+    for sent_at in gets {
+        absence.record_denial(at(*sent_at));
     }
-    for asked in lists {
-        absence.record_not_listed(at(*asked));
+    for sent_at in lists {
+        absence.record_not_listed(at(*sent_at));
     }
     absence
 }
@@ -44,8 +44,7 @@ fn a_group_that_runs_is_gone_after_two_gets_and_a_list_that_began_in_between_or_
 }
 
 #[test]
-fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_delete_proves_nothing()
- {
+fn a_deleted_group_is_gone_after_a_get_and_a_list_that_were_sent_after_the_delete() {
     let mut absence = denied(&[110], &[111]);
     absence.record_delete(at(120));
     assert!(!absence.is_proven(PriorGroupState::Deleted));
@@ -61,9 +60,9 @@ fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_
 #[test]
 fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
     let mut absence = AbsenceEvidence::after_put(at(100));
-    for asked in [101, 110, 119] {
-        absence.record_denial(at(asked));
-        absence.record_not_listed(at(asked));
+    for sent_at in [101, 110, 119] {
+        absence.record_denial(at(sent_at));
+        absence.record_not_listed(at(sent_at));
     }
     for before in [
         PriorGroupState::NotCreated,
@@ -81,7 +80,7 @@ fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
 }
 
 #[test]
-fn an_answer_that_was_asked_for_before_the_last_denial_does_not_clear_it() {
+fn an_answer_to_a_request_sent_before_the_last_denial_does_not_clear_it() {
     let mut absence = denied(&[110], &[]);
     absence.record_seen(EvidenceSource::Get, at(109));
     assert!(absence.is_suspected());

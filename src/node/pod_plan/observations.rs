@@ -21,32 +21,32 @@ pub struct GroupReading {
 }
 
 impl PodState {
-    /// Records that Azure accepted a PUT sent at `sent`.
-    pub fn put_accepted(&mut self, sent: Timestamp) {
+    /// Records that Azure accepted a PUT sent at `sent_at`.
+    pub fn put_accepted(&mut self, sent_at: Timestamp) {
         (
             self.has_failed_to_start,
             self.is_stale,
             self.has_unanswered_put,
         ) = (false, false, false);
-        self.absence = AbsenceEvidence::after_put(sent);
+        self.absence = AbsenceEvidence::after_put(sent_at);
         self.group = GroupPresence::Exists {
-            since: sent,
+            since: sent_at,
             last_read: None,
             has_run: false,
         };
     }
 
-    /// Records that a PUT sent at `sent` got no answer: the group may exist.
-    pub fn put_unanswered(&mut self, sent: Timestamp) {
+    /// Records that a PUT sent at `sent_at` got no answer: the group may exist.
+    pub fn put_unanswered(&mut self, sent_at: Timestamp) {
         self.group = GroupPresence::Unknown;
-        self.absence = AbsenceEvidence::after_put(sent);
+        self.absence = AbsenceEvidence::after_put(sent_at);
         self.has_unanswered_put = true;
     }
 
-    /// Records that Azure refused a PUT sent at `sent` because it is changing a group of this name.
-    pub fn put_too_early(&mut self, sent: Timestamp) {
+    /// Records that Azure refused a PUT sent at `sent_at` because it is changing a group of this name.
+    pub fn put_too_early(&mut self, sent_at: Timestamp) {
         self.group = GroupPresence::Unknown;
-        self.absence = AbsenceEvidence::after_put(sent);
+        self.absence = AbsenceEvidence::after_put(sent_at);
     }
 
     /// Records that Azure refused a PUT. An earlier PUT without an answer may still have created the group.
@@ -56,9 +56,9 @@ impl PodState {
         }
     }
 
-    /// Records that Azure accepted a DELETE sent at `sent`.
-    pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
-        self.absence.record_delete(sent);
+    /// Records that Azure accepted a DELETE sent at `sent_at`.
+    pub fn delete_accepted(&mut self, sent_at: Timestamp, now: Timestamp) {
+        self.absence.record_delete(sent_at);
         self.group = GroupPresence::Deleting {
             since: now,
             last_read: None,
@@ -66,32 +66,31 @@ impl PodState {
     }
 
     /// Records that a GET shows the group.
-    pub fn group_seen(&mut self, sight: GroupReading, now: Timestamp) {
-        self.absence.record_seen(EvidenceSource::Get, sight.sent_at);
+    pub fn group_seen(&mut self, reading: GroupReading, now: Timestamp) {
+        self.absence
+            .record_seen(EvidenceSource::Get, reading.sent_at);
         (self.has_unanswered_put, self.is_stale) = (false, false);
-        let there = |since, ran| GroupPresence::Exists {
+        let existing = |since, has_run| GroupPresence::Exists {
             since,
             last_read: Some(now),
-            has_run: ran,
+            has_run,
         };
-        let going = |since| GroupPresence::Deleting {
+        let deleting = |since| GroupPresence::Deleting {
             since,
             last_read: Some(now),
         };
         self.group = match self.group {
-            GroupPresence::Exists {
-                since,
-                has_run: ran,
-                ..
-            } if !sight.is_deleting => there(since, ran || sight.has_started),
-            GroupPresence::Deleting { since, .. } => going(since),
-            _ if sight.is_deleting => going(now),
-            _ => there(now, sight.has_started),
+            GroupPresence::Exists { since, has_run, .. } if !reading.is_deleting => {
+                existing(since, has_run || reading.has_started)
+            }
+            GroupPresence::Deleting { since, .. } => deleting(since),
+            _ if reading.is_deleting => deleting(now),
+            _ => existing(now, reading.has_started),
         };
     }
 
-    /// Records that a LIST sent at `asked` shows the group.
-    pub fn group_listed(&mut self, asked: Timestamp, now: Timestamp) {
+    /// Records that a LIST sent at `sent_at` shows the group.
+    pub fn group_listed(&mut self, sent_at: Timestamp, now: Timestamp) {
         match self.group {
             // Azure created a group after it had refused to, or deletes one late: forget every denial.
             GroupPresence::Absent { .. } => {
@@ -99,7 +98,7 @@ impl PodState {
                 self.absence = AbsenceEvidence::default();
             }
             GroupPresence::Unknown => {
-                self.absence.record_seen(EvidenceSource::List, asked);
+                self.absence.record_seen(EvidenceSource::List, sent_at);
                 self.group = GroupPresence::Exists {
                     since: now,
                     last_read: None,
@@ -108,38 +107,38 @@ impl PodState {
                 self.is_stale = true;
             }
             GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. }
-                if since < asked =>
+                if since < sent_at =>
             {
-                self.absence.record_seen(EvidenceSource::List, asked);
+                self.absence.record_seen(EvidenceSource::List, sent_at);
             }
             GroupPresence::Exists { .. } | GroupPresence::Deleting { .. } => {}
         }
     }
 
-    /// Records that a LIST sent at `asked` does not contain the group. Returns `true` if that proves that the group
+    /// Records that a LIST sent at `sent_at` does not contain the group. Returns `true` if that proves that the group
     /// is gone.
-    pub fn group_not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
-        self.absence.record_not_listed(asked);
+    pub fn group_not_listed(&mut self, pod: Option<&Pod>, sent_at: Timestamp) -> bool {
+        self.absence.record_not_listed(sent_at);
         let is_gone = self.check_absence(pod);
-        let is_news = match self.group {
+        let is_later = match self.group {
             GroupPresence::Exists { since, .. } | GroupPresence::Deleting { since, .. } => {
-                since < asked
+                since < sent_at
             }
             GroupPresence::Unknown | GroupPresence::Absent { .. } => false,
         };
-        let is_open = !self.absence.is_within_lag(EvidenceSource::List, asked)
+        let needs_read = !self.absence.is_within_lag(EvidenceSource::List, sent_at)
             && self.absence.next_check_at().is_none();
-        self.is_stale |= is_news && is_open;
+        self.is_stale |= is_later && needs_read;
         is_gone
     }
 
-    /// Records that a GET or a DELETE sent at `asked` denies the group, which the LIST sent at `listed` shows.
+    /// Records that a GET or a DELETE sent at `sent_at` denies the group, which the LIST sent at `listed` shows.
     /// Returns `true` if that proves that the group is gone.
     pub fn group_denied(
         &mut self,
         pod: Option<&Pod>,
         listed: Option<Timestamp>,
-        asked: Timestamp,
+        sent_at: Timestamp,
     ) -> bool {
         if let (
             Some(listed),
@@ -150,15 +149,15 @@ impl PodState {
             self.absence.record_seen(EvidenceSource::List, listed);
         }
         self.is_stale = false;
-        self.absence.record_denial(asked);
+        self.absence.record_denial(sent_at);
         self.check_absence(pod)
     }
 
     fn check_absence(&mut self, pod: Option<&Pod>) -> bool {
         let is_new = !matches!(self.group, GroupPresence::Absent { .. }) && is_gone(pod, self);
         if is_new {
-            let was_there = self.group != GroupPresence::Unknown;
-            self.group = GroupPresence::Absent { existed: was_there };
+            let existed = self.group != GroupPresence::Unknown;
+            self.group = GroupPresence::Absent { existed };
             self.has_unanswered_put = false;
         }
         is_new

@@ -83,7 +83,7 @@ struct RealGroup {
 struct SimulatedRun {
     script: RunScript,
     real: Option<RealGroup>,
-    known: PodState,
+    state: PodState,
     pod: Pod,
     now: i64,
     listed: i64,
@@ -114,7 +114,7 @@ impl SimulatedRun {
         Self {
             script,
             real: None,
-            known: PodState {
+            state: PodState {
                 group: GroupPresence::Absent { existed: false },
                 ..PodState::default()
             },
@@ -144,7 +144,7 @@ impl SimulatedRun {
         self.script.liar == source && self.script.lies[self.lies % self.script.lies.len()]
     }
 
-    fn world(&mut self) {
+    fn advance_azure(&mut self) {
         let (script, now) = (self.script.clone(), self.now);
         let is_deleted = |real: RealGroup| {
             real.delete
@@ -163,7 +163,7 @@ impl SimulatedRun {
         let lag = i64::try_from(CONSISTENCY_LAG.as_secs()).expect("it is short") * 2;
         let lags = self.real.is_some_and(|real| real.put + lag > now);
         if script.restarts == Some(now) && !lags {
-            self.known = PodState::default();
+            self.state = PodState::default();
             self.listed = i64::MIN / 2;
             self.shown = None;
         }
@@ -171,10 +171,10 @@ impl SimulatedRun {
             (self.listed, self.list_wanted) = (now, false);
             if self.denies(LyingSource::List, script.lag.1) {
                 self.shown = None;
-                self.known.group_not_listed(Some(&self.pod), at(now));
+                self.state.group_not_listed(Some(&self.pod), at(now));
             } else {
                 self.shown = Some(now);
-                self.known.group_listed(at(now), at(now));
+                self.state.group_listed(at(now), at(now));
             }
         }
     }
@@ -183,21 +183,21 @@ impl SimulatedRun {
         if self.denies(LyingSource::Get, self.script.lag.0) {
             let shown = self.shown.map(at);
             if !self
-                .known
+                .state
                 .group_denied(Some(&self.pod), shown, at(self.now))
             {
-                self.list_wanted |= self.known.absence.is_suspected();
+                self.list_wanted |= self.state.absence.is_suspected();
             }
             return;
         }
         let real = self.real.expect("it is not denied");
         let has_started = self.now >= real.put + self.script.start;
-        let sight = GroupReading {
+        let reading = GroupReading {
             sent_at: at(self.now),
             is_deleting: real.delete.is_some(),
             has_started,
         };
-        self.known.group_seen(sight, at(self.now));
+        self.state.group_seen(reading, at(self.now));
         if has_started {
             self.set_phase("Running");
         }
@@ -207,20 +207,20 @@ impl SimulatedRun {
         let answer = self.script.puts[self.puts % self.script.puts.len()];
         self.puts += 1;
         let sent = at(self.now);
-        self.is_doubled |= self.real.is_some() && !self.known.has_unanswered_put;
+        self.is_doubled |= self.real.is_some() && !self.state.has_unanswered_put;
         if self.real.is_some_and(|real| real.delete.is_some()) {
-            return self.known.put_too_early(sent);
+            return self.state.put_too_early(sent);
         }
         if answer != PutOutcome::Lost && self.real.is_none() {
             let (put, delete) = (self.now, None);
             self.real = Some(RealGroup { put, delete });
         }
         match answer {
-            PutOutcome::Answered => self.known.put_accepted(sent),
+            PutOutcome::Answered => self.state.put_accepted(sent),
             PutOutcome::AnswerLost | PutOutcome::Lost => {
-                self.known.put_unanswered(sent);
+                self.state.put_unanswered(sent);
                 let again = Some(at(self.now + 2));
-                self.known.retry_times.set(PodAction::Create, again);
+                self.state.retry_times.set(PodAction::Create, again);
             }
         }
     }
@@ -231,32 +231,32 @@ impl SimulatedRun {
         match &mut self.real {
             Some(real) if self.now >= real.put + lag => {
                 real.delete.get_or_insert(self.now);
-                self.known.delete_accepted(at(self.now), at(self.now));
+                self.state.delete_accepted(at(self.now), at(self.now));
                 self.list_wanted |= self
-                    .known
+                    .state
                     .absence
                     .is_within_lag(EvidenceSource::List, at(self.now));
                 if self.script.deletion == 0 {
                     // Azure answers with 200: the group is gone.
-                    self.known.group_denied(Some(&self.pod), None, at(self.now));
+                    self.state.group_denied(Some(&self.pod), None, at(self.now));
                     self.list_wanted = true;
                 }
             }
             _ => {
-                self.known.group_denied(Some(&self.pod), None, at(self.now));
-                self.list_wanted |= self.known.absence.is_suspected();
+                self.state.group_denied(Some(&self.pod), None, at(self.now));
+                self.list_wanted |= self.state.absence.is_suspected();
             }
         }
     }
 
     /// Runs until the pod is removed or has lost its group; returns which of the two, and when.
-    fn until_the_end(&mut self) -> Option<(PodAction, i64)> {
+    fn run_to_end(&mut self) -> Option<(PodAction, i64)> {
         while self.now < 1200 {
-            self.world();
+            self.advance_azure();
             for _ in 0..8 {
                 let starts = StartLatencies::default();
-                let decision = next_action(Some(&self.pod), &self.known, &starts, at(self.now));
-                let is_lost = matches!(self.known.group, GroupPresence::Absent { .. })
+                let decision = next_action(Some(&self.pod), &self.state, &starts, at(self.now));
+                let is_lost = matches!(self.state.group, GroupPresence::Absent { .. })
                     && has_run(&self.pod)
                     && !is_deleting(&self.pod);
                 if is_lost {
@@ -283,22 +283,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_pod_is_ended_while_its_group_exists(script in script()) {
+    fn no_pod_ends_while_its_group_exists(script in script()) {
         let mut run = SimulatedRun::new(script);
-        let end = run.until_the_end();
+        let end = run.run_to_end();
         prop_assert!(end.is_none() || run.real.is_none(), "{end:?} with {:?}", run.real);
         prop_assert!(!run.is_doubled, "a second PUT of another content");
     }
 
     #[test]
-    fn a_deleted_pod_leaves_at_last_whatever_azure_answers(script in script()) {
+    fn a_deleted_pod_is_removed_in_the_end_whatever_azure_answers(script in script()) {
         let script = RunScript { deleted: Some(300), ..script };
-        let end = SimulatedRun::new(script).until_the_end();
+        let end = SimulatedRun::new(script).run_to_end();
         prop_assert!(end.is_some());
     }
 
     #[test]
-    fn without_faults_a_deleted_pod_leaves_soon_after_its_group(
+    fn without_faults_a_deleted_pod_is_removed_soon_after_its_group(
         deleted in 1..300_i64,
         deletion in 0..40_i64,
         start in 1..60_i64,
@@ -309,7 +309,7 @@ proptest! {
             vanishes: None, deleted: Some(deleted), restarts: None,
         };
         let mut run = SimulatedRun::new(script);
-        let Some((PodAction::Remove, removed)) = run.until_the_end() else {
+        let Some((PodAction::Remove, removed)) = run.run_to_end() else {
             return Err(TestCaseError::fail("it stays"));
         };
         // The next GET, which comes after at most half the duration of the deletion, finds the group gone, and the
@@ -322,13 +322,13 @@ proptest! {
     }
 
     #[test]
-    fn a_group_that_vanished_is_noticed_though_lists_lie(script in script()) {
+    fn a_vanished_group_is_noticed_although_lists_lie(script in script()) {
         let script = RunScript {
             liar: LyingSource::List, puts: vec![PutOutcome::Answered],
             vanishes: Some(500), deleted: None, restarts: None, ..script
         };
         let mut run = SimulatedRun::new(script);
-        let end = run.until_the_end();
+        let end = run.run_to_end();
         prop_assert!(matches!(end, Some((PodAction::Wait, 500..))), "{end:?}");
     }
 }

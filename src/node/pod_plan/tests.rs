@@ -33,28 +33,28 @@ fn leaving(mut pod: Pod, asked: i64, grace: i64) -> Pod {
     pod
 }
 
-fn known(group: GroupPresence) -> PodState {
+fn state_with(group: GroupPresence) -> PodState {
     PodState {
         group,
         ..PodState::default()
     }
 }
 
-fn there(since: i64, read: Option<i64>, ran: bool) -> PodState {
-    known(GroupPresence::Exists {
+fn existing(since: i64, last_read: Option<i64>, has_run: bool) -> PodState {
+    state_with(GroupPresence::Exists {
         since: at(since),
-        last_read: read.map(at),
-        has_run: ran,
+        last_read: last_read.map(at),
+        has_run,
     })
 }
 
-fn decided(pod: &Pod, known: &PodState, now: i64) -> (PodAction, i64) {
-    let decision = next_action(Some(pod), known, &StartLatencies::default(), at(now));
+fn decided(pod: &Pod, state: &PodState, now: i64) -> (PodAction, i64) {
+    let decision = next_action(Some(pod), state, &StartLatencies::default(), at(now));
     (decision.action, decision.at.as_second())
 }
 
 #[test]
-fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
+fn a_group_that_is_not_known_is_looked_for_first() {
     for pod in [
         pod("Pending", false),
         leaving(pod("Running", true), 0, 30),
@@ -68,27 +68,27 @@ fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
 }
 
 #[test]
-fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
-    let mut known = known(GroupPresence::Absent { existed: false });
+fn a_new_group_is_created_at_once_and_after_a_failure_when_its_back_off_ends() {
+    let mut state = state_with(GroupPresence::Absent { existed: false });
     assert_eq!(
-        decided(&pod("Pending", false), &known, 5),
+        decided(&pod("Pending", false), &state, 5),
         (PodAction::Create, 5)
     );
-    known.retry_times.set(PodAction::Create, Some(at(60)));
+    state.retry_times.set(PodAction::Create, Some(at(60)));
     assert_eq!(
-        decided(&pod("Pending", false), &known, 5),
+        decided(&pod("Pending", false), &state, 5),
         (PodAction::Create, 60)
     );
-    known.is_refused = true;
+    state.is_refused = true;
     assert_eq!(
-        decided(&pod("Pending", false), &known, 5).0,
+        decided(&pod("Pending", false), &state, 5).0,
         PodAction::Wait
     );
 }
 
 #[test]
-fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_goes_at_once() {
-    let mut group = there(0, Some(90), true);
+fn a_ready_pod_is_drained_for_3_s_or_its_grace_period_and_any_other_is_not() {
+    let mut group = existing(0, Some(90), true);
     group.deletion_seen_at = Some(at(100));
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 30), &group, 101),
@@ -109,37 +109,37 @@ fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_
 }
 
 #[test]
-fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
+fn a_deleted_pod_is_removed_only_when_its_group_is_gone() {
     let pod = leaving(pod("Running", true), 100, 30);
-    let going = known(GroupPresence::Deleting {
+    let deleting = state_with(GroupPresence::Deleting {
         since: at(104),
         last_read: None,
     });
-    assert_eq!(decided(&pod, &going, 104).0, PodAction::Refresh);
-    let gone = known(GroupPresence::Absent { existed: true });
+    assert_eq!(decided(&pod, &deleting, 104).0, PodAction::Refresh);
+    let gone = state_with(GroupPresence::Absent { existed: true });
     assert_eq!(decided(&pod, &gone, 105), (PodAction::Remove, 105));
 }
 
 #[test]
-fn the_group_of_a_pod_that_was_deleted_by_force_goes_all_the_same() {
+fn the_group_of_a_pod_that_was_deleted_by_force_is_deleted_too() {
     let starts = StartLatencies::default();
-    let decide = |known: &PodState| next_action(None, known, &starts, at(9)).action;
+    let decide = |state: &PodState| next_action(None, state, &starts, at(9)).action;
     assert_eq!(decide(&PodState::default()), PodAction::Discover);
-    assert_eq!(decide(&there(0, None, false)), PodAction::Delete);
+    assert_eq!(decide(&existing(0, None, false)), PodAction::Delete);
     assert_eq!(
-        decide(&known(GroupPresence::Absent { existed: true })),
+        decide(&state_with(GroupPresence::Absent { existed: true })),
         PodAction::Remove
     );
 }
 
 #[test]
-fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_again() {
-    let group = there(0, Some(90), true);
+fn the_group_of_a_finished_pod_is_kept_for_its_logs_and_not_created_again() {
+    let group = existing(0, Some(90), true);
     assert_eq!(
         decided(&pod("Succeeded", false), &group, 100),
         (PodAction::Delete, 400)
     );
-    let gone = known(GroupPresence::Absent { existed: true });
+    let gone = state_with(GroupPresence::Absent { existed: true });
     assert_eq!(
         decided(&pod("Failed", false), &gone, 100).0,
         PodAction::Wait
@@ -147,7 +147,7 @@ fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_ag
 }
 
 #[test]
-fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_clocks_say() {
+fn the_group_of_a_finished_pod_is_kept_for_its_logs_whatever_the_clock_skew() {
     // The pod ended at 100 by Azure's clock; the operator saw its end at this time by its own.
     let mut ended = pod("Succeeded", false);
     let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
@@ -159,7 +159,7 @@ fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_c
         (7_000, 7_030),
         (-7_000, -6_700),
     ] {
-        let mut group = there(0, Some(seen), true);
+        let mut group = existing(0, Some(seen), true);
         group.finished = Some(at(seen));
         for now in [seen, deleted - 1] {
             let due = decided(&ended, &group, now);
@@ -169,8 +169,8 @@ fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_c
 }
 
 #[test]
-fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_at_once() {
-    let mut group = there(0, Some(90), true);
+fn a_group_that_azure_restarts_after_its_pod_finished_is_deleted_at_once() {
+    let mut group = existing(0, Some(90), true);
     assert_eq!(
         decided(&pod("Failed", false), &group, 100).0,
         PodAction::Refresh
@@ -192,8 +192,8 @@ fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_a
 }
 
 #[test]
-fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
-    let mut group = there(0, Some(90), false);
+fn a_group_that_could_not_be_started_is_deleted_at_once_and_created_again_later() {
+    let mut group = existing(0, Some(90), false);
     group.has_failed_to_start = true;
     group.retry_times.set(PodAction::Create, Some(at(200)));
     let pending = pod("Pending", false);
@@ -210,11 +210,15 @@ fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
 
 #[test]
 fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not() {
-    let gone = known(GroupPresence::Absent { existed: true });
-    let never = known(GroupPresence::Absent { existed: false });
-    for known in [&gone, &never] {
-        let (action, _) = decided(&pod("Running", true), known, 100);
-        assert_eq!(action, PodAction::Wait, "its owner makes another pod");
+    let gone = state_with(GroupPresence::Absent { existed: true });
+    let never_created = state_with(GroupPresence::Absent { existed: false });
+    for state in [&gone, &never_created] {
+        let (action, _) = decided(&pod("Running", true), state, 100);
+        assert_eq!(
+            action,
+            PodAction::Wait,
+            "its controller creates another pod"
+        );
     }
     assert_eq!(
         decided(&pod("Pending", false), &gone, 100),
@@ -223,8 +227,8 @@ fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not(
 }
 
 #[test]
-fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
-    let mut group = there(0, Some(1000), true);
+fn a_running_group_is_read_rarely_unless_it_is_stale() {
+    let mut group = existing(0, Some(1000), true);
     let (action, at) = decided(&pod("Running", true), &group, 1001);
     assert!(
         action == PodAction::Refresh && (1067..1203).contains(&at),
@@ -238,19 +242,19 @@ fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
 }
 
 #[test]
-fn what_must_wait_holds_up_nothing_else() {
+fn the_back_off_of_one_action_does_not_delay_another() {
     let leaving = leaving(pod("Pending", false), 100, 30);
-    let mut unmade = known(GroupPresence::Absent { existed: false });
-    unmade.retry_times.set(PodAction::Create, Some(at(3600)));
-    assert_eq!(decided(&leaving, &unmade, 100), (PodAction::Remove, 100));
-    let mut unread = there(0, Some(90), true);
+    let mut uncreated = state_with(GroupPresence::Absent { existed: false });
+    uncreated.retry_times.set(PodAction::Create, Some(at(3600)));
+    assert_eq!(decided(&leaving, &uncreated, 100), (PodAction::Remove, 100));
+    let mut unread = existing(0, Some(90), true);
     unread.retry_times.set(PodAction::Refresh, Some(at(3600)));
     assert_eq!(decided(&leaving, &unread, 100), (PodAction::Delete, 100));
 }
 
 #[test]
-fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
-    let mut group = there(0, Some(90), true);
+fn a_pod_is_drained_by_the_operators_clock_whatever_the_api_servers_is() {
+    let mut group = existing(0, Some(90), true);
     group.deletion_seen_at = Some(at(100));
     for skew in [-3600, 3600] {
         let pod = leaving(pod("Running", true), 100 + skew, 30);
@@ -263,8 +267,8 @@ fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
 }
 
 #[test]
-fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too() {
-    let mut group = there(0, Some(390), true);
+fn the_group_of_a_finished_pod_without_end_times_is_deleted_too() {
+    let mut group = existing(0, Some(390), true);
     let mut ended = pod("Succeeded", false);
     assert_eq!(decided(&ended, &group, 400), (PodAction::Delete, 700));
     let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
@@ -276,30 +280,30 @@ fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too
 /// If the resource group was deleted, a DELETE answers that there is no group, and there is no LIST.
 #[test]
 fn a_pod_ends_although_its_resource_group_is_gone() {
-    let mut known = PodState::default();
-    known.put_accepted(at(0));
-    let sight = GroupReading {
+    let mut state = PodState::default();
+    state.put_accepted(at(0));
+    let reading = GroupReading {
         sent_at: at(30),
         is_deleting: false,
         has_started: true,
     };
-    known.group_seen(sight, at(30));
+    state.group_seen(reading, at(30));
     let pod = leaving(pod("Running", true), 100, 30);
-    known.deletion_seen_at = Some(at(100));
+    state.deletion_seen_at = Some(at(100));
     let mut deletes = 0;
     for now in 100..7200 {
-        let (action, due) = decided(&pod, &known, now);
+        let (action, due) = decided(&pod, &state, now);
         if due > now {
             continue;
         }
         match action {
             PodAction::Delete => {
                 deletes += 1;
-                known.group_denied(Some(&pod), None, at(now));
+                state.group_denied(Some(&pod), None, at(now));
             }
             // The worker sets this back-off after a read that failed.
             PodAction::Refresh | PodAction::Discover => {
-                known
+                state
                     .retry_times
                     .set(PodAction::Refresh, Some(at(now + 15)));
             }
@@ -307,27 +311,27 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
             other => unreachable!("{other:?}"),
         }
     }
-    unreachable!("Terminating for ever, after {deletes} DELETE: {known:?}");
+    unreachable!("Terminating for ever, after {deletes} DELETE: {state:?}");
 }
 
 #[test]
-fn throttled_reads_do_not_hold_up_a_delete() {
-    let mut known = PodState::default();
-    known.put_accepted(at(0));
+fn throttled_reads_do_not_delay_a_delete() {
+    let mut state = PodState::default();
+    state.put_accepted(at(0));
     // The first GET came too early; the following GETs are throttled.
-    known.group_denied(None, None, at(2));
-    known.retry_times.set(PodAction::Refresh, Some(at(3600)));
+    state.group_denied(None, None, at(2));
+    state.retry_times.set(PodAction::Refresh, Some(at(3600)));
     let pod = leaving(pod("Pending", false), 10, 30);
-    known.deletion_seen_at = Some(at(10));
-    let (action, due) = decided(&pod, &known, 60);
+    state.deletion_seen_at = Some(at(10));
+    let (action, due) = decided(&pod, &state, 60);
     assert!(
         action == PodAction::Delete && due <= 60,
         "{action:?} at {due}"
     );
     // The other way round, a GET tells whether the group is gone.
-    known.retry_times.set(PodAction::Refresh, None);
-    known.retry_times.set(PodAction::Delete, Some(at(3600)));
-    let (action, due) = decided(&pod, &known, 60);
+    state.retry_times.set(PodAction::Refresh, None);
+    state.retry_times.set(PodAction::Delete, Some(at(3600)));
+    let (action, due) = decided(&pod, &state, 60);
     assert!(
         action == PodAction::Refresh && due <= 60,
         "{action:?} at {due}"
