@@ -47,10 +47,10 @@ pub fn daemon_set_name(pod: &Pod) -> Option<String> {
 
 /// The action for such a pod; `None` if no `DaemonSet` controls it, or if [`pod_plan`](super::pod_plan) decides as
 /// for any pod.
-pub fn next_action(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Option<ScheduledAction> {
+pub fn next_action(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Option<ScheduledAction> {
     let pod = pod.filter(|pod| is_daemon_set_pod(pod))?;
-    let action = match known.group {
-        GroupPresence::Exists { .. } if known.absence.next_check_at().is_none() => {
+    let action = match state.group {
+        GroupPresence::Exists { .. } if state.absence.next_check_at().is_none() => {
             PodAction::Delete
         }
         GroupPresence::Exists { .. } | GroupPresence::Deleting { .. } => return None,
@@ -61,7 +61,7 @@ pub fn next_action(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Optio
         }
         GroupPresence::Unknown | GroupPresence::Absent { .. } => PodAction::Wait,
     };
-    let pause = known.retry_times.get(action);
+    let pause = state.retry_times.get(action);
     let at = pause.map_or(now, |until| now.max(until));
     Some(ScheduledAction { action, at })
 }
@@ -98,19 +98,19 @@ mod tests {
     }
 
     fn decided(pod: &Pod, group: GroupPresence) -> Option<PodAction> {
-        let known = PodState {
+        let state = PodState {
             group,
             ..PodState::default()
         };
-        next_action(Some(pod), &known, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
+        next_action(Some(pod), &state, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
     }
 
-    const THERE: GroupPresence = GroupPresence::Exists {
+    const EXISTING: GroupPresence = GroupPresence::Exists {
         since: Timestamp::UNIX_EPOCH,
         last_read: None,
         has_run: true,
     };
-    const GOING: GroupPresence = GroupPresence::Deleting {
+    const DELETING: GroupPresence = GroupPresence::Deleting {
         since: Timestamp::UNIX_EPOCH,
         last_read: None,
     };
@@ -134,27 +134,27 @@ mod tests {
     }
 
     #[test]
-    fn it_never_gets_a_group_and_one_that_is_there_goes() {
+    fn a_daemon_set_pod_gets_no_group_and_an_existing_one_is_deleted() {
         let pod = daemon(&json!({}));
         for (group, action) in [
             (GroupPresence::Unknown, Some(PodAction::Wait)),
             (ABSENT, Some(PodAction::Wait)),
-            (THERE, Some(PodAction::Delete)),
-            (GOING, None),
+            (EXISTING, Some(PodAction::Delete)),
+            (DELETING, None),
         ] {
             assert_eq!(decided(&pod, group.clone()), action, "{group:?}");
         }
     }
 
     #[test]
-    fn deleted_it_goes_at_once_also_when_azure_says_nothing() {
+    fn a_deleted_daemon_set_pod_is_removed_without_an_answer_of_azure() {
         let leaving = daemon(&json!({"metadata": {"deletionTimestamp": "2026-07-01T00:00:00Z"}}));
         assert_eq!(
             decided(&leaving, GroupPresence::Unknown),
             Some(PodAction::Remove)
         );
         assert_eq!(decided(&leaving, ABSENT), Some(PodAction::Remove));
-        assert_eq!(decided(&leaving, THERE), Some(PodAction::Delete));
+        assert_eq!(decided(&leaving, EXISTING), Some(PodAction::Delete));
         assert_eq!(
             next_action(None, &PodState::default(), Timestamp::UNIX_EPOCH),
             None
@@ -162,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_not_tried_again_before_its_time() {
-        let mut known = PodState {
-            group: THERE,
+    fn a_failed_action_is_not_retried_before_its_back_off_ends() {
+        let mut state = PodState {
+            group: EXISTING,
             ..PodState::default()
         };
-        known
+        state
             .retry_times
             .set(PodAction::Delete, Some(Timestamp::MAX));
-        let decision = next_action(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
+        let decision = next_action(Some(&daemon(&json!({}))), &state, Timestamp::UNIX_EPOCH);
         assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
     }
 }

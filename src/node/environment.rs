@@ -62,31 +62,33 @@ pub async fn resolve(
     })
 }
 
-/// The Services for which `pod` gets environment variables: those of its namespace if `links` is set, and the API
-/// server's, unless the namespace has a Service of that name.
+/// The Services for which `pod` gets environment variables: those of its namespace if `includes_namespace` is set,
+/// and the API server's, unless the namespace has a Service of that name.
 fn visible_services(
     pod: &Pod,
-    links: bool,
+    includes_namespace: bool,
     services: &[Arc<Service>],
 ) -> Vec<resolved_references::ServiceAddress> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let in_namespace = |service: &Service, namespace: &str| {
         service.metadata.namespace.as_deref() == Some(namespace)
     };
-    let own = services
+    let namespaced = services
         .iter()
-        .filter(|s| links && in_namespace(s, namespace));
-    let mut visible: Vec<_> = own
+        .filter(|s| includes_namespace && in_namespace(s, namespace));
+    let mut visible: Vec<_> = namespaced
         .filter_map(|s| resolved_references::ServiceAddress::from_service(s))
         .collect();
-    let masters = services.iter().filter(|s| in_namespace(s, "default"));
-    let master = masters
+    let default_services = services.iter().filter(|s| in_namespace(s, "default"));
+    let api_server = default_services
         .filter_map(|s| resolved_references::ServiceAddress::from_service(s))
         .find(|service| service.name == "kubernetes");
-    if let Some(master) = master
-        && visible.iter().all(|service| service.name != master.name)
+    if let Some(api_server) = api_server
+        && visible
+            .iter()
+            .all(|service| service.name != api_server.name)
     {
-        visible.push(master);
+        visible.push(api_server);
     }
     visible.sort_by(|a, b| a.name.cmp(&b.name));
     visible
@@ -108,21 +110,21 @@ mod tests {
 
     #[test]
     fn a_pod_sees_its_namespaces_services_and_the_api_servers() {
-        let all = [
+        let services = [
             service("shop", "web", "10.0.0.3"),
             service("shop", "headless", "None"),
             service("other", "web", "10.0.0.4"),
             service("default", "kubernetes", "10.0.0.1"),
             service("default", "else", "10.0.0.5"),
         ];
-        let seen = |namespace: &str, links| {
+        let addresses = |namespace: &str, links| {
             let mut pod = Pod::default();
             pod.metadata.namespace = Some(namespace.to_owned());
-            let seen = visible_services(&pod, links, &all).into_iter();
-            seen.map(|s| s.address).collect::<Vec<_>>()
+            let addresses = visible_services(&pod, links, &services).into_iter();
+            addresses.map(|s| s.address).collect::<Vec<_>>()
         };
-        assert_eq!(seen("shop", true), ["10.0.0.1", "10.0.0.3"]);
-        assert_eq!(seen("shop", false), ["10.0.0.1"]);
-        assert_eq!(seen("default", true), ["10.0.0.5", "10.0.0.1"]);
+        assert_eq!(addresses("shop", true), ["10.0.0.1", "10.0.0.3"]);
+        assert_eq!(addresses("shop", false), ["10.0.0.1"]);
+        assert_eq!(addresses("default", true), ["10.0.0.5", "10.0.0.1"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The facts of a node and fake API servers, for the tests of this crate.
+//! The configuration of a node and fake API servers, for the tests of this crate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub(crate) fn denied() -> (Client, Arc<AtomicU16>) {
     (Client::new(service, "default"), sent)
 }
 
-/// A node of the pool `shop` that offers one pod.
-pub(super) fn facts() -> NodeConfig {
+/// The configuration of a node of the pool `shop` that offers one pod.
+pub(super) fn config() -> NodeConfig {
     let scope = GroupScope {
         subscription: "s".to_owned(),
         resource_group: "rg".to_owned(),
@@ -50,7 +50,7 @@ pub(super) fn facts() -> NodeConfig {
         labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
         ..Placement::default()
     };
-    let room = ComputeAmount {
+    let amount = ComputeAmount {
         cpu_milli: 1000,
         memory_bytes: 1 << 30,
         pods: 1,
@@ -62,8 +62,8 @@ pub(super) fn facts() -> NodeConfig {
         address: "10.0.0.1".into(),
         port: 10250,
         offer: NodeOffer {
-            allocatable: room,
-            capacity: room,
+            allocatable: amount,
+            capacity: amount,
         },
         region_notice: None,
         region_unavailable: None,

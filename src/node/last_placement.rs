@@ -86,18 +86,18 @@ impl DiscoveredNode {
     /// What the node's status offers, if its groups are in the same scope, region and priority as `wanted`: until
     /// the region is checked again, this is the best answer. It is limited to the capacity of `wanted`.
     pub fn advertised_for(&self, wanted: &LastPlacement) -> Option<Advertised> {
-        let before = self.last_placement.as_ref()?;
-        let is_same = before.scope() == wanted.scope()
-            && before.placement.region == wanted.placement.region
-            && before.placement.priority == wanted.placement.priority;
-        let offers = self.advertised.clone().filter(|_| is_same)?;
-        let asked = capacity::placement_capacity(&wanted.placement);
+        let last = self.last_placement.as_ref()?;
+        let is_same = last.scope() == wanted.scope()
+            && last.placement.region == wanted.placement.region
+            && last.placement.priority == wanted.placement.priority;
+        let advertised = self.advertised.clone().filter(|_| is_same)?;
+        let capacity_limit = capacity::placement_capacity(&wanted.placement);
         Some(Advertised {
             offer: NodeOffer {
-                allocatable: offers.offer.allocatable.at_most(asked),
-                capacity: offers.offer.capacity.at_most(asked),
+                allocatable: advertised.offer.allocatable.at_most(capacity_limit),
+                capacity: advertised.offer.capacity.at_most(capacity_limit),
             },
-            ..offers
+            ..advertised
         })
     }
 }
@@ -152,18 +152,18 @@ pub fn other_owner(node: &Node, pool: &str, uid: &str) -> Option<String> {
     let labels = node.metadata.labels.as_ref();
     let annotations = node.metadata.annotations.as_ref();
     let label = labels.and_then(|labels| labels.get(POOL_LABEL));
-    let carried = annotations.and_then(|annotations| annotations.get(POOL_UID_ANNOTATION));
-    match (carried, label) {
-        (Some(carried), _) if carried == uid => None,
+    let pool_uid = annotations.and_then(|annotations| annotations.get(POOL_UID_ANNOTATION));
+    match (pool_uid, label) {
+        (Some(pool_uid), _) if pool_uid == uid => None,
         (_, Some(label)) if label == pool => None,
         (_, Some(label)) => Some(format!("pool {label}")),
-        (Some(carried), None) => Some(format!("the pool of UID {carried}")),
+        (Some(pool_uid), None) => Some(format!("the pool of UID {pool_uid}")),
         (None, None) => {
             let record =
                 annotations.and_then(|annotations| annotations.get(LAST_PLACEMENT_ANNOTATION));
             let record = record.and_then(|text| serde_json::from_str::<LastPlacement>(text).ok());
-            let says = record.map(|record| node_object::name(pool, &record.placement.name));
-            let is_ours = says.is_some() && says == node.metadata.name;
+            let named = record.map(|record| node_object::name(pool, &record.placement.name));
+            let is_ours = named.is_some() && named == node.metadata.name;
             (!is_ours).then(|| "an owner other than burstpool".to_owned())
         }
     }
@@ -176,15 +176,12 @@ fn advertised_by(node: &Node) -> Option<Advertised> {
         capacity: ComputeAmount::from_quantities(status.capacity.as_ref()?)?,
     };
     let mut conditions = status.conditions.iter().flatten();
-    let azure = conditions.find(|one| one.type_ == node_object::AZURE_CONDITION)?;
-    let closed = (azure.status != "True").then(|| Unavailable {
-        reason: azure.reason.clone().unwrap_or_default(),
-        message: azure.message.clone().unwrap_or_default(),
+    let available = conditions.find(|condition| condition.type_ == node_object::AZURE_CONDITION)?;
+    let unavailable = (available.status != "True").then(|| Unavailable {
+        reason: available.reason.clone().unwrap_or_default(),
+        message: available.message.clone().unwrap_or_default(),
     });
-    Some(Advertised {
-        offer,
-        unavailable: closed,
-    })
+    Some(Advertised { offer, unavailable })
 }
 
 #[cfg(test)]
@@ -194,11 +191,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::node::fixtures::facts;
+    use crate::node::fixtures::config;
     use crate::node::node_object::NodeConfig;
 
     fn node() -> Node {
-        node_object::node(&facts(), Timestamp::UNIX_EPOCH)
+        node_object::node(&config(), Timestamp::UNIX_EPOCH)
     }
 
     fn changed(changes: &Value) -> Option<DiscoveredNode> {
@@ -208,8 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_of_the_pool_whose_uid_it_carries_and_one_of_an_earlier_version_of_the_one_it_names()
-     {
+    fn a_node_belongs_to_the_pool_of_its_uid_and_without_one_to_the_pool_that_it_names() {
         let without = |keys: &[&str]| {
             let mut node = node();
             for key in keys {
@@ -254,69 +250,69 @@ mod tests {
     }
 
     #[test]
-    fn a_node_tells_all_that_draining_it_takes() {
+    fn a_node_has_everything_that_a_drain_needs() {
         let found = discover(&node()).expect("it is ours");
         assert_eq!(
             (&*found.pool, &*found.placement, &*found.node),
             ("shop", "weu", "burst-shop-weu")
         );
         let record = found.last_placement.expect("it says so");
-        assert_eq!(record, facts().last_placement);
+        assert_eq!(record, config().last_placement);
         assert_eq!(record.placement.region, "westeurope");
         assert_eq!(record.scope().resource_group, "rg");
     }
 
     #[test]
-    fn a_node_goes_on_offering_what_it_did_unless_its_groups_will_be_elsewhere() {
-        let told = |facts: &NodeConfig| {
-            let node = node_object::node(facts, Timestamp::UNIX_EPOCH);
+    fn a_node_keeps_its_offer_unless_its_groups_will_be_elsewhere() {
+        let discovered = |config: &NodeConfig| {
+            let node = node_object::node(config, Timestamp::UNIX_EPOCH);
             discover(&node).expect("it is ours")
         };
-        let mut before = facts();
-        let asked = before.last_placement.clone();
-        let offer = before.offer;
-        let offers = told(&before).advertised_for(&asked);
+        let mut previous = config();
+        let wanted = previous.last_placement.clone();
+        let offer = previous.offer;
+        let advertised = discovered(&previous).advertised_for(&wanted);
         assert_eq!(
-            offers,
+            advertised,
             Some(Advertised {
                 offer,
                 unavailable: None
             })
         );
-        before.region_unavailable = Some(Unavailable {
+        previous.region_unavailable = Some(Unavailable {
             reason: "Exhausted".to_owned(),
             message: "no quota".to_owned(),
         });
-        let unavailable = before.region_unavailable.clone();
+        let unavailable = previous.region_unavailable.clone();
         assert_eq!(
-            told(&before).advertised_for(&asked),
+            discovered(&previous).advertised_for(&wanted),
             Some(Advertised { offer, unavailable })
         );
 
-        let mut less = asked.clone();
+        let mut less = wanted.clone();
         less.placement.capacity.cpu = Quantity("250m".to_owned());
-        let offers = told(&before)
+        let advertised = discovered(&previous)
             .advertised_for(&less)
             .expect("it is in the same place");
         assert_eq!(
             (
-                offers.offer.allocatable.cpu_milli,
-                offers.offer.capacity.pods
+                advertised.offer.allocatable.cpu_milli,
+                advertised.offer.capacity.pods
             ),
             (250, 1)
         );
-        let mut elsewhere = asked.clone();
+        let mut elsewhere = wanted.clone();
         elsewhere.placement.region = "northeurope".to_owned();
-        assert_eq!(told(&before).advertised_for(&elsewhere), None);
-        let mut elsewhere = asked.clone();
+        assert_eq!(discovered(&previous).advertised_for(&elsewhere), None);
+        let mut elsewhere = wanted.clone();
         elsewhere.subscription_id = "other".to_owned();
-        assert_eq!(told(&before).advertised_for(&elsewhere), None);
+        assert_eq!(discovered(&previous).advertised_for(&elsewhere), None);
         let silent = changed(&json!({"status": null})).expect("it is ours");
-        assert_eq!(silent.advertised_for(&asked), None);
+        assert_eq!(silent.advertised_for(&wanted), None);
     }
 
     #[test]
-    fn a_node_of_somebody_else_is_not_found_whatever_label_it_has() {
+    fn a_node_of_another_owner_is_not_discovered_whatever_label_it_has() {
         for foreign in [
             json!({"metadata": {"name": "home-1"}}),
             json!({"metadata": {"name": "burst-shop-neu"}}),
@@ -331,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_that_is_missing_broken_or_of_another_placement_says_nothing() {
-        let mut other = facts().last_placement;
+    fn an_annotation_that_is_missing_broken_or_of_another_placement_is_ignored() {
+        let mut other = config().last_placement;
         other.placement.name = "neu".to_owned();
         for text in [json!(null), json!("{"), json!(other.to_json())] {
             let changes = json!({"metadata": {"annotations": {LAST_PLACEMENT_ANNOTATION: text}}});

@@ -41,26 +41,26 @@ pub async fn run(
     cancel: &CancellationToken,
 ) {
     // Without the UID the first renewal would remove the lease's owner reference.
-    let mut known = uid.clone();
-    let known = tokio::time::timeout(NODE_UID_TIMEOUT, known.wait_for(Option::is_some));
-    if cancel.run_until_cancelled(known).await.is_none() {
+    let mut has_uid = uid.clone();
+    let has_uid = tokio::time::timeout(NODE_UID_TIMEOUT, has_uid.wait_for(Option::is_some));
+    if cancel.run_until_cancelled(has_uid).await.is_none() {
         return;
     }
-    let mut beat = tokio::time::interval(RENEW_INTERVAL);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(RENEW_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A renewal that does not know the time in the lease may be earlier than that time.
     let mut last = loop {
-        if cancel.run_until_cancelled(beat.tick()).await.is_none() {
+        if cancel.run_until_cancelled(ticks.tick()).await.is_none() {
             return;
         }
-        match renewed(client, name).await {
+        match last_renew_time(client, name).await {
             Ok(last) => break last,
             Err(error) => tracing::warn!(node = %name, %error, "reading the lease"),
         }
     };
-    beat.reset_immediately();
-    while cancel.run_until_cancelled(beat.tick()).await.is_some() {
-        let time = renewal(last, Timestamp::now());
+    ticks.reset_immediately();
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        let time = next_renew_time(last, Timestamp::now());
         let lease = lease(name, uid.borrow().clone(), time);
         match renew(client, &lease).await {
             Ok(()) => last = Some(time),
@@ -73,13 +73,13 @@ pub async fn run(
 /// or earlier time, and marks the node unreachable after 50 s without a later one (Kubernetes,
 /// `node_lifecycle_controller.go`, `updateNodeHealth`). The operator's clock may be set back, or behind that of the
 /// previous leader.
-fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+fn next_renew_time(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let next = last.and_then(|last| last.checked_add(MIN_RENEW_STEP).ok());
     next.map_or(now, |next| now.max(next))
 }
 
 /// The last renew time in the node's lease; `None` if there is no lease, or it was never renewed.
-async fn renewed(client: &Client, name: &str) -> Result<Option<Timestamp>, kube::Error> {
+async fn last_renew_time(client: &Client, name: &str) -> Result<Option<Timestamp>, kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = call::find(CALL_TIMEOUT, &leases, name).await?;
     let time = lease.and_then(|lease| lease.spec?.renew_time);
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_whose_time_cannot_be_read_is_not_renewed_until_it_can() {
+    async fn a_lease_is_not_renewed_until_its_last_renew_time_is_read() {
         // A leader whose clock was an hour ahead renewed the lease.
         let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
         let ahead = ahead.round(jiff::Unit::Second).expect("in range");
@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn each_renewal_is_later_than_the_one_before_however_the_clock_is_set() {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        assert_eq!(renewal(None, at(100)), at(100));
-        assert_eq!(renewal(Some(at(90)), at(100)), at(100));
+        assert_eq!(next_renew_time(None, at(100)), at(100));
+        assert_eq!(next_renew_time(Some(at(90)), at(100)), at(100));
         let mut last = at(100);
         for now in [100, 10, 20, 3600, 3600, 0] {
-            let next = renewal(Some(last), at(now));
+            let next = next_renew_time(Some(last), at(now));
             let micros = |at: Timestamp| at.as_microsecond();
             assert!(micros(next) > micros(last), "{now}: {next} after {last}");
             last = next;

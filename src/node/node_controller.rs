@@ -51,41 +51,44 @@ pub enum RegistrationEnd {
 /// owner.
 pub async fn run(
     client: Client,
-    facts: watch::Receiver<NodeConfig>,
+    config: watch::Receiver<NodeConfig>,
     cancel: CancellationToken,
 ) -> RegistrationEnd {
-    let name = facts.borrow().name();
-    let (known, uid) = watch::channel(None);
-    // The lease ends with the node's task, which may also end because the sender of `facts` is dropped.
-    let ends = cancel.child_token();
+    let name = config.borrow().name();
+    let (uid_sender, uid_receiver) = watch::channel(None);
+    // The lease ends with the node's task, which may also end because the sender of `config` is dropped.
+    let lease_cancel = cancel.child_token();
     let node = async {
-        let end = reconcile_loop(&client, facts, known, &cancel).await;
-        ends.cancel();
+        let end = reconcile_loop(&client, config, uid_sender, &cancel).await;
+        lease_cancel.cancel();
         end
     };
-    let (end, ()) = tokio::join!(node, lease::run(&client, &name, uid, &ends));
+    let (end, ()) = tokio::join!(
+        node,
+        lease::run(&client, &name, uid_receiver, &lease_cancel)
+    );
     end
 }
 
 async fn reconcile_loop(
     client: &Client,
-    mut facts: watch::Receiver<NodeConfig>,
+    mut config: watch::Receiver<NodeConfig>,
     uid: watch::Sender<Option<String>>,
     cancel: &CancellationToken,
 ) -> RegistrationEnd {
-    let name = facts.borrow().name();
+    let name = config.borrow().name();
     let nodes: Api<Node> = Api::all(client.clone());
     let guarded: Api<DeserializeGuard<Node>> = Api::all(client.clone());
-    let watched = watcher::watch_object(guarded, &name).default_backoff();
-    let mut watched = Box::pin(report_item_errors("a virtual node", watched));
-    let mut again = tokio::time::interval(RESYNC_INTERVAL);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let events = watcher::watch_object(guarded, &name).default_backoff();
+    let mut events = Box::pin(report_item_errors("a virtual node", events));
+    let mut resync = tokio::time::interval(RESYNC_INTERVAL);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
     let mut refused = StepRefusals::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return RegistrationEnd::Cancelled,
-            seen = watched.next() => match seen.map(watched_node) {
+            event = events.next() => match event.map(watched_node) {
                 // The answer to a write can be newer than the watch. A write that is made from the older version
                 // would only be refused.
                 Some(Some(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
@@ -94,28 +97,28 @@ async fn reconcile_loop(
                 Some(None) => continue,
                 None => return RegistrationEnd::Cancelled,
             },
-            changed = facts.changed() => if changed.is_err() { return RegistrationEnd::Cancelled },
-            _ = again.tick() => {}
+            changed = config.changed() => if changed.is_err() { return RegistrationEnd::Cancelled },
+            _ = resync.tick() => {}
         }
         // No step before the watch has shown the node, or that it does not exist.
-        let Some(known) = &mut live else { continue };
-        let wanted = facts.borrow_and_update().clone();
-        let another = known
+        let Some(node) = &mut live else { continue };
+        let wanted = config.borrow_and_update().clone();
+        let owner = node
             .as_ref()
             .and_then(|node| last_placement::other_owner(node, &wanted.pool, &wanted.pool_uid));
-        if let Some(another) = another {
-            tracing::warn!(node = %name, %another, "the node has another owner and is left alone");
+        if let Some(owner) = owner {
+            tracing::warn!(node = %name, %owner, "the node has another owner and is left alone");
             return RegistrationEnd::AnotherOwner;
         }
-        uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
-        reconcile(&nodes, &name, known, &wanted, &mut refused).await;
+        uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
+        reconcile(&nodes, &name, node, &wanted, &mut refused).await;
     }
 }
 
 /// What the watch shows: the node, or that there is none. `None` if the watch fails or the node cannot be decoded.
 #[allow(clippy::option_option, reason = "no answer is not that there is none")]
-fn watched_node(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
-    match seen {
+fn watched_node(event: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
+    match event {
         Ok(Some(node)) => ok_or_log(node).map(Some),
         Ok(None) => Some(None),
         Err(_) => None,
@@ -126,7 +129,7 @@ fn watched_node(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option
 type StepRefusals = HashMap<Discriminant<RegistrationStep>, WriteBackoff>;
 
 /// Executes the steps that correct the node, and updates `live` with the answers. A step that the API server
-/// refuses is repeated only after a back-off: the facts may change several times a second.
+/// refuses is repeated only after a back-off: the configuration may change several times a second.
 async fn reconcile(
     nodes: &Api<Node>,
     name: &str,
@@ -140,9 +143,9 @@ async fn reconcile(
         if !refusals.may_write(Instant::now()) {
             continue;
         }
-        let taken = call::with_timeout(CALL_TIMEOUT, execute_step(nodes, name, &step)).await;
-        refusals.answered(&taken, Instant::now());
-        match taken {
+        let result = call::with_timeout(CALL_TIMEOUT, execute_step(nodes, name, &step)).await;
+        refusals.answered(&result, Instant::now());
+        match result {
             Ok(node) => *live = Some(node),
             // Another client wrote the node first: the watch shows its change, and the steps are computed again.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
@@ -176,14 +179,14 @@ pub async fn unregister(
         .map(drop)
 }
 
-/// Whether the watch shows an older version of the node than `known`.
-fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
-    let (Some(seen), Some(Some(known))) = (seen, known) else {
+/// Whether the watch shows an older version of the node than `live`.
+fn is_older(watched: Option<&Node>, live: Option<&Option<Node>>) -> bool {
+    let (Some(watched), Some(Some(live))) = (watched, live) else {
         return false;
     };
     let version =
         |node: &Node| api::parse_resource_version(node.metadata.resource_version.as_deref()?);
-    seen.metadata.uid == known.metadata.uid && version(seen) < version(known)
+    watched.metadata.uid == live.metadata.uid && version(watched) < version(live)
 }
 
 /// Executes a step; returns the node afterwards.
@@ -193,20 +196,20 @@ async fn execute_step(
     step: &RegistrationStep,
 ) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
-    let ours = PatchParams {
+    let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     match step {
         RegistrationStep::Create(node) => {
             tracing::info!(node = %name, "registering the node");
-            let created_by = PostParams {
+            let post_params = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()
             };
-            nodes.create(&created_by, node).await
+            nodes.create(&post_params, node).await
         }
-        RegistrationStep::Labels(labels) => nodes.patch(name, &ours, &Patch::Merge(labels)).await,
+        RegistrationStep::Labels(labels) => nodes.patch(name, &params, &Patch::Merge(labels)).await,
         RegistrationStep::Taints { version, taints } => {
             tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([
@@ -215,7 +218,7 @@ async fn execute_step(
             ]))
             .expect("the operations above are a JSON Patch");
             let patch = Patch::Json::<()>(patch);
-            nodes.patch(name, &ours, &patch).await
+            nodes.patch(name, &params, &patch).await
         }
         RegistrationStep::Status(status) => {
             nodes
@@ -234,16 +237,16 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::node::fixtures::{behind_a_proxy, denied, facts};
+    use crate::node::fixtures::{behind_a_proxy, config, denied};
 
     #[tokio::test(start_paused = true)]
-    async fn a_step_that_a_policy_denies_is_not_taken_with_every_change_of_the_facts() {
+    async fn a_denied_step_is_not_repeated_with_every_change_of_the_configuration() {
         let (client, sent) = denied();
         let nodes = Api::all(client);
         let mut refused = StepRefusals::new();
         let mut in_a_burst = async || {
             for _ in 0..100 {
-                reconcile(&nodes, "node", &mut None, &facts(), &mut refused).await;
+                reconcile(&nodes, "node", &mut None, &config(), &mut refused).await;
             }
             sent.swap(0, Ordering::Relaxed)
         };
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_api_server_that_is_silent_does_not_hold_up_for_ever_who_removes_a_node() {
+    async fn an_api_server_that_does_not_answer_does_not_block_the_removal_for_ever() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));

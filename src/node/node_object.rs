@@ -76,7 +76,7 @@ impl NodeConfig {
 
 /// Labels that the node must have. Not `kubernetes.io/hostname`: the scheduler would count the node as an empty
 /// domain of every topology spread (decision D14).
-pub fn labels(facts: &NodeConfig) -> BTreeMap<String, String> {
+pub fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
     let fixed = [
         ("beta.kubernetes.io/os", "linux"),
         ("kubernetes.azure.com/managed", "false"),
@@ -95,36 +95,36 @@ pub fn labels(facts: &NodeConfig) -> BTreeMap<String, String> {
             "azure-container-instances",
         ),
         ("type", NODE_TYPE),
-        (POOL_LABEL, &facts.pool),
-        (PLACEMENT_LABEL, &facts.last_placement.placement.name),
+        (POOL_LABEL, &config.pool),
+        (PLACEMENT_LABEL, &config.last_placement.placement.name),
     ];
     let fixed = fixed
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let mut all = facts.last_placement.placement.labels.clone();
+    let mut all = config.last_placement.placement.labels.clone();
     all.extend(fixed);
     all
 }
 
 /// Annotations that the node must have: where metrics-server reads the node's metrics (all nodes of an operator
 /// share one address), the last placement, which a later drain needs, and the pool's UID.
-pub fn annotations(facts: &NodeConfig) -> BTreeMap<String, String> {
-    let path = format!("/metrics/resource/{}", facts.name());
+pub fn annotations(config: &NodeConfig) -> BTreeMap<String, String> {
+    let path = format!("/metrics/resource/{}", config.name());
     let mut annotations = BTreeMap::from([
         ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
         (
             last_placement::LAST_PLACEMENT_ANNOTATION.to_owned(),
-            facts.last_placement.to_json(),
+            config.last_placement.to_json(),
         ),
     ]);
-    if !facts.pool_uid.is_empty() {
-        annotations.insert(POOL_UID_ANNOTATION.to_owned(), facts.pool_uid.clone());
+    if !config.pool_uid.is_empty() {
+        annotations.insert(POOL_UID_ANNOTATION.to_owned(), config.pool_uid.clone());
     }
     annotations
 }
 
 /// Taints that the node must have.
-pub fn taints(facts: &NodeConfig) -> Vec<Taint> {
+pub fn taints(config: &NodeConfig) -> Vec<Taint> {
     let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
         key: key.to_owned(),
         value: value.map(str::to_owned),
@@ -132,56 +132,56 @@ pub fn taints(facts: &NodeConfig) -> Vec<Taint> {
         time_added: None,
     };
     let mut taints = vec![
-        taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
+        taint(PROVIDER_TAINT, Some(&config.pool), "NoSchedule"),
         taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
     ];
-    if facts.unavailable().is_some() {
+    if config.unavailable().is_some() {
         taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
     }
     taints
 }
 
 /// The whole node, as the operator creates it.
-pub fn node(facts: &NodeConfig, now: Timestamp) -> Node {
+pub fn node(config: &NodeConfig, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
-            name: Some(facts.name()),
-            labels: Some(labels(facts)),
-            annotations: Some(annotations(facts)),
+            name: Some(config.name()),
+            labels: Some(labels(config)),
+            annotations: Some(annotations(config)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            taints: Some(taints(facts)),
+            taints: Some(taints(config)),
             ..NodeSpec::default()
         }),
-        status: Some(status(facts, None, now)),
+        status: Some(status(config, None, now)),
     }
 }
 
 /// The node's status. A condition whose status does not change keeps its transition time from `old`.
-pub fn status(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+pub fn status(config: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let address = |kind: &str| NodeAddress {
-        address: facts.address.clone(),
+        address: config.address.clone(),
         type_: kind.to_owned(),
     };
     NodeStatus {
         addresses: Some(vec![address("InternalIP")]),
-        allocatable: Some(quantities(&facts.offer.allocatable)),
-        capacity: Some(quantities(&facts.offer.capacity)),
-        conditions: Some(conditions(facts, old, now)),
+        allocatable: Some(quantities(&config.offer.allocatable)),
+        capacity: Some(quantities(&config.offer.capacity)),
+        conditions: Some(conditions(config, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),
+            kubelet_endpoint: Some(DaemonEndpoint { port: config.port }),
         }),
-        declared_features: declared_features(facts),
-        node_info: Some(node_info(facts)),
+        declared_features: declared_features(config),
+        node_info: Some(node_info(config)),
         ..NodeStatus::default()
     }
 }
 
 /// The declared feature that lets the API server pass websockets through to the kubelet API, from 1.36 on. Older
 /// servers do not know the field and translate to SPDY.
-fn declared_features(facts: &NodeConfig) -> Option<Vec<String>> {
-    let knows = facts.kubernetes_minor >= 36;
+fn declared_features(config: &NodeConfig) -> Option<Vec<String>> {
+    let knows = config.kubernetes_minor >= 36;
     knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
@@ -197,10 +197,10 @@ fn quantities(room: &ComputeAmount) -> BTreeMap<String, Quantity> {
     .collect()
 }
 
-fn node_info(facts: &NodeConfig) -> NodeSystemInfo {
+fn node_info(config: &NodeConfig) -> NodeSystemInfo {
     let version = format!(
         "v1.{}.0-burstpool-{}",
-        facts.kubernetes_minor,
+        config.kubernetes_minor,
         env!("CARGO_PKG_VERSION")
     );
     NodeSystemInfo {
@@ -211,7 +211,7 @@ fn node_info(facts: &NodeConfig) -> NodeSystemInfo {
         operating_system: "linux".to_owned(),
         os_image: format!(
             "Azure Container Instances in {}",
-            facts.last_placement.placement.region
+            config.last_placement.placement.region
         ),
         ..NodeSystemInfo::default()
     }
@@ -219,7 +219,7 @@ fn node_info(facts: &NodeConfig) -> NodeSystemInfo {
 
 /// Ready is always True: if Azure cannot be reached, the node is closed, but `NotReady` would make Kubernetes evict
 /// the pods that run.
-fn conditions(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(config: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let old = old
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default();
@@ -237,7 +237,7 @@ fn conditions(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> V
                 .or(Some(Time(now))),
         }
     };
-    let azure = match facts.unavailable() {
+    let azure = match config.unavailable() {
         None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };

@@ -38,10 +38,10 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// before the API server has the new node status.
 const CLOSING_WAIT_THRESHOLD: Duration = Duration::from_secs(10);
 
-/// Keeps the offer in `facts`, and whether the region is closed, up to date until `cancel`.
+/// Keeps the offer in `config`, and whether the region is closed, up to date until `cancel`.
 pub async fn run(
     context: Arc<PodsContext>,
-    facts: watch::Sender<NodeConfig>,
+    config: watch::Sender<NodeConfig>,
     cancel: CancellationToken,
 ) {
     // Azure's usage includes the operator's own groups. Until these are known, a node with many groups would seem
@@ -50,7 +50,7 @@ pub async fn run(
     if cancel.run_until_cancelled(listed).await.is_some() {
         // Azure may take a minute to answer, and the code that cancels this task waits for its end.
         cancel
-            .run_until_cancelled(poll_until_dropped(&context, &facts, &cancel))
+            .run_until_cancelled(poll_until_dropped(&context, &config, &cancel))
             .await;
     }
     context.quota.leave(&context);
@@ -58,35 +58,35 @@ pub async fn run(
 
 async fn poll_until_dropped(
     context: &Arc<PodsContext>,
-    facts: &watch::Sender<NodeConfig>,
+    config: &watch::Sender<NodeConfig>,
     cancel: &CancellationToken,
 ) {
-    let mut known = RegionState::default();
+    let mut state = RegionState::default();
     loop {
-        let began = Instant::now();
-        let before = facts.borrow().region_unavailable.clone();
-        let mut next = began + known.poll(context, before.as_ref()).await;
-        publish(facts, cancel, &known, context);
+        let started = Instant::now();
+        let before = config.borrow().region_unavailable.clone();
+        let mut next = started + state.poll(context, before.as_ref()).await;
+        publish(config, cancel, &state, context);
         let mut recount =
             tokio::time::interval_at(Instant::now() + RECOUNT_INTERVAL, RECOUNT_INTERVAL);
         recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => break,
-                () = context.azure_failed.notified() => next = next.min(early_poll_at(began)),
+                () = context.azure_failed.notified() => next = next.min(early_poll_at(started)),
                 _ = recount.tick() => if context.quota.is_outdated() {
-                    next = next.min(Instant::now().max(began + RETRY_INTERVAL));
+                    next = next.min(Instant::now().max(started + RETRY_INTERVAL));
                 },
             }
-            publish(facts, cancel, &known, context);
+            publish(config, cancel, &state, context);
         }
     }
 }
 
 /// When to check after a failure. Failures that repeat, as with a thousand pods whose image cannot be pulled, must
 /// not use up the pods' rate of reads.
-fn early_poll_at(asked: Instant) -> Instant {
-    (Instant::now() + DEBOUNCE).max(asked + MIN_POLL_INTERVAL)
+fn early_poll_at(last_poll: Instant) -> Instant {
+    (Instant::now() + DEBOUNCE).max(last_poll + MIN_POLL_INTERVAL)
 }
 
 /// The region's last answer.
@@ -98,8 +98,12 @@ struct RegionState {
 
 impl RegionState {
     /// Checks the region; returns the time until the next check.
-    async fn poll(&mut self, context: &Arc<PodsContext>, before: Option<&Unavailable>) -> Duration {
-        let (settings, asked) = (context.settings(), context.quota.begin_query());
+    async fn poll(
+        &mut self,
+        context: &Arc<PodsContext>,
+        previous: Option<&Unavailable>,
+    ) -> Duration {
+        let (settings, query) = (context.settings(), context.quota.begin_query());
         let placement = &settings.placement;
         let answer = context
             .azure
@@ -111,17 +115,17 @@ impl RegionState {
         match answer {
             Ok(usages) => {
                 (self.unavailable, self.notice) = (exhausted_quota(placement, &usages), None);
-                context.quota.finish_query(asked, Some(usages));
+                context.quota.finish_query(query, Some(usages));
                 POLL_INTERVAL
             }
             Err(_) if is_only_unread => {
                 (self.unavailable, self.notice) =
                     (None, Some(unreadable_quota_message(&placement.region)));
-                context.quota.finish_query(asked, None);
+                context.quota.finish_query(query, None);
                 POLL_INTERVAL
             }
             Err(error) => {
-                let (closed, pause) = poll_failure(&error, before);
+                let (closed, pause) = poll_failure(&error, previous);
                 (self.unavailable, self.notice) = (Some(closed), None);
                 pause
             }
@@ -145,11 +149,13 @@ fn unreadable_quota_message(region: &str) -> String {
 fn create_throttling(context: &PodsContext) -> Option<Unavailable> {
     let (settings, now) = (context.settings(), Timestamp::now());
     let region = &settings.placement.region;
-    let waits = context.azure.creates_blocked_until(&context.scope);
-    let waits = waits.filter(|until| later(now, CLOSING_WAIT_THRESHOLD) < *until);
-    let spent = context.azure.remaining_creates(&context.scope);
-    let spent = spent.filter(|(left, _)| *left == 0).map(|(_, until)| until);
-    let message = match (waits, spent) {
+    let blocked_until = context.azure.creates_blocked_until(&context.scope);
+    let blocked_until = blocked_until.filter(|until| later(now, CLOSING_WAIT_THRESHOLD) < *until);
+    let spent_until = context.azure.remaining_creates(&context.scope);
+    let spent_until = spent_until
+        .filter(|(left, _)| *left == 0)
+        .map(|(_, until)| until);
+    let message = match (blocked_until, spent_until) {
         (Some(until), _) => format!(
             "Azure asks to wait with creating container groups in region '{region}' until {until:.0}"
         ),
@@ -164,49 +170,54 @@ fn create_throttling(context: &PodsContext) -> Option<Unavailable> {
     })
 }
 
-/// Writes the result into `facts`, unless the check was cancelled: the code that cancels it decides what the node
+/// Writes the result into `config`, unless the check was cancelled: the code that cancels it decides what the node
 /// shows from then on.
 fn publish(
-    facts: &watch::Sender<NodeConfig>,
+    config: &watch::Sender<NodeConfig>,
     cancel: &CancellationToken,
-    known: &RegionState,
+    state: &RegionState,
     context: &Arc<PodsContext>,
 ) {
     let offer = context.quota.offer(context);
-    let closed = known
+    let closed = state
         .unavailable
         .clone()
         .or_else(|| create_throttling(context));
-    facts.send_if_modified(|facts| {
+    config.send_if_modified(|config| {
         if cancel.is_cancelled() {
             return false;
         }
-        let before = facts.region_unavailable.clone();
+        let previous = config.region_unavailable.clone();
         // While Azure does not answer, the last offer stands.
-        let offer = if known
+        let offer = if state
             .unavailable
             .as_ref()
             .is_some_and(|closed| closed.reason != QUOTA_EXHAUSTED)
         {
-            facts.offer
+            config.offer
         } else {
             offer
         };
-        let changed = (facts.offer, &facts.region_unavailable, &facts.region_notice)
-            != (offer, &closed, &known.notice);
-        (facts.offer, facts.region_unavailable) = (offer, closed);
-        facts.region_notice.clone_from(&known.notice);
-        if facts.region_unavailable != before {
-            log_change(facts, before.as_ref());
+        let changed = (
+            config.offer,
+            &config.region_unavailable,
+            &config.region_notice,
+        ) != (offer, &closed, &state.notice);
+        (config.offer, config.region_unavailable) = (offer, closed);
+        config.region_notice.clone_from(&state.notice);
+        if config.region_unavailable != previous {
+            log_change(config, previous.as_ref());
         }
         changed
     });
 }
 
-fn log_change(facts: &NodeConfig, before: Option<&Unavailable>) {
-    let node = facts.name();
-    match &facts.region_unavailable {
-        Some(Unavailable { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
+fn log_change(config: &NodeConfig, previous: Option<&Unavailable>) {
+    let node = config.name();
+    match &config.region_unavailable {
+        Some(Unavailable { reason, message })
+            if previous.is_none_or(|unavailable| unavailable.reason != *reason) =>
+        {
             tracing::warn!(%node, %reason, %message, "the placement is closed");
         }
         Some(Unavailable { reason, message }) => {
@@ -218,25 +229,25 @@ fn log_change(facts: &NodeConfig, before: Option<&Unavailable>) {
 
 /// Why a failed check closes the placement, and the time until the next check. If the placement is already closed
 /// for the same reason, the old message stays: every change of it writes the node and the pool's status.
-fn poll_failure(error: &Error, before: Option<&Unavailable>) -> (Unavailable, Duration) {
+fn poll_failure(error: &Error, previous: Option<&Unavailable>) -> (Unavailable, Duration) {
     let reason = error.verdict().reason;
-    let before = before.filter(|before| before.reason == reason);
-    let (message, pause, is_told) = if let Error::Waiting { what, wait } = error {
+    let previous = previous.filter(|previous| previous.reason == reason);
+    let (message, pause, keeps_message) = if let Error::Waiting { what, wait } = error {
         // Before the wait is over, the client sends nothing. An earlier message with Azure's own text says more.
         let message = format!("{what}: not sent, Azure asked to wait");
-        (message, POLL_INTERVAL.min(*wait), before.is_some())
+        (message, POLL_INTERVAL.min(*wait), previous.is_some())
     } else {
         let message = error.error_chain();
-        let is_told =
-            before.is_some_and(|before| stable_words(&before.message).eq(stable_words(&message)));
-        (message, RETRY_INTERVAL, is_told)
+        let keeps_message = previous
+            .is_some_and(|previous| stable_words(&previous.message).eq(stable_words(&message)));
+        (message, RETRY_INTERVAL, keeps_message)
     };
     let new = || Unavailable {
         reason: reason.to_owned(),
         message,
     };
-    let told = before.filter(|_| is_told).cloned();
-    (told.unwrap_or_else(new), pause)
+    let kept = previous.filter(|_| keeps_message).cloned();
+    (kept.unwrap_or_else(new), pause)
 }
 
 /// The words of a message without numbers, times and trace IDs, which differ in each error of Microsoft Entra ID. A
@@ -274,7 +285,7 @@ mod tests {
     use crate::api::Priority;
 
     #[tokio::test(start_paused = true)]
-    async fn trouble_is_looked_into_at_once_and_trouble_that_goes_on_only_now_and_then() {
+    async fn a_failure_is_checked_at_once_and_repeated_failures_only_now_and_then() {
         let long_ago = Instant::now();
         tokio::time::advance(POLL_INTERVAL).await;
         assert_eq!(early_poll_at(long_ago), Instant::now() + DEBOUNCE);
@@ -283,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_whose_usages_may_not_be_read_is_told_apart_from_one_that_does_not_answer() {
+    fn a_region_whose_usages_are_forbidden_differs_from_one_that_does_not_answer() {
         let refused = |status: u16, code: &str| {
             let body = format!(r#"{{"error": {{"code": "{code}", "message": "no"}}}}"#);
             let failure = Box::new(ArmError::parse(status, body.as_bytes(), None));
@@ -311,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn while_azure_asks_to_wait_a_region_stays_closed_in_the_same_words() {
+    fn while_azure_asks_to_wait_a_region_stays_closed_with_the_same_message() {
         let throttled = Unavailable {
             reason: "Throttled".to_owned(),
             message: "too many requests".to_owned(),
@@ -327,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_only_counts_otherwise_than_before_closes_in_the_same_words() {
+    fn an_error_that_differs_only_in_numbers_keeps_the_message() {
         let refused = |code: &str, trace: &str, at: &str| Error::Credential {
             what: "reading usages of westus".to_owned(),
             source: format!("{code}: Invalid secret. Trace ID: {trace} Timestamp: {at}").into(),
@@ -342,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_that_is_used_up_closes_in_words_and_another_priority_has_its_own() {
+    fn a_quota_that_is_used_up_closes_only_placements_of_its_priority() {
         let usage = |name: &str, used, limit| QuotaUsage {
             name: name.to_owned(),
             used,

@@ -44,21 +44,24 @@ pub enum RegistrationStep {
 }
 
 /// The steps after which the node matches its configuration.
-pub fn steps(live: Option<&Node>, facts: &NodeConfig, now: Timestamp) -> Vec<RegistrationStep> {
+pub fn steps(live: Option<&Node>, config: &NodeConfig, now: Timestamp) -> Vec<RegistrationStep> {
     let Some(live) = live else {
         return vec![RegistrationStep::Create(Box::new(node_object::node(
-            facts, now,
+            config, now,
         )))];
     };
     let mut steps = Vec::new();
-    steps.extend(label_step(live, facts));
-    steps.extend(taint_step(live, facts));
-    steps.extend(status_step(live, facts, now));
+    steps.extend(label_step(live, config));
+    steps.extend(taint_step(live, config));
+    steps.extend(status_step(live, config, now));
     steps
 }
 
-fn label_step(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
-    let (wanted, annotations) = (node_object::labels(facts), node_object::annotations(facts));
+fn label_step(live: &Node, config: &NodeConfig) -> Option<RegistrationStep> {
+    let (wanted, annotations) = (
+        node_object::labels(config),
+        node_object::annotations(config),
+    );
     let lacks = |has: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
         let has = |(key, value)| has.is_some_and(|has| has.get(key) == Some(value));
         !wanted.iter().all(has)
@@ -92,7 +95,7 @@ fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String>
         .collect()
 }
 
-fn taint_step(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
+fn taint_step(live: &Node, config: &NodeConfig) -> Option<RegistrationStep> {
     let has = live
         .spec
         .as_ref()
@@ -100,7 +103,7 @@ fn taint_step(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
         .unwrap_or_default();
     let is_ours = |taint: &Taint| OWN_TAINTS.contains(&taint.key.as_str());
     let same = |a: &Taint, b: &Taint| a.key == b.key && a.value == b.value && a.effect == b.effect;
-    let wanted = node_object::taints(facts);
+    let wanted = node_object::taints(config);
     let ours: Vec<&Taint> = has.iter().filter(|taint| is_ours(taint)).collect();
     let is_right = ours.len() == wanted.len()
         && wanted
@@ -115,9 +118,9 @@ fn taint_step(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
     Some(RegistrationStep::Taints { version, taints })
 }
 
-fn status_step(live: &Node, facts: &NodeConfig, now: Timestamp) -> Option<RegistrationStep> {
+fn status_step(live: &Node, config: &NodeConfig, now: Timestamp) -> Option<RegistrationStep> {
     let old = live.status.as_ref();
-    let wanted = node_object::status(facts, old, now);
+    let wanted = node_object::status(config, old, now);
     let is_right = old.is_some_and(|old| is_same_status(old, &wanted) && is_fresh(old, now));
     (!is_right).then(|| RegistrationStep::Status(Box::new(wanted)))
 }
@@ -170,48 +173,48 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::fixtures::facts;
+    use crate::node::fixtures::config;
     use crate::node::node_object::Unavailable;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
     }
 
-    fn closed(mut facts: NodeConfig) -> NodeConfig {
-        facts.region_unavailable = Some(Unavailable {
+    fn closed(mut config: NodeConfig) -> NodeConfig {
+        config.region_unavailable = Some(Unavailable {
             reason: "Unreachable".into(),
             message: "no answer".into(),
         });
-        facts
+        config
     }
 
     #[test]
     fn a_right_and_fresh_node_needs_nothing_and_a_missing_one_is_created() {
-        let node = node_object::node(&facts(), at(0));
-        assert_eq!(steps(Some(&node), &facts(), at(49)), []);
+        let node = node_object::node(&config(), at(0));
+        assert_eq!(steps(Some(&node), &config(), at(49)), []);
         assert!(matches!(
-            &steps(Some(&node), &facts(), at(50))[..],
+            &steps(Some(&node), &config(), at(50))[..],
             [RegistrationStep::Status(_)]
         ));
         assert!(matches!(
-            &steps(None, &facts(), at(0))[..],
+            &steps(None, &config(), at(0))[..],
             [RegistrationStep::Create(_)]
         ));
     }
 
     #[test]
     fn a_heartbeat_of_a_leader_whose_clock_was_ahead_is_replaced_by_one_of_now() {
-        let node = node_object::node(&facts(), at(100));
+        let node = node_object::node(&config(), at(100));
         assert!(matches!(
-            &steps(Some(&node), &facts(), at(40))[..],
+            &steps(Some(&node), &config(), at(40))[..],
             [RegistrationStep::Status(_)]
         ));
-        assert_eq!(steps(Some(&node), &facts(), at(100)), []);
+        assert_eq!(steps(Some(&node), &config(), at(100)), []);
     }
 
     #[test]
     fn amounts_that_the_api_server_writes_otherwise_are_the_same() {
-        let mut node = node_object::node(&facts(), at(0));
+        let mut node = node_object::node(&config(), at(0));
         let status = node.status.as_mut().expect("a status");
         let one = BTreeMap::from([
             ("cpu".to_owned(), Quantity("1".to_owned())),
@@ -220,15 +223,15 @@ mod tests {
             ("ephemeral-storage".to_owned(), Quantity("50G".to_owned())),
         ]);
         (status.capacity, status.allocatable) = (Some(one.clone()), Some(one));
-        assert_eq!(steps(Some(&node), &facts(), at(1)), []);
+        assert_eq!(steps(Some(&node), &config(), at(1)), []);
     }
 
     #[test]
     fn a_node_has_no_hostname_label_and_topology_only_as_the_placement_says() {
-        let labels = node_object::labels(&facts());
+        let labels = node_object::labels(&config());
         assert!(!labels.contains_key("kubernetes.io/hostname"));
         assert_eq!(labels["topology.kubernetes.io/region"], "westeurope");
-        let mut hostile = facts();
+        let mut hostile = config();
         hostile
             .last_placement
             .placement
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_label_that_the_placement_no_longer_has_is_removed_unless_another_writer_changed_it() {
-        let mut before = facts();
+        let mut before = config();
         let labels = &mut before.last_placement.placement.labels;
         labels.insert("tier".into(), "burst".into());
         labels.insert("team".into(), "shop".into());
@@ -251,7 +254,7 @@ mod tests {
         let live = node.metadata.labels.get_or_insert_default();
         live.insert("team".into(), "theirs".into());
         live.insert("added".into(), "theirs".into());
-        let steps = |node: &Node| steps(Some(node), &facts(), at(1));
+        let steps = |node: &Node| steps(Some(node), &config(), at(1));
         let [RegistrationStep::Labels(patch)] = &steps(&node)[..] else {
             unreachable!("{:?}", steps(&node))
         };
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn stripped_labels_and_taints_are_put_back_and_others_stay() {
-        let mut node = node_object::node(&facts(), at(0));
+        let mut node = node_object::node(&config(), at(0));
         node.metadata.resource_version = Some("7".into());
         node.metadata.labels = Some(BTreeMap::from([("theirs".into(), "yes".into())]));
         let foreign = Taint {
@@ -283,7 +286,7 @@ mod tests {
             ..Taint::default()
         };
         node.spec.as_mut().expect("a spec").taints = Some(vec![foreign.clone()]);
-        let steps = steps(Some(&node), &facts(), at(1));
+        let steps = steps(Some(&node), &config(), at(1));
         let [
             RegistrationStep::Labels(labels),
             RegistrationStep::Taints { version, taints },
@@ -303,9 +306,9 @@ mod tests {
 
     #[test]
     fn closing_adds_one_taint_and_a_condition_and_leaves_the_node_ready_and_the_cordon_alone() {
-        let mut node = node_object::node(&facts(), at(0));
+        let mut node = node_object::node(&config(), at(0));
         node.spec.as_mut().expect("a spec").unschedulable = Some(true);
-        let steps = steps(Some(&node), &closed(facts()), at(1));
+        let steps = steps(Some(&node), &closed(config()), at(1));
         let [
             RegistrationStep::Taints { taints, .. },
             RegistrationStep::Status(status),
@@ -330,8 +333,8 @@ mod tests {
             find(node_object::AZURE_CONDITION).message.as_deref(),
             Some("no answer")
         );
-        let opened = node_object::node(&closed(facts()), at(0));
-        let steps = super::steps(Some(&opened), &facts(), at(1));
+        let opened = node_object::node(&closed(config()), at(0));
+        let steps = super::steps(Some(&opened), &config(), at(1));
         assert!(
             matches!(&steps[0], RegistrationStep::Taints { taints, .. } if taints.len() == 2),
             "it opens again"
@@ -340,9 +343,9 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_transition_time_while_it_says_the_same() {
-        let first = node_object::status(&facts(), None, at(0));
-        let second = node_object::status(&facts(), Some(&first), at(100));
-        let third = node_object::status(&closed(facts()), Some(&second), at(200));
+        let first = node_object::status(&config(), None, at(0));
+        let second = node_object::status(&config(), Some(&first), at(100));
+        let third = node_object::status(&closed(config()), Some(&second), at(200));
         let changed = |status: &NodeStatus, kind: &str| {
             let all = status.conditions.as_deref().expect("conditions");
             let one = all.iter().find(|c| c.type_ == kind).expect("it is there");

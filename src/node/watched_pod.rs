@@ -30,17 +30,17 @@ pub struct WatchedPod {
 
 impl<'de> Deserialize<'de> for WatchedPod {
     /// Never fails because of a pod's content: a pod that cannot be decoded must not end the watch of all pods.
-    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
-        let mut raw = Value::deserialize(raw)?;
-        let waits = raw["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut raw = Value::deserialize(deserializer)?;
+        let has_no_node = raw["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
         if let Some(metadata) = raw["metadata"].as_object_mut() {
-            drop_managed(metadata, waits);
+            drop_managed_fields(metadata, has_no_node);
         }
         let metadata = raw["metadata"].clone();
         let observed = match translate::decode(raw) {
-            Ok((pod, unknown)) => Self {
+            Ok((pod, unknown_fields)) => Self {
                 pod,
-                unknown_fields: unknown,
+                unknown_fields,
                 decode_error: None,
             },
             Err(error) => Self {
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for WatchedPod {
 
 /// Drops the managed fields except for two: a leader's entry, because nothing else marks a grant by an early
 /// version; and, while the pod has no node, the entry that holds the time of the scheduler's condition.
-fn drop_managed(metadata: &mut Map<String, Value>, waits: bool) {
+fn drop_managed_fields(metadata: &mut Map<String, Value>, has_no_node: bool) {
     let Some(Value::Array(entries)) = metadata.remove("managedFields") else {
         return;
     };
@@ -67,7 +67,7 @@ fn drop_managed(metadata: &mut Map<String, Value>, waits: bool) {
             return Some(entry);
         }
         let conditions = &entry["fieldsV1"]["f:status"]["f:conditions"];
-        conditions.get(SCHEDULED_FIELD).filter(|_| waits)?;
+        conditions.get(SCHEDULED_FIELD).filter(|_| has_no_node)?;
         entry["fieldsV1"] = json!({"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}});
         Some(entry)
     });
@@ -112,7 +112,7 @@ mod tests {
     use crate::burst::facts::pod::refusal_written;
 
     #[test]
-    fn a_pod_that_cannot_be_read_is_named_and_does_not_fail_the_watch() {
+    fn a_pod_that_cannot_be_decoded_keeps_its_metadata_and_does_not_end_the_watch() {
         let raw = json!({
             "metadata": {"name": "a", "uid": "u", "managedFields": [{"manager": "m"}]},
             "spec": {"containers": "none"},
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn of_managed_fields_only_a_leaders_and_the_time_of_the_schedulers_condition_are_kept() {
+    fn only_the_managed_fields_of_a_leader_and_of_the_schedulers_condition_are_kept() {
         let written = |manager: &str, condition: &str| {
             json!({"manager": manager, "operation": "Update", "apiVersion": "v1", "subresource": "status",
                 "time": "2026-01-01T00:00:07Z", "fieldsType": "FieldsV1",
@@ -142,7 +142,7 @@ mod tests {
         let kept: Vec<_> = kept
             .expect("entries")
             .iter()
-            .map(|one| one.manager.as_deref())
+            .map(|entry| entry.manager.as_deref())
             .collect();
         assert_eq!(kept, [Some("kube-scheduler"), Some(LEADER_FIELD_MANAGER)]);
         let time = "2026-01-01T00:00:07Z".parse().expect("a time");

@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn only_a_bound_claim_has_a_volume() {
-        let of = |change: Value| bound_volume_name(&claim(&change)).map(str::to_owned);
-        assert_eq!(of(json!({})), Ok("pv-1".to_owned()));
+        let volume_of = |change: Value| bound_volume_name(&claim(&change)).map(str::to_owned);
+        assert_eq!(volume_of(json!({})), Ok("pv-1".to_owned()));
         let cases = [
             (
                 json!({"status": {"phase": "Pending"}}),
@@ -215,13 +215,13 @@ mod tests {
             ),
         ];
         for (change, why) in cases {
-            assert_eq!(of(change), Err(why.to_owned()));
+            assert_eq!(volume_of(change), Err(why.to_owned()));
         }
     }
 
     #[test]
-    fn a_volume_of_another_claim_is_not_believed() {
-        let of = |reference: Value| {
+    fn a_volume_that_is_bound_to_another_claim_is_refused() {
+        let checked = |reference: Value| {
             let volume = json!({"metadata": {"name": "pv-1"}, "spec": {"claimRef": reference}});
             check_claim_ref(
                 &serde_json::from_value(volume).expect("a volume"),
@@ -229,12 +229,12 @@ mod tests {
             )
         };
         let same = json!({"namespace": "shop", "name": "data", "uid": "u-1"});
-        assert_eq!(of(same.clone()), Ok(()));
+        assert_eq!(checked(same.clone()), Ok(()));
         for (field, value) in [("namespace", "other"), ("name", "other"), ("uid", "u-2")] {
             let mut other = same.clone();
             other[field] = value.into();
-            assert!(of(other).is_err(), "{field}");
+            assert!(checked(other).is_err(), "{field}");
         }
-        assert!(of(Value::Null).is_err());
+        assert!(checked(Value::Null).is_err());
     }
 }

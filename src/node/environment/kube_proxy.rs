@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_comes_with_the_command_that_makes_it() {
+    fn a_missing_account_comes_with_the_command_that_creates_it() {
         let proxy = KubeProxy {
             account: "burstpool/proxy".parse().expect("an account"),
             api_server: ApiServer {
@@ -127,16 +127,16 @@ mod tests {
                 certificate_authority: Vec::new(),
             },
         };
-        let said = |failure: &ReadFailure| proxy.missing_account(failure).to_string();
+        let message = |failure: &ReadFailure| proxy.missing_account(failure).to_string();
         let account = "the ServiceAccount burstpool/proxy of network.kubeProxy";
         let remedy = "kubectl apply -k config/kube-proxy";
-        let absent = said(&ReadFailure::Absent);
+        let absent = message(&ReadFailure::Absent);
         assert!(
             absent.starts_with(&format!("{account} does not exist; ")),
             "{absent}"
         );
         assert!(absent.ends_with(remedy), "{absent}");
-        let forbidden = said(&ReadFailure::Forbidden);
+        let forbidden = message(&ReadFailure::Forbidden);
         assert!(
             forbidden.starts_with(&format!("a token of {account} may not be requested; ")),
             "{forbidden}"

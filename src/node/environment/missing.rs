@@ -63,21 +63,26 @@ pub(super) fn namespace_access_remedy(namespace: &str) -> String {
 }
 
 impl MissingObject {
-    /// An object that could not be read; `right` is the remedy if a permission is missing.
-    pub(super) fn not_read(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
-        Self::from_failure(what, failure, "read", right.into())
+    /// An object that could not be read; `remedy` applies if a permission is missing.
+    pub(super) fn not_read(what: String, failure: &ReadFailure, remedy: impl Into<String>) -> Self {
+        Self::from_failure(what, failure, "read", remedy.into())
     }
 
-    /// A token that could not be requested; `right` is the remedy if a permission is missing.
+    /// A token that could not be requested; `remedy` applies if a permission is missing.
     pub(super) fn token_not_requested(
         what: String,
         failure: &ReadFailure,
-        right: impl Into<String>,
+        remedy: impl Into<String>,
     ) -> Self {
-        Self::from_failure(what, failure, "requested", right.into())
+        Self::from_failure(what, failure, "requested", remedy.into())
     }
 
-    fn from_failure(object: String, failure: &ReadFailure, verb: &str, right: String) -> Self {
+    fn from_failure(
+        object: String,
+        failure: &ReadFailure,
+        verb: &str,
+        remedy_if_forbidden: String,
+    ) -> Self {
         let (reason, why) = match failure {
             ReadFailure::Absent => (MissingReason::Missing, "does not exist".to_owned()),
             ReadFailure::Forbidden => (MissingReason::Forbidden, format!("may not be {verb}")),
@@ -86,7 +91,7 @@ impl MissingObject {
                 format!("could not be {verb}: {why}"),
             ),
         };
-        let remedy = (reason == MissingReason::Forbidden).then_some(right);
+        let remedy = (reason == MissingReason::Forbidden).then_some(remedy_if_forbidden);
         Self {
             object,
             reason,
@@ -122,8 +127,8 @@ pub(super) fn missing_required(needs: &PodReferences, read: &ReadReferences) -> 
             ));
         }
     }
-    if let Some(Err(one)) = &read.kube_config {
-        missing.push(one.clone());
+    if let Some(Err(object)) = &read.kube_config {
+        missing.push(object.clone());
     }
     deduplicate_remedies(&mut missing);
     missing
@@ -141,22 +146,22 @@ fn missing_tokens<'a>(
         };
         let namespace = &read.namespace;
         let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
-        let right = namespace_access_remedy(namespace);
+        let remedy = namespace_access_remedy(namespace);
         if *failure == ReadFailure::Absent {
-            return Some(MissingObject::not_read(account, failure, right));
+            return Some(MissingObject::not_read(account, failure, remedy));
         }
         let what = format!("a token{audience} of the {account}");
-        Some(MissingObject::token_not_requested(what, failure, right))
+        Some(MissingObject::token_not_requested(what, failure, remedy))
     })
 }
 
 /// Keeps each remedy only on the last object that needs it: an Event's message has at most 1,024 characters.
 fn deduplicate_remedies(missing: &mut [MissingObject]) {
-    let mut said = Vec::new();
-    for one in missing.iter_mut().rev() {
-        match &one.remedy {
-            Some(remedy) if said.contains(remedy) => one.remedy = None,
-            Some(remedy) => said.push(remedy.clone()),
+    let mut remedies = Vec::new();
+    for object in missing.iter_mut().rev() {
+        match &object.remedy {
+            Some(remedy) if remedies.contains(remedy) => object.remedy = None,
+            Some(remedy) => remedies.push(remedy.clone()),
             None => {}
         }
     }
@@ -275,13 +280,13 @@ mod tests {
         }
     }
 
-    fn said(read: &ReadReferences) -> Vec<String> {
+    fn messages(read: &ReadReferences) -> Vec<String> {
         let missing = missing_required(&pod_references(&pod()), read);
         missing.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn what_is_required_is_missing_and_what_is_optional_is_not() {
+    fn a_required_object_is_reported_as_missing_and_an_optional_one_is_not() {
         let absent = || Err(ReadFailure::Absent);
         let all = read(
             &[
@@ -292,7 +297,7 @@ mod tests {
             &[("conf", Ok(&[]))],
             Ok("hidden"),
         );
-        assert_eq!(said(&all), Vec::<String>::new());
+        assert_eq!(messages(&all), Vec::<String>::new());
         let warnings = missing_pull_secrets(&pod_references(&pod()), &all);
         assert_eq!(
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -308,7 +313,7 @@ mod tests {
             Err(ReadFailure::Absent),
         );
         assert_eq!(
-            said(&none),
+            messages(&none),
             [
                 "Secret shop/db has no key 'user'",
                 "ConfigMap shop/conf does not exist",
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_read_comes_with_the_command_that_allows_it() {
+    fn an_object_that_may_not_be_read_comes_with_the_command_that_permits_it() {
         let no = || Err(ReadFailure::Forbidden);
         let token = Err(ReadFailure::Forbidden);
         let read = read(
@@ -342,24 +347,24 @@ mod tests {
                 .iter()
                 .all(|one| one.reason == MissingReason::Forbidden)
         );
-        let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        let said = said.join("; ");
+        let messages: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let messages = messages.join("; ");
         let remedy = "kubectl apply -k config/namespace -n shop";
-        assert_eq!(said.matches(remedy).count(), 1, "{said}");
-        assert!(said.ends_with(remedy), "{said}");
+        assert_eq!(messages.matches(remedy).count(), 1, "{messages}");
+        assert!(messages.ends_with(remedy), "{messages}");
     }
 
     #[test]
-    fn claims_and_kube_proxys_token_are_missing_like_anything_else() {
+    fn claims_and_the_token_of_kube_proxy_are_reported_as_missing() {
         let mut read = read(&[("db", Ok(&["user"]))], &[("conf", Ok(&[]))], Ok("hidden"));
         read.secrets
             .0
             .insert("maybe".into(), Err(ReadFailure::Absent));
-        let right = namespace_access_remedy("shop");
+        let remedy = namespace_access_remedy("shop");
         let claim = MissingObject::not_read(
             "PersistentVolumeClaim shop/data".into(),
             &ReadFailure::Forbidden,
-            right,
+            remedy,
         );
         read.claims.insert("data".into(), Err(claim));
         let token = MissingObject::token_not_requested(
@@ -370,7 +375,7 @@ mod tests {
         read.kube_config = Some(Err(token));
         let command = namespace_access_remedy("shop");
         assert_eq!(
-            said(&read),
+            messages(&read),
             [
                 format!("PersistentVolumeClaim shop/data may not be read; {command}"),
                 "a token may not be requested; do this".to_owned(),
@@ -379,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_answered_is_asked_for_again_also_if_it_is_optional() {
+    fn an_optional_object_without_an_answer_is_reported_as_missing() {
         let slow = || Err(ReadFailure::Unreadable("slow".into()));
         let read = read(
             &[("db", Ok(&["user"])), ("maybe", slow()), ("pull", slow())],
@@ -387,7 +392,7 @@ mod tests {
             Ok("hidden"),
         );
         assert_eq!(
-            said(&read),
+            messages(&read),
             [
                 "Secret shop/maybe could not be read: slow",
                 "Secret shop/pull could not be read: slow",

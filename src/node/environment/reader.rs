@@ -44,8 +44,9 @@ pub(super) struct ReadObjects<T>(pub(super) BTreeMap<String, Result<T, ReadFailu
 impl<T> ReadObjects<T> {
     /// Takes out the objects that were found.
     pub(super) fn take_found(&mut self) -> BTreeMap<String, T> {
-        let all = std::mem::take(&mut self.0).into_iter();
-        all.filter_map(|(name, object)| Some((name, object.ok()?)))
+        let objects = std::mem::take(&mut self.0).into_iter();
+        objects
+            .filter_map(|(name, object)| Some((name, object.ok()?)))
             .collect()
     }
 }
@@ -107,9 +108,9 @@ impl ReadReferences {
 
     /// The tokens that the API server issued.
     pub(super) fn tokens(&self) -> BTreeMap<TokenNeed, SecretString> {
-        let given = self.token_requests.iter();
-        let given = given.filter_map(|(need, token)| Some((need.clone(), token.clone().ok()?)));
-        given.collect()
+        let issued = self.token_requests.iter();
+        let issued = issued.filter_map(|(need, token)| Some((need.clone(), token.clone().ok()?)));
+        issued.collect()
     }
 }
 
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_objects_are_asked_for() {
+    fn only_valid_object_names_are_requested() {
         for name in ["a", "kube-root-ca.crt", "a.b-c"] {
             assert!(is_object_name(name), "{name}");
         }
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_not_answered_ends() {
+    async fn a_call_without_an_answer_times_out() {
         let never = std::future::pending::<kube::Result<()>>();
         let failure = with_timeout(never).await.expect_err("it times out");
         assert_eq!(
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_not_understood_is_not_quoted() {
+    async fn an_answer_that_cannot_be_decoded_is_not_quoted() {
         let error = serde_json::from_str::<u8>("\"hidden\"").expect_err("no number");
         let failure = with_timeout(async { Err::<(), _>(kube::Error::SerdeError(error)) }).await;
         assert!(!format!("{failure:?}").contains("hidden"));
