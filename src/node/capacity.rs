@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_leaves_what_is_not_used_and_never_less_than_nothing() {
+    fn what_remains_of_a_limit_is_never_negative() {
         for (used, limit, left) in [
             (30, 50, 20),
             (60, 50, 0),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn small_pods_are_offered_no_more_than_their_groups_can_have() {
+    fn small_pods_are_offered_no_more_than_the_whole_cores_of_their_groups() {
         let left = ComputeAmount {
             cpu_milli: 5000,
             memory_bytes: 1 << 40,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_group_takes_none_and_what_is_counted_already_is_not_counted_again() {
+    fn pods_without_groups_take_no_quota_and_counted_groups_are_not_counted_again() {
         let mut refused = pod("refused", 250);
         if let PodStage::Bound(bound) = &mut refused.stage {
             bound.azure_refusal = Some("no such sku".to_owned());
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_too_much_offers_just_that() {
+    fn a_node_over_its_limit_offers_only_what_its_pods_use() {
         let load = load(&[pod("a", 1000)], &[]);
         let over = ComputeAmount {
             cpu_milli: -3000,

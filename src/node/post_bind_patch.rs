@@ -57,8 +57,8 @@ fn patch_from(pod: &Pod, mut operations: Vec<Value>) -> Option<json_patch::Patch
         return None;
     }
     // The patch must not change another pod of this name.
-    let same = json!({"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid});
-    operations.insert(0, same);
+    let uid_test = json!({"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid});
+    operations.insert(0, uid_test);
     let patch = serde_json::from_value(Value::Array(operations));
     Some(patch.expect("the operations above are a JSON Patch"))
 }
@@ -92,8 +92,8 @@ fn add_if_absent(path: &str, value: &Value) -> Vec<Value> {
 }
 
 fn toleration_operations(pod: &Pod) -> Vec<Value> {
-    let has = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref());
-    let has = has.map(Vec::as_slice).unwrap_or_default();
+    let existing = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref());
+    let existing = existing.map(Vec::as_slice).unwrap_or_default();
     let (mut changed, mut added) = (Vec::new(), Vec::new());
     for taint in OUTAGE_TAINTS {
         // Kubernetes uses the first toleration that matches.
@@ -102,23 +102,26 @@ fn toleration_operations(pod: &Pod) -> Vec<Value> {
             effect: "NoExecute".to_owned(),
             ..Taint::default()
         };
-        let first = has.iter().position(|one| tolerates(one, &outage));
-        let seconds = first.map(|index| has[index].toleration_seconds);
+        let first = existing
+            .iter()
+            .position(|toleration| tolerates(toleration, &outage));
+        let seconds = first.map(|index| existing[index].toleration_seconds);
         match (first, seconds) {
             (_, Some(None)) => {}
             (_, Some(Some(seconds))) if seconds >= OUTAGE_TOLERATION_SECONDS => {}
-            (Some(index), _) if has[index].key.as_deref() == Some(taint) => {
-                changed.extend(extend_toleration(index, &has[index]));
+            (Some(index), _) if existing[index].key.as_deref() == Some(taint) => {
+                changed.extend(extend_toleration(index, &existing[index]));
             }
             // None matches, or one without a key, which covers other taints too.
             _ => added.push(outage_toleration(taint)),
         }
     }
-    if has.is_empty() && !added.is_empty() {
+    if existing.is_empty() && !added.is_empty() {
         return add_if_absent("/spec/tolerations", &json!(added));
     }
     // At the front, so that they match first; and last in the patch, because they move the indices.
-    let front = |one| json!({"op": "add", "path": "/spec/tolerations/0", "value": one});
+    let front =
+        |toleration| json!({"op": "add", "path": "/spec/tolerations/0", "value": toleration});
     changed.extend(added.into_iter().map(front));
     changed
 }

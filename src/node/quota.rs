@@ -28,10 +28,10 @@ impl QuotaRegistry {
     /// The quota of a subscription in a region.
     pub fn region_quota(&self, scope: &GroupScope, region: &str) -> Arc<RegionQuota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
-        let mut all = lock(&self.0);
+        let mut quotas = lock(&self.0);
         // Forget quotas that no placement uses.
-        all.retain(|_, quota| Arc::strong_count(quota) > 1);
-        all.entry(key).or_default().clone()
+        quotas.retain(|_, quota| Arc::strong_count(quota) > 1);
+        quotas.entry(key).or_default().clone()
     }
 }
 
@@ -47,7 +47,7 @@ struct QuotaState {
     counted_pods: HashSet<String>,
     /// Whether all members' pods were listed at that time. The group of a pod that was not known then is counted
     /// twice: in Azure's usage, and as a group created since.
-    knew_all: bool,
+    had_listed_pods: bool,
     usages_read_at: Option<Instant>,
     /// Whether placements could use more than is left.
     is_short: bool,
@@ -65,15 +65,17 @@ struct QuotaMember {
 pub struct UsageQuery {
     started_at: Instant,
     created_pods: HashSet<String>,
-    knew_all: bool,
+    had_listed_pods: bool,
 }
 
 impl RegionQuota {
     /// Adds a placement.
     pub fn join(&self, context: &Arc<PodsContext>) {
-        let mut inner = lock(&self.0);
-        inner.members.retain(|one| one.context.strong_count() > 0);
-        inner.members.push(QuotaMember {
+        let mut state = lock(&self.0);
+        state
+            .members
+            .retain(|member| member.context.strong_count() > 0);
+        state.members.push(QuotaMember {
             context: Arc::downgrade(context),
             is_closed: false,
             cpu: QuotaShare::default(),
@@ -90,12 +92,17 @@ impl RegionQuota {
 
     /// Records which pods have groups. Must be called before the request to Azure is sent.
     pub fn begin_query(&self) -> UsageQuery {
-        let inner = lock(&self.0);
-        let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
+        let state = lock(&self.0);
+        let contexts = || {
+            state
+                .members
+                .iter()
+                .filter_map(|member| member.context.upgrade())
+        };
         UsageQuery {
             started_at: Instant::now(),
-            knew_all: kept().all(|context| context.has_listed_pods()),
-            created_pods: kept()
+            had_listed_pods: contexts().all(|context| context.has_listed_pods()),
+            created_pods: contexts()
                 .flat_map(|context| context.pods_with_groups())
                 .collect(),
         }
@@ -103,53 +110,64 @@ impl RegionQuota {
 
     /// Records Azure's answer; `usages` is `None` if the operator may not read them. The answer is ignored if a later
     /// request was answered before.
-    pub fn finish_query(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
-        let mut inner = lock(&self.0);
-        if inner
+    pub fn finish_query(&self, query: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
+        let mut state = lock(&self.0);
+        if state
             .usages_read_at
-            .is_none_or(|before| before <= asked.started_at)
+            .is_none_or(|last| last <= query.started_at)
         {
-            inner.usages_read_at = Some(asked.started_at);
-            (inner.usages, inner.counted_pods) = (usages, asked.created_pods);
-            inner.knew_all = asked.knew_all;
+            state.usages_read_at = Some(query.started_at);
+            (state.usages, state.counted_pods) = (usages, query.created_pods);
+            state.had_listed_pods = query.had_listed_pods;
         }
     }
 
     /// Whether more may be left than is known, and placements could use it: a group has gone since the last request,
     /// or all pods are listed now and were not then.
     pub fn is_outdated(&self) -> bool {
-        let inner = lock(&self.0);
-        if !inner.is_short {
+        let state = lock(&self.0);
+        if !state.is_short {
             return false;
         }
-        let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
-        if !inner.knew_all && kept().all(|context| context.has_listed_pods()) {
+        let contexts = || {
+            state
+                .members
+                .iter()
+                .filter_map(|member| member.context.upgrade())
+        };
+        if !state.had_listed_pods && contexts().all(|context| context.has_listed_pods()) {
             return true;
         }
-        let created: HashSet<String> = kept()
+        let created: HashSet<String> = contexts()
             .flat_map(|context| context.pods_with_groups())
             .collect();
-        inner.counted_pods.iter().any(|uid| !created.contains(uid))
+        state.counted_pods.iter().any(|uid| !created.contains(uid))
     }
 
     /// What the placement's node offers now.
     pub fn offer(&self, context: &Arc<PodsContext>) -> NodeOffer {
-        let inner = &mut *lock(&self.0);
-        inner.members.retain(|one| one.context.strong_count() > 0);
-        let seen = inner.observe_members();
-        inner.distribute(&seen, Instant::now());
-        let mut all = inner.members.iter().zip(&seen);
-        let own = all.find(|(member, _)| member.is_for(context));
-        own.map(|(member, seen)| {
-            let left = ComputeAmount {
-                cpu_milli: member.cpu.assigned.saturating_mul(MILLICORES_PER_CORE)
-                    - seen.load.groups.cpu_milli,
-                memory_bytes: seen.remaining_capacity.memory_bytes,
-                pods: member.pods.assigned - seen.load.groups.pods,
-            };
-            NodeOffer::new(&seen.load, left.at_most(seen.remaining_capacity))
-        })
-        .unwrap_or_default()
+        let state = &mut *lock(&self.0);
+        state
+            .members
+            .retain(|member| member.context.strong_count() > 0);
+        let observations = state.observe_members();
+        state.distribute(&observations, Instant::now());
+        let mut members = state.members.iter().zip(&observations);
+        let found = members.find(|(member, _)| member.is_for(context));
+        found
+            .map(|(member, observation)| {
+                let left = ComputeAmount {
+                    cpu_milli: member.cpu.assigned.saturating_mul(MILLICORES_PER_CORE)
+                        - observation.load.groups.cpu_milli,
+                    memory_bytes: observation.remaining_capacity.memory_bytes,
+                    pods: member.pods.assigned - observation.load.groups.pods,
+                };
+                NodeOffer::new(
+                    &observation.load,
+                    left.at_most(observation.remaining_capacity),
+                )
+            })
+            .unwrap_or_default()
     }
 }
 
@@ -166,7 +184,7 @@ struct MemberObservation {
 impl QuotaState {
     fn observe_members(&self) -> Vec<MemberObservation> {
         let members = self.members.iter();
-        let contexts = members.map(|one| (one, one.context.upgrade()));
+        let contexts = members.map(|member| (member, member.context.upgrade()));
         contexts
             .map(|(member, context)| {
                 let Some(context) = context else {
@@ -180,14 +198,15 @@ impl QuotaState {
                     |uid| created.contains(uid),
                 );
                 let settings = context.settings();
-                let own = capacity::placement_capacity(&settings.placement).minus(load.groups);
+                let remaining =
+                    capacity::placement_capacity(&settings.placement).minus(load.groups);
                 let creates = context.azure.remaining_creates(&context.scope);
                 MemberObservation {
                     load,
                     remaining_capacity: if member.is_closed {
                         ComputeAmount::default()
                     } else {
-                        own
+                        remaining
                     },
                     core_quota_name: capacity::core_quota_name(&settings.placement),
                     remaining_creates: creates
@@ -198,36 +217,47 @@ impl QuotaState {
     }
 
     /// Divides the cores that are left, by kind, and the groups that are left.
-    fn distribute(&mut self, seen: &[MemberObservation], now: Instant) {
+    fn distribute(&mut self, observations: &[MemberObservation], now: Instant) {
         let usages = self.usages.as_deref().unwrap_or_default();
-        let of_kind =
-            |kind: &str, one: &MemberObservation| kind.is_empty() || one.core_quota_name == kind;
-        let left = |name: &str, kind: &str, taken: fn(&ComputeAmount) -> i64| {
-            let uncounted = seen.iter().filter(|one| of_kind(kind, one));
-            let uncounted: i64 = uncounted.map(|one| taken(&one.load.uncounted)).sum();
+        let is_of_kind = |kind: &str, observation: &MemberObservation| {
+            kind.is_empty() || observation.core_quota_name == kind
+        };
+        let left = |name: &str, kind: &str, amount: fn(&ComputeAmount) -> i64| {
+            let uncounted = observations
+                .iter()
+                .filter(|observation| is_of_kind(kind, observation));
+            let uncounted: i64 = uncounted
+                .map(|observation| amount(&observation.load.uncounted))
+                .sum();
             capacity::remaining_quota(name, usages).map(|left| left.saturating_sub(uncounted))
         };
         self.is_short = false;
         for kind in ["StandardCores", "StandardSpotCores"] {
-            let left = left(kind, kind, |room| whole_cores(room.cpu_milli));
-            let members = self.members.iter_mut().zip(seen);
-            let members = members.filter(|(_, one)| of_kind(kind, one));
-            let members = members.map(|(member, seen)| ShareRequest {
+            let left = left(kind, kind, |amount| whole_cores(amount.cpu_milli));
+            let members = self.members.iter_mut().zip(observations);
+            let members = members.filter(|(_, observation)| is_of_kind(kind, observation));
+            let members = members.map(|(member, observation)| ShareRequest {
                 share: &mut member.cpu,
-                used: whole_cores(seen.load.groups.cpu_milli),
-                additional: seen.remaining_capacity.cpu_milli.max(0) / MILLICORES_PER_CORE,
+                used: whole_cores(observation.load.groups.cpu_milli),
+                additional: observation.remaining_capacity.cpu_milli.max(0) / MILLICORES_PER_CORE,
             });
             self.is_short |= divide(left, members.collect(), now);
         }
-        let groups = left("ContainerGroups", "", |room| room.pods);
-        let uncreated: i64 = seen.iter().map(|one| one.load.uncreated).sum();
-        let creates = seen.iter().filter_map(|one| one.remaining_creates).min();
+        let groups = left("ContainerGroups", "", |amount| amount.pods);
+        let uncreated: i64 = observations
+            .iter()
+            .map(|observation| observation.load.uncreated)
+            .sum();
+        let creates = observations
+            .iter()
+            .filter_map(|observation| observation.remaining_creates)
+            .min();
         let creates = creates.map(|left| left.saturating_sub(uncreated));
-        let members = self.members.iter_mut().zip(seen);
-        let members = members.map(|(member, seen)| ShareRequest {
+        let members = self.members.iter_mut().zip(observations);
+        let members = members.map(|(member, observation)| ShareRequest {
             share: &mut member.pods,
-            used: seen.load.groups.pods,
-            additional: seen.remaining_capacity.pods.max(0),
+            used: observation.load.groups.pods,
+            additional: observation.remaining_capacity.pods.max(0),
         });
         let left = [groups, creates].into_iter().flatten().min();
         self.is_short |= divide(left, members.collect(), now);
@@ -267,8 +297,8 @@ pub(crate) struct QuotaShare {
 impl QuotaShare {
     /// The most that the placement may have used.
     fn max_held(&self) -> i64 {
-        let before = self.previously_assigned.iter().map(|(had, _)| *had);
-        before.fold(self.assigned, i64::max)
+        let amounts = self.previously_assigned.iter().map(|(amount, _)| *amount);
+        amounts.fold(self.assigned, i64::max)
     }
 }
 
@@ -281,77 +311,89 @@ pub(crate) struct ShareRequest<'a> {
 
 /// Divides `left` units among placements; without a limit each gets all that it can use. Returns whether the
 /// placements could use more than is left.
-pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<ShareRequest<'_>>, now: Instant) -> bool {
-    for wish in &mut wishes {
-        wish.share
+pub(crate) fn divide(left: Option<i64>, mut requests: Vec<ShareRequest<'_>>, now: Instant) -> bool {
+    for request in &mut requests {
+        request
+            .share
             .previously_assigned
             .retain(|(_, until)| now < *until);
     }
     let Some(left) = left.map(|left| left.max(0)) else {
-        for wish in wishes {
-            assign(wish.share, wish.used.saturating_add(wish.additional), now);
+        for request in requests {
+            assign(
+                request.share,
+                request.used.saturating_add(request.additional),
+                now,
+            );
         }
         return false;
     };
-    let total = wishes
+    let total = requests
         .iter()
-        .map(|wish| wish.used)
+        .map(|request| request.used)
         .fold(left, i64::saturating_add);
-    let more: Vec<i64> = wishes.iter().map(|wish| wish.additional).collect();
-    let fair = fair_shares(left, &more);
-    let wanted: Vec<i64> = wishes
+    let additional: Vec<i64> = requests.iter().map(|request| request.additional).collect();
+    let parts = fair_shares(left, &additional);
+    let targets: Vec<i64> = requests
         .iter()
-        .zip(fair)
-        .map(|(wish, more)| wish.used + more)
+        .zip(parts)
+        .map(|(request, additional)| request.used + additional)
         .collect();
     // First reduce shares, so that the second pass sees what is still reserved.
-    for (wish, wanted) in wishes.iter_mut().zip(&wanted) {
-        if *wanted <= wish.share.assigned {
-            assign(wish.share, *wanted, now);
+    for (request, target) in requests.iter_mut().zip(&targets) {
+        if *target <= request.share.assigned {
+            assign(request.share, *target, now);
         }
     }
-    for at in 0..wishes.len() {
-        let others = wishes.iter().enumerate().filter(|(other, _)| *other != at);
-        let held = others.map(|(_, wish)| wish.share.max_held().max(wish.used));
+    for index in 0..requests.len() {
+        let others = requests
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        let held = others.map(|(_, request)| request.share.max_held().max(request.used));
         let free = total.saturating_sub(held.fold(0, i64::saturating_add));
-        let wish = &mut wishes[at];
-        if wanted[at] > wish.share.assigned {
-            let given = wanted[at].min(free).max(wish.share.assigned).max(wish.used);
-            wish.share.assigned = given;
+        let request = &mut requests[index];
+        if targets[index] > request.share.assigned {
+            let assigned = targets[index]
+                .min(free)
+                .max(request.share.assigned)
+                .max(request.used);
+            request.share.assigned = assigned;
         }
     }
-    more.iter()
-        .fold(0_i64, |sum, more| sum.saturating_add(*more))
+    additional
+        .iter()
+        .fold(0_i64, |sum, additional| sum.saturating_add(*additional))
         > left
 }
 
-fn assign(share: &mut QuotaShare, given: i64, now: Instant) {
-    if given < share.assigned {
+fn assign(share: &mut QuotaShare, assigned: i64, now: Instant) {
+    if assigned < share.assigned {
         share
             .previously_assigned
             .push((share.assigned, now + HANDOVER_DELAY));
     }
-    share.assigned = given;
+    share.assigned = assigned;
 }
 
 /// Equal parts of `left`, none larger than what its placement can use; the remainder goes to the first.
-fn fair_shares(left: i64, uses: &[i64]) -> Vec<i64> {
-    let mut parts = vec![0; uses.len()];
+fn fair_shares(left: i64, limits: &[i64]) -> Vec<i64> {
+    let mut parts = vec![0; limits.len()];
     let mut left = left;
-    let mut order: Vec<usize> = (0..uses.len()).collect();
-    order.sort_by_key(|at| uses[*at]);
-    for (done, at) in order.iter().enumerate() {
-        let others = i64::try_from(uses.len() - done).unwrap_or(1);
+    let mut order: Vec<usize> = (0..limits.len()).collect();
+    order.sort_by_key(|index| limits[*index]);
+    for (done, index) in order.iter().enumerate() {
+        let others = i64::try_from(limits.len() - done).unwrap_or(1);
         // Rounded up: among equals the first gets the remainder.
         let part = left.saturating_add(others - 1) / others;
-        parts[*at] = part.min(uses[*at]).max(0);
-        left -= parts[*at];
+        parts[*index] = part.min(limits[*index]).max(0);
+        left -= parts[*index];
     }
     parts
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -361,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regions_that_placements_are_in_are_remembered() {
+    fn only_the_quotas_of_regions_with_placements_are_kept() {
         let quotas = QuotaRegistry::default();
         let scope = GroupScope {
             subscription: "S".to_owned(),
@@ -379,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_divided_equally_and_what_one_cannot_use_goes_to_the_others() {
+    fn what_is_left_is_divided_equally_and_the_unusable_rest_goes_to_the_others() {
         assert_eq!(fair_shares(12, &[100]), [12]);
         assert_eq!(fair_shares(12, &[100, 100]), [6, 6]);
         assert_eq!(fair_shares(13, &[100, 100]), [7, 6]);
@@ -406,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_has_given_up_comes_to_another_only_after_a_moment() {
+    fn what_a_placement_gave_up_goes_to_another_only_after_the_handover() {
         let (now, mut shares) = (
             Instant::now(),
             [QuotaShare::default(), QuotaShare::default()],
@@ -427,7 +469,7 @@ mod tests {
         /// Whatever pods come and go, and whatever the scheduler binds based on an offer of a moment ago, the
         /// placements together never use more than there is.
         #[test]
-        fn together_they_never_take_more_than_there_is(
+        fn together_the_placements_never_use_more_than_the_limit(
             total in 0i64..40,
             steps in proptest::collection::vec((0usize..3, 0i64..8, any::<bool>(), 0u64..14), 1..60),
         ) {

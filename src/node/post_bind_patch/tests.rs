@@ -6,24 +6,24 @@ use crate::api::ScaleIn;
 const DEFAULT: [(&str, Option<i64>); 2] =
     [(OUTAGE_TAINTS[0], Some(300)), (OUTAGE_TAINTS[1], Some(300))];
 
-fn tolerations(all: &[(&str, Option<i64>)]) -> Value {
-    let one = |(key, seconds): &(&str, Option<i64>)| {
-        let mut one = json!({"operator": "Exists", "effect": "NoExecute"});
+fn tolerations(wanted: &[(&str, Option<i64>)]) -> Value {
+    let toleration = |(key, seconds): &(&str, Option<i64>)| {
+        let mut toleration = json!({"operator": "Exists", "effect": "NoExecute"});
         if !key.is_empty() {
-            one["key"] = json!(key);
+            toleration["key"] = json!(key);
         }
         if let Some(seconds) = seconds {
-            one["tolerationSeconds"] = json!(seconds);
+            toleration["tolerationSeconds"] = json!(seconds);
         }
-        one
+        toleration
     };
-    all.iter().map(one).collect()
+    wanted.iter().map(toleration).collect()
 }
 
-fn pod(all: &[(&str, Option<i64>)]) -> Value {
+fn pod(wanted: &[(&str, Option<i64>)]) -> Value {
     json!({
         "metadata": {"name": "web", "uid": "1"},
-        "spec": {"containers": [], "tolerations": tolerations(all)},
+        "spec": {"containers": [], "tolerations": tolerations(wanted)},
     })
 }
 
@@ -32,11 +32,11 @@ fn read(pod: &Value) -> Pod {
 }
 
 /// The pod after its patch, or unchanged if it needs none. Checks that no second patch is needed.
-fn settled(mut pod: Value) -> Value {
+fn patched(mut pod: Value) -> Value {
     if let Some(patch) = patch(&read(&pod), ScaleIn::default().deletion_cost) {
         // Unlike the API server, the library's test operation fails on a missing key.
         let operations = patch.0.into_iter().filter(
-            |one| !matches!(one, json_patch::PatchOperation::Test(test) if test.value.is_null()),
+            |operation| !matches!(operation, json_patch::PatchOperation::Test(test) if test.value.is_null()),
         );
         let patch = json_patch::Patch(operations.collect());
         json_patch::patch(&mut pod, &patch).expect("it can be applied");
@@ -59,7 +59,7 @@ fn a_bound_pod_gets_a_cost_and_tolerations_that_last_a_day() {
         (OUTAGE_TAINTS[0], Some(OUTAGE_TOLERATION_SECONDS)),
         (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS)),
     ]);
-    let got = settled(pod(&DEFAULT));
+    let got = patched(pod(&DEFAULT));
     assert_eq!(
         (cost(&got), &got["spec"]["tolerations"]),
         (&json!("-1000"), &day)
@@ -67,13 +67,13 @@ fn a_bound_pod_gets_a_cost_and_tolerations_that_last_a_day() {
     let mut bare = pod(&[]);
     for none in [json!([]), Value::Null] {
         bare["spec"]["tolerations"] = none;
-        let got = settled(bare.clone());
+        let got = patched(bare.clone());
         assert_eq!(got["spec"]["tolerations"], day);
     }
 }
 
 #[test]
-fn what_the_user_set_stays() {
+fn values_that_the_user_set_stay() {
     let mut own = pod(&[
         ("theirs", Some(5)),
         (OUTAGE_TAINTS[0], None),
@@ -83,7 +83,7 @@ fn what_the_user_set_stays() {
     assert_eq!(patch(&read(&own), ScaleIn::default().deletion_cost), None);
     own["metadata"]["annotations"] = json!({"theirs": "yes"});
     own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(5);
-    let got = settled(own.clone());
+    let got = patched(own.clone());
     let annotations = json!({DELETION_COST_ANNOTATION: "-1000", "theirs": "yes"});
     assert_eq!(got["metadata"]["annotations"], annotations);
     own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(OUTAGE_TOLERATION_SECONDS);
@@ -91,8 +91,8 @@ fn what_the_user_set_stays() {
 }
 
 #[test]
-fn a_toleration_of_every_taint_stays_as_it_is_and_ours_come_before_it() {
-    let got = settled(pod(&[("", Some(60)), (OUTAGE_TAINTS[0], Some(300))]));
+fn a_toleration_of_every_taint_stays_and_burstpools_come_before_it() {
+    let got = patched(pod(&[("", Some(60)), (OUTAGE_TAINTS[0], Some(300))]));
     let all = [
         (OUTAGE_TAINTS[1], Some(OUTAGE_TOLERATION_SECONDS)),
         (OUTAGE_TAINTS[0], Some(OUTAGE_TOLERATION_SECONDS)),
@@ -101,12 +101,12 @@ fn a_toleration_of_every_taint_stays_as_it_is_and_ours_come_before_it() {
     ];
     assert_eq!(got["spec"]["tolerations"], tolerations(&all));
     let for_ever = pod(&[("", None)]);
-    let got = settled(for_ever.clone());
+    let got = patched(for_ever.clone());
     assert_eq!(got["spec"], for_ever["spec"]);
 }
 
 #[test]
-fn only_what_matches_an_outage_counts_as_tolerating_it() {
+fn only_a_toleration_that_matches_the_outage_taints_counts() {
     for (field, value) in [
         ("effect", json!("NoSchedule")),
         ("operator", json!("Equal")), // it compares values; these taints have none
@@ -119,18 +119,18 @@ fn only_what_matches_an_outage_counts_as_tolerating_it() {
                 other["spec"]["tolerations"][index]["value"] = json!("5");
             }
         }
-        let got = settled(other.clone());
+        let got = patched(other.clone());
         let all = got["spec"]["tolerations"].as_array().expect("a list");
         assert_eq!((all.len(), &all[2]), (4, &other["spec"]["tolerations"][0]));
     }
     let mut equal = pod(&[(OUTAGE_TAINTS[0], None), (OUTAGE_TAINTS[1], None)]);
     equal["spec"]["tolerations"][0]["operator"] = json!("Equal");
     equal["spec"]["tolerations"][1]["effect"] = Value::Null;
-    assert_eq!(settled(equal.clone())["spec"], equal["spec"]);
+    assert_eq!(patched(equal.clone())["spec"], equal["spec"]);
 }
 
 #[test]
-fn pods_that_leave_or_have_ended_and_those_of_daemon_sets_and_kubelets_are_left_alone() {
+fn deleted_finished_mirror_and_daemon_set_pods_are_not_patched() {
     let daemon = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": "2", "controller": true}]);
     for (pointer, value) in [
         ("/metadata/deletionTimestamp", json!("2026-07-01T00:00:00Z")),
@@ -152,7 +152,7 @@ fn pods_that_leave_or_have_ended_and_those_of_daemon_sets_and_kubelets_are_left_
 }
 
 #[test]
-fn the_patch_is_for_this_pod_only_and_not_over_what_came_meanwhile() {
+fn the_patch_applies_only_to_this_pod_as_it_was_read() {
     let operations = |pod: &Value| {
         let patch = patch(&read(pod), 5).expect("a patch");
         serde_json::to_value(patch).expect("JSON")
@@ -180,8 +180,8 @@ fn the_patch_is_for_this_pod_only_and_not_over_what_came_meanwhile() {
 }
 
 #[test]
-fn tolerations_that_were_lost_are_put_back_and_a_cost_that_was_taken_away_is_not() {
-    let mut lost = settled(pod(&DEFAULT));
+fn lost_tolerations_are_restored_and_a_removed_cost_is_not() {
+    let mut lost = patched(pod(&DEFAULT));
     assert_eq!(tolerations_patch(&read(&lost)), None);
     lost["metadata"]["annotations"] = json!({});
     assert_eq!(tolerations_patch(&read(&lost)), None);
