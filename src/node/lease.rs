@@ -199,12 +199,15 @@ mod tests {
         let (_known, uid) = watch::channel(Some("u".to_owned()));
         let cancel = CancellationToken::new();
         let minute = Duration::from_secs(60);
-        let kept = tokio::time::timeout(minute, run(&client, "n", uid, &cancel));
-        assert!(kept.await.is_err(), "it is kept until it is cancelled");
+        let run = tokio::time::timeout(minute, run(&client, "n", uid, &cancel));
+        assert!(run.await.is_err(), "it is kept until it is cancelled");
         let written = written.lock().expect("written");
         assert!(written.len() >= 3, "{written:?}");
         assert!(written[0] > ahead, "{written:?}");
-        assert!(written.is_sorted_by(|one, next| one < next), "{written:?}");
+        assert!(
+            written.is_sorted_by(|time, next| time < next),
+            "{written:?}"
+        );
     }
 
     #[test]

@@ -101,9 +101,9 @@ pub fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
     let fixed = fixed
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let mut all = config.last_placement.placement.labels.clone();
-    all.extend(fixed);
-    all
+    let mut labels = config.last_placement.placement.labels.clone();
+    labels.extend(fixed);
+    labels
 }
 
 /// Annotations that the node must have: where metrics-server reads the node's metrics (all nodes of an operator
@@ -185,12 +185,12 @@ fn declared_features(config: &NodeConfig) -> Option<Vec<String>> {
     knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
-fn quantities(room: &ComputeAmount) -> BTreeMap<String, Quantity> {
+fn quantities(amount: &ComputeAmount) -> BTreeMap<String, Quantity> {
     [
-        ("cpu", format!("{}m", room.cpu_milli)),
-        ("memory", room.memory_bytes.to_string()),
-        ("pods", room.pods.to_string()),
-        ("ephemeral-storage", room.storage_bytes().to_string()),
+        ("cpu", format!("{}m", amount.cpu_milli)),
+        ("memory", amount.memory_bytes.to_string()),
+        ("pods", amount.pods.to_string()),
+        ("ephemeral-storage", amount.storage_bytes().to_string()),
     ]
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
@@ -241,13 +241,13 @@ fn conditions(config: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> 
         None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };
-    let none = "a virtual node has none of its own";
+    let not_applicable = "a virtual node has none of its own";
     vec![
         condition("Ready", true, "BurstpoolRunning", "burstpool is running"),
-        condition("MemoryPressure", false, "VirtualNode", none),
-        condition("DiskPressure", false, "VirtualNode", none),
-        condition("PIDPressure", false, "VirtualNode", none),
-        condition("NetworkUnavailable", false, "VirtualNode", none),
+        condition("MemoryPressure", false, "VirtualNode", not_applicable),
+        condition("DiskPressure", false, "VirtualNode", not_applicable),
+        condition("PIDPressure", false, "VirtualNode", not_applicable),
+        condition("NetworkUnavailable", false, "VirtualNode", not_applicable),
         azure,
     ]
 }

@@ -346,19 +346,13 @@ pub(crate) fn divide(left: Option<i64>, mut requests: Vec<ShareRequest<'_>>, now
         }
     }
     for index in 0..requests.len() {
-        let others = requests
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index);
+        let others = requests.iter().enumerate().filter(|(i, _)| *i != index);
         let held = others.map(|(_, request)| request.share.max_held().max(request.used));
         let free = total.saturating_sub(held.fold(0, i64::saturating_add));
         let request = &mut requests[index];
         if targets[index] > request.share.assigned {
-            let assigned = targets[index]
-                .min(free)
-                .max(request.share.assigned)
-                .max(request.used);
-            request.share.assigned = assigned;
+            let target = targets[index].min(free);
+            request.share.assigned = target.max(request.share.assigned).max(request.used);
         }
     }
     additional
@@ -434,16 +428,16 @@ mod tests {
     fn divided(
         left: Option<i64>,
         shares: &mut [QuotaShare],
-        have: &[(i64, i64)],
+        usages: &[(i64, i64)],
         now: Instant,
     ) -> Vec<i64> {
-        let wishes = shares.iter_mut().zip(have);
-        let wishes = wishes.map(|(share, (has, more))| ShareRequest {
+        let requests = shares.iter_mut().zip(usages);
+        let requests = requests.map(|(share, (used, additional))| ShareRequest {
             share,
-            used: *has,
-            additional: *more,
+            used: *used,
+            additional: *additional,
         });
-        divide(left, wishes.collect(), now);
+        divide(left, requests.collect(), now);
         shares.iter().map(|share| share.assigned).collect()
     }
 
@@ -477,22 +471,22 @@ mod tests {
             let mut has = [0i64; 3];
             // Earlier offers, each with the time until which the scheduler may still use it.
             let mut offered: Vec<(Instant, usize, i64)> = Vec::new();
-            for (who, count, comes, pause) in steps {
+            for (placement, count, is_added, pause) in steps {
                 now += Duration::from_secs(pause);
-                let late = offered.iter().filter(|(until, of, _)| *of == who && now < *until);
-                let late = late.map(|(_, _, given)| *given).max().unwrap_or(0);
-                let most = late.max(shares[who].assigned);
-                if comes {
-                    has[who] = (has[who] + count).min(most.max(has[who]));
+                let last_offer = offered.iter().filter(|(until, offered_to, _)| *offered_to == placement && now < *until);
+                let last_offer = last_offer.map(|(_, _, assigned)| *assigned).max().unwrap_or(0);
+                let most = last_offer.max(shares[placement].assigned);
+                if is_added {
+                    has[placement] = (has[placement] + count).min(most.max(has[placement]));
                 } else {
-                    has[who] = (has[who] - count).max(0);
+                    has[placement] = (has[placement] - count).max(0);
                 }
                 let used: i64 = has.iter().sum();
                 prop_assert!(used <= total, "{used} of {total}: {has:?}");
                 let have: Vec<(i64, i64)> = has.iter().map(|has| (*has, 20)).collect();
-                offered.extend((0..3).map(|of| (now + HANDOVER_DELAY, of, shares[of].assigned)));
-                let given = divided(Some(total - used), &mut shares, &have, now);
-                prop_assert!(given.iter().sum::<i64>() <= total.max(used));
+                offered.extend((0..3).map(|offered_to| (now + HANDOVER_DELAY, offered_to, shares[offered_to].assigned)));
+                let assigned = divided(Some(total - used), &mut shares, &have, now);
+                prop_assert!(assigned.iter().sum::<i64>() <= total.max(used));
             }
         }
     }

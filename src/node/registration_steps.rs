@@ -62,8 +62,8 @@ fn label_step(live: &Node, config: &NodeConfig) -> Option<RegistrationStep> {
         node_object::labels(config),
         node_object::annotations(config),
     );
-    let lacks = |has: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
-        let has = |(key, value)| has.is_some_and(|has| has.get(key) == Some(value));
+    let lacks = |entries: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
+        let has = |(key, value)| entries.is_some_and(|entries| entries.get(key) == Some(value));
         !wanted.iter().all(has)
     };
     let removed = removed_labels(live, &wanted);
@@ -85,34 +85,35 @@ fn label_step(live: &Node, config: &NodeConfig) -> Option<RegistrationStep> {
 /// client has changed stays. Server-side apply cannot remove them: a label that was set at creation has a field
 /// owner that no later apply removes.
 fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String> {
-    let before = last_placement::discover(live).and_then(|found| found.last_placement);
-    let before = before.map(|record| record.placement.labels);
-    let has = |key: &str| live.metadata.labels.as_ref()?.get(key);
-    let before = before.into_iter().flatten();
-    before
-        .filter(|(key, value)| !wanted.contains_key(key) && has(key) == Some(value))
+    let last_labels = last_placement::discover(live).and_then(|found| found.last_placement);
+    let last_labels = last_labels.map(|record| record.placement.labels);
+    let live_label = |key: &str| live.metadata.labels.as_ref()?.get(key);
+    let last_labels = last_labels.into_iter().flatten();
+    last_labels
+        .filter(|(key, value)| !wanted.contains_key(key) && live_label(key) == Some(value))
         .map(|(key, _)| key)
         .collect()
 }
 
 fn taint_step(live: &Node, config: &NodeConfig) -> Option<RegistrationStep> {
-    let has = live
+    let live_taints = live
         .spec
         .as_ref()
         .and_then(|spec| spec.taints.clone())
         .unwrap_or_default();
     let is_ours = |taint: &Taint| OWN_TAINTS.contains(&taint.key.as_str());
-    let same = |a: &Taint, b: &Taint| a.key == b.key && a.value == b.value && a.effect == b.effect;
+    let is_same =
+        |a: &Taint, b: &Taint| a.key == b.key && a.value == b.value && a.effect == b.effect;
     let wanted = node_object::taints(config);
-    let ours: Vec<&Taint> = has.iter().filter(|taint| is_ours(taint)).collect();
+    let ours: Vec<&Taint> = live_taints.iter().filter(|taint| is_ours(taint)).collect();
     let is_right = ours.len() == wanted.len()
         && wanted
             .iter()
-            .all(|taint| ours.iter().any(|own| same(own, taint)));
+            .all(|taint| ours.iter().any(|current| is_same(current, taint)));
     if is_right {
         return None;
     }
-    let others = has.iter().filter(|taint| !is_ours(taint)).cloned();
+    let others = live_taints.iter().filter(|taint| !is_ours(taint)).cloned();
     let taints = others.chain(wanted).collect();
     let version = live.metadata.resource_version.clone().unwrap_or_default();
     Some(RegistrationStep::Taints { version, taints })
@@ -127,10 +128,10 @@ fn status_step(live: &Node, config: &NodeConfig, now: Timestamp) -> Option<Regis
 
 /// Whether the live status already contains everything that is wanted.
 fn is_same_status(live: &NodeStatus, wanted: &NodeStatus) -> bool {
-    let alike = |a: &NodeCondition, b: &NodeCondition| {
+    let is_same = |a: &NodeCondition, b: &NodeCondition| {
         a.type_ == b.type_ && a.status == b.status && a.reason == b.reason && a.message == b.message
     };
-    let has = live.conditions.as_deref().unwrap_or_default();
+    let live_conditions = live.conditions.as_deref().unwrap_or_default();
     let conditions = wanted.conditions.as_deref().unwrap_or_default();
     live.addresses == wanted.addresses
         && same_quantities(live.capacity.as_ref(), wanted.capacity.as_ref())
@@ -141,7 +142,7 @@ fn is_same_status(live: &NodeStatus, wanted: &NodeStatus) -> bool {
             == wanted.node_info.as_ref().map(|info| &info.kubelet_version)
         && conditions
             .iter()
-            .all(|wanted| has.iter().any(|live| alike(live, wanted)))
+            .all(|wanted| live_conditions.iter().any(|live| is_same(live, wanted)))
 }
 
 /// Whether two lists of quantities are the same amounts: the API server writes `100000m` as `100`.
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_and_fresh_node_needs_nothing_and_a_missing_one_is_created() {
+    fn a_correct_and_fresh_node_needs_no_step_and_a_missing_one_is_created() {
         let node = node_object::node(&config(), at(0));
         assert_eq!(steps(Some(&node), &config(), at(49)), []);
         assert!(matches!(
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_of_a_leader_whose_clock_was_ahead_is_replaced_by_one_of_now() {
+    fn a_heartbeat_in_the_future_is_replaced() {
         let node = node_object::node(&config(), at(100));
         assert!(matches!(
             &steps(Some(&node), &config(), at(40))[..],
@@ -213,16 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn amounts_that_the_api_server_writes_otherwise_are_the_same() {
+    fn amounts_that_the_api_server_writes_in_another_form_are_the_same() {
         let mut node = node_object::node(&config(), at(0));
         let status = node.status.as_mut().expect("a status");
-        let one = BTreeMap::from([
+        let amounts = BTreeMap::from([
             ("cpu".to_owned(), Quantity("1".to_owned())),
             ("memory".to_owned(), Quantity("1Gi".to_owned())),
             ("pods".to_owned(), Quantity("1".to_owned())),
             ("ephemeral-storage".to_owned(), Quantity("50G".to_owned())),
         ]);
-        (status.capacity, status.allocatable) = (Some(one.clone()), Some(one));
+        (status.capacity, status.allocatable) = (Some(amounts.clone()), Some(amounts));
         assert_eq!(steps(Some(&node), &config(), at(1)), []);
     }
 
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn stripped_labels_and_taints_are_put_back_and_others_stay() {
+    fn removed_labels_and_taints_are_restored_and_others_stay() {
         let mut node = node_object::node(&config(), at(0));
         node.metadata.resource_version = Some("7".into());
         node.metadata.labels = Some(BTreeMap::from([("theirs".into(), "yes".into())]));
@@ -296,7 +297,7 @@ mod tests {
         };
         assert!(
             labels["metadata"]["labels"].get("theirs").is_none(),
-            "we own only ours"
+            "labels of others are not in the patch"
         );
         assert_eq!(
             (version.as_str(), taints.len(), &taints[0]),
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_adds_one_taint_and_a_condition_and_leaves_the_node_ready_and_the_cordon_alone() {
+    fn closing_adds_a_taint_and_a_condition_and_keeps_the_node_ready() {
         let mut node = node_object::node(&config(), at(0));
         node.spec.as_mut().expect("a spec").unschedulable = Some(true);
         let steps = steps(Some(&node), &closed(config()), at(1));
@@ -342,14 +343,18 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_keeps_its_transition_time_while_it_says_the_same() {
+    fn a_condition_keeps_its_transition_time_while_its_status_stays() {
         let first = node_object::status(&config(), None, at(0));
         let second = node_object::status(&config(), Some(&first), at(100));
         let third = node_object::status(&closed(config()), Some(&second), at(200));
         let changed = |status: &NodeStatus, kind: &str| {
-            let all = status.conditions.as_deref().expect("conditions");
-            let one = all.iter().find(|c| c.type_ == kind).expect("it is there");
-            one.last_transition_time
+            let conditions = status.conditions.as_deref().expect("conditions");
+            let condition = conditions
+                .iter()
+                .find(|c| c.type_ == kind)
+                .expect("it is there");
+            condition
+                .last_transition_time
                 .as_ref()
                 .map(|time| time.0.as_second())
         };

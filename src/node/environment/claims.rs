@@ -62,9 +62,9 @@ async fn read_claim(
 ) -> Result<PersistentVolumeClaim, MissingObject> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let claim = read_by_name(&claims, name).await;
-    let what = || format!("PersistentVolumeClaim {namespace}/{name}");
+    let object = || format!("PersistentVolumeClaim {namespace}/{name}");
     claim.map_err(|failure| {
-        MissingObject::not_read(what(), &failure, namespace_access_remedy(namespace))
+        MissingObject::not_read(object(), &failure, namespace_access_remedy(namespace))
     })
 }
 
@@ -76,14 +76,14 @@ async fn resolve_share(
     let meta = &claim.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
-    let what = format!("PersistentVolumeClaim {namespace}/{name}");
-    let unbound = |why: String| MissingObject::unusable(what.clone(), why);
+    let object = format!("PersistentVolumeClaim {namespace}/{name}");
+    let unbound = |why: String| MissingObject::unusable(object.clone(), why);
     let name = bound_volume_name(claim).map_err(unbound)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = read_by_name(&volumes, name).await;
     let missing = |failure: ReadFailure| {
         MissingObject::not_read(
-            format!("PersistentVolume {name} of {what}"),
+            format!("PersistentVolume {name} of {object}"),
             &failure,
             VOLUME_ACCESS_REMEDY,
         )
@@ -104,16 +104,20 @@ async fn claim_backing(
         Err(why) => return Ok(ClaimBacking::Unsupported(why)),
     };
     let (namespace, secret) = share.secret.clone();
-    let what = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
+    let object = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let secret = read_by_name(&secrets, &secret).await;
     let secret = secret.map_err(|failure| {
-        MissingObject::not_read(what.clone(), &failure, namespace_access_remedy(&namespace))
+        MissingObject::not_read(
+            object.clone(),
+            &failure,
+            namespace_access_remedy(&namespace),
+        )
     })?;
     let share = share.with_key(&ObjectContent::from(secret));
     share
         .map(ClaimBacking::Share)
-        .map_err(|key| MissingObject::unusable(what, format!("has no key '{key}'")))
+        .map_err(|key| MissingObject::unusable(object, format!("has no key '{key}'")))
 }
 
 /// The name of the volume that a claim is bound to; the error says what the claim waits for.
@@ -145,12 +149,12 @@ fn check_claim_ref(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> 
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
-    let same = reference.is_some_and(|reference| {
+    let is_same = reference.is_some_and(|reference| {
         reference.uid == claim.metadata.uid
             && reference.namespace == claim.metadata.namespace
             && reference.name == claim.metadata.name
     });
-    if same {
+    if is_same {
         return Ok(());
     }
     let name = volume.metadata.name.as_deref().unwrap_or_default();

@@ -90,13 +90,15 @@ impl KubeProxy {
     }
 
     fn missing_account(&self, failure: &ReadFailure) -> MissingObject {
-        let what = format!("the ServiceAccount {} of network.kubeProxy", self.account);
+        let account = format!("the ServiceAccount {} of network.kubeProxy", self.account);
         match failure {
             ReadFailure::Absent => MissingObject {
                 remedy: Some(REMEDY.to_owned()),
-                ..MissingObject::not_read(what, failure, REMEDY)
+                ..MissingObject::not_read(account, failure, REMEDY)
             },
-            _ => MissingObject::token_not_requested(format!("a token of {what}"), failure, REMEDY),
+            _ => {
+                MissingObject::token_not_requested(format!("a token of {account}"), failure, REMEDY)
+            }
         }
     }
 }

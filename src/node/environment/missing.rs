@@ -64,17 +64,21 @@ pub(super) fn namespace_access_remedy(namespace: &str) -> String {
 
 impl MissingObject {
     /// An object that could not be read; `remedy` applies if a permission is missing.
-    pub(super) fn not_read(what: String, failure: &ReadFailure, remedy: impl Into<String>) -> Self {
-        Self::from_failure(what, failure, "read", remedy.into())
+    pub(super) fn not_read(
+        object: String,
+        failure: &ReadFailure,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::from_failure(object, failure, "read", remedy.into())
     }
 
     /// A token that could not be requested; `remedy` applies if a permission is missing.
     pub(super) fn token_not_requested(
-        what: String,
+        object: String,
         failure: &ReadFailure,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::from_failure(what, failure, "requested", remedy.into())
+        Self::from_failure(object, failure, "requested", remedy.into())
     }
 
     fn from_failure(
@@ -150,8 +154,8 @@ fn missing_tokens<'a>(
         if *failure == ReadFailure::Absent {
             return Some(MissingObject::not_read(account, failure, remedy));
         }
-        let what = format!("a token{audience} of the {account}");
-        Some(MissingObject::token_not_requested(what, failure, remedy))
+        let object = format!("a token{audience} of the {account}");
+        Some(MissingObject::token_not_requested(object, failure, remedy))
     })
 }
 
@@ -177,9 +181,9 @@ pub(super) fn missing_pull_secrets(
     let namespace = &read.namespace;
     absent
         .map(|name| {
-            let what = format!("Secret {namespace}/{name} of imagePullSecrets");
+            let object = format!("Secret {namespace}/{name} of imagePullSecrets");
             MissingObject::not_read(
-                what,
+                object,
                 &ReadFailure::Absent,
                 namespace_access_remedy(namespace),
             )
@@ -195,13 +199,13 @@ fn missing_objects(
 ) -> Vec<MissingObject> {
     let mut missing = Vec::new();
     for (name, need) in needs {
-        let what = format!("{kind} {namespace}/{name}");
+        let object = format!("{kind} {namespace}/{name}");
         match objects.0.get(name) {
             Some(Ok(content)) => {
                 let required = need.keys.iter().filter(|(_, required)| **required);
                 let lacking = required.filter(|(key, _)| content.file(key).is_none());
                 missing.extend(lacking.map(|(key, _)| MissingObject {
-                    object: what.clone(),
+                    object: object.clone(),
                     reason: MissingReason::Missing,
                     why: format!("has no key '{key}'"),
                     remedy: None,
@@ -210,13 +214,13 @@ fn missing_objects(
             Some(Err(ReadFailure::Absent)) if !need.required => {}
             Some(Err(failure)) => {
                 missing.push(MissingObject::not_read(
-                    what,
+                    object,
                     failure,
                     namespace_access_remedy(namespace),
                 ));
             }
             None => missing.push(MissingObject::not_read(
-                what,
+                object,
                 &ReadFailure::Absent,
                 namespace_access_remedy(namespace),
             )),
@@ -332,7 +336,10 @@ mod tests {
             token,
         );
         let missing = missing_required(&pod_references(&pod()), &read);
-        let names: Vec<&str> = missing.iter().map(|one| one.object.as_str()).collect();
+        let names: Vec<&str> = missing
+            .iter()
+            .map(|object| object.object.as_str())
+            .collect();
         assert_eq!(
             names,
             [
@@ -345,7 +352,7 @@ mod tests {
         assert!(
             missing
                 .iter()
-                .all(|one| one.reason == MissingReason::Forbidden)
+                .all(|object| object.reason == MissingReason::Forbidden)
         );
         let messages: Vec<String> = missing.iter().map(ToString::to_string).collect();
         let messages = messages.join("; ");

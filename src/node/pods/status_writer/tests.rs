@@ -131,14 +131,14 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
     assert!(worker.state.is_refused, "no edit makes it readable");
 }
 
-fn seen(pod: serde_json::Value) -> WatchedPod {
+fn watched(pod: serde_json::Value) -> WatchedPod {
     serde_json::from_value(pod).expect("it is never an error")
 }
 
 #[tokio::test]
 async fn an_unreadable_pod_gets_an_event_keeps_its_status_and_can_be_deleted() {
     let mut worker = worker(&Arc::new(AtomicU16::new(201)));
-    worker.apply_pod(seen(json!({
+    worker.apply_pod(watched(json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
         "spec": {"containers": "none"},
     })));
@@ -158,7 +158,7 @@ async fn an_unreadable_pod_gets_an_event_keeps_its_status_and_can_be_deleted() {
         pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, Timestamp::now()).action
     };
     assert_eq!(decided(&worker), PodAction::Wait);
-    worker.apply_pod(seen(json!({
+    worker.apply_pod(watched(json!({
         "metadata": {
             "namespace": "shop", "name": "web", "uid": "1",
             "deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
@@ -181,7 +181,7 @@ async fn a_changed_image_gets_an_event_if_the_group_runs_and_a_new_group_if_not(
     ]}});
     for ran in [false, true] {
         let mut worker = worker(&Arc::new(AtomicU16::new(201)));
-        worker.apply_pod(seen(pod("web:1", 1)));
+        worker.apply_pod(watched(pod("web:1", 1)));
         worker.group_view = View::from_value(&group);
         worker.state.group = pod_plan::GroupPresence::Exists {
             since: Timestamp::now(),
@@ -189,13 +189,13 @@ async fn a_changed_image_gets_an_event_if_the_group_runs_and_a_new_group_if_not(
             has_run: ran,
         };
         let wanted = |worker: &PodWorker| {
-            let seen = worker.observation();
+            let observation = worker.observation();
             let facts = NodeFacts::default();
-            let status = status::pod_status(&worker.pod, &seen, &facts, Timestamp::now());
+            let status = status::pod_status(&worker.pod, &observation, &facts, Timestamp::now());
             status.observed_generation
         };
         assert_eq!(wanted(&worker), Some(1));
-        worker.apply_pod(seen(pod("web:2", 2)));
+        worker.apply_pod(watched(pod("web:2", 2)));
         assert_eq!(
             worker.state.has_failed_to_start, !ran,
             "it is deleted, and created again"
@@ -253,7 +253,7 @@ async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
     });
     for is_written_between in [false, true] {
         let mut worker = worker_with_client(kube::Client::new(service.clone(), "default"));
-        worker.apply_pod(seen(pod(1, 10, "nginx:1")));
+        worker.apply_pod(watched(pod(1, 10, "nginx:1")));
         worker.state.group = pod_plan::GroupPresence::Exists {
             since: Timestamp::UNIX_EPOCH,
             last_read: None,
@@ -267,8 +267,8 @@ async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
         if is_written_between {
             worker.write_status(&PodStatus::default()).await;
         }
-        worker.apply_pod(seen(pod(2, 11, "nginx:2")));
-        worker.apply_pod(seen(pod(2, 12, "nginx:2")));
+        worker.apply_pod(watched(pod(2, 11, "nginx:2")));
+        worker.apply_pod(watched(pod(2, 12, "nginx:2")));
         let event = worker.events.pop();
         assert!(
             event.is_some_and(|event| event.reason == "ImageNotChanged"),
@@ -315,7 +315,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
         groups,
         foreign: HashSet::new(),
     });
-    let asked = quota.begin_query();
+    let query = quota.begin_query();
     // The pods arrive while Azure answers.
     for pod in &pods {
         drop(context.watch_group(&pod.id.uid, &name(&pod.id.uid)));
@@ -332,7 +332,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
             usage("ContainerGroups", 50, 100),
         ])
     };
-    quota.finish_query(asked, usages());
+    quota.finish_query(query, usages());
     let offer = quota.offer(&context);
     assert_eq!(
         offer.allocatable.cpu_milli, 50_000,
@@ -351,11 +351,11 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
 
 #[tokio::test]
 async fn an_edit_of_the_settings_does_not_let_a_worker_write_a_foreign_group() {
-    for (shown, is_refused) in [
+    for (listed, is_refused) in [
         (ListedState::Foreign, true),
         (ListedState::NotListed, false),
     ] {
-        let mut worker = listed_worker(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
+        let mut worker = listed_worker(kubernetes(&Arc::new(AtomicU16::new(201))), listed);
         worker.mark_foreign();
         assert!(worker.state.is_refused);
         worker.settings_changed();
@@ -367,12 +367,12 @@ async fn an_edit_of_the_settings_does_not_let_a_worker_write_a_foreign_group() {
 async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     let worker = worker(&Arc::new(AtomicU16::new(201)));
     let context = worker.context.clone();
-    let mut shown = context.watch_group("2", &worker.group_name);
+    let mut listed = context.watch_group("2", &worker.group_name);
     context.mark_unlisted();
-    assert!(shown.has_changed().expect("it is followed"));
-    assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
+    assert!(listed.has_changed().expect("the sender exists"));
+    assert_eq!(*listed.borrow_and_update(), ListedState::Unlisted);
     context.mark_unlisted();
-    assert!(!shown.has_changed().expect("it is followed"), "once");
+    assert!(!listed.has_changed().expect("the sender exists"), "once");
     context.apply_listing(super::super::group_list::GroupListing {
         requested_at: Timestamp::UNIX_EPOCH,
         groups: std::collections::HashMap::new(),
@@ -380,12 +380,12 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     });
     let requested_at = Timestamp::UNIX_EPOCH;
     assert_eq!(
-        *shown.borrow_and_update(),
+        *listed.borrow_and_update(),
         ListedState::Absent { requested_at }
     );
     context.mark_unlisted();
     assert!(
-        !shown.has_changed().expect("it is followed"),
+        !listed.has_changed().expect("the sender exists"),
         "it is listed"
     );
 }
