@@ -196,8 +196,8 @@ impl PodWorker {
         let name = self.pod.metadata.name.clone().unwrap_or_default();
         let context = self.context.clone();
         let _permit = context.status_write_permits.acquire().await;
-        let written = Box::pin(pods.patch_status(&name, &params, &patch));
-        let pause = match tokio::time::timeout(CALL_TIMEOUT, written).await {
+        let request = Box::pin(pods.patch_status(&name, &params, &patch));
+        let pause = match tokio::time::timeout(CALL_TIMEOUT, request).await {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
                 let is_kept = has_status(&pod, wanted);

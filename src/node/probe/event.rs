@@ -17,7 +17,8 @@ use crate::k8s::time::later;
 const BURST: u32 = 25;
 /// The time after which one more is written: client-go's `defaultSpamQPS`, 1/300.
 const REFILL: Duration = Duration::from_secs(300);
-/// How many different Events of a container are remembered. Messages differ in few things, as status codes.
+/// How many different Events of a container are remembered. Their messages differ little, for example in status
+/// codes.
 const MOST_REMEMBERED: usize = 16;
 
 /// The reason of an Event.

@@ -147,7 +147,7 @@ impl ProbeManager {
         self.state.lock().path.path(self.state.now())
     }
 
-    /// Records that a pod of the node answered something else than a probe: the path is proven.
+    /// Records that a pod of the node answered a connection that is not a probe: the path is proven.
     pub fn pod_answered(&self) {
         let now = self.state.now();
         self.state.lock().path.answered(now);
@@ -199,7 +199,7 @@ impl ProbeManager {
     }
 }
 
-/// Sends a probe. If the pod does not answer it, asks its beacon whether the path is at fault.
+/// Sends a probe. If the pod does not answer it, connects to the beacon to find out whether the path is at fault.
 async fn sent(prober: &Prober, call: &ProbeCall) -> ProbeAnswer {
     let spec = &call.request.spec;
     let mut answer = prober.probe(call.address, spec).await;
@@ -327,7 +327,7 @@ impl ProbeManagerState {
             let event = container.probes.record(&call.request, answer, path, now);
             let written = event.and_then(|event| container.series.add(event));
             let name = container.name.clone();
-            pod.tell(written.map(|event| (name, event)));
+            pod.notify(written.map(|event| (name, event)));
         }
         parts.schedule(id);
     }
@@ -348,18 +348,19 @@ impl Parts {
 
 impl Pod {
     fn verdicts(&self) -> ProbeReport {
-        let all = self.containers.iter();
-        let all = all.map(|container| (container.name.clone(), container.probes.verdict()));
-        all.collect::<BTreeMap<_, _>>()
+        let verdicts = self.containers.iter();
+        let verdicts =
+            verdicts.map(|container| (container.name.clone(), container.probes.verdict()));
+        verdicts.collect::<BTreeMap<_, _>>()
     }
 
     /// Reports the verdicts if they have changed.
     fn publish(&mut self) {
-        self.tell(None);
+        self.notify(None);
     }
 
     /// Reports the verdicts if they have changed, or if there is an Event.
-    fn tell(&mut self, event: Option<(String, ProbeEvent)>) {
+    fn notify(&mut self, event: Option<(String, ProbeEvent)>) {
         let is_event = event.is_some();
         if let Some(event) = event {
             if self.events.len() == MOST_EVENTS {
@@ -369,9 +370,9 @@ impl Pod {
         }
         let verdicts = self.verdicts();
         self.report.send_if_modified(|report| {
-            let is_news = is_event || *report != verdicts;
+            let is_change = is_event || *report != verdicts;
             *report = verdicts;
-            is_news
+            is_change
         });
     }
 }

@@ -14,8 +14,8 @@
 //!
 //! Pure: `spec` (a probe, checked, ready to be sent), `target` (the path of an HTTP probe as a request target),
 //! `outcome` (what one probe showed), `worker` (thresholds of one probe), `container` (both probes of a container:
-//! the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `path` (whether the node reaches the pods at all),
-//! `event` (Events and how often they are written), `queue` (the next probe that is due).
+//! the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `path` (whether the node
+//! reaches the pods at all), `event` (Events and how often they are written), `queue` (the next probe that is due).
 //!
 //! I/O: `prober` (one probe: HTTP, TCP, gRPC), `manager` (runs the probes that are due, at most 256 at once), `pod`
 //! (the pod worker's handle).

@@ -12,7 +12,7 @@ pub enum ProbeOutcome {
     Failure(String),
     /// The connection to the pod was not answered. It depends on the path to the pod what this means.
     Unreachable(ProbeUnreachable),
-    /// The probe could not be run, or its answer says nothing; the kubelet's message. It does not count.
+    /// The probe could not be run, or its answer is incomplete; the kubelet's message. It does not count.
     Errored(String),
 }
 

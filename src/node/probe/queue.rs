@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 /// The heap is rebuilt when more than this share of its entries is obsolete, and it has more than [`SMALL`].
 const OBSOLETE: usize = 2;
-/// A heap that is not worth rebuilding.
+/// A heap of up to this many entries is not rebuilt.
 const SMALL: usize = 64;
 
 /// Keys with times, earliest first. Keys of the same time come in the order of the keys.

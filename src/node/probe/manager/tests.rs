@@ -50,7 +50,7 @@ fn manager() -> ProbeManager {
     ProbeManager::new(Timestamp::UNIX_EPOCH)
 }
 
-/// Runs the manager with probes that are answered at once, and tells each probe's number of milliseconds.
+/// Runs the manager with probes that are answered at once, and returns each probe's number of milliseconds.
 fn answered(
     manager: &ProbeManager,
     answer: impl Fn(usize) -> ProbeAnswer + Clone + Send + Sync + 'static,

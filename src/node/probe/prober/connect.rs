@@ -1,4 +1,4 @@
-//! Opens the connection of a probe, and tells whether the pod answered.
+//! Opens the connection of a probe, and records whether the pod answered.
 //!
 //! In: the pod's IP address, and a host and port. Out: a connection, or an error in the words of Go's `net` package,
 //! which the kubelet's messages contain.

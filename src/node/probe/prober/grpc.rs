@@ -1,8 +1,8 @@
 //! gRPC probes: one call of the health service.
 //!
 //! In: a probe. Out: success if the service is serving, else the message that the kubelet has for it
-//! (`pkg/probe/grpc/grpc.go`). One difference: the kubelet's client tries to connect again until the timeout, and then
-//! reports the timeout; here a connection that is refused is reported at once.
+//! (`pkg/probe/grpc/grpc.go`). One difference: the kubelet's client tries to connect again until the timeout, and
+//! then reports the timeout; here a connection that is refused is reported at once.
 
 use std::time::Duration;
 
@@ -182,7 +182,7 @@ fn request(
         .body(Full::from(health::request(&call.service)))
 }
 
-/// An answer that is none of gRPC, with the code that grpc-go derives from its HTTP status.
+/// An answer that is not gRPC, with the code that grpc-go derives from its HTTP status.
 fn check_head<B>(response: &Response<B>) -> Result<(), ProbeRpcError> {
     let status = response.status();
     let content = response.headers().get(header::CONTENT_TYPE);

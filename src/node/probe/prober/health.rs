@@ -1,9 +1,9 @@
 //! The two messages of `grpc.health.v1.Health/Check`.
 //!
 //! In: the name of a service; the body of an answer. Out: the body of the request; the status. Pure. The messages
-//! have one field each (`grpc/health/v1/health.proto`): field 1 of the request is the string `service`, field 1 of the
-//! answer is the enum `status`. In a body, each is preceded by a byte that says whether it is compressed and by its
-//! length in four bytes.
+//! have one field each (`grpc/health/v1/health.proto`): field 1 of the request is the string `service`, field 1 of
+//! the answer is the enum `status`. In a body, each is preceded by a byte that says whether it is compressed and by
+//! its length in four bytes.
 
 /// The path of the call.
 pub(super) const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -36,7 +36,7 @@ pub(super) fn request(service: &str) -> Vec<u8> {
     body
 }
 
-/// The status in the body of an answer; `None` if the body is none of an answer.
+/// The status in the body of an answer; `None` if the body cannot be decoded.
 pub(super) fn status(body: &[u8]) -> Option<u64> {
     let (head, message) = body.split_at_checked(5)?;
     let (is_compressed, length) = head.split_first()?;

@@ -232,7 +232,7 @@ pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, get: &HttpGetProbe)
     unreachable!("the loop returns after the last request")
 }
 
-/// Where a redirect leads; `None` if the answer is none.
+/// Where a redirect leads; `None` if the answer is not a redirect.
 fn location(exchange: &ProbeExchange) -> Option<String> {
     let head = exchange.head();
     let is_redirect = matches!(head.status().as_u16(), 301 | 302 | 303 | 307 | 308);
@@ -294,7 +294,7 @@ async fn exchange_tls(
     sent.map_err(|error| ProbeHttpError::Message(http_error_message(&error)))
 }
 
-/// Reads the body and judges the status. A body that does not arrive says nothing, as for the kubelet.
+/// Reads the body and judges the status. A probe whose body does not arrive does not count, as with the kubelet.
 async fn read(dial: &ProbeDial, exchange: &mut ProbeExchange) -> ProbeAnswer {
     let status = exchange.head().status();
     let body = match timeout_at(dial.deadline, exchange.read(MOST_OF_BODY)).await {

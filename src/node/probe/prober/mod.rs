@@ -3,7 +3,7 @@
 //! In: the pod's IP address and a probe. Out: a [`ProbeAnswer`] with the kubelet's messages. Each probe opens a
 //! connection of its own and closes it: a connection that is kept would show an app that no longer accepts any.
 //!
-//! `connect` opens connections and says whether the pod answered, `tls` accepts any certificate, `exchange` sends
+//! `connect` opens connections and records whether the pod answered, `tls` accepts any certificate, `exchange` sends
 //! one request over HTTP/1.1 or HTTP/2, `http` follows redirects and reads answers, `grpc` calls the health service,
 //! `health` has its two messages.
 
@@ -25,7 +25,7 @@ use super::outcome::{ProbeAnswer, ProbeContact, ProbeOutcome};
 use super::spec::{ProbeHandler, ProbeSpec};
 use connect::{ProbeDial, ProbeDialError};
 
-/// How often a probe that says nothing is sent before its result is thrown away (`maxProbeRetries` of
+/// How often a probe without a usable answer is sent before its result is dropped (`maxProbeRetries` of
 /// `pkg/kubelet/prober/prober.go`).
 const MOST_TRIES: u32 = 3;
 
@@ -50,7 +50,7 @@ impl Prober {
     }
 
     /// Probes a pod once. It takes at most the timeout of the probe; three times as long if the app begins an answer
-    /// and does not end it.
+    /// and does not complete it.
     pub async fn probe(&self, pod: IpAddr, spec: &ProbeSpec) -> ProbeAnswer {
         let mut answer = self.probe_once(pod, spec).await;
         for _ in 1..MOST_TRIES {

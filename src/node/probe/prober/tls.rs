@@ -1,8 +1,8 @@
 //! TLS that accepts any certificate, as a kubelet's probes do.
 //!
 //! In: a connection. Out: one over TLS. Nothing of the certificate is checked, not even that the server has its key:
-//! without knowing the certificate this would prove nothing, and it would refuse servers that a kubelet accepts, as
-//! those with X.509 version 1 or a key on the curve P-521.
+//! without knowing the certificate this would prove nothing, and it would refuse servers that a kubelet accepts,
+//! such as those with X.509 version 1 or a key on the curve P-521.
 
 use std::sync::Arc;
 
