@@ -1,8 +1,8 @@
 //! Pods of `DaemonSet`s on a virtual node (decision D16): burstpool does not run them.
 //!
 //! A `DaemonSet` that tolerates every taint has a pod on every node, also on a virtual node, which has no machine.
-//! In: the pod and what is known of its container group. Out: the action and the pod's status. Pure; `pods` asks
-//! this module before [`pod_plan`](super::pod_plan).
+//! In: the pod and what is known of its container group. Out: the action and the pod's status. Pure;
+//! [`pods`](super::pods) calls this module before [`pod_plan`](super::pod_plan).
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

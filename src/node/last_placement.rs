@@ -1,7 +1,7 @@
 //! The last placement of a node: an annotation from which a later leader can drain a placement that no spec names.
 //!
-//! In: where a placement's container groups are, and the placement. Out: the node's annotation; and, from nodes of
-//! the cluster, which belong to burstpool, to which pool, and what their annotation says. Pure.
+//! In: a placement, and where its container groups are; nodes of the cluster. Out: the node's annotation; the nodes
+//! that belong to burstpool, each with its pool and the placement that its annotation holds. Pure.
 //!
 //! A drain needs the region, the subscription and the resource group. They are on the node because it exists for
 //! exactly as long as there is something to drain: a pool's status is lost if a user removes the pool's finalizer,

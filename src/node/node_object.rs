@@ -35,12 +35,12 @@ pub struct Unavailable {
     pub message: String,
 }
 
-/// Everything that a Node object is made from.
+/// Everything that a Node object is built from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeConfig {
     /// The pool's name.
     pub pool: String,
-    /// The pool's UID; empty if the pool is gone and its node, made by an earlier version, does not carry it.
+    /// The pool's UID; empty if the pool is gone and its node, created by an earlier version, does not carry it.
     pub pool_uid: String,
     /// The placement, and where its container groups are.
     pub last_placement: LastPlacement,

@@ -328,7 +328,7 @@ fn throttled_reads_do_not_delay_a_delete() {
         action == PodAction::Delete && due <= 60,
         "{action:?} at {due}"
     );
-    // The other way round, a GET tells whether the group is gone.
+    // The other way round, a GET shows whether the group is gone.
     state.retry_times.set(PodAction::Refresh, None);
     state.retry_times.set(PodAction::Delete, Some(at(3600)));
     let (action, due) = decided(&pod, &state, 60);

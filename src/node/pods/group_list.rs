@@ -25,7 +25,7 @@ pub(super) struct GroupListing {
     pub foreign: HashSet<String>,
 }
 
-/// What a LIST says of one group.
+/// What a LIST shows of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ListedGroup {
     pub provisioning: Option<Provisioning>,
