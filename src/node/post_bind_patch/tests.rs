@@ -35,9 +35,9 @@ fn read(pod: &Value) -> Pod {
 fn patched(mut pod: Value) -> Value {
     if let Some(patch) = patch(&read(&pod), ScaleIn::default().deletion_cost) {
         // Unlike the API server, the library's test operation fails on a missing key.
-        let operations = patch.0.into_iter().filter(
-            |operation| !matches!(operation, json_patch::PatchOperation::Test(test) if test.value.is_null()),
-        );
+        let operations = patch.0.into_iter().filter(|operation| {
+            !matches!(operation, json_patch::PatchOperation::Test(test) if test.value.is_null())
+        });
         let patch = json_patch::Patch(operations.collect());
         json_patch::patch(&mut pod, &patch).expect("it can be applied");
     }
