@@ -473,9 +473,9 @@ mod tests {
             let mut offered: Vec<(Instant, usize, i64)> = Vec::new();
             for (placement, count, is_added, pause) in steps {
                 now += Duration::from_secs(pause);
-                let last_offer = offered.iter().filter(|(until, offered_to, _)| *offered_to == placement && now < *until);
-                let last_offer = last_offer.map(|(_, _, assigned)| *assigned).max().unwrap_or(0);
-                let most = last_offer.max(shares[placement].assigned);
+                let usable = offered.iter().filter(|(until, of, _)| *of == placement && now < *until);
+                let usable = usable.map(|(_, _, assigned)| *assigned).max().unwrap_or(0);
+                let most = usable.max(shares[placement].assigned);
                 if is_added {
                     has[placement] = (has[placement] + count).min(most.max(has[placement]));
                 } else {
@@ -484,7 +484,7 @@ mod tests {
                 let used: i64 = has.iter().sum();
                 prop_assert!(used <= total, "{used} of {total}: {has:?}");
                 let have: Vec<(i64, i64)> = has.iter().map(|has| (*has, 20)).collect();
-                offered.extend((0..3).map(|offered_to| (now + HANDOVER_DELAY, offered_to, shares[offered_to].assigned)));
+                offered.extend((0..3).map(|of| (now + HANDOVER_DELAY, of, shares[of].assigned)));
                 let assigned = divided(Some(total - used), &mut shares, &have, now);
                 prop_assert!(assigned.iter().sum::<i64>() <= total.max(used));
             }
