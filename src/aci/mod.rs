@@ -3,11 +3,12 @@
 //! In: pods with the objects that they refer to, and Azure's answers. Out: bodies of container groups, pod statuses
 //! and Events, and what to do about a failure.
 //!
-//! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `view` (parses
+//! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `response` (parses
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
-//!   retry or not), `address`, `names`, `schedule` (when to read a group again).
-//! - I/O: `client` (Azure's HTTP API), `image` (configurations of images from their registries),
-//!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (which all reads share).
+//!   class, and when to retry), `address` (reserved IP addresses), `names` (a group's name and tags),
+//!   `poll_interval` (when to read a group again).
+//! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
+//!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
 //!
 //! This module uses [`api`](crate::api), `k8s` and `telemetry`. Nothing in it refers to the emulator.
 

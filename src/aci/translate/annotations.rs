@@ -176,13 +176,13 @@ pub(super) fn confidential_properties(
     refusals: &mut Refusals,
 ) -> Option<Confidential> {
     const WHY: &str = "needs a placement of the SKU Confidential";
-    let here = placement.is_confidential();
+    let is_confidential = placement.is_confidential();
     if let Some((name, sku)) = find_annotation(pod, &[PEER_SKU]) {
-        let asks = sku.eq_ignore_ascii_case("Confidential");
-        refusals.require(here || !asks, annotation_path(name), WHY);
+        let is_requested = sku.eq_ignore_ascii_case("Confidential");
+        refusals.require(is_confidential || !is_requested, annotation_path(name), WHY);
     }
     let (name, policy) = find_annotation(pod, &[CCE_POLICY, PEER_CCE_POLICY])?;
-    refusals.require(here, annotation_path(name), WHY);
+    refusals.require(is_confidential, annotation_path(name), WHY);
     Some(Confidential {
         cce_policy: policy.to_owned(),
     })
@@ -197,20 +197,29 @@ pub(super) fn tags(
     refusals: &mut Refusals,
 ) -> BTreeMap<String, String> {
     let mut tags = owner.tags(pod);
-    let pools = placement.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    let pools: Vec<_> = pools.collect();
-    merge_tags(&mut tags, &pools, "azure.tags of the BurstPool", refusals);
+    let pool_tags = placement.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let pool_tags: Vec<_> = pool_tags.collect();
+    merge_tags(
+        &mut tags,
+        &pool_tags,
+        "azure.tags of the BurstPool",
+        refusals,
+    );
     if let Some((name, value)) = find_annotation(pod, &[TAGS]) {
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         for tag in value.split(',').map(str::trim).filter(|t| !t.is_empty()) {
             match tag.split_once('=') {
-                Some((key, value)) => asked.push((key.trim(), value.trim())),
+                Some((key, value)) => requested.push((key.trim(), value.trim())),
                 None => refusals.refuse(annotation_path(name), format!("'{tag}' is not key=value")),
             }
         }
-        merge_tags(&mut tags, &asked, &annotation_path(name), refusals);
-        let few = tags.len() <= MAX_TAGS;
-        refusals.require(few, annotation_path(name), "a resource has at most 50 tags");
+        merge_tags(&mut tags, &requested, &annotation_path(name), refusals);
+        let fits = tags.len() <= MAX_TAGS;
+        refusals.require(
+            fits,
+            annotation_path(name),
+            "a resource has at most 50 tags",
+        );
     }
     tags
 }
@@ -224,12 +233,12 @@ fn merge_tags(
 ) {
     for (name, value) in more {
         let taken = tags.keys().any(|known| known.eq_ignore_ascii_case(name));
-        let short = name.len() <= MAX_TAG_LENGTHS.0 && value.len() <= MAX_TAG_LENGTHS.1;
-        let plain = !name.contains(['<', '>', '%', '&', '\\', '?', '/'])
+        let fits = name.len() <= MAX_TAG_LENGTHS.0 && value.len() <= MAX_TAG_LENGTHS.1;
+        let has_valid_characters = !name.contains(['<', '>', '%', '&', '\\', '?', '/'])
             && !name.contains(char::is_control);
         if taken {
             refusals.refuse(field, format!("the tag '{name}' is taken"));
-        } else if name.is_empty() || !short || !plain {
+        } else if name.is_empty() || !fits || !has_valid_characters {
             let why =
                 "a tag's name has 1 to 512 characters without <>%&\\?/, its value at most 256";
             refusals.refuse(field, format!("the tag '{name}' is invalid: {why}"));

@@ -43,8 +43,8 @@ pub(super) fn volume_share(volume: &Volume) -> Option<AzureFilesShare<'_>> {
         .as_ref()
         .filter(|csi| csi.driver == AZURE_FILE_CSI_DRIVER)?;
     let attribute = |name: &str| {
-        let mut all = csi.volume_attributes.iter().flatten();
-        let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let mut attributes = csi.volume_attributes.iter().flatten();
+        let (_, value) = attributes.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         some(value)
     };
     Some(AzureFilesShare {
@@ -67,14 +67,18 @@ pub(super) fn azure_file(
         refusals.refuse(at, "an Azure Files share needs secretName and shareName");
         return None;
     };
-    let mut key = |key: &str| match values.file_value(ReferenceKind::Secret, secret, key, None) {
-        Ok(value) => value.map(|value| String::from_utf8_lossy(&value).trim().to_owned()),
-        Err(why) => {
-            refusals.refuse(at, why);
-            None
-        }
-    };
-    let (account, account_key) = (key(ACCOUNT_NAME_ENTRY)?, key(ACCOUNT_KEY_ENTRY)?);
+    let mut secret_text =
+        |key: &str| match values.file_value(ReferenceKind::Secret, secret, key, None) {
+            Ok(value) => value.map(|value| String::from_utf8_lossy(&value).trim().to_owned()),
+            Err(why) => {
+                refusals.refuse(at, why);
+                None
+            }
+        };
+    let (account, account_key) = (
+        secret_text(ACCOUNT_NAME_ENTRY)?,
+        secret_text(ACCOUNT_KEY_ENTRY)?,
+    );
     refusals.require(
         !account.is_empty(),
         at,

@@ -82,7 +82,7 @@ impl ClaimedShare {
         let only_reads = !modes.is_empty() && modes.iter().all(|mode| *mode == "ReadOnlyMany");
         let options = spec.mount_options.iter().flatten();
         let read_only = only_reads || options.into_iter().any(|option| option == "ro");
-        let found = match (&spec.azure_file, &spec.csi) {
+        let share = match (&spec.azure_file, &spec.csi) {
             (Some(file), _) => Ok(in_tree_share(file, namespace)),
             (None, Some(csi)) if csi.driver == AZURE_FILE_CSI_DRIVER => csi_share(csi, namespace),
             (None, Some(csi)) => Err(format!(
@@ -94,7 +94,7 @@ impl ClaimedShare {
                 volume_source_field(spec)
             )),
         };
-        match found {
+        match share {
             Ok(share) => Ok(Self {
                 read_only: share.read_only || read_only,
                 ..share
@@ -134,8 +134,8 @@ fn secret_entry(secret: &ObjectContent, names: [&str; 2]) -> Option<String> {
     values.find(|value| !value.is_empty())
 }
 
-fn in_tree_share(file: &AzureFilePersistentVolumeSource, claims: &str) -> ClaimedShare {
-    let namespace = non_empty(file.secret_namespace.as_deref()).unwrap_or(claims);
+fn in_tree_share(file: &AzureFilePersistentVolumeSource, claim_namespace: &str) -> ClaimedShare {
+    let namespace = non_empty(file.secret_namespace.as_deref()).unwrap_or(claim_namespace);
     ClaimedShare {
         share: file.share_name.clone(),
         account: None,
@@ -144,10 +144,13 @@ fn in_tree_share(file: &AzureFilePersistentVolumeSource, claims: &str) -> Claime
     }
 }
 
-fn csi_share(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedShare, String> {
+fn csi_share(
+    csi: &CSIPersistentVolumeSource,
+    claim_namespace: &str,
+) -> Result<ClaimedShare, String> {
     let attribute = |name: &str| {
-        let mut all = csi.volume_attributes.iter().flatten();
-        let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let mut attributes = csi.volume_attributes.iter().flatten();
+        let (_, value) = attributes.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         non_empty(Some(value))
     };
     let by_field = |name: &str| match name {
@@ -176,11 +179,11 @@ fn csi_share(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
         account: account.map(str::to_owned),
         secret: match &csi.node_stage_secret_ref {
             Some(staged) => {
-                let namespace = non_empty(staged.namespace.as_deref()).unwrap_or(claims);
+                let namespace = non_empty(staged.namespace.as_deref()).unwrap_or(claim_namespace);
                 let name = staged.name.clone().unwrap_or_default();
                 (namespace.to_owned(), name)
             }
-            None => account_secret(&attribute, &handle, account, claims)?,
+            None => account_secret(&attribute, &handle, account, claim_namespace)?,
         },
         read_only: csi.read_only.unwrap_or(false),
     })
@@ -192,18 +195,20 @@ fn account_secret<'a>(
     attribute: &dyn Fn(&str) -> Option<&'a str>,
     handle: &VolumeHandle<'_>,
     account: Option<&str>,
-    claims: &str,
+    claim_namespace: &str,
 ) -> Result<(String, String), String> {
     const NONE: &str = "it names no Secret with the account's key: set nodeStageSecretRef, or its attribute secretName";
     let by_account = || Some(format!("azure-storage-account-{}-secret", account?));
     let name = attribute("secretName").map(str::to_owned);
     let name = name.or_else(by_account).ok_or(NONE)?;
     let namespace = attribute("secretNamespace").or(handle.namespace);
-    Ok((namespace.unwrap_or(claims).to_owned(), name))
+    Ok((namespace.unwrap_or(claim_namespace).to_owned(), name))
 }
 
-fn matches_any(value: &str, all: &[&str]) -> bool {
-    all.iter().any(|one| one.eq_ignore_ascii_case(value))
+fn matches_any(value: &str, candidates: &[&str]) -> bool {
+    candidates
+        .iter()
+        .any(|candidate| candidate.eq_ignore_ascii_case(value))
 }
 
 fn non_empty(text: Option<&str>) -> Option<&str> {

@@ -34,9 +34,9 @@ pub(super) fn all_containers<'a>(
 ) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
     let init = context.spec.init_containers.iter().flatten().enumerate();
     let init = init.map(|(index, c)| (format!("spec.initContainers[{index}]"), c, None));
-    let proper = context.spec.containers.iter().enumerate();
-    let proper = proper.map(|(index, c)| (format!("spec.containers[{index}]"), c, Some(index)));
-    init.chain(proper)
+    let main = context.spec.containers.iter().enumerate();
+    let main = main.map(|(index, c)| (format!("spec.containers[{index}]"), c, Some(index)));
+    init.chain(main)
 }
 
 /// Translates the containers of a pod. `names` maps the pod's volumes to volume names in the group.
@@ -47,8 +47,8 @@ pub(super) fn containers(
 ) -> GroupContainers {
     let mut containers = GroupContainers::default();
     let count = all_containers(context).count();
-    let any = !context.spec.containers.is_empty();
-    refusals.require(any, "spec.containers", "there are none");
+    let has_containers = !context.spec.containers.is_empty();
+    refusals.require(has_containers, "spec.containers", "there are none");
     refusals.require(
         count <= MAX_CONTAINERS,
         "spec.containers",
@@ -56,9 +56,9 @@ pub(super) fn containers(
     );
     let mut seen = BTreeSet::new();
     for (at, container, index) in all_containers(context) {
-        let once = seen.insert(&container.name);
+        let is_unique = seen.insert(&container.name);
         let why = format!("'{}' is used twice", container.name);
-        refusals.require(once, format!("{at}.name"), why);
+        refusals.require(is_unique, format!("{at}.name"), why);
         let mut properties = common_properties(container, &at, context, names, refusals);
         if let Some(index) = index {
             properties.ports = ports(container, &at, &mut containers.ports, refusals);
@@ -99,10 +99,10 @@ fn common_properties(
         format!("{at}.image"),
         "there is none",
     );
-    let pods = context.spec.restart_policy.as_deref().unwrap_or("Always");
-    let own = container.restart_policy.as_deref().unwrap_or(pods);
+    let pod_policy = context.spec.restart_policy.as_deref().unwrap_or("Always");
+    let policy = container.restart_policy.as_deref().unwrap_or(pod_policy);
     refusals.require(
-        own == pods || own.is_empty(),
+        policy == pod_policy || policy.is_empty(),
         format!("{at}.restartPolicy"),
         "ACI restarts all containers of a group by one policy",
     );

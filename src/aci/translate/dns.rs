@@ -29,7 +29,7 @@ pub(super) fn dns_config(
     refusals: &mut Refusals,
 ) -> Option<DnsConfig> {
     let none = PodDNSConfig::default();
-    let own = context.spec.dns_config.as_ref().unwrap_or(&none);
+    let pod_config = context.spec.dns_config.as_ref().unwrap_or(&none);
     let policy = context.spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let known = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     refusals.require(
@@ -42,10 +42,10 @@ pub(super) fn dns_config(
     if !context.placement.is_in_subnet() {
         const WHY: &str = "ACI takes DNS settings in a subnet only, and the placement has none";
         refusals.require(policy != "None", "spec.dnsPolicy", WHY);
-        refusals.require(*own == none, "spec.dnsConfig", WHY);
+        refusals.require(*pod_config == none, "spec.dnsConfig", WHY);
         return None;
     }
-    if cluster.is_none() && *own == none && policy != "None" {
+    if cluster.is_none() && *pod_config == none && policy != "None" {
         return None;
     }
     let mut config = DnsLists::default();
@@ -68,7 +68,7 @@ pub(super) fn dns_config(
     } else if policy != "None" {
         config.servers = vec![AZURE_RESOLVER.to_owned()];
     }
-    config.merge(own);
+    config.merge(pod_config);
     for server in &config.servers {
         let valid = server.parse::<IpAddr>().is_ok();
         refusals.require(
@@ -77,15 +77,16 @@ pub(super) fn dns_config(
             format!("'{server}' is no address"),
         );
     }
-    let any = !config.servers.is_empty();
+    let has_servers = !config.servers.is_empty();
     refusals.require(
-        any,
+        has_servers,
         "spec.dnsConfig.nameservers",
         "the policy None needs name servers",
     );
     Some(config.into_body())
 }
 
+/// The lists of a DNS configuration, before they are truncated to the limits.
 #[derive(Default)]
 struct DnsLists {
     servers: Vec<String>,

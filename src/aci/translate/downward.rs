@@ -24,7 +24,7 @@ pub(super) enum DownwardTarget {
 /// The value of a field of the pod; the error says why it is not available.
 pub(super) fn field_value(
     path: &str,
-    asker: DownwardTarget,
+    target: DownwardTarget,
     context: &TranslationContext<'_>,
 ) -> Result<String, String> {
     let metadata = &context.pod.metadata;
@@ -33,7 +33,7 @@ pub(super) fn field_value(
         let value = map.as_ref().and_then(|map| map.get(key));
         Ok(value.cloned().unwrap_or_default())
     };
-    match (split_subscript(path), asker) {
+    match (split_subscript(path), target) {
         (("metadata.labels", Some(name)), _) => key(&metadata.labels, name),
         (("metadata.annotations", Some(name)), _) => key(&metadata.annotations, name),
         (("metadata.labels", None), DownwardTarget::File) => {
@@ -124,8 +124,8 @@ pub(super) fn resource_value(
         own
     } else {
         let init = context.spec.init_containers.iter().flatten();
-        let mut all = init.chain(&context.spec.containers);
-        all.find(|container| container.name == name)
+        let mut containers = init.chain(&context.spec.containers);
+        containers.find(|container| container.name == name)
     };
     let container = container.ok_or_else(|| format!("there is no container '{name}'"))?;
     let (list, resource) = selector
@@ -140,15 +140,15 @@ pub(super) fn resource_value(
         "ephemeral-storage" => GROUP_DISK,
         _ => return Err(format!("'{}' is no resource of ACI", selector.resource)),
     };
-    let own = container.resources.as_ref();
+    let resources = container.resources.as_ref();
     let amount = if list == "limits" {
-        let limits = [own, context.spec.resources.as_ref()];
+        let limits = [resources, context.spec.resources.as_ref()];
         let mut limits = limits.iter().flatten().filter_map(|r| r.limits.as_ref());
         let limit = limits.find_map(|limits| limits.get(resource));
         let limit = limit.map(parse_quantity).transpose()?;
         limit.filter(|limit| !limit.is_zero()).unwrap_or(whole)
     } else {
-        let request = own.and_then(|r| r.requests.as_ref()?.get(resource));
+        let request = resources.and_then(|r| r.requests.as_ref()?.get(resource));
         request.map_or(Ok(NanoAmount::default()), parse_quantity)?
     };
     let divisor = selector.divisor.as_ref().map(parse_quantity).transpose()?;

@@ -19,7 +19,8 @@ use super::resolved_references::ReferenceKind;
 use super::secret_string::SecretString;
 use super::services;
 
-const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and underscores only";
+const INVALID_NAME: &str =
+    "ACI takes variable names of 1 to 63 letters, digits and underscores only";
 
 /// The environment variables of a container.
 #[derive(Debug, Default)]
@@ -159,7 +160,7 @@ pub(super) fn environment(
         if !is_variable_name(&variable.name) {
             refusals.refuse(
                 format!("{at}.name"),
-                format!("'{}': {NO_NAME}", variable.name),
+                format!("'{}': {INVALID_NAME}", variable.name),
             );
         } else if let Some(value) = value {
             environment.missing_secrets.remove(&variable.name);
@@ -198,8 +199,8 @@ fn hostname<'a>(context: &TranslationContext<'a>) -> &'a str {
 }
 
 fn is_variable_name(name: &str) -> bool {
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    plain && (1..=63).contains(&name.len())
+    let has_valid_characters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    has_valid_characters && (1..=63).contains(&name.len())
 }
 
 /// Sets one variable for each key of a `ConfigMap` or Secret.
@@ -227,7 +228,7 @@ fn from_object(
         for (key, value) in &object.data {
             let name = format!("{prefix}{key}");
             if !is_variable_name(&name) {
-                refusals.refuse(at, format!("'{name}': {NO_NAME}"));
+                refusals.refuse(at, format!("'{name}': {INVALID_NAME}"));
             } else if let Some(value) = text_value(value.clone(), kind, at, refusals) {
                 environment.set(&name, value);
             }

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_goes_in_makes_the_whole_secret() {
+    fn a_text_with_a_secret_expanded_into_it_is_secret() {
         let lookup = |name: &str| match name {
             "PASSWORD" => Some(("x", true)),
             "NOTHING" => Some(("", true)),

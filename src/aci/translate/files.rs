@@ -45,9 +45,9 @@ fn check_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
         refusals.refuse(at, why);
         return false;
     }
-    let good = !path.is_empty() && path != "." && !path.starts_with("..");
-    refusals.require(good, at, format!("'{path}' is no file name"));
-    good
+    let is_valid = !path.is_empty() && path != "." && !path.starts_with("..");
+    refusals.require(is_valid, at, format!("'{path}' is no file name"));
+    is_valid
 }
 
 /// An object whose keys become files.
@@ -90,9 +90,9 @@ pub(super) fn files(
     refusals: &mut Refusals,
 ) -> Option<FileMap> {
     let mut files = FileMap::default();
-    if let Some(own) = &volume.secret {
-        let name = own.secret_name.as_deref().unwrap_or_default();
-        let object = KeyedObject::secret(name, own.optional, own.items.as_ref());
+    if let Some(secret) = &volume.secret {
+        let name = secret.secret_name.as_deref().unwrap_or_default();
+        let object = KeyedObject::secret(name, secret.optional, secret.items.as_ref());
         add_object(
             &object,
             &format!("{at}.secret"),
@@ -136,8 +136,8 @@ fn add_projection(
     files: &mut FileMap,
     refusals: &mut Refusals,
 ) {
-    if let Some(own) = &source.secret {
-        let object = KeyedObject::secret(&own.name, own.optional, own.items.as_ref());
+    if let Some(secret) = &source.secret {
+        let object = KeyedObject::secret(&secret.name, secret.optional, secret.items.as_ref());
         add_object(&object, &format!("{at}.secret"), context, files, refusals);
     }
     if let Some(map) = &source.config_map {
@@ -187,8 +187,8 @@ fn add_object(
     let items = items.unwrap_or_default();
     if items.is_empty() {
         match context.values.object(kind, name, optional) {
-            Ok(all) => {
-                for (key, value) in all.iter().flat_map(|all| all.files()) {
+            Ok(content) => {
+                for (key, value) in content.iter().flat_map(|content| content.files()) {
                     files.add(key, value.to_vec(), at, refusals);
                 }
             }

@@ -1,9 +1,10 @@
 //! The images that must be read before a pod can be translated, and with which access.
 //!
 //! In: a pod, and its pull secrets as they were read. Out: a request for each container that needs its image's
-//! configuration. The access is the credential that the group's body gets for the image's registry, so that burstpool
-//! reads an image with what ACI pulls it with. Where the group pulls with a managed identity, which the operator cannot
-//! use, it is the operator's own identity. The `node` calls this before [`translate`](super::translate).
+//! configuration. The access is the credential for the image's registry in the group's body, so that burstpool reads
+//! an image with the same credential as ACI. The operator cannot use the managed identity of a group: for a group that
+//! pulls with one, the access is the operator's own identity. `node` calls this module before
+//! [`translate`](super::translate).
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
@@ -28,11 +29,11 @@ pub struct ImageRequest {
     pub image: String,
     /// What the container needs of the image's configuration; never empty.
     pub needs: Vec<ImageNeed>,
-    /// With what the image is read.
+    /// The credential with which the image is read.
     pub access: ImageAccess,
 }
 
-/// The images of `pod` to read, in the order of its containers, or what of its pull secrets cannot be used.
+/// The images of `pod` to read, in the order of its containers, or the pull secrets that cannot be used.
 pub fn image_requests(
     pod: &Pod,
     resolved: &ResolvedReferences,
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_read_with_what_aci_pulls_it_with() {
+    fn an_image_is_read_with_the_credential_with_which_aci_pulls_it() {
         let config = json!({"auths": {
             "a.io": {"username": "whole", "password": "1"},
             "a.io/team": {"username": "team", "password": "2"},
@@ -222,7 +223,7 @@ mod tests {
         let found = requests(pod, &[], &NO_IDENTITIES).expect("requests");
         let found: Vec<_> = found
             .iter()
-            .map(|one| (one.field.as_str(), one.needs.clone()))
+            .map(|request| (request.field.as_str(), request.needs.clone()))
             .collect();
         assert_eq!(
             found,

@@ -2,11 +2,13 @@
 //!
 //! In: a pod, the resolved objects that it refers to, the group's owner, and the placement. Out: the body of the
 //! group's PUT, or all unsupported fields with the reason for each. Pure: no clock and no client. `burst` calls
-//! [`eligible`] before a grant; `node` calls [`references::pod_references`] and [`translate`] after the scheduler has bound the pod.
+//! [`eligible`] before a grant; `node` calls [`pod_references`] and [`translate`] after the scheduler has bound
+//! the pod.
 //!
 //! ```text
-//! raw pod ─▶ decode ─▶ Pod + unknown fields ─▶ eligible ─▶ granted, bound
-//!                       Pod ─▶ needs ─▶ (node::environment reads) ─▶ Resolved ─▶ translate ─▶ Group
+//! before the grant:  JSON ─▶ decode ─▶ Pod, unknown fields ─▶ eligible ─▶ grant, or Unsupported fields
+//! after the binding: Pod ─▶ pod_references ─▶ PodReferences ─▶ (node::environment reads the objects)
+//!                        ─▶ ResolvedReferences ─▶ translate ─▶ Group, or Unsupported fields
 //! ```
 //!
 //! No field is lost: [`field_table`] has one row for every field of the pod's schema, and the walk over the table
@@ -21,18 +23,22 @@
 //!
 //! | submodule | holds |
 //! | --- | --- |
-//! | [`field_table`] | the field table, the walk over it, the table as text |
+//! | [`field_table`] | the field table, the walk over it, the table as Markdown |
+//! | `decode`, `target` | the inputs: the pod with its unknown fields, and the placement with its node |
 //! | `pod` | [`eligible`] and [`translate`] |
 //! | `containers`, `probes`, `security` | one container each |
-//! | `env`, `expansion`, `services`, `downward` | environment variables |
-//! | `resources`, `asked`, [`quantity`] | CPU and memory in ACI's steps |
-//! | `volumes`, `files`, `shares`, [`claims`] | volumes and their content |
+//! | `env`, `expansion`, `services` | environment variables |
+//! | `downward`, `printable` | a pod's own fields and resources as values of variables and files |
+//! | `resources`, `requests` | CPU and memory in ACI's steps |
+//! | `volumes`, `files`, `azure_files`, [`claims`] | volumes and their content |
 //! | `registry`, `image` | credentials for pulling images |
 //! | `image_requests` | the images that must be read, and with which credentials |
-//! | `network`, `dns`, [`kube_proxy`] | ports, IP address, name servers, Services |
+//! | `network`, `dns` | ports, IP address, name servers |
+//! | [`kube_proxy`], `realtime_metrics` | extensions: access to Services, current usage |
 //! | [`annotations`] | annotations that configure what a pod's fields cannot |
 //! | [`mod@references`], [`resolved_references`] | the objects that a pod refers to, and their content |
 //! | [`body`], [`secret_string`] | the PUT's body; strings that logs never print |
+//! | `refusals` | the unsupported fields, each with the reason |
 
 pub mod annotations;
 mod azure_files;

@@ -94,23 +94,23 @@ pub(super) fn public_address(
 ) -> Option<IpAddress> {
     let placement = context.placement;
     let label = annotations::dns_name_label(context.pod);
-    let public = !placement.is_in_subnet() && !placement.is_spot() && !ports.is_empty();
+    let is_public = !placement.is_in_subnet() && !placement.is_spot() && !ports.is_empty();
     if let Some((name, label)) = label {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let good = (5..=63).contains(&label.len())
-            && label.bytes().all(plain)
+        let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_valid = (5..=63).contains(&label.len())
+            && label.bytes().all(is_allowed)
             && !label.starts_with('-')
             && !label.ends_with('-');
         let why = "a DNS label has 5 to 63 lower-case letters, digits and inner hyphens";
-        refusals.require(good, annotation_path(name), why);
+        refusals.require(is_valid, annotation_path(name), why);
         let why = "it needs a public address: ports, and a placement without subnet and not Spot";
-        refusals.require(public, annotation_path(name), why);
+        refusals.require(is_public, annotation_path(name), why);
     }
     if placement.is_spot() {
         let why = "a spot container group has no address, so nothing could reach its ports";
         refusals.require(ports.is_empty(), "spec.containers[*].ports", why);
     }
-    if !public {
+    if !is_public {
         return None;
     }
     refusals.require(

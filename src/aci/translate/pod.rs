@@ -37,7 +37,7 @@ pub fn eligible(
     unknown_fields: &[String],
     placement: &TranslationTarget<'_>,
 ) -> Result<(), Vec<Unsupported>> {
-    let nobody = GroupOwner {
+    let no_owner = GroupOwner {
         cluster: String::new(),
         pool: String::new(),
         node: placement.node.to_owned(),
@@ -46,7 +46,7 @@ pub fn eligible(
         pod,
         unknown_fields,
         ValueSource::Placeholders,
-        &nobody,
+        &no_owner,
         placement,
     )
     .map(drop)

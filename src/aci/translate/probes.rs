@@ -45,9 +45,9 @@ pub(super) fn probe(
     let http_get =
         http_get.and_then(|get| self::http_get(get, ports, &format!("{at}.httpGet"), refusals));
     let kinds = [probe.exec.is_some(), probe.http_get.is_some()];
-    let elsewhere = probe.tcp_socket.is_some() || probe.grpc.is_some();
+    let is_refused_kind = probe.tcp_socket.is_some() || probe.grpc.is_some();
     refusals.require(
-        elsewhere || kinds.iter().filter(|given| **given).count() == 1,
+        is_refused_kind || kinds.iter().filter(|given| **given).count() == 1,
         at,
         "a probe has exactly one of exec and httpGet on ACI",
     );
@@ -110,9 +110,9 @@ fn http_get(
 pub(super) fn probe_uses_port(container: &Container, number: u16) -> bool {
     let ports = container.ports.as_deref().unwrap_or_default();
     let probes = [&container.liveness_probe, &container.readiness_probe];
-    let asked = probes.into_iter().flatten();
-    let mut asked = asked.filter_map(|probe| probe.http_get.as_ref());
-    asked.any(|get| resolve_port(&get.port, ports) == Ok(number))
+    let http_gets = probes.into_iter().flatten();
+    let mut http_gets = http_gets.filter_map(|probe| probe.http_get.as_ref());
+    http_gets.any(|get| resolve_port(&get.port, ports) == Ok(number))
 }
 
 /// The number of a port that is given by number, or by a name among the container's ports.

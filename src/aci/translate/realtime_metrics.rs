@@ -24,13 +24,13 @@ pub(super) fn extension(
     context: &TranslationContext<'_>,
 ) -> Option<Extension> {
     let placement = context.placement;
-    let own = Port {
+    let extension_port = Port {
         protocol: PortProtocol::Tcp,
         port: EXTENSION_PORT,
     };
     let is_wanted = placement.spec.network.realtime_metrics;
     let can_answer = placement.is_in_subnet() && !placement.is_confidential();
-    (is_wanted && can_answer && !ports.contains(&own)).then(|| Extension {
+    (is_wanted && can_answer && !ports.contains(&extension_port)).then(|| Extension {
         name: EXTENSION_NAME.to_owned(),
         properties: ExtensionProperties {
             extension_type: EXTENSION_TYPE,

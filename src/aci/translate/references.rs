@@ -15,7 +15,7 @@ use super::azure_files;
 /// The lifetime of a token, in seconds, if its volume does not set one (the API's default).
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 
-/// What a pod needs of one Secret or `ConfigMap`.
+/// What a pod uses of one Secret or `ConfigMap`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyedReference {
     /// Whether the pod cannot start without the object.
@@ -68,7 +68,7 @@ pub fn pod_references(pod: &Pod) -> PodReferences {
     let Some(spec) = &pod.spec else {
         return PodReferences::default();
     };
-    let mut needs = PodReferences {
+    let mut references = PodReferences {
         pull_secrets: pull_secrets(spec),
         service_account: service_account(spec),
         services: spec.enable_service_links.unwrap_or(true),
@@ -76,12 +76,12 @@ pub fn pod_references(pod: &Pod) -> PodReferences {
     };
     let init = spec.init_containers.iter().flatten();
     for container in init.chain(&spec.containers) {
-        add_container(container, &mut needs);
+        add_container(container, &mut references);
     }
     for volume in spec.volumes.iter().flatten() {
-        add_volume(volume, &mut needs);
+        add_volume(volume, &mut references);
     }
-    needs
+    references
 }
 
 /// The name of the service account, with the API server's default.
@@ -115,20 +115,20 @@ fn add_reference<'a>(
     keys: impl IntoIterator<Item = &'a str>,
 ) {
     let required = !optional.unwrap_or(false);
-    let need = objects.entry(name.to_owned()).or_default();
-    need.required |= required;
+    let reference = objects.entry(name.to_owned()).or_default();
+    reference.required |= required;
     for key in keys {
-        *need.keys.entry(key.to_owned()).or_default() |= required;
+        *reference.keys.entry(key.to_owned()).or_default() |= required;
     }
 }
 
-fn add_container(container: &Container, needs: &mut PodReferences) {
+fn add_container(container: &Container, references: &mut PodReferences) {
     for source in container.env_from.iter().flatten() {
         if let Some(map) = &source.config_map_ref {
-            add_reference(&mut needs.config_maps, &map.name, map.optional, []);
+            add_reference(&mut references.config_maps, &map.name, map.optional, []);
         }
         if let Some(secret) = &source.secret_ref {
-            add_reference(&mut needs.secrets, &secret.name, secret.optional, []);
+            add_reference(&mut references.secrets, &secret.name, secret.optional, []);
         }
     }
     for variable in container.env.iter().flatten() {
@@ -136,27 +136,32 @@ fn add_container(container: &Container, needs: &mut PodReferences) {
         if variable.value.as_ref().is_none_or(String::is_empty)
             && let Some(source) = &variable.value_from
         {
-            add_variable(source, needs);
+            add_variable(source, references);
         }
     }
 }
 
-fn add_variable(source: &EnvVarSource, needs: &mut PodReferences) {
+fn add_variable(source: &EnvVarSource, references: &mut PodReferences) {
     if let Some(map) = &source.config_map_key_ref {
         let key = map.key.as_str();
-        add_reference(&mut needs.config_maps, &map.name, map.optional, [key]);
+        add_reference(&mut references.config_maps, &map.name, map.optional, [key]);
     }
     if let Some(secret) = &source.secret_key_ref {
         let key = secret.key.as_str();
-        add_reference(&mut needs.secrets, &secret.name, secret.optional, [key]);
+        add_reference(
+            &mut references.secrets,
+            &secret.name,
+            secret.optional,
+            [key],
+        );
     }
 }
 
-fn add_volume(volume: &Volume, needs: &mut PodReferences) {
+fn add_volume(volume: &Volume, references: &mut PodReferences) {
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
         add_reference(
-            &mut needs.secrets,
+            &mut references.secrets,
             name,
             secret.optional,
             item_keys(secret.items.as_deref()),
@@ -164,36 +169,41 @@ fn add_volume(volume: &Volume, needs: &mut PodReferences) {
     }
     if let Some(map) = &volume.config_map {
         let keys = item_keys(map.items.as_deref());
-        add_reference(&mut needs.config_maps, &map.name, map.optional, keys);
+        add_reference(&mut references.config_maps, &map.name, map.optional, keys);
     }
     let projected = volume.projected.iter();
     for source in projected.flat_map(|p| p.sources.iter().flatten()) {
-        add_projection(source, needs);
+        add_projection(source, references);
     }
     if let Some(claim) = &volume.persistent_volume_claim {
-        needs.claims.insert(claim.claim_name.clone());
+        references.claims.insert(claim.claim_name.clone());
     }
     let share = azure_files::volume_share(volume);
     if let Some(secret) = share.as_ref().and_then(|share| share.secret) {
-        add_reference(&mut needs.secrets, secret, None, azure_files::SECRET_KEYS);
+        add_reference(
+            &mut references.secrets,
+            secret,
+            None,
+            azure_files::SECRET_KEYS,
+        );
     }
 }
 
-fn add_projection(source: &VolumeProjection, needs: &mut PodReferences) {
+fn add_projection(source: &VolumeProjection, references: &mut PodReferences) {
     if let Some(secret) = &source.secret {
         let keys = item_keys(secret.items.as_deref());
-        add_reference(&mut needs.secrets, &secret.name, secret.optional, keys);
+        add_reference(&mut references.secrets, &secret.name, secret.optional, keys);
     }
     if let Some(map) = &source.config_map {
         let keys = item_keys(map.items.as_deref());
-        add_reference(&mut needs.config_maps, &map.name, map.optional, keys);
+        add_reference(&mut references.config_maps, &map.name, map.optional, keys);
     }
     if let Some(projection) = &source.service_account_token {
         let token = token_need(
             projection.audience.as_deref(),
             projection.expiration_seconds,
         );
-        needs.tokens.insert(token);
+        references.tokens.insert(token);
     }
 }
 
@@ -210,14 +220,14 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: &serde_json::Value) -> PodReferences {
+    fn references_of(spec: &serde_json::Value) -> PodReferences {
         let pod = json!({"metadata": {"name": "a"}, "spec": spec});
         pod_references(&serde_json::from_value(pod).expect("a pod"))
     }
 
     #[test]
     fn a_reference_that_is_required_once_is_required() {
-        let needs = of(&json!({
+        let references = references_of(&json!({
             "containers": [{"name": "a", "env": [
                 {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a", "optional": true}}},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "b"}}},
@@ -236,14 +246,20 @@ mod tests {
             required: false,
             keys: keys(&[("c", false)]),
         };
-        assert_eq!(needs.secrets, BTreeMap::from([("s".to_owned(), secret)]));
-        assert_eq!(needs.config_maps, BTreeMap::from([("m".to_owned(), map)]));
-        assert!(needs.services && needs.tokens.is_empty() && !needs.is_empty());
+        assert_eq!(
+            references.secrets,
+            BTreeMap::from([("s".to_owned(), secret)])
+        );
+        assert_eq!(
+            references.config_maps,
+            BTreeMap::from([("m".to_owned(), map)])
+        );
+        assert!(references.services && references.tokens.is_empty() && !references.is_empty());
     }
 
     #[test]
     fn tokens_shares_and_pull_secrets_are_needed() {
-        let needs = of(&json!({
+        let references = references_of(&json!({
             "containers": [{"name": "a"}],
             "enableServiceLinks": false,
             "serviceAccountName": "web",
@@ -262,26 +278,29 @@ mod tests {
             seconds,
         };
         assert_eq!(
-            needs.tokens,
+            references.tokens,
             BTreeSet::from([token("", 3600), token("vault", 600)])
         );
-        assert_eq!(needs.service_account, "web");
-        assert_eq!(needs.claims, BTreeSet::from(["data".to_owned()]));
-        assert_eq!(needs.pull_secrets, BTreeSet::from(["pull".to_owned()]));
-        assert_eq!(needs.secrets.keys().collect::<Vec<_>>(), ["files", "more"]);
+        assert_eq!(references.service_account, "web");
+        assert_eq!(references.claims, BTreeSet::from(["data".to_owned()]));
+        assert_eq!(references.pull_secrets, BTreeSet::from(["pull".to_owned()]));
+        assert_eq!(
+            references.secrets.keys().collect::<Vec<_>>(),
+            ["files", "more"]
+        );
         assert!(
-            needs.secrets["files"]
+            references.secrets["files"]
                 .keys
                 .values()
                 .all(|required| *required)
         );
-        assert!(needs.config_maps["kube-root-ca.crt"].keys["ca.crt"]);
-        assert!(!needs.services);
+        assert!(references.config_maps["kube-root-ca.crt"].keys["ca.crt"]);
+        assert!(!references.services);
     }
 
     #[test]
     fn a_pod_without_references_needs_nothing() {
-        assert!(of(&json!({"containers": [{"name": "a"}]})).is_empty());
+        assert!(references_of(&json!({"containers": [{"name": "a"}]})).is_empty());
         assert!(pod_references(&Pod::default()).is_empty());
     }
 }

@@ -44,8 +44,8 @@ struct RegistryEntry {
 impl RegistryEntry {
     /// Whether the entry is empty. Some tools write an empty entry for each registry that they know.
     fn is_empty(&self) -> bool {
-        let all = [&self.username, &self.password, &self.auth];
-        let mut given = all.into_iter().flatten();
+        let fields = [&self.username, &self.password, &self.auth];
+        let mut given = fields.into_iter().flatten();
         // `Og==` is a colon in base64: an empty username and an empty password.
         given.all(|text| text.trim().is_empty() || text.trim() == "Og==")
     }
@@ -67,11 +67,11 @@ pub(super) fn credentials(
 ) -> Vec<RegistryCredential> {
     let candidates = candidates(context, refusals);
     let mut chosen: BTreeMap<String, RegistryCredential> = BTreeMap::new();
-    let mut azures = false;
+    let mut any_in_azure = false;
     for (at, image) in images {
         let location = image::parse_location(image);
         let registry = location.registry.clone();
-        azures |= is_azure_registry(&registry);
+        any_in_azure |= is_azure_registry(&registry);
         let credential = match best_candidate(&candidates, &location) {
             Some(candidate) => login_credential(candidate, &registry, refusals),
             None => identity
@@ -89,7 +89,7 @@ pub(super) fn credentials(
         );
     }
     refusals.require(
-        identity.is_none() || azures,
+        identity.is_none() || any_in_azure,
         annotation_path(PULL_IDENTITY),
         "no image is in Azure Container Registry, so none can be pulled by an identity",
     );
@@ -109,10 +109,11 @@ fn best_candidate<'a>(
     candidates: &'a [CredentialCandidate],
     location: &ImageLocation,
 ) -> Option<&'a CredentialCandidate> {
-    let fits = candidates.iter().rev();
-    let fits = fits
+    let matches = candidates.iter().rev();
+    let matches = matches
         .filter_map(|candidate| Some((image::match_length(&candidate.key, location)?, candidate)));
-    fits.max_by_key(|(fit, _)| *fit)
+    matches
+        .max_by_key(|(length, _)| *length)
         .map(|(_, candidate)| candidate)
 }
 

@@ -62,12 +62,13 @@ pub(super) fn requested_by_containers(
     at: &str,
     refusals: &mut Refusals,
 ) -> Vec<RequestedResources> {
-    let all = containers.iter().enumerate();
-    all.map(|(index, container)| {
-        let at = format!("{at}[{index}].resources");
-        requested_resources(container.resources.as_ref(), &at, refusals)
-    })
-    .collect()
+    let containers = containers.iter().enumerate();
+    containers
+        .map(|(index, container)| {
+            let at = format!("{at}[{index}].resources");
+            requested_resources(container.resources.as_ref(), &at, refusals)
+        })
+        .collect()
 }
 
 /// The requests and limits in `resources`; `at` is its field path.
@@ -76,9 +77,9 @@ pub(super) fn requested_resources(
     at: &str,
     refusals: &mut Refusals,
 ) -> RequestedResources {
-    let mut asked = RequestedResources::default();
+    let mut requested = RequestedResources::default();
     let Some(resources) = resources else {
-        return asked;
+        return requested;
     };
     let lists = [
         ("requests", &resources.requests),
@@ -94,11 +95,11 @@ pub(super) fn requested_resources(
             // To the kubelet, a limit of 0 means no limit. Users set it to override the default of a LimitRange.
             let limit = Some(amount).filter(|amount| !amount.is_zero());
             match (name.as_str(), list) {
-                ("cpu", "requests") => asked.cpu = Some(amount),
-                ("cpu", _) => asked.cpu_limit = limit,
-                ("memory", "requests") => asked.memory = Some(amount),
-                ("memory", _) => asked.memory_limit = limit,
-                ("ephemeral-storage", "requests") => asked.disk = amount,
+                ("cpu", "requests") => requested.cpu = Some(amount),
+                ("cpu", _) => requested.cpu_limit = limit,
+                ("memory", "requests") => requested.memory = Some(amount),
+                ("memory", _) => requested.memory_limit = limit,
+                ("ephemeral-storage", "requests") => requested.disk = amount,
                 ("ephemeral-storage", _) => {}
                 _ => refusals.require(
                     amount.is_zero(),
@@ -108,5 +109,5 @@ pub(super) fn requested_resources(
             }
         }
     }
-    asked
+    requested
 }

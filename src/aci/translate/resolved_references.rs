@@ -1,8 +1,8 @@
 //! The resolved references of a pod: the content of the objects that it refers to.
 //!
-//! In: `node::environment` fills [`ResolvedReferences`] with the objects that it has read. Out: values for the translation.
-//! Optional objects that do not exist are absent. Before a grant nothing has been read, and `Values::Unread`
-//! returns placeholders of the same form.
+//! In: `node::environment` fills [`ResolvedReferences`] with the objects that it has read. Out: values for the
+//! translation. Optional objects that do not exist are absent. Before a grant nothing has been read, and
+//! `ValueSource::Placeholders` returns placeholders of the same form.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,8 +40,8 @@ impl ObjectContent {
 
     /// All keys with their contents.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let all = self.binary_data.iter().chain(&self.data);
-        all.map(|(key, value)| (key.as_str(), value.as_slice()))
+        let entries = self.binary_data.iter().chain(&self.data);
+        entries.map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 }
 
@@ -147,14 +147,14 @@ impl<'a> ValueSource<'a> {
         let Self::Resolved(resolved) = self else {
             return Ok(Some(Cow::Owned(ObjectContent::default())));
         };
-        let (objects, what) = match kind {
+        let (objects, kind) = match kind {
             ReferenceKind::Secret => (&resolved.secrets, "Secret"),
             ReferenceKind::ConfigMap => (&resolved.config_maps, "ConfigMap"),
         };
         match objects.get(name) {
             Some(content) => Ok(Some(Cow::Borrowed(content))),
             None if optional.unwrap_or(false) => Ok(None),
-            None => Err(format!("the {what} '{name}' has not been read")),
+            None => Err(format!("the {kind} '{name}' has not been read")),
         }
     }
 

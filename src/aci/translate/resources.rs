@@ -123,28 +123,30 @@ pub(super) fn sizes(
 fn compute_sizes(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let init = requested_by_containers(init, "spec.initContainers", refusals);
-    let proper = requested_by_containers(&spec.containers, "spec.containers", refusals);
+    let main = requested_by_containers(&spec.containers, "spec.containers", refusals);
     let pod = requested_resources(spec.resources.as_ref(), "spec.resources", refusals);
-    check_disk(&init, &proper, refusals);
+    check_disk(&init, &main, refusals);
 
-    let default = default_size(&pod, &proper);
-    let mut requests: Vec<GroupSize> = proper
+    let default = default_size(&pod, &main);
+    let mut requests: Vec<GroupSize> = main
         .iter()
-        .map(|asked| {
-            let mut size = asked.request_or(default).max(MIN_CONTAINER_SIZE);
+        .map(|requested| {
+            let mut size = requested.request_or(default).max(MIN_CONTAINER_SIZE);
             if pod.memory_limit.is_none() {
-                size.memory = size.memory.max(asked.limit_or(GroupSize::default()).memory);
+                size.memory = size
+                    .memory
+                    .max(requested.limit_or(GroupSize::default()).memory);
             }
             size
         })
         .collect();
     let mut wanted = MIN_GROUP_SIZE.max(pod.request_or(GroupSize::default()));
     wanted.memory = wanted.memory.max(pod.limit_or(GroupSize::default()).memory);
-    for asked in &init {
-        wanted = wanted.max(asked.request_or(GroupSize::default()));
+    for requested in &init {
+        wanted = wanted.max(requested.request_or(GroupSize::default()));
         wanted.memory = wanted
             .memory
-            .max(asked.limit_or(GroupSize::default()).memory);
+            .max(requested.limit_or(GroupSize::default()).memory);
     }
     raise_total_to(&mut requests, wanted);
     let total = requests
@@ -152,8 +154,10 @@ fn compute_sizes(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
         .copied()
         .fold(GroupSize::default(), GroupSize::plus);
 
-    let most = pod.limit_or(total).min(total);
-    let limits = proper.iter().map(|asked| asked.limit_or(most).min(most));
+    let max = pod.limit_or(total).min(total);
+    let limits = main
+        .iter()
+        .map(|requested| requested.limit_or(max).min(max));
     let containers = requests.iter().zip(limits);
     let containers = containers.map(|(request, limit)| (*request, limit.max(*request)));
     ContainerSizes {
@@ -164,24 +168,27 @@ fn compute_sizes(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
 
 /// The size of a container without requests. With a pod-level request, it is at most an equal part of what the
 /// other containers leave.
-fn default_size(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize {
+fn default_size(pod: &RequestedResources, main: &[RequestedResources]) -> GroupSize {
     let (cpu, memory) = pod.explicit_request();
     let part = |whole: Option<u64>, of: fn(&RequestedResources) -> Option<u64>, usual: u64| {
         let Some(whole) = whole else { return usual };
-        let asked: u64 = proper.iter().filter_map(of).fold(0, u64::saturating_add);
-        let silent = proper.iter().filter(|asked| of(asked).is_none()).count();
-        let silent = u64::try_from(silent.max(1)).unwrap_or(u64::MAX);
-        usual.min(whole.saturating_sub(asked) / silent)
+        let requested: u64 = main.iter().filter_map(of).fold(0, u64::saturating_add);
+        let without_request = main
+            .iter()
+            .filter(|container| of(container).is_none())
+            .count();
+        let without_request = u64::try_from(without_request.max(1)).unwrap_or(u64::MAX);
+        usual.min(whole.saturating_sub(requested) / without_request)
     };
     GroupSize {
         cpu: part(
             cpu,
-            |asked| asked.explicit_request().0,
+            |container| container.explicit_request().0,
             DEFAULT_CONTAINER_SIZE.cpu,
         ),
         memory: part(
             memory,
-            |asked| asked.explicit_request().1,
+            |container| container.explicit_request().1,
             DEFAULT_CONTAINER_SIZE.memory,
         ),
     }
@@ -232,13 +239,13 @@ fn check_max_size(total: GroupSize, placement: &TranslationTarget<'_>, refusals:
 }
 
 /// Refuses a pod that needs more ephemeral storage than the disk of a group has.
-fn check_disk(init: &[RequestedResources], proper: &[RequestedResources], refusals: &mut Refusals) {
-    let together = proper
+fn check_disk(init: &[RequestedResources], main: &[RequestedResources], refusals: &mut Refusals) {
+    let together = main
         .iter()
         .fold(NanoAmount::default(), |sum, a| sum.plus(a.disk));
-    let most = init.iter().map(|a| a.disk).max().unwrap_or_default();
+    let largest_init = init.iter().map(|a| a.disk).max().unwrap_or_default();
     refusals.require(
-        together.max(most) <= GROUP_DISK,
+        together.max(largest_init) <= GROUP_DISK,
         "spec.containers",
         "together they need more ephemeral-storage than a container group's 50 GB",
     );

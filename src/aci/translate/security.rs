@@ -27,14 +27,14 @@ pub(super) fn security_context(
         .run_as_non_root
         .or(pod.and_then(|pod| pod.run_as_non_root));
     if non_root == Some(true) {
-        let whose = if own.run_as_non_root.is_some() {
+        let field = if own.run_as_non_root.is_some() {
             &at
         } else {
             "spec.securityContext"
         };
         refusals.require(
             user.is_some_and(|user| user != 0),
-            format!("{whose}.runAsNonRoot"),
+            format!("{field}.runAsNonRoot"),
             "it needs a runAsUser other than 0: ACI does not look at the image's user before it starts",
         );
     }
@@ -74,6 +74,6 @@ fn capabilities(own: &Capabilities) -> Option<body::Capabilities> {
             .collect()
     };
     let (add, drop) = (names(&own.add), names(&own.drop));
-    let any = !add.is_empty() || !drop.is_empty();
-    any.then_some(body::Capabilities { add, drop })
+    let has_names = !add.is_empty() || !drop.is_empty();
+    has_names.then_some(body::Capabilities { add, drop })
 }

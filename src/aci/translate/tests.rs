@@ -7,7 +7,7 @@
 )]
 #![allow(
     clippy::needless_pass_by_value,
-    reason = "json! makes values for what is called"
+    reason = "json! creates values that are passed on"
 )]
 
 mod fixtures;

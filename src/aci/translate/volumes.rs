@@ -67,9 +67,9 @@ pub(super) fn volumes(
     let mut translated = Vec::new();
     for (index, volume) in volumes.iter().enumerate() {
         let at = format!("spec.volumes[{index}]");
-        let once = seen.insert(&volume.name);
+        let is_unique = seen.insert(&volume.name);
         refusals.require(
-            once,
+            is_unique,
             format!("{at}.name"),
             format!("'{}' is used twice", volume.name),
         );
@@ -144,15 +144,15 @@ pub(super) fn volume_mounts(
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let at = format!("{at}.volumeMounts[{index}]");
         let path = mount.mount_path.as_str();
-        let good = path.starts_with('/') && path.len() > 1 && !path.contains(':');
+        let is_valid = path.starts_with('/') && path.len() > 1 && !path.contains(':');
         refusals.require(
-            good,
+            is_valid,
             format!("{at}.mountPath"),
             format!("'{path}' is not absolute, is the root, or has a colon"),
         );
-        let once = paths.insert(path);
+        let is_unique = paths.insert(path);
         refusals.require(
-            once,
+            is_unique,
             format!("{at}.mountPath"),
             format!("'{path}' is used twice"),
         );
@@ -177,13 +177,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_aci_refuses_are_made_anew_and_stay_unique() {
+    fn names_that_aci_does_not_accept_are_replaced_by_unique_ones() {
         let volume = |name: &str| Volume {
             name: name.to_owned(),
             ..Volume::default()
         };
         let long = "a".repeat(64);
-        let all = [
+        let volumes = [
             "tmp",
             "a--b-c",
             "config",
@@ -192,7 +192,7 @@ mod tests {
             "volume-1",
             &long,
         ];
-        let names = VolumeNames::new(&all.map(volume)).0;
+        let names = VolumeNames::new(&volumes.map(volume)).0;
         let made = |name: &str| names[name].as_str();
         assert_eq!(made("config"), "config");
         assert_eq!(made("volume-0"), "volume-0");
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(made("a--b-c"), "volume-1xx");
         assert_eq!(made(&long), "volume-6");
         let unique: BTreeSet<_> = names.values().collect();
-        assert_eq!(unique.len(), all.len());
+        assert_eq!(unique.len(), volumes.len());
         assert!(names.values().all(|name| is_volume_name(name)));
     }
 }

@@ -1,5 +1,5 @@
 //! Rows of the field table for containers and their environment variables, resources, ports and probes. Data only:
-//! `walk` checks pods by these rows, and `text` prints them.
+//! `walk` checks pods by these rows, and `markdown` prints them.
 
 use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
 

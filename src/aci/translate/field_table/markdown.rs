@@ -11,7 +11,7 @@ pub fn markdown_table() -> String {
     let mut text = String::from("| field | on ACI | how, or why not |\n| --- | --- | --- |\n");
     for (kind, rows) in types() {
         for row in rows {
-            let (what, words) = match row.decision {
+            let (decision, words) = match row.decision {
                 FieldDecision::Translated(how) => ("translated".to_owned(), how),
                 FieldDecision::Meaningless(why) => ("meaningless".to_owned(), why),
                 FieldDecision::Refused(why) => ("refused".to_owned(), why),
@@ -19,7 +19,7 @@ pub fn markdown_table() -> String {
                     (format!("refused unless {}", harmless.join(" or ")), why)
                 }
             };
-            writeln!(text, "| `{kind}.{}` | {what} | {words} |", row.name)
+            writeln!(text, "| `{kind}.{}` | {decision} | {words} |", row.name)
                 .expect("writing to a string cannot fail");
         }
         if kind == INIT_CONTAINER {

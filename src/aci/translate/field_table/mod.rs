@@ -1,8 +1,8 @@
 //! The field table: for every field of a pod, whether burstpool translates, ignores or refuses it.
 //!
 //! In: a pod's spec. Out: a refusal for each field that ACI does not support (`check`), and the table as Markdown
-//! ([`markdown_table`]). Each type of the Kubernetes API has one list of rows, and `check` walks a pod along these rows. A
-//! field without a row is refused, so a field that a newer k8s-openapi adds is never dropped silently. A test
+//! ([`markdown_table`]). Each type of the Kubernetes API has one list of rows, and `check` walks a pod along these
+//! rows. A field without a row is refused, so a field that a newer k8s-openapi adds is never dropped silently. A test
 //! compares the rows with the schema of `PodSpec` in k8s-openapi.
 //!
 #![doc = include_str!("../../../docs/pod-fields.md")]

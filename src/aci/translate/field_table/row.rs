@@ -57,7 +57,7 @@ impl FieldRow {
             FieldDecision::RefusedUnless(harmless, why) => (harmless, why),
             FieldDecision::Translated(_) | FieldDecision::Meaningless(_) => return None,
         };
-        let asks = match value {
+        let is_set = match value {
             Value::Null | Value::Bool(false) => false,
             Value::Bool(true) => true,
             Value::Object(fields) => !fields.is_empty(),
@@ -65,7 +65,7 @@ impl FieldRow {
             Value::String(text) => !text.is_empty() && !harmless.contains(&text.as_str()),
             Value::Array(items) => !items.is_empty(),
         };
-        asks.then_some(why)
+        is_set.then_some(why)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of the field table for users and privileges. Data only: `walk` checks pods by these rows, and `text` prints
+//! Rows of the field table for users and privileges. Data only: `walk` checks pods by these rows, and `markdown` prints
 //! them.
 //!
 //! A setting that protects the pod or its neighbors, and that ACI cannot honor, refuses the pod: to drop the

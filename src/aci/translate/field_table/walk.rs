@@ -112,8 +112,8 @@ mod tests {
 
     /// The definition that a `$ref` of the schema names, without its package.
     fn reference(schema: &Value) -> Option<&str> {
-        let all = schema.pointer("/allOf/0/$ref").or(schema.get("$ref"))?;
-        all.as_str()?.rsplit(['.', '/']).next()
+        let target = schema.pointer("/allOf/0/$ref").or(schema.get("$ref"))?;
+        target.as_str()?.rsplit(['.', '/']).next()
     }
 
     #[test]
