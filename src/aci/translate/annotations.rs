@@ -96,7 +96,7 @@ fn require_listed(
         placement.identities.allow(namespace),
         annotation_path(name),
         format!(
-            "pods of namespace {namespace} may not choose managed identities: they could take every identity that burstpool \
+            "pods of namespace {namespace} may not choose managed identities: they could use every identity that burstpool \
              may assign; to accept that, start burstpool with --pod-identity-namespaces={namespace}"
         ),
     );

@@ -100,7 +100,7 @@ fn check_attributes(volume: &Volume, at: &str, refusals: &mut Refusals) {
         refusals.require(
             known.iter().any(|known| known.eq_ignore_ascii_case(name)),
             format!("{at}.csi.volumeAttributes.{name}"),
-            "of a share, ACI takes its name and its account",
+            "ACI supports only the attributes shareName and secretName of a share",
         );
     }
 }

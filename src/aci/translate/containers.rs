@@ -91,7 +91,7 @@ fn common_properties(
     refusals: &mut Refusals,
 ) -> ContainerProperties {
     let name = &container.name;
-    let why = format!("'{name}': ACI takes 1 to 63 lower-case letters, digits and inner hyphens");
+    let why = format!("'{name}': ACI accepts 1 to 63 lower-case letters, digits and inner hyphens");
     refusals.require(is_container_name(name), format!("{at}.name"), why);
     let image = container.image.as_deref().unwrap_or_default();
     refusals.require(
@@ -135,7 +135,7 @@ fn command_line(
     refusals.require(
         !command.is_empty() || args.is_empty(),
         format!("{at}.args"),
-        "ACI takes a whole command line, and would forget the image's entrypoint: add command",
+        "ACI accepts only a whole command line, which replaces the image's entrypoint: add command",
     );
     let mut line = Vec::new();
     for (list, parts) in [("command", command), ("args", args)] {

@@ -40,7 +40,8 @@ pub(super) fn dns_config(
     let cluster = context.placement.spec.network.dns.as_ref();
     let cluster = cluster.filter(|_| policy.starts_with("ClusterFirst"));
     if !context.placement.is_in_subnet() {
-        const WHY: &str = "ACI takes DNS settings in a subnet only, and the placement has none";
+        const WHY: &str =
+            "ACI accepts DNS settings in a subnet only, and the placement has no subnet";
         refusals.require(policy != "None", "spec.dnsPolicy", WHY);
         refusals.require(*pod_config == none, "spec.dnsConfig", WHY);
         return None;

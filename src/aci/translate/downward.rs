@@ -57,9 +57,11 @@ pub(super) fn field_value(
             .map(str::to_owned)
             .ok_or_else(|| "the virtual node's address is not known".to_owned()),
         (("status.podIP" | "status.podIPs", None), DownwardTarget::Variable) => {
-            Err("ACI gives a pod its address after its containers are described".to_owned())
+            Err("ACI assigns a pod's address after its environment variables are set".to_owned())
         }
-        _ => Err(format!("'{path}' is no field that a pod can ask for here")),
+        _ => Err(format!(
+            "'{path}' is not a field that the downward API offers here"
+        )),
     }
 }
 
@@ -158,7 +160,7 @@ pub(super) fn resource_value(
 }
 
 fn parse_quantity(quantity: &Quantity) -> Result<NanoAmount, String> {
-    NanoAmount::from_quantity(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
+    NanoAmount::from_quantity(quantity).ok_or_else(|| format!("'{}' is not an amount", quantity.0))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::secret_string::SecretString;
 use super::services;
 
 const INVALID_NAME: &str =
-    "ACI takes variable names of 1 to 63 letters, digits and underscores only";
+    "ACI accepts variable names of 1 to 63 letters, digits and underscores only";
 
 /// The environment variables of a container.
 #[derive(Debug, Default)]
@@ -90,8 +90,8 @@ impl ContainerEnv {
         let expanded = self.expand(part, &BTreeMap::new());
         if expanded.is_secret {
             return Err(
-                "it refers to a variable with a secret value, and ACI shows commands to all who \
-                 may read the group; let the program read the variable itself"
+                "it refers to a variable with a secret value, and ACI shows commands to every \
+                 reader of the group; let the program read the variable itself"
                     .to_owned(),
             );
         }
@@ -286,7 +286,10 @@ fn text_value(
     refusals: &mut Refusals,
 ) -> Option<EnvValue> {
     let Ok(text) = String::from_utf8(value) else {
-        refusals.refuse(at, "the value is no text, and a variable can only be text");
+        refusals.refuse(
+            at,
+            "the value is not UTF-8 text, and a variable can only be text",
+        );
         return None;
     };
     let secret = kind == ReferenceKind::Secret;

@@ -65,7 +65,7 @@ pub(super) fn ports(
             refusals.require(
                 !probes::probe_uses_port(container, number),
                 format!("{at}.containerPort"),
-                format!("ACI keeps the port {number} for itself, and a probe asks it"),
+                format!("ACI reserves port {number}, and a probe uses it"),
             );
             continue;
         }

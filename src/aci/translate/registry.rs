@@ -85,7 +85,7 @@ pub(super) fn credentials(
         refusals.require(
             *first == credential,
             at,
-            "it needs another credential than another image of its registry, and ACI takes one each",
+            "it needs another credential than another image of its registry, and ACI accepts one for each registry",
         );
     }
     refusals.require(

@@ -89,7 +89,7 @@ pub(super) fn requested_resources(
         for (name, quantity) in amounts.iter().flatten() {
             let at = format!("{at}.{list}.{name}");
             let Some(amount) = NanoAmount::from_quantity(quantity) else {
-                refusals.refuse(at, format!("'{}' is no amount", quantity.0));
+                refusals.refuse(at, format!("'{}' is not an amount", quantity.0));
                 continue;
             };
             // To the kubelet, a limit of 0 means no limit. Users set it to override the default of a LimitRange.

@@ -8,7 +8,7 @@ use super::body;
 use super::refusals::Refusals;
 use super::target::TranslationTarget;
 
-const TOO_LARGE: &str = "ACI takes numbers from 0 to 2147483647";
+const TOO_LARGE: &str = "ACI accepts numbers from 0 to 2147483647";
 
 /// The security context of `container`, whose field path is `at`.
 pub(super) fn security_context(
@@ -35,7 +35,7 @@ pub(super) fn security_context(
         refusals.require(
             user.is_some_and(|user| user != 0),
             format!("{field}.runAsNonRoot"),
-            "it needs a runAsUser other than 0: ACI does not look at the image's user before it starts",
+            "it needs a runAsUser other than 0, because ACI does not check the image's user",
         );
     }
     let mut number = |name: &str, number: Option<i64>| {

@@ -14,10 +14,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             refused("livenessProbe", NO_PROBE_OF_INIT),
             refused("readinessProbe", NO_PROBE_OF_INIT),
-            meaningless("ports", "nothing reaches an init container, and a port is only documentation"),
+            meaningless("ports", "an init container cannot be reached, and a port is informational"),
             translated(
                 "resources",
-                "an init container on ACI has none of its own: the group's total is at least what it asks for",
+                "an init container on ACI has no resources of its own: the group's total is at least what it requests",
             )
             .with_type("ResourceRequirements"),
             refused(
@@ -29,17 +29,17 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "ContainerPort",
         &[
-            translated("containerPort", "`ports`; one that ACI keeps for itself is left out, so that a public address does not have it, and refused if a probe asks it"),
-            meaningless("hostIP", "it says where a hostPort listens, and those are refused"),
-            refused("hostPort", "a container group has no host that listens for it"),
-            translated("name", "what probes may call the port"),
+            translated("containerPort", "`ports`; a port that ACI reserves is left out, so that a public address does not have it, or refused if a probe uses it"),
+            meaningless("hostIP", "it belongs to hostPort, which is refused"),
+            refused("hostPort", "a container group has no host that could listen on it"),
+            translated("name", "the name by which probes can refer to the port"),
             refused_unless("protocol", &["TCP", "UDP"], "ACI has TCP and UDP"),
         ],
     ),
     (
         "EnvVar",
         &[
-            translated("name", "the name: 1 to 63 letters, digits and underscores, or it is refused"),
+            translated("name", "the name; refused unless it has 1 to 63 letters, digits and underscores"),
             translated("value", "`value`, or `secureValue` if a secret is expanded into it"),
             translated("valueFrom", "the value").with_type("EnvVarSource"),
         ],
@@ -50,7 +50,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             translated("configMapKeyRef", "`value`").with_type("ConfigMapKeySelector"),
             translated(
                 "fieldRef",
-                "`value`; `status.podIP` and `status.podIPs` are refused: ACI gives the address afterwards",
+                "`value`; `status.podIP` and `status.podIPs` are refused, because ACI assigns the address later",
             )
             .with_type("ObjectFieldSelector"),
             refused("fileKeyRef", "ACI reads no variables from files"),
@@ -70,11 +70,11 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "ResourceFieldSelector",
         &[
-            translated("containerName", "whose resources"),
+            translated("containerName", "the container whose resources are used"),
             translated("divisor", "the unit"),
             translated(
                 "resource",
-                "the value; a limit that is not set is what the whole group has",
+                "the value; a limit that is not set is the whole group's size",
             ),
         ],
     ),
@@ -82,7 +82,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "EnvFromSource",
         &[
             translated("configMapRef", "`value` for each key").with_type("ConfigMapEnvSource"),
-            translated("prefix", "in front of each name"),
+            translated("prefix", "the start of each name"),
             translated("secretRef", "`secureValue` for each key").with_type("SecretEnvSource"),
         ],
     ),
@@ -115,7 +115,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused("tcpSocket", "ACI probes by exec and httpGet"),
             meaningless(
                 "terminationGracePeriodSeconds",
-                "ACI ends containers by a grace of its own",
+                "ACI ends containers after its own grace period",
             ),
             translated("timeoutSeconds", "`timeoutSeconds`"),
         ],
@@ -142,8 +142,8 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
 ];
 
 const KEY: &[FieldRow] = &[
-    translated("key", "which value"),
-    translated("name", "of which object"),
+    translated("key", "the key of the value"),
+    translated("name", "the name of the object"),
     translated(
         "optional",
         "no variable if it is missing; else the pod waits for it",
@@ -151,7 +151,7 @@ const KEY: &[FieldRow] = &[
 ];
 
 const OBJECT: &[FieldRow] = &[
-    translated("name", "which object"),
+    translated("name", "the name of the object"),
     translated(
         "optional",
         "no variables if it is missing; else the pod waits for it",
@@ -161,21 +161,25 @@ const OBJECT: &[FieldRow] = &[
 const CONTAINER: &[FieldRow] = &[
     translated(
         "args",
-        "the end of `command`; refused without `command`, for ACI then forgets the image's entrypoint",
+        "the end of `command`; refused without `command`, because ACI would then not use the image's entrypoint",
     ),
     translated(
         "command",
-        "the front of `command`; refused if a secret would be expanded into it, for ACI shows it to readers",
+        "the start of `command`; refused if a secret would be expanded into it, because ACI shows it to every reader of the group",
     ),
     translated("env", "`environmentVariables`, in order").with_type("EnvVar"),
-    translated("envFrom", "`environmentVariables`, in front").with_type("EnvFromSource"),
+    translated("envFrom", "`environmentVariables`, before those of `env`")
+        .with_type("EnvFromSource"),
     translated("image", "`image`"),
     refused_unless(
         "imagePullPolicy",
         &["Always", "IfNotPresent"],
         "no image is on the machine before it is pulled",
     ),
-    refused("lifecycle", "ACI runs no hooks and sends no other signals"),
+    refused(
+        "lifecycle",
+        "ACI runs no hooks and has no other stop signals",
+    ),
     translated("livenessProbe", "`livenessProbe`").with_type("Probe"),
     translated("name", "`name`"),
     translated(
@@ -184,7 +188,10 @@ const CONTAINER: &[FieldRow] = &[
     )
     .with_type("ContainerPort"),
     translated("readinessProbe", "`readinessProbe`").with_type("Probe"),
-    meaningless("resizePolicy", "a resize is answered as infeasible"),
+    meaningless(
+        "resizePolicy",
+        "the pod's status reports a resize as infeasible",
+    ),
     translated("resources", "`resources`").with_type("ResourceRequirements"),
     translated(
         "restartPolicy",

@@ -2,7 +2,7 @@
 
 use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
 
-const SCHEDULED: &str = "the scheduler has used it when the pod comes here";
+const SCHEDULED: &str = "the scheduler has applied it before the pod is bound to the node";
 const NO_HOST: &str = "a container group has no host that it could share";
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
@@ -45,7 +45,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
 const POD_SPEC: &[FieldRow] = &[
     refused(
         "activeDeadlineSeconds",
-        "ACI ends no group at a deadline; set the Job's activeDeadlineSeconds instead",
+        "ACI does not end a group at a deadline; set the Job's activeDeadlineSeconds instead",
     ),
     meaningless("affinity", SCHEDULED),
     meaningless(
@@ -61,11 +61,11 @@ const POD_SPEC: &[FieldRow] = &[
     translated("enableServiceLinks", "variables of the namespace's Services"),
     meaningless(
         "ephemeralContainers",
-        "they join a pod that runs; the node answers each with a waiting reason",
+        "ACI cannot add a container to a running group; the container's status says so",
     ),
     meaningless(
         "evictionResponders",
-        "they talk to the Eviction API, not to the node",
+        "they respond to the Eviction API, not to the node",
     ),
     refused("hostAliases", "ACI writes no entries into /etc/hosts"),
     refused("hostIPC", NO_HOST),
@@ -73,14 +73,14 @@ const POD_SPEC: &[FieldRow] = &[
     refused("hostPID", NO_HOST),
     meaningless(
         "hostUsers",
-        "each group is a machine of its own, so its users are nobody else's",
+        "each container group runs in its own virtual machine, so no other pod shares its users",
     ),
     translated(
         "hostname",
-        "the variable HOSTNAME, which is the pod's name without it; the machine's own name is ACI's",
+        "the variable HOSTNAME, which defaults to the pod's name; ACI chooses the host name of the machine",
     ),
-    refused("hostnameOverride", "the machine's name is ACI's"),
-    translated("imagePullSecrets", "`imageRegistryCredentials`; a Secret that is missing or of another type is passed over, as a kubelet does")
+    refused("hostnameOverride", "ACI chooses the host name of the machine"),
+    translated("imagePullSecrets", "`imageRegistryCredentials`; a Secret that is missing or has another type is skipped, as by a kubelet")
         .with_type("LocalObjectReference"),
     translated("initContainers", "`initContainers`").with_type(INIT_CONTAINER),
     meaningless("nodeName", SCHEDULED),
@@ -94,26 +94,26 @@ const POD_SPEC: &[FieldRow] = &[
     refused("resourceClaims", "ACI has no devices to claim"),
     translated("resources", "the group's total, whatever its containers request together").with_type("ResourceRequirements"),
     translated("restartPolicy", "`restartPolicy`"),
-    refused("runtimeClassName", "ACI has one runtime, and it is its own"),
+    refused("runtimeClassName", "ACI has a single runtime of its own"),
     meaningless("schedulerName", SCHEDULED),
     meaningless("schedulingGates", SCHEDULED),
     refused(
         "schedulingGroup",
-        "a group of pods that starts together cannot be split between home and ACI",
+        "a group of pods that must start together cannot be split between the cluster's own nodes and ACI",
     ),
-    translated("securityContext", "what it gives to each container's `securityContext`")
+    translated("securityContext", "the defaults of each container's `securityContext`")
         .with_type("PodSecurityContext"),
     meaningless("serviceAccount", "the old name of serviceAccountName"),
-    translated("serviceAccountName", "whose tokens are requested for projected volumes"),
-    refused("setHostnameAsFQDN", "the machine's name is ACI's"),
+    translated("serviceAccountName", "the service account whose tokens are requested for projected volumes"),
+    refused("setHostnameAsFQDN", "ACI chooses the host name of the machine"),
     refused(
         "shareProcessNamespace",
         "ACI does not let containers see each other's processes",
     ),
-    meaningless("subdomain", "it makes names in the cluster's DNS, which come from the Service"),
+    meaningless("subdomain", "it is a part of names in the cluster's DNS, which come from the Service"),
     meaningless(
         "terminationGracePeriodSeconds",
-        "the node honours it; ACI ends containers by a grace of its own",
+        "the node honours it; ACI ends containers after its own grace period",
     ),
     meaningless("tolerations", SCHEDULED),
     meaningless("topologySpreadConstraints", SCHEDULED),

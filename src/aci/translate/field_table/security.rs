@@ -7,14 +7,15 @@
 use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
 
 const NO_LABELS: &str = "ACI has no SELinux";
-const NO_GROUPS: &str = "ACI gives processes and volumes no further groups";
-const NON_ROOT: &str = "`runAsUser` says it; refused without one, for ACI does not look at the image's user before it starts";
+const NO_GROUPS: &str = "ACI gives processes and volumes no additional groups";
+const NON_ROOT: &str =
+    "it is met by `runAsUser`; refused without one, because ACI does not check the image's user";
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "PodSecurityContext",
         &[
-            translated("appArmorProfile", "nothing, if it asks for nothing")
+            translated("appArmorProfile", "nothing, if it requests nothing")
                 .with_type("AppArmorProfile"),
             refused("fsGroup", NO_GROUPS).counting_zero(),
             meaningless(
@@ -43,7 +44,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused("supplementalGroups", NO_GROUPS),
             refused_unless("supplementalGroupsPolicy", &["Merge"], NO_GROUPS),
             refused("sysctls", "ACI sets no kernel parameters"),
-            meaningless("windowsOptions", "a Linux node leaves them alone"),
+            meaningless("windowsOptions", "a Linux node ignores them"),
         ],
     ),
     (
@@ -53,17 +54,17 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "allowPrivilegeEscalation",
                 "`securityContext.allowPrivilegeEscalation`",
             ),
-            translated("appArmorProfile", "nothing, if it asks for nothing")
+            translated("appArmorProfile", "nothing, if it requests nothing")
                 .with_type("AppArmorProfile"),
             translated("capabilities", "`securityContext.capabilities`").with_type("Capabilities"),
             translated(
                 "privileged",
                 "`securityContext.privileged`; refused in the SKU Standard, which has no privileged containers",
             ),
-            refused_unless("procMount", &["Default"], "ACI mounts /proc its own way"),
+            refused_unless("procMount", &["Default"], "ACI mounts /proc in its own way"),
             refused(
                 "readOnlyRootFilesystem",
-                "a container's root on ACI can be written to",
+                "the root file system of a container on ACI is writable",
             ),
             translated("runAsGroup", "`securityContext.runAsGroup`"),
             translated("runAsNonRoot", NON_ROOT),
@@ -74,7 +75,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "ACI's own profile is its runtime's default",
             )
             .with_type("SeccompProfile"),
-            meaningless("windowsOptions", "a Linux node leaves them alone"),
+            meaningless("windowsOptions", "a Linux node ignores them"),
         ],
     ),
     (
@@ -97,15 +98,15 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused_unless(
                 "type",
                 &["RuntimeDefault", "Unconfined"],
-                "the profile is a file on a node at home",
+                "the profile is a file on one of the cluster's own nodes",
             ),
         ],
     ),
     (
         "Capabilities",
         &[
-            translated("add", "`add`, with CAP_ in front"),
-            translated("drop", "`drop`, with CAP_ in front"),
+            translated("add", "`add`, with the prefix CAP_"),
+            translated("drop", "`drop`, with the prefix CAP_"),
         ],
     ),
 ];

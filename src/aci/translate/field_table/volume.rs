@@ -4,20 +4,20 @@
 use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
 
 const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, gitRepo, and Azure Files as azureFile, csi or a claim";
-const OWN_MODE: &str = "ACI gives files a mode of its own";
-const NO_OWNER: &str = "ACI gives files an owner of its own";
+const OWN_MODE: &str = "ACI sets the mode of files itself";
+const NO_OWNER: &str = "ACI sets the owner of files itself";
 const PARTS: &str = "a file's content";
-const NAME: &str = "which object";
-const ITEMS: &str = "which keys, and the files' names";
+const NAME: &str = "the name of the object";
+const ITEMS: &str = "the keys, and the names of their files";
 const OPTIONAL: &str = "no files if it is missing; else the pod waits for it";
 const FLAT: &str =
-    "the file's name; one in a directory is refused, for ACI's secret volumes are flat";
+    "the file's name; a file in a directory is refused, because ACI's secret volumes are flat";
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "VolumeMount",
         &[
-            refused("bindMountOptions", "ACI mounts by options of its own"),
+            refused("bindMountOptions", "ACI mounts with its own options"),
             translated("mountPath", "`mountPath`"),
             refused_unless(
                 "mountPropagation",
@@ -29,7 +29,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused_unless(
                 "recursiveReadOnly",
                 &["Disabled", "IfPossible"],
-                "ACI makes no promise for what is mounted below",
+                "ACI does not say whether mounts below it are read-only",
             ),
             refused("subPath", "ACI mounts whole volumes"),
             refused("subPathExpr", "ACI mounts whole volumes"),
@@ -81,8 +81,11 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             meaningless("defaultMode", OWN_MODE),
             refused("defaultUser", NO_OWNER),
-            translated("sources", "one `secret` volume of all of them")
-                .with_type("VolumeProjection"),
+            translated(
+                "sources",
+                "one `secret` volume with the files of all sources",
+            )
+            .with_type("VolumeProjection"),
         ],
     ),
     (
@@ -93,7 +96,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             translated("downwardAPI", PARTS).with_type("DownwardAPIProjection"),
             refused(
                 "podCertificate",
-                "only a kubelet can ask for a pod's certificate",
+                "only a kubelet can request a pod's certificate",
             ),
             translated("secret", PARTS).with_type("SecretProjection"),
             translated("serviceAccountToken", PARTS).with_type("ServiceAccountTokenProjection"),
@@ -154,12 +157,12 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused_unless("fsType", &["cifs", "smb"], "ACI mounts shares by SMB"),
             refused(
                 "nodePublishSecretRef",
-                "the Secret is named by the attribute secretName",
+                "name the Secret in the attribute secretName instead",
             ),
             translated("readOnly", "`azureFile.readOnly`"),
             translated(
                 "volumeAttributes",
-                "`azureFile`: shareName and secretName; any other is refused",
+                "`azureFile`: shareName and secretName; every other attribute is refused",
             ),
         ],
     ),
@@ -168,11 +171,11 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             translated(
                 "claimName",
-                "`azureFile`: the share, the account and its key that the claim's volume names; of its mount options, ACI has `ro`",
+                "`azureFile`: the share, the account and its key that the claim's volume names; of its mount options, only `ro` is used",
             ),
             translated(
                 "readOnly",
-                "`azureFile.readOnly`, which a volume that is read only, or a claim of ReadOnlyMany alone, sets as well",
+                "`azureFile.readOnly`; also set if the volume is read-only or the claim has only ReadOnlyMany",
             ),
         ],
     ),
@@ -221,12 +224,12 @@ const VOLUME: &[FieldRow] = &[
     refused("iscsi", NOT_HERE),
     translated(
         "name",
-        "`name`, made anew where ACI refuses it; mounts follow",
+        "`name`, or a generated name if ACI does not accept it; mounts use that name",
     ),
     refused("nfs", NOT_HERE),
     translated(
         "persistentVolumeClaim",
-        "`azureFile`, for a claim bound to a volume of file.csi.azure.com or azureFile; the pod waits until it is bound, and any other is refused",
+        "`azureFile`, for a claim bound to a volume of file.csi.azure.com or azureFile; the pod waits until the claim is bound, and any other volume is refused",
     )
     .with_type("PersistentVolumeClaimVolumeSource"),
     refused("photonPersistentDisk", NOT_HERE),
