@@ -15,20 +15,20 @@ pub async fn run(source: LogSource, streams: CommandStreams) -> CommandOutcome {
         client_gone: gone,
         ..
     } = streams;
-    let (told, mut heard) = mpsc::channel(4);
-    let carried = async {
-        while let Some(bytes) = heard.recv().await {
+    let (sender, mut receiver) = mpsc::channel(4);
+    let forward = async {
+        while let Some(bytes) = receiver.recv().await {
             if out.send((OutputStream::Stdout, bytes)).await.is_err() {
                 return;
             }
         }
     };
-    let shown = async { tokio::join!(logs::stream_new_output(source, told), carried).0 };
-    let shown = tokio::select! {
-        shown = shown => shown,
+    let streamed = async { tokio::join!(logs::stream_new_output(source, sender), forward).0 };
+    let streamed = tokio::select! {
+        streamed = streamed => streamed,
         () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),
     };
-    match shown {
+    match streamed {
         Ok(()) => CommandOutcome::Exited(0),
         Err(refusal) => CommandOutcome::Failed(refusal.message),
     }

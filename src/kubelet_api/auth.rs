@@ -92,14 +92,14 @@ impl Authenticator {
         certificates: &[CertificateDer<'static>],
         headers: &HeaderMap,
     ) -> Result<AuthenticatedUser, HttpError> {
-        let stranger = || HttpError::new(StatusCode::UNAUTHORIZED, "Unauthorized");
-        if let Some((own, between)) = certificates.split_first()
-            && let Some(authority) = self.client_verifier().await
-            && authority
-                .verify_client_cert(own, between, UnixTime::now())
+        let unauthorized = || HttpError::new(StatusCode::UNAUTHORIZED, "Unauthorized");
+        if let Some((end_entity, intermediates)) = certificates.split_first()
+            && let Some(verifier) = self.client_verifier().await
+            && verifier
+                .verify_client_cert(end_entity, intermediates, UnixTime::now())
                 .is_ok()
         {
-            return user_from_certificate(own).ok_or_else(stranger);
+            return user_from_certificate(end_entity).ok_or_else(unauthorized);
         }
         let token = headers
             .get(AUTHORIZATION)
@@ -111,10 +111,11 @@ impl Authenticator {
                 .then_some(token.trim())
         });
         match token {
-            Some(token) if !token.is_empty() => {
-                self.authenticate_token(token).await?.ok_or_else(stranger)
-            }
-            _ => Err(stranger()),
+            Some(token) if !token.is_empty() => self
+                .authenticate_token(token)
+                .await?
+                .ok_or_else(unauthorized),
+            _ => Err(unauthorized()),
         }
     }
 
@@ -123,17 +124,17 @@ impl Authenticator {
         &self,
         caller: &AuthenticatedUser,
         node: &str,
-        right: NodePermission,
+        permission: NodePermission,
     ) -> Result<bool, HttpError> {
-        let question = (caller.clone(), node.to_owned(), right);
-        if let Some(known) = self.permission_cache.get(&question) {
+        let key = (caller.clone(), node.to_owned(), permission);
+        if let Some(known) = self.permission_cache.get(&key) {
             return Ok(known);
         }
         let attributes = ResourceAttributes {
-            verb: Some(right.verb.to_owned()),
+            verb: Some(permission.verb.to_owned()),
             version: Some("v1".to_owned()),
             resource: Some("nodes".to_owned()),
-            subresource: Some(right.subresource.to_owned()),
+            subresource: Some(permission.subresource.to_owned()),
             name: Some(node.to_owned()),
             ..ResourceAttributes::default()
         };
@@ -150,7 +151,7 @@ impl Authenticator {
         };
         let answer = self.submit_review(&review).await?;
         let allowed = answer.status.is_some_and(|status| status.allowed);
-        self.permission_cache.insert(question, allowed);
+        self.permission_cache.insert(key, allowed);
         Ok(allowed)
     }
 
@@ -158,8 +159,8 @@ impl Authenticator {
         &self,
         token: &str,
     ) -> Result<Option<AuthenticatedUser>, HttpError> {
-        let question = <[u8; 32]>::from(Sha256::digest(token));
-        if let Some(known) = self.token_cache.get(&question) {
+        let key = <[u8; 32]>::from(Sha256::digest(token));
+        if let Some(known) = self.token_cache.get(&key) {
             return Ok(known);
         }
         let review = TokenReview {
@@ -176,7 +177,7 @@ impl Authenticator {
             .unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         let caller = user.and_then(user_from_review);
-        self.token_cache.insert(question, caller.clone());
+        self.token_cache.insert(key, caller.clone());
         Ok(caller)
     }
 
@@ -190,13 +191,13 @@ impl Authenticator {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let parameters = PostParams::default();
-        let asked = tokio::time::timeout(CALL_TIMEOUT, api.create(&parameters, review)).await;
+        let answer = tokio::time::timeout(CALL_TIMEOUT, api.create(&parameters, review)).await;
         let unknown = |why: String| {
-            tracing::warn!(why, "asking the API server about a caller");
-            let message = "the API server does not say who may do this; try again";
+            tracing::warn!(why, "reviewing a request to the kubelet API");
+            let message = "the API server does not answer whether the user may do this; try again";
             HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
         };
-        match asked {
+        match answer {
             Ok(Ok(answer)) => Ok(answer),
             // Do not log the review, which contains the token.
             Ok(Err(error)) => Err(unknown(error.to_string())),
@@ -213,8 +214,8 @@ impl Authenticator {
         {
             return known.verifier;
         }
-        let _asking = match (self.refresh_lock.try_lock(), self.cached_client_ca()) {
-            (Ok(asking), _) => asking,
+        let _guard = match (self.refresh_lock.try_lock(), self.cached_client_ca()) {
+            (Ok(guard), _) => guard,
             (Err(_), Some(last)) => return last.verifier,
             (Err(_), None) => self.refresh_lock.lock().await,
         };
@@ -223,22 +224,22 @@ impl Authenticator {
         if let Some(known) = last.clone().filter(CachedClientVerifier::is_fresh) {
             return known.verifier;
         }
-        let (authority, age) = match self.read_client_ca().await {
-            Some(authority) => (authority, CLIENT_CA_TTL),
+        let (verifier, ttl) = match self.read_client_ca().await {
+            Some(verifier) => (verifier, CLIENT_CA_TTL),
             None => (
                 last.and_then(|last| last.verifier),
                 CLIENT_CA_RETRY_INTERVAL,
             ),
         };
         let known = CachedClientVerifier {
-            verifier: authority.clone(),
-            expires_at: Instant::now() + age,
+            verifier: verifier.clone(),
+            expires_at: Instant::now() + ttl,
         };
         *self
             .client_ca
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(known);
-        authority
+        verifier
     }
 
     fn cached_client_ca(&self) -> Option<CachedClientVerifier> {
@@ -284,13 +285,13 @@ impl CachedClientVerifier {
 /// A verifier that trusts the certificates in `pem`.
 fn build_verifier(pem: &str) -> Option<ClientVerifier> {
     let mut roots = RootCertStore::empty();
-    let all = CertificateDer::pem_slice_iter(pem.as_bytes());
-    roots.add_parsable_certificates(all.filter_map(Result::ok));
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     built
         .map(|verifier| verifier as ClientVerifier)
-        .inspect_err(|error| tracing::warn!(%error, "reading the authority of client certificates"))
+        .inspect_err(|error| tracing::warn!(%error, "reading the CA of client certificates"))
         .ok()
 }
 
@@ -325,42 +326,54 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_calls_while_the_api_server_is_silent_does_not_queue_up_behind_each_other() {
+    async fn requests_do_not_queue_behind_each_other_while_the_api_server_is_silent() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let callers = Authenticator::new(Client::try_from(config).expect("a client"));
+        let authenticator = Authenticator::new(Client::try_from(config).expect("a client"));
         let began = Instant::now();
-        let all = (0..5).map(|_| callers.client_verifier());
+        let all = (0..5).map(|_| authenticator.client_verifier());
         futures::future::join_all(all).await;
         assert!(began.elapsed() < 2 * CALL_TIMEOUT, "{:?}", began.elapsed());
         let began = Instant::now();
-        callers.client_verifier().await;
+        authenticator.client_verifier().await;
         assert!(began.elapsed() < CALL_TIMEOUT, "it was asked a moment ago");
         tokio::time::advance(Duration::from_secs(5)).await;
-        callers.client_verifier().await;
+        authenticator.client_verifier().await;
         assert!(began.elapsed() >= CALL_TIMEOUT, "it is asked again soon");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_authority_is_good_while_the_api_server_is_silent_and_one_alone_waits_for_it()
-    {
+    async fn the_last_ca_stays_valid_while_the_api_server_is_silent_and_one_request_waits() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let callers = Authenticator::new(Client::try_from(config).expect("a client"));
+        let authenticator = Authenticator::new(Client::try_from(config).expect("a client"));
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::default().self_signed(&key);
         let last = CachedClientVerifier {
             verifier: build_verifier(&certificate.expect("a certificate").pem()),
             expires_at: Instant::now(),
         };
-        *callers.client_ca.lock().expect("nobody panicked") = Some(last);
+        *authenticator
+            .client_ca
+            .lock()
+            .expect("no thread has panicked") = Some(last);
         let began = Instant::now();
-        let asks = async { (callers.client_verifier().await.is_some(), began.elapsed()) };
-        let other = async { (callers.client_verifier().await.is_some(), began.elapsed()) };
+        let asks = async {
+            (
+                authenticator.client_verifier().await.is_some(),
+                began.elapsed(),
+            )
+        };
+        let other = async {
+            (
+                authenticator.client_verifier().await.is_some(),
+                began.elapsed(),
+            )
+        };
         let (asked, other) = tokio::join!(asks, other);
         assert!(asked.0 && asked.1 >= CALL_TIMEOUT, "{asked:?}");
         assert_eq!(other, (true, Duration::ZERO));
@@ -381,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_without_a_name_names_nobody() {
+    fn a_certificate_without_a_common_name_names_no_user() {
         let mut wanted = CertificateParams::default();
         wanted.distinguished_name = rcgen::DistinguishedName::new();
         let key = KeyPair::generate().expect("a key");

@@ -60,7 +60,7 @@ pub enum Error {
     #[error("the certificate and key of the kubelet API")]
     Key(#[source] rustls::Error),
     /// The self-signed certificate cannot be created.
-    #[error("making the certificate of the kubelet API")]
+    #[error("creating the certificate of the kubelet API")]
     Generate(#[source] rcgen::Error),
 }
 
@@ -69,7 +69,7 @@ pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl fmt::Debug for ServingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity")
+        f.write_str("ServingCertificate")
     }
 }
 
@@ -101,7 +101,7 @@ impl ServingCertificate {
 
     /// Keeps the certificate up to date until `cancel`.
     pub async fn keep_current(&self, source: CertificateSource, cancel: CancellationToken) {
-        let kept = async {
+        let maintained = async {
             match source {
                 CertificateSource::SelfSigned(address) => self.renew(address).await,
                 CertificateSource::Files { certificate, key } => {
@@ -110,7 +110,7 @@ impl ServingCertificate {
             }
         };
         tokio::select! {
-            () = kept => {}
+            () = maintained => {}
             () = cancel.cancelled() => {}
         }
     }
@@ -128,14 +128,14 @@ impl ServingCertificate {
     /// Reads the files at intervals. While they do not form a valid pair (they may be half written), the old
     /// certificate stays.
     async fn reload_files(&self, certificate: PathBuf, key: PathBuf) {
-        let mut shown = read_files(&certificate, &key).await.ok();
+        let mut loaded = read_files(&certificate, &key).await.ok();
         loop {
             tokio::time::sleep(RELOAD_INTERVAL).await;
             let now = match read_files(&certificate, &key).await {
-                Ok(now) if shown.as_ref() != Some(&now) => now,
+                Ok(now) if loaded.as_ref() != Some(&now) => now,
                 Ok(_) => continue,
                 Err(error) => {
-                    tracing::warn!(%error, "the kubelet API's certificate stays as it was");
+                    tracing::warn!(%error, "keeping the kubelet API's old certificate");
                     continue;
                 }
             };
@@ -143,10 +143,10 @@ impl ServingCertificate {
                 Ok(key) => {
                     self.replace(key);
                     tracing::info!("the kubelet API has a new certificate");
-                    shown = Some(now);
+                    loaded = Some(now);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the kubelet API's certificate stays as it was");
+                    tracing::warn!(%error, "keeping the kubelet API's old certificate");
                 }
             }
         }
@@ -178,16 +178,16 @@ fn parse_certified_key((certificate, key): &CertificatePem) -> Result<CertifiedK
 }
 
 fn generate_self_signed(address: IpAddr) -> Result<CertifiedKey, Error> {
-    let mut wanted = CertificateParams::new(vec![address.to_string()]).map_err(Error::Generate)?;
-    wanted
+    let mut params = CertificateParams::new(vec![address.to_string()]).map_err(Error::Generate)?;
+    params
         .distinguished_name
         .push(DnType::CommonName, "burstpool kubelet API");
-    wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // Allow for clients whose clock is behind.
-    wanted.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
-    wanted.not_after = wanted.not_before + CERTIFICATE_LIFETIME;
+    params.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    params.not_after = params.not_before + CERTIFICATE_LIFETIME;
     let pair = KeyPair::generate().map_err(Error::Generate)?;
-    let certificate = wanted.self_signed(&pair).map_err(Error::Generate)?;
+    let certificate = params.self_signed(&pair).map_err(Error::Generate)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
     let key = any_supported_type(&key).map_err(Error::Key)?;
     Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_are_read_again_when_they_change_and_broken_ones_change_nothing() {
+    async fn changed_files_are_loaded_again_and_broken_ones_are_ignored() {
         let directory = tempfile::tempdir().expect("a directory");
         let first = write(directory.path());
         let (certificate, key) = (directory.path().join("crt"), directory.path().join("key"));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_we_make_names_the_address_and_a_key_of_another_is_refused() {
+    async fn a_self_signed_certificate_names_the_address_and_a_wrong_key_is_refused() {
         let source = CertificateSource::SelfSigned("10.1.2.3".parse().expect("an address"));
         let identity = ServingCertificate::load(&source)
             .await

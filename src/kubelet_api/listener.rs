@@ -1,6 +1,6 @@
 //! The TLS listener of the kubelet API.
 //!
-//! In: a bound socket. Out: requests for [`serve_http`](serve_http), each with the certificates that its client
+//! In: a bound socket. Out: requests for [`KubeletServer`], each with the certificates that its client
 //! presented, and their answers. Everything that an unauthenticated client can make grow is limited: connections,
 //! the time for a handshake and for a request's head, the size of a head. On shutdown the listener closes at once,
 //! idle connections are closed, and answers under way have 10 s to complete.
@@ -37,7 +37,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take in total, and how long a connection may be idle between two requests.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long answers under way may take on shutdown: less than the 30 s that Kubernetes gives a pod to terminate.
-const FAREWELL: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head in bytes, which contains the command of an exec. Together, all connections use at most
 /// 64 MiB.
 const MAX_HEADER_BYTES: usize = 128 << 10;
@@ -64,12 +64,12 @@ pub async fn listen(
 ) -> Result<impl Future<Output = ()>, certificate::Error> {
     let identity = Arc::new(ServingCertificate::load(&settings.certificate_source).await?);
     let tasks = TaskTracker::new();
-    let kept = (
+    let renewal = (
         identity.clone(),
         settings.certificate_source,
         cancel.clone(),
     );
-    tasks.spawn(async move { kept.0.keep_current(kept.1, kept.2).await });
+    tasks.spawn(async move { renewal.0.keep_current(renewal.1, renewal.2).await });
     let server = Arc::new(KubeletServer {
         authenticator: Authenticator::new(settings.client.clone()),
         client: settings.client,
@@ -80,7 +80,7 @@ pub async fn listen(
             cancel: cancel.clone(),
         },
     });
-    let listening = Listening {
+    let listening = KubeletListener {
         acceptor: TlsAcceptor::from(Arc::new(tls_config(identity))),
         server,
         connection_permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -90,7 +90,7 @@ pub async fn listen(
     Ok(listening.accept(settings.listener))
 }
 
-struct Listening {
+struct KubeletListener {
     acceptor: TlsAcceptor,
     server: Arc<KubeletServer>,
     connection_permits: Arc<Semaphore>,
@@ -98,7 +98,7 @@ struct Listening {
     tasks: TaskTracker,
 }
 
-impl Listening {
+impl KubeletListener {
     async fn accept(self, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
@@ -107,8 +107,8 @@ impl Listening {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    if let Ok(place) = self.connection_permits.clone().try_acquire_owned() {
-                        self.tasks.spawn(self.serve_connection(stream, place));
+                    if let Ok(permit) = self.connection_permits.clone().try_acquire_owned() {
+                        self.tasks.spawn(self.serve_connection(stream, permit));
                     } else {
                         tracing::warn!(MAX_CONNECTIONS, "too many connections");
                     }
@@ -129,7 +129,7 @@ impl Listening {
     fn serve_connection(
         &self,
         stream: TcpStream,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> impl Future<Output = ()> + 'static + use<> {
         let (acceptor, server) = (self.acceptor.clone(), self.server.clone());
         let cancel = self.cancel.clone();
@@ -144,9 +144,9 @@ impl Listening {
                 () = cancel.cancelled() => return,
             };
             match accepted {
-                Ok(Ok(stream)) => serve_http(stream, server, place, cancel).await,
+                Ok(Ok(stream)) => serve_http(stream, server, permit, cancel).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
-                Err(_) => tracing::debug!("TLS handshake: too slow"),
+                Err(_) => tracing::debug!("TLS handshake: no end in time"),
             }
         }
     }
@@ -155,28 +155,28 @@ impl Listening {
 /// TCP keepalive finds a peer that has silently gone within a minute, also on a connection without traffic: clients
 /// follow a quiet log for days.
 fn tcp_keepalive() -> TcpKeepalive {
-    let every = Duration::from_secs(15);
+    let interval = Duration::from_secs(15);
     let keepalive = TcpKeepalive::new();
     keepalive
-        .with_time(every)
-        .with_interval(every)
+        .with_time(interval)
+        .with_interval(interval)
         .with_retries(3)
 }
 
 async fn serve_http(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     server: Arc<KubeletServer>,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     cancel: CancellationToken,
 ) {
-    let shown = stream.get_ref().1.peer_certificates();
-    let shown: Arc<[CertificateDer<'static>]> = shown.unwrap_or_default().into();
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificates: Arc<[CertificateDer<'static>]> = certificates.unwrap_or_default().into();
     // A connection that is upgraded to a stream keeps its permit.
-    let place = Arc::new(place);
+    let permit = Arc::new(permit);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        let (server, shown) = (server.clone(), shown.clone());
-        request.extensions_mut().insert(place.clone());
-        async move { Ok::<_, std::convert::Infallible>(server.handle(&shown, request).await) }
+        let (server, certificates) = (server.clone(), certificates.clone());
+        request.extensions_mut().insert(permit.clone());
+        async move { Ok::<_, std::convert::Infallible>(server.handle(&certificates, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -190,7 +190,7 @@ async fn serve_http(
         served = connection.as_mut() => served,
         () = cancel.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            let Ok(served) = tokio::time::timeout(FAREWELL, connection).await else {
+            let Ok(served) = tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await else {
                 tracing::info!("closing a connection whose answer takes too long");
                 return;
             };
@@ -244,8 +244,8 @@ impl ClientCertVerifier for PresentedClientCert {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -254,8 +254,8 @@ impl ClientCertVerifier for PresentedClientCert {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

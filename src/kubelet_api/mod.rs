@@ -11,7 +11,7 @@
 //!                              upgrade (SPDY, WebSocket) ◀── streams ◀─────────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address
-//!                              session ends a stream when its pod or container ends
+//!                     session_lifetime ends a stream when its pod or container ends
 //! ```
 
 mod attach;

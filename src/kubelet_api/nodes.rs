@@ -42,11 +42,11 @@ pub enum PodPresence {
 
 impl NodeRegistry {
     /// Serves a node until the returned guard is dropped.
-    #[must_use = "the node is served for as long as this is kept"]
+    #[must_use = "the node is served until the guard is dropped"]
     pub fn serve(&self, context: Arc<PodsContext>) -> ServedGuard {
         let name = context.owner.node.clone();
-        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(name, context.clone());
+        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.insert(name, context.clone());
         ServedGuard {
             nodes: self.clone(),
             context,
@@ -55,14 +55,14 @@ impl NodeRegistry {
 
     /// All nodes.
     pub fn all(&self) -> Vec<Arc<PodsContext>> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        kept.values().cloned().collect()
+        let nodes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.values().cloned().collect()
     }
 
     /// The pod of this name.
     pub fn find_pod(&self, namespace: &str, name: &str) -> Option<FoundPod> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = kept.values().filter_map(|node| {
+        let nodes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = nodes.values().filter_map(|node| {
             let pod = node.find_pod(namespace, name)?;
             Some(FoundPod {
                 node: node.clone(),
@@ -92,22 +92,22 @@ impl FoundPod {
     }
 
     fn is_node_served(&self) -> bool {
-        let kept = self.nodes.0.read().unwrap_or_else(PoisonError::into_inner);
-        let served = kept.get(&self.node.owner.node);
+        let nodes = self.nodes.0.read().unwrap_or_else(PoisonError::into_inner);
+        let served = nodes.get(&self.node.owner.node);
         served.is_some_and(|served| Arc::ptr_eq(served, &self.node))
     }
 }
 
 impl Drop for ServedGuard {
     fn drop(&mut self) {
-        let mut kept = self.nodes.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.0.write().unwrap_or_else(PoisonError::into_inner);
         // If the node was restarted, its successor is already registered under the same name.
         let name = &self.context.owner.node;
-        if kept
+        if nodes
             .get(name)
             .is_some_and(|context| Arc::ptr_eq(context, &self.context))
         {
-            kept.remove(name);
+            nodes.remove(name);
         }
     }
 }

@@ -21,17 +21,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pods as the API server has them. Only administrators who debug request this, so the list is read on request
 /// instead of kept in memory a second time.
 pub async fn list_pods(client: &Client, nodes: &[Arc<PodsContext>]) -> ApiResult {
-    // [`Observed`] always decodes: one unusual pod must not hide the others. It is listed with its metadata only.
+    // [`WatchedPod`] always decodes: one unusual pod must not hide the others. It is listed with its metadata only.
     let api: Api<WatchedPod> = Api::all(client.clone());
     let mut items: Vec<Pod> = Vec::new();
     for node in nodes {
-        let ours = ListParams::default().fields(&format!("spec.nodeName={}", node.owner.node));
-        let listed = tokio::time::timeout(CALL_TIMEOUT, api.list(&ours)).await;
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={}", node.owner.node));
+        let listed = tokio::time::timeout(CALL_TIMEOUT, api.list(&on_node)).await;
         let Ok(Ok(listed)) = listed else {
             let message = "the API server does not list the node's pods; try again";
             return Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message));
         };
-        items.extend(listed.items.into_iter().map(|observed| observed.pod));
+        items.extend(listed.items.into_iter().map(|watched| watched.pod));
     }
     response::json_response(&json!({
         "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,
@@ -40,8 +40,8 @@ pub async fn list_pods(client: &Client, nodes: &[Arc<PodsContext>]) -> ApiResult
 
 /// The pods with at least one running container.
 pub fn list_running_pods(nodes: &[Arc<PodsContext>]) -> ApiResult {
-    let all = nodes.iter().flat_map(|node| node.all_pods());
-    let running = all.filter(|pod| pod.containers.iter().any(is_running));
+    let pods = nodes.iter().flat_map(|node| node.all_pods());
+    let running = pods.filter(|pod| pod.containers.iter().any(is_running));
     let items: Vec<Value> = running.map(|pod| running_pod_object(&pod)).collect();
     response::json_response(&json!({
         "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,

@@ -25,11 +25,11 @@ pub fn resource_metrics(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> Respo
 
 /// The metrics of the other endpoints.
 pub fn endpoint_metrics(
-    what: ScrapeEndpoint,
+    endpoint: ScrapeEndpoint,
     nodes: &[Arc<PodsContext>],
     usage: &UsageCache,
 ) -> Response<Body> {
-    metrics_response(match what {
+    metrics_response(match endpoint {
         ScrapeEndpoint::Kubelet => {
             let names: Vec<&str> = nodes.iter().map(|node| &*node.owner.node).collect();
             let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_pods()).collect();
@@ -42,7 +42,9 @@ pub fn endpoint_metrics(
                 .collect();
             cadvisor_metrics(&pods)
         }
-        ScrapeEndpoint::Probes => "# Azure runs the probes, and does not count them.\n".to_owned(),
+        ScrapeEndpoint::Probes => {
+            "# Azure runs the probes and reports no metrics of them.\n".to_owned()
+        }
         ScrapeEndpoint::Slis => sli_metrics(),
     })
 }
@@ -97,19 +99,19 @@ fn resource_metrics_text(pods: &[(PodUsage, Arc<PodInfo>)], total: Option<CpuCou
             of_containers.push((container_labels(pod, container), *counter));
         }
         let counters = used.iter().flatten().map(|(_, counter)| *counter);
-        let both = counters.reduce(CpuCounter::plus);
-        of_pods.extend(both.map(|counter| (pod_labels(pod), counter)));
+        let sum = counters.reduce(CpuCounter::plus);
+        of_pods.extend(sum.map(|counter| (pod_labels(pod), counter)));
     }
     let of_node = total.map(|counter| (String::new(), counter));
     let of_node = Vec::from_iter(of_node);
     let mut text = String::new();
     write_start_times(&mut text, pods);
-    let all = [
+    let objects = [
         ("container", &of_containers),
         ("pod", &of_pods),
         ("node", &of_node),
     ];
-    for (of, counters) in all {
+    for (of, counters) in objects {
         for family in &FAMILIES {
             family.write(&mut text, of, counters);
         }
@@ -279,21 +281,21 @@ mod tests {
     use super::super::fixtures::{at, counters, pod};
     use super::*;
 
-    fn assert_told(text: &str, lines: &[&str]) {
+    fn assert_lines(text: &str, lines: &[&str]) {
         for line in lines {
             assert!(text.lines().any(|l| l == *line), "{line}: {text}");
         }
     }
 
     #[test]
-    fn a_pod_without_numbers_is_told_without_and_spoils_no_other() {
+    fn a_pod_without_values_does_not_affect_other_pods() {
         let total = CpuCounter {
             at: at(200),
             ..counters()[0].1
         };
         let pods = [(None, pod("new")), (Some(counters()), pod("web"))];
         let text = resource_metrics_text(&pods, Some(total));
-        assert_told(
+        assert_lines(
             &text,
             &[
                 "container_start_time_seconds{container=\"a\",namespace=\"shop\",pod=\"new\"} 60",
@@ -313,25 +315,25 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_several_nodes_has_no_name() {
-        let (one, pods) = ("burst-shop-weu", [pod("web"), pod("new")]);
-        assert_told(
-            &kubelet_metrics(&[one], &pods),
+    fn an_address_of_several_nodes_has_no_node_name() {
+        let (node, pods) = ("burst-shop-weu", [pod("web"), pod("new")]);
+        assert_lines(
+            &kubelet_metrics(&[node], &pods),
             &[
                 "kubelet_node_name{node=\"burst-shop-weu\"} 1",
                 "kubelet_running_pods 2",
                 "kubelet_running_containers{container_state=\"running\"} 4",
             ],
         );
-        assert!(!kubelet_metrics(&[one, "burst-shop-neu"], &pods).contains("kubelet_node_name"));
+        assert!(!kubelet_metrics(&[node, "burst-shop-neu"], &pods).contains("kubelet_node_name"));
     }
 
     #[test]
-    fn containers_are_told_with_their_images_which_may_be_anything() {
+    fn containers_have_any_image_as_an_escaped_label() {
         let mut odd = PodInfo::clone(&pod("web"));
         odd.containers[0].image = "a\"b\\c\nd".to_owned();
         let text = cadvisor_metrics(&[(Some(counters()), Arc::new(odd)), (None, pod("new"))]);
-        assert_told(
+        assert_lines(
             &text,
             &[
                 "container_cpu_usage_seconds_total{container=\"a\",namespace=\"shop\",pod=\"web\",image=\"a\\\"b\\\\c\\nd\",cpu=\"total\"} 1.5 180000",

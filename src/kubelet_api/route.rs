@@ -1,8 +1,8 @@
-//! What a request asks for, and which permission it needs.
+//! The endpoint of a request, and the permission that it needs.
 //!
-//! In: method and path. Out: a [`KubeletRoute`] and its [`NodePermission`]. Pure. The permissions are those of a kubelet
-//! (`nodes/stats`, `nodes/metrics`, else `nodes/proxy`), with one difference: exec, attach and port-forward always
-//! need the verb `create`, even if a WebSocket makes the request a GET.
+//! In: method and path. Out: a [`KubeletRoute`] and its [`NodePermission`]. Pure. The permissions are those of a
+//! kubelet (`nodes/stats`, `nodes/metrics`, else `nodes/proxy`), with one difference: exec, attach and port-forward
+//! always need the verb `create`, even if a WebSocket makes the request a GET.
 
 use http::Method;
 
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_a_kubelets() {
+    fn paths_are_those_of_a_kubelet() {
         let Some(KubeletRoute::Logs(target)) = parse_route("/containerLogs/shop/web-0/main") else {
             unreachable!("logs");
         };
@@ -183,19 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_a_kubelets() {
-        let right = |path: &str| {
-            let right = parse_route(path).expect("a route").permission(&Method::GET);
-            (right.verb, right.subresource)
+    fn permissions_are_those_of_a_kubelet() {
+        let permission = |path: &str| {
+            let permission = parse_route(path).expect("a route").permission(&Method::GET);
+            (permission.verb, permission.subresource)
         };
-        assert_eq!(right("/stats/summary"), ("get", "stats"));
-        assert_eq!(right("/metrics/resource"), ("get", "metrics"));
-        assert_eq!(right("/metrics"), ("get", "metrics"));
-        assert_eq!(right("/metrics/cadvisor"), ("get", "metrics"));
-        assert_eq!(right("/containerLogs/a/b/c"), ("get", "proxy"));
-        assert_eq!(right("/healthz"), ("get", "proxy"));
+        assert_eq!(permission("/stats/summary"), ("get", "stats"));
+        assert_eq!(permission("/metrics/resource"), ("get", "metrics"));
+        assert_eq!(permission("/metrics"), ("get", "metrics"));
+        assert_eq!(permission("/metrics/cadvisor"), ("get", "metrics"));
+        assert_eq!(permission("/containerLogs/a/b/c"), ("get", "proxy"));
+        assert_eq!(permission("/healthz"), ("get", "proxy"));
         assert_eq!(
-            right("/exec/a/b/c"),
+            permission("/exec/a/b/c"),
             ("create", "proxy"),
             "a websocket's GET, too"
         );

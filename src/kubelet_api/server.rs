@@ -24,7 +24,7 @@ use crate::node::pods::PodsContext;
 /// The largest request body in bytes; no endpoint reads one.
 const MAX_BODY_BYTES: u64 = 64 << 10;
 
-/// What answers need.
+/// What the answers are made from.
 pub struct KubeletServer {
     /// Authenticates and authorizes clients.
     pub authenticator: Authenticator,
@@ -60,7 +60,7 @@ impl KubeletServer {
         if request.body().size_hint().lower() > MAX_BODY_BYTES {
             return Err(HttpError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too big",
+                "the body is too large",
             ));
         }
         let caller = self
@@ -74,13 +74,15 @@ impl KubeletServer {
                 format!("nothing is served at {path}"),
             ));
         };
-        let right = route.permission(request.method());
+        let permission = route.permission(request.method());
         match route.container_ref() {
             Some(target) => {
-                let found = self.find_authorized_pod(&caller, target, right).await?;
+                let found = self
+                    .find_authorized_pod(&caller, target, permission)
+                    .await?;
                 self.serve_pod(route, found, request).await
             }
-            None => self.serve_nodes(&route, &caller, right).await,
+            None => self.serve_nodes(&route, &caller, permission).await,
         }
     }
 
@@ -90,19 +92,29 @@ impl KubeletServer {
         &self,
         caller: &AuthenticatedUser,
         target: &ContainerRef,
-        right: NodePermission,
+        permission: NodePermission,
     ) -> Result<FoundPod, HttpError> {
         let Some(found) = self.nodes.find_pod(&target.namespace, &target.pod) else {
-            self.authorized_nodes(caller, right).await?;
-            let message = format!("pod {}/{} is not here", target.namespace, target.pod);
+            self.authorized_nodes(caller, permission).await?;
+            let message = format!(
+                "pod {}/{} is not on a node of this kubelet API",
+                target.namespace, target.pod
+            );
             return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         };
         let node = &found.node.owner.node;
-        if !self.authenticator.authorize(caller, node, right).await? {
-            return Err(forbidden(caller, node, right));
+        if !self
+            .authenticator
+            .authorize(caller, node, permission)
+            .await?
+        {
+            return Err(forbidden(caller, node, permission));
         }
         if target.uid.as_ref().is_some_and(|uid| *uid != found.pod.uid) {
-            let message = format!("pod {}/{} is another one now", target.namespace, target.pod);
+            let message = format!(
+                "pod {}/{} has another UID now",
+                target.namespace, target.pod
+            );
             return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         }
         if !target.container.is_empty() && found.pod.container(&target.container).is_none() {
@@ -135,7 +147,10 @@ impl KubeletServer {
                 streams::attach(found, &target.container, request, &self.tasks)
             }
             KubeletRoute::PortForward(_) => streams::port_forward(&found, request, &self.tasks),
-            _ => Err(HttpError::new(StatusCode::NOT_FOUND, "not of a pod")),
+            _ => Err(HttpError::new(
+                StatusCode::NOT_FOUND,
+                "not an endpoint of a pod",
+            )),
         }
     }
 
@@ -143,13 +158,13 @@ impl KubeletServer {
         &self,
         route: &KubeletRoute,
         caller: &AuthenticatedUser,
-        right: NodePermission,
+        permission: NodePermission,
     ) -> ApiResult {
-        let mut nodes = self.authorized_nodes(caller, right).await?;
+        let mut nodes = self.authorized_nodes(caller, permission).await?;
         if let KubeletRoute::ResourceMetrics(Some(node)) = route {
             nodes.retain(|context| context.owner.node == *node);
             if nodes.is_empty() {
-                let message = format!("node {node} is not here");
+                let message = format!("node {node} is not a node of this kubelet API");
                 return Err(HttpError::new(StatusCode::NOT_FOUND, message));
             }
         }
@@ -165,17 +180,20 @@ impl KubeletServer {
                 self.usage.refresh(&nodes, &self.tasks).await;
                 Ok(prometheus_metrics::resource_metrics(&nodes, &self.usage))
             }
-            KubeletRoute::Scrape(what) => {
-                if *what == ScrapeEndpoint::Cadvisor {
+            KubeletRoute::Scrape(endpoint) => {
+                if *endpoint == ScrapeEndpoint::Cadvisor {
                     self.usage.refresh(&nodes, &self.tasks).await;
                 }
                 Ok(prometheus_metrics::endpoint_metrics(
-                    *what,
+                    *endpoint,
                     &nodes,
                     &self.usage,
                 ))
             }
-            _ => Err(HttpError::new(StatusCode::NOT_FOUND, "of a pod")),
+            _ => Err(HttpError::new(
+                StatusCode::NOT_FOUND,
+                "an endpoint of a pod",
+            )),
         }
     }
 
@@ -185,29 +203,30 @@ impl KubeletServer {
     async fn authorized_nodes(
         &self,
         caller: &AuthenticatedUser,
-        right: NodePermission,
+        permission: NodePermission,
     ) -> Result<Vec<Arc<PodsContext>>, HttpError> {
         let mut allowed = Vec::new();
-        let all = self.nodes.all();
-        for node in &all {
+        let nodes = self.nodes.all();
+        for node in &nodes {
             if self
                 .authenticator
-                .authorize(caller, &node.owner.node, right)
+                .authorize(caller, &node.owner.node, permission)
                 .await?
             {
                 allowed.push(node.clone());
             }
         }
-        let none = all.is_empty() && self.authenticator.authorize(caller, "", right).await?;
-        if allowed.is_empty() && !none {
-            return Err(forbidden(caller, "", right));
+        let none_served =
+            nodes.is_empty() && self.authenticator.authorize(caller, "", permission).await?;
+        if allowed.is_empty() && !none_served {
+            return Err(forbidden(caller, "", permission));
         }
         Ok(allowed)
     }
 }
 
-fn forbidden(caller: &AuthenticatedUser, node: &str, right: NodePermission) -> HttpError {
-    let NodePermission { verb, subresource } = right;
+fn forbidden(caller: &AuthenticatedUser, node: &str, permission: NodePermission) -> HttpError {
+    let NodePermission { verb, subresource } = permission;
     let message = format!(
         "Forbidden (user={}, verb={verb}, resource=nodes, subresource={subresource}, name={node})",
         caller.user

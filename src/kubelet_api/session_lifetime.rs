@@ -31,7 +31,7 @@ pub enum SessionTarget {
 enum SessionVerdict {
     /// It may.
     Continue,
-    /// It should end by itself soon; after [`MAX_CLOSING_CHECKS`] checks it is ended for this reason.
+    /// It should end soon without help; after [`MAX_CLOSING_CHECKS`] checks it is ended for this reason.
     Closing(&'static str),
     /// It must end at once, for this reason.
     Terminate(&'static str),
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_session_ends_with_the_pod_the_address_and_the_run_that_it_was_opened_to() {
-        type HostedChange = fn(&mut PodInfo);
+        type PodChange = fn(&mut PodInfo);
         /// The expected verdicts for a session of an address, and for one of a container.
         #[derive(Debug, PartialEq)]
         enum ExpectedVerdict {
@@ -107,7 +107,7 @@ mod tests {
             Ends,
         }
         use ExpectedVerdict::{Closes, Ends, GoesOn};
-        let cases: [(&str, HostedChange, ExpectedVerdict, ExpectedVerdict); 9] = [
+        let cases: [(&str, PodChange, ExpectedVerdict, ExpectedVerdict); 9] = [
             ("nothing", |_| {}, GoesOn, GoesOn),
             ("a pod", |now| now.uid = "other".to_owned(), Ends, Ends),
             ("its end", |now| now.has_ended = true, Ends, Closes),
@@ -140,23 +140,23 @@ mod tests {
         ];
         let mut then = (*pod("web")).clone();
         then.address = "10.0.0.4".parse().ok();
-        let of_container = SessionTarget::Container("a".to_owned());
+        let container_target = SessionTarget::Container("a".to_owned());
         for (what, change, address, container) in cases {
             let mut now = then.clone();
             change(&mut now);
-            let said = |opened: &SessionTarget| match check_session(&then, &now, opened) {
+            let verdict = |opened: &SessionTarget| match check_session(&then, &now, opened) {
                 SessionVerdict::Continue => GoesOn,
                 SessionVerdict::Closing(_) => Closes,
                 SessionVerdict::Terminate(_) => Ends,
             };
-            assert_eq!(said(&SessionTarget::Address), address, "{what}");
-            assert_eq!(said(&of_container), container, "{what}");
+            assert_eq!(verdict(&SessionTarget::Address), address, "{what}");
+            assert_eq!(verdict(&container_target), container, "{what}");
         }
         // A container that was not running when the session was opened has started for the first time.
         let mut waits = then.clone();
         waits.containers[0].running_since = None;
         assert_eq!(
-            check_session(&waits, &then, &of_container),
+            check_session(&waits, &then, &container_target),
             SessionVerdict::Continue
         );
     }

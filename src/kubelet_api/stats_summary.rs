@@ -14,8 +14,8 @@ use crate::node::pods::{PodInfo, PodsContext};
 
 /// The CPU and memory use of the nodes' pods, and when they started.
 pub fn summary(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> ApiResult {
-    let (all, total) = usage.pods_of_nodes(nodes);
-    let pods = all.into_iter().map(|(used, pod)| pod_stats(&pod, used));
+    let (pods, total) = usage.pods_of_nodes(nodes);
+    let pods = pods.into_iter().map(|(used, pod)| pod_stats(&pod, used));
     let pods: Vec<Value> = pods.collect();
     // A summary has one node, and this listener serves several: use the name of the first.
     let name = nodes.first().map(|node| node.owner.node.as_str());
@@ -29,21 +29,21 @@ fn pod_stats(pod: &PodInfo, usage: PodUsage) -> Value {
     let running = pod.containers.iter().filter(|c| c.running_since.is_some());
     let containers: Vec<Value> = running
         .map(|container| {
-            let of = used.iter().find(|(name, _)| *name == container.name);
-            let mut told = of.map_or_else(|| json!({}), |(_, counter)| usage_stats(counter));
-            told["name"] = json!(container.name);
-            told["startTime"] = json!(container.running_since);
-            told
+            let counter = used.iter().find(|(name, _)| *name == container.name);
+            let mut stats = counter.map_or_else(|| json!({}), |(_, counter)| usage_stats(counter));
+            stats["name"] = json!(container.name);
+            stats["startTime"] = json!(container.running_since);
+            stats
         })
         .collect();
-    let all = used.into_iter().map(|(_, counter)| counter);
-    let mut told = all
+    let counters = used.into_iter().map(|(_, counter)| counter);
+    let mut stats = counters
         .reduce(CpuCounter::plus)
         .map_or_else(|| json!({}), |counter| usage_stats(&counter));
-    told["podRef"] = json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.uid});
-    told["startTime"] = json!(pod.started_at);
-    told["containers"] = json!(containers);
-    told
+    stats["podRef"] = json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.uid});
+    stats["startTime"] = json!(pod.started_at);
+    stats["containers"] = json!(containers);
+    stats
 }
 
 fn usage_stats(counter: &CpuCounter) -> Value {
@@ -77,13 +77,13 @@ mod tests {
 
     #[test]
     fn a_summary_has_the_sum_and_each_container() {
-        let told = pod_stats(&pod("web"), Some(counters()));
-        assert_eq!(told["cpu"]["usageCoreNanoSeconds"], 2_000_000_000_u64);
-        assert_eq!(told["memory"]["workingSetBytes"], 1025);
-        assert_eq!(told["containers"][0]["cpu"]["usageNanoCores"], 250_000_000);
-        let told = pod_stats(&pod("new"), None);
-        assert!(told["cpu"].is_null() && told["containers"][1]["memory"].is_null());
-        assert_eq!(told["containers"][1]["name"], "b");
-        assert_eq!(told["podRef"]["uid"], "uid-new");
+        let stats = pod_stats(&pod("web"), Some(counters()));
+        assert_eq!(stats["cpu"]["usageCoreNanoSeconds"], 2_000_000_000_u64);
+        assert_eq!(stats["memory"]["workingSetBytes"], 1025);
+        assert_eq!(stats["containers"][0]["cpu"]["usageNanoCores"], 250_000_000);
+        let stats = pod_stats(&pod("new"), None);
+        assert!(stats["cpu"].is_null() && stats["containers"][1]["memory"].is_null());
+        assert_eq!(stats["containers"][1]["name"], "b");
+        assert_eq!(stats["podRef"]["uid"], "uid-new");
     }
 }

@@ -17,7 +17,7 @@ use super::tasks::ListenerTasks;
 use super::upgrade::{self, negotiate};
 use super::{attach, exec, logs, port_forward};
 
-/// The longest life of a stream, so that a forgotten shell does not stay open for ever.
+/// The longest life of a stream, so that a forgotten shell does not stay open forever.
 const MAX_STREAM_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a command in a container.
@@ -29,9 +29,9 @@ pub fn exec(
 ) -> ApiResult {
     let wanted = command_request(&found, container, &request)?;
     if wanted.command.is_empty() {
-        return Err(HttpError::bad_request("command: there is none"));
+        return Err(HttpError::bad_request("command: it is missing"));
     }
-    let place = exec::ShellTarget {
+    let target = exec::ShellTarget {
         pod: found.clone(),
         container: container.to_owned(),
     };
@@ -41,7 +41,7 @@ pub fn exec(
         tasks,
         wanted,
         session,
-        |streams, wanted| async move { exec::run(&place, &wanted, streams).await },
+        |streams, wanted| async move { exec::run(&target, &wanted, streams).await },
     )
 }
 
@@ -85,17 +85,17 @@ pub fn port_forward(
             found.pod.name
         )));
     };
-    let agreed = match negotiate(request.headers(), &port_forward::PROTOCOLS) {
-        Ok(agreed) => agreed,
+    let negotiated = match negotiate(request.headers(), &port_forward::PROTOCOLS) {
+        Ok(negotiated) => negotiated,
         Err(response) => return Ok(*response),
     };
-    let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
+    let (response, pending) = upgrade::upgrade(&mut request, &negotiated)?;
     let session = (found.clone(), SessionTarget::Address);
     tasks.spawn(async move {
-        let Some((io, _place)) = upcoming.connection().await else {
+        let Some((io, _permit)) = pending.connection().await else {
             return;
         };
-        let forwarded = port_forward::forward(io, &agreed, address, &ports);
+        let forwarded = port_forward::forward(io, &negotiated, address, &ports);
         run_session(forwarded, &session).await;
     });
     Ok(response)
@@ -130,18 +130,18 @@ fn start_command<F>(
 where
     F: Future<Output = CommandOutcome> + Send + 'static,
 {
-    let agreed = match negotiate(request.headers(), &remote_command::PROTOCOLS) {
-        Ok(agreed) => agreed,
+    let negotiated = match negotiate(request.headers(), &remote_command::PROTOCOLS) {
+        Ok(negotiated) => negotiated,
         Err(response) => return Ok(*response),
     };
-    let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
+    let (response, pending) = upgrade::upgrade(&mut request, &negotiated)?;
     tasks.spawn(async move {
-        let Some((io, _place)) = upcoming.connection().await else {
+        let Some((io, _permit)) = pending.connection().await else {
             return;
         };
-        let asked = wanted.clone();
+        let command = wanted.clone();
         let connected =
-            remote_command::connect(io, &agreed, &wanted, |streams| run(streams, asked));
+            remote_command::connect(io, &negotiated, &wanted, |streams| run(streams, command));
         run_session(connected, &session).await;
     });
     Ok(response)
@@ -155,7 +155,7 @@ async fn run_session(
     let ended = tokio::select! {
         stream = tokio::time::timeout(MAX_STREAM_LIFETIME, stream) => match stream {
             Ok(()) => return,
-            Err(_) => "it has lived for a day",
+            Err(_) => "it has lasted for 24 hours",
         },
         why = session_lifetime::wait_until_over(found, opened) => why,
     };

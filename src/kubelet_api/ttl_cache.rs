@@ -29,22 +29,22 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     }
 
     /// The value, if there is one that is still valid.
-    pub fn get(&self, question: &K) -> Option<V> {
-        let answers = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, answer) = answers.get(question)?;
-        (at.elapsed() < self.ttl).then(|| answer.clone())
+    pub fn get(&self, key: &K) -> Option<V> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, value) = entries.get(key)?;
+        (at.elapsed() < self.ttl).then(|| value.clone())
     }
 
     /// Adds a value.
-    pub fn insert(&self, question: K, answer: V) {
-        let mut answers = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= MAX_ENTRIES {
-            answers.retain(|_, (at, _)| at.elapsed() < self.ttl);
+    pub fn insert(&self, key: K, value: V) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MAX_ENTRIES {
+            entries.retain(|_, (at, _)| at.elapsed() < self.ttl);
         }
-        if answers.len() >= MAX_ENTRIES {
-            answers.clear();
+        if entries.len() >= MAX_ENTRIES {
+            entries.clear();
         }
-        answers.insert(question, (Instant::now(), answer));
+        entries.insert(key, (Instant::now(), value));
     }
 }
 
@@ -53,19 +53,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_is_good_for_its_lifetime_and_a_flood_of_questions_is_bounded() {
-        let recently = TtlCache::new(Duration::from_secs(10));
-        recently.insert(0, "yes");
-        assert_eq!(recently.get(&0), Some("yes"));
+    async fn a_value_is_valid_for_its_lifetime_and_the_size_is_limited() {
+        let cache = TtlCache::new(Duration::from_secs(10));
+        cache.insert(0, "yes");
+        assert_eq!(cache.get(&0), Some("yes"));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(recently.get(&0), None);
-        for question in 0..5000 {
-            recently.insert(question, "no");
+        assert_eq!(cache.get(&0), None);
+        for key in 0..5000 {
+            cache.insert(key, "no");
         }
-        let kept = recently
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        assert!(kept.len() <= MAX_ENTRIES);
+        let entries = cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(entries.len() <= MAX_ENTRIES);
     }
 }

@@ -34,10 +34,10 @@ const ACCEPTED_PROTOCOLS: &str = "x-accepted-stream-protocol-versions";
 const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 /// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
-pub const PING: Duration = Duration::from_secs(10);
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a connection lasts on which nothing arrives, pongs included, while it is read: 1 hour. A client whose user
 /// reads the output page by page does not read, and so does not answer pings.
-pub const SILENCE: Duration = Duration::from_secs(3600);
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum StreamTransport {
     Websocket,
 }
 
-/// The supported protocols for each carrier.
+/// The supported protocols for each transport.
 pub struct SupportedProtocols {
     /// Over SPDY.
     pub spdy: &'static [&'static str],
@@ -56,7 +56,7 @@ pub struct SupportedProtocols {
     pub websocket: &'static [&'static str],
 }
 
-/// The negotiated carrier and protocol.
+/// The negotiated transport and protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NegotiatedProtocol {
     /// What carries the streams.
@@ -85,11 +85,11 @@ impl PendingUpgrade {
 }
 
 /// The client's next message; `None` once the client has closed the connection, or has been silent for
-/// [`SILENCE`].
-pub async fn heard<S: AsyncRead + AsyncWrite + Unpin>(
+/// [`SILENCE_TIMEOUT`].
+pub async fn next_message<S: AsyncRead + AsyncWrite + Unpin>(
     source: &mut SplitStream<WebSocketStream<S>>,
 ) -> Option<Message> {
-    match tokio::time::timeout(SILENCE, source.next()).await {
+    match tokio::time::timeout(SILENCE_TIMEOUT, source.next()).await {
         Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => None,
         Ok(Some(Ok(message))) => Some(message),
         Err(_) => {
@@ -107,48 +107,48 @@ pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStr
     WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
 }
 
-/// Negotiates carrier and protocol: the first offer of the client that is supported. The error is the response to
-/// send.
+/// Negotiates transport and protocol: the first protocol of the client's list that is supported. The error is the
+/// response to send.
 pub fn negotiate(
     headers: &HeaderMap,
-    spoken: &SupportedProtocols,
+    supported: &SupportedProtocols,
 ) -> Result<NegotiatedProtocol, Box<Response<Body>>> {
     let bad = |message: String| Box::new(HttpError::bad_request(message).into_response());
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     let upgrade = upgrade.unwrap_or_default().to_ascii_lowercase();
-    let (carrier, offered, known) = match upgrade.as_str() {
+    let (transport, offered, known) = match upgrade.as_str() {
         "websocket" => {
             let offered = header_values(headers, SEC_WEBSOCKET_PROTOCOL.as_str());
-            (StreamTransport::Websocket, offered, spoken.websocket)
+            (StreamTransport::Websocket, offered, supported.websocket)
         }
         "spdy/3.1" => (
             StreamTransport::Spdy,
             header_values(headers, STREAM_PROTOCOL),
-            spoken.spdy,
+            supported.spdy,
         ),
         _ => {
             return Err(bad(
-                "unable to upgrade: ask for SPDY/3.1 or a websocket".to_owned()
+                "unable to upgrade: request SPDY/3.1 or websocket".to_owned()
             ));
         }
     };
     if let Some(protocol) = offered.iter().find(|offer| known.contains(&offer.as_str())) {
         let protocol = protocol.clone();
         return Ok(NegotiatedProtocol {
-            transport: carrier,
+            transport,
             protocol,
         });
     }
-    match carrier {
+    match transport {
         StreamTransport::Websocket if offered.is_empty() => Ok(NegotiatedProtocol {
-            transport: carrier,
+            transport,
             protocol: String::new(),
         }),
         StreamTransport::Spdy if offered.is_empty() => Err(bad(format!(
             "unable to upgrade: {STREAM_PROTOCOL} is missing"
         ))),
         StreamTransport::Websocket => Err(bad(format!(
-            "none of the subprotocols is known: {offered:?}"
+            "none of the subprotocols is supported: {offered:?}"
         ))),
         StreamTransport::Spdy => {
             let message = format!("unable to negotiate protocol: client supports {offered:?}");
@@ -165,15 +165,15 @@ pub fn negotiate(
 /// The answer 101, and the future connection.
 pub fn upgrade(
     request: &mut Request<Incoming>,
-    agreed: &NegotiatedProtocol,
+    negotiated: &NegotiatedProtocol,
 ) -> Result<(Response<Body>, PendingUpgrade), HttpError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    let protocol = HeaderValue::try_from(&agreed.protocol);
-    let protocol = protocol.map_err(|_| HttpError::bad_request("a protocol that is no text"))?;
-    match agreed.transport {
+    let protocol = HeaderValue::try_from(&negotiated.protocol);
+    let protocol = protocol.map_err(|_| HttpError::bad_request("a protocol that is not text"))?;
+    match negotiated.transport {
         StreamTransport::Spdy => {
             headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
             headers.insert(STREAM_PROTOCOL, protocol);
@@ -189,11 +189,11 @@ pub fn upgrade(
             }
         }
     }
-    let upcoming = PendingUpgrade {
+    let pending = PendingUpgrade {
         upgrade: hyper::upgrade::on(&mut *request),
         connection_permit: request.extensions().get().cloned(),
     };
-    Ok((response, upcoming))
+    Ok((response, pending))
 }
 
 fn header_values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -208,7 +208,7 @@ fn header_values(headers: &HeaderMap, name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const SPOKEN: SupportedProtocols = SupportedProtocols {
+    const SUPPORTED: SupportedProtocols = SupportedProtocols {
         spdy: &["v4.channel.k8s.io", "channel.k8s.io"],
         websocket: &["v5.channel.k8s.io"],
     };
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_first_that_is_spoken_is_taken() {
+    fn the_first_supported_protocol_of_the_client_is_chosen() {
         let offers = [
             ("upgrade", "SPDY/3.1"),
             (
@@ -231,21 +231,21 @@ mod tests {
             ),
             ("x-stream-protocol-version", "v4.channel.k8s.io"),
         ];
-        let agreed = negotiate(&headers(&offers), &SPOKEN).expect("they agree");
+        let agreed = negotiate(&headers(&offers), &SUPPORTED).expect("they agree");
         assert_eq!(agreed.protocol, "channel.k8s.io");
     }
 
     #[test]
-    fn who_offers_nothing_that_is_spoken_is_told_what_is() {
+    fn a_client_without_a_supported_protocol_gets_the_supported_ones() {
         let offers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9")];
-        let refused = negotiate(&headers(&offers), &SPOKEN).expect_err("they do not");
+        let refused = negotiate(&headers(&offers), &SUPPORTED).expect_err("they do not");
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         assert_eq!(
             refused.headers().get_all(ACCEPTED_PROTOCOLS).iter().count(),
             2
         );
         for offers in [&[("upgrade", "SPDY/3.1")][..], &[("upgrade", "h2c")], &[]] {
-            let refused = negotiate(&headers(offers), &SPOKEN).expect_err("they do not");
+            let refused = negotiate(&headers(offers), &SUPPORTED).expect_err("they do not");
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
         }
     }

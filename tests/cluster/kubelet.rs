@@ -204,7 +204,7 @@ async fn a_command_in_an_image_without_a_shell_fails_with_the_reason() {
     assert!(errors.contains("has no /bin/sh"), "{errors}");
     let said = refused(&world, &["exec", "web", "--", "sh", "-c", "echo a b"]);
     assert!(
-        said.contains("takes no argument with blanks in it: \"echo a b\""),
+        said.contains("accepts no argument that contains blanks: \"echo a b\""),
         "{said}"
     );
     let said = refused(&world, &["attach", "-i", "web"]);

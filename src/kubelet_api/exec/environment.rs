@@ -69,11 +69,13 @@ impl ShellEnvironment {
 }
 
 fn parse_variables(environment: &[u8]) -> Variables {
-    let all = environment.split(|byte| *byte == 0);
-    let all = all.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
+    let variables = environment.split(|byte| *byte == 0);
+    let variables =
+        variables.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
     // `env` would read a name that begins with a hyphen as an option.
-    let all = all.filter(|(name, _)| !name.is_empty() && !name.starts_with('-'));
-    all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    let variables = variables.filter(|(name, _)| !name.is_empty() && !name.starts_with('-'));
+    variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
 
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_shells_added_goes_and_what_they_changed_or_dropped_comes_back() {
+    fn the_changes_of_the_shells_to_the_environment_are_undone() {
         let environment = ShellEnvironment::parse(
             b"A=1\0PWD=/given\0my.name=x\ny\0SHLVL=3\0",
             b"",
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_has_a_terminals_name_if_it_has_a_terminal_or_the_container_has_one() {
+    fn term_is_set_if_the_command_has_a_terminal_or_the_container_sets_it() {
         let words = |given: &[u8], container: &[u8], shell: &[u8], has_terminal| {
             let environment = ShellEnvironment::parse(given, container, shell);
             environment
@@ -112,7 +114,7 @@ mod tests {
                 .map(|words| words.join(" "))
         };
         let (with, without) = (&b"A=1\0TERM=xterm\0"[..], &b"A=1\0"[..]);
-        for (given, container, has_terminal, said) in [
+        for (given, container, has_terminal, expected) in [
             (with, without, false, "env -u TERM"),
             (with, with, false, ""),
             (with, &b""[..], false, ""),
@@ -122,7 +124,7 @@ mod tests {
         ] {
             assert_eq!(
                 words(given, container, given, has_terminal).as_deref(),
-                Some(said)
+                Some(expected)
             );
         }
         assert_eq!(words(b"", with, with, true), None);

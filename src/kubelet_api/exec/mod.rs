@@ -31,121 +31,121 @@ const STDERR_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a command until it ends or its client disconnects, which also ends the command.
 pub async fn run(
-    place: &ShellTarget,
+    target: &ShellTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
 ) -> CommandOutcome {
     let gone = streams.client_gone.clone();
-    let ran = async {
+    let outcome = async {
         if wanted.tty {
-            terminal::run(place, wanted, streams).await
+            terminal::run(target, wanted, streams).await
         } else {
-            run_without_tty(place, wanted, streams).await
+            run_without_tty(target, wanted, streams).await
         }
     };
-    let ran = tokio::select! {
-        ran = ran => ran,
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
         // Dropping a terminal ends the program in it.
         () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),
     };
-    ran.unwrap_or_else(|error| CommandOutcome::Failed(error.error_chain()))
+    outcome.unwrap_or_else(|error| CommandOutcome::Failed(error.error_chain()))
 }
 
 /// Runs a command without a terminal for the client: stdout and stderr are separate.
 async fn run_without_tty(
-    place: &ShellTarget,
+    target: &ShellTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
-    let asked = if wanted.stderr {
-        tokio::try_join!(place.start_shell(None), async {
-            place.start_shell(None).await.map(Some)
+    let shells = if wanted.stderr {
+        tokio::try_join!(target.start_shell(None), async {
+            target.start_shell(None).await.map(Some)
         })?
     } else {
-        (place.start_shell(None).await?, None)
+        (target.start_shell(None).await?, None)
     };
-    let (mut main, errors) = match asked {
-        (ShellProbe::NoShell(shown), _) => {
-            return raw_terminal::run(place, wanted, streams, &shown).await;
+    let (mut main, errors) = match shells {
+        (ShellProbe::NoShell(screen_text), _) => {
+            return raw_terminal::run(target, wanted, streams, &screen_text).await;
         }
         (ShellProbe::Ready(main), Some(ShellProbe::Ready(errors))) => (main, Some(errors)),
         (ShellProbe::Ready(main), _) => (main, None),
     };
-    let mark = OutputMarker::new();
+    let marker = OutputMarker::new();
     let errors = match errors {
         Some(mut shell) => {
-            shell.input.send(script::stderr_script(&mark).into()).await;
+            shell
+                .input
+                .send(script::stderr_script(&marker).into())
+                .await;
             // Without a named pipe there is nothing to read: stderr comes with stdout.
-            let said = shell.read_until(&mark).await;
-            said.is_some_and(|said| said == "1").then_some(shell)
+            let payload = shell.read_until(&marker).await;
+            payload
+                .is_some_and(|payload| payload == "1")
+                .then_some(shell)
         }
         None => None,
     };
-    let taken = OutputMarker::new();
-    let script = script::command_script(wanted, &main.environment, &mark, &taken);
+    let part_marker = OutputMarker::new();
+    let script = script::command_script(wanted, &main.environment, &marker, &part_marker);
     main.input.send(script.into()).await;
     let CommandStreams {
         stdin, output: out, ..
     } = streams;
     let RemoteShell {
-        input: mut keyboard,
-        output: screen,
-        unread: shown,
+        input: mut terminal_input,
+        output: terminal_output,
+        unread,
         ..
     } = main;
-    let (told, turns) = mpsc::channel(1);
-    let turns_told = wanted.stdin.then(|| InputAcknowledgements {
-        filter: MarkerFilter::new(taken.as_bytes()),
-        acknowledged: told,
+    let (acknowledged, acknowledgements) = mpsc::channel(1);
+    let input_acknowledgements = wanted.stdin.then(|| InputAcknowledgements {
+        filter: MarkerFilter::new(part_marker.as_bytes()),
+        acknowledged,
     });
-    let output = copy_output(
-        (screen, shown),
+    let copy_stdout = copy_output(
+        (terminal_output, unread),
         OutputStream::Stdout,
         &out,
-        &mark,
-        turns_told,
+        &marker,
+        input_acknowledgements,
     );
-    let failed = async {
-        if let Some(RemoteShell {
-            output: screen,
-            unread: shown,
-            ..
-        }) = errors
-        {
-            copy_output((screen, shown), OutputStream::Stderr, &out, &mark, None).await;
+    let copy_stderr = async {
+        if let Some(RemoteShell { output, unread, .. }) = errors {
+            copy_output((output, unread), OutputStream::Stderr, &out, &marker, None).await;
         }
     };
-    let typed = async {
+    let write_stdin = async {
         if wanted.stdin {
-            write_input(&mut keyboard, stdin, turns).await;
+            write_input(&mut terminal_input, stdin, acknowledgements).await;
         }
         std::future::pending::<()>().await;
     };
-    tokio::pin!(output, failed, typed);
-    let mut has_failed = false;
-    let said = loop {
+    tokio::pin!(copy_stdout, copy_stderr, write_stdin);
+    let mut is_stderr_complete = false;
+    let payload = loop {
         tokio::select! {
-            said = &mut output => break said,
-            () = &mut failed, if !has_failed => has_failed = true,
-            () = &mut typed => {}
+            payload = &mut copy_stdout => break payload,
+            () = &mut copy_stderr, if !is_stderr_complete => is_stderr_complete = true,
+            () = &mut write_stdin => {}
         }
     };
-    while !has_failed {
-        has_failed = tokio::time::timeout(STDERR_DRAIN_TIMEOUT, &mut failed)
+    while !is_stderr_complete {
+        is_stderr_complete = tokio::time::timeout(STDERR_DRAIN_TIMEOUT, &mut copy_stderr)
             .await
             .is_ok();
-        // A background process of the command may hold the pipe open for ever, so do not wait for it. But do wait
+        // A background process of the command may hold the pipe open forever, so do not wait for it. But do wait
         // for a slow client: its channel is full.
         if out.capacity() > 0 {
             break;
         }
     }
-    Ok(parse_outcome(said))
+    Ok(parse_outcome(payload))
 }
 
-/// The outcome of a command, from the exit code that its script printed.
-fn parse_outcome(said: Option<String>) -> CommandOutcome {
-    match said.map(|said| said.parse()) {
+/// The outcome of a command, from the exit code that its script printed after the marker.
+fn parse_outcome(payload: Option<String>) -> CommandOutcome {
+    match payload.map(|payload| payload.parse()) {
         Some(Ok(code)) => CommandOutcome::Exited(code),
         _ => CommandOutcome::Failed(
             "the container's terminal was closed before the command ended".to_owned(),
@@ -161,42 +161,42 @@ struct InputAcknowledgements {
 
 impl InputAcknowledgements {
     fn filter_output(&mut self, bytes: &[u8]) -> Bytes {
-        let (through, times) = self.filter.feed(bytes);
-        if times > 0 {
+        let (kept, count) = self.filter.feed(bytes);
+        if count > 0 {
             // After the last part, the receiver is gone.
             let _ = self.acknowledged.try_send(());
         }
-        through
+        kept
     }
 }
 
 /// Sends the terminal's output to the client up to the marker; returns the text after the marker.
 async fn copy_output(
-    (mut screen, shown): (TerminalOutput, Bytes),
+    (mut terminal, unread): (TerminalOutput, Bytes),
     to: OutputStream,
     out: &mpsc::Sender<(OutputStream, Bytes)>,
-    mark: &OutputMarker,
-    mut taken: Option<InputAcknowledgements>,
+    marker: &OutputMarker,
+    mut acknowledgements: Option<InputAcknowledgements>,
 ) -> Option<String> {
-    let mut sieve = MarkerScanner::new(mark.as_bytes());
-    let mut next = Some(shown);
+    let mut scanner = MarkerScanner::new(marker.as_bytes());
+    let mut next = Some(unread);
     while let Some(mut bytes) = next {
-        if let Some(taken) = &mut taken {
-            bytes = taken.filter_output(&bytes);
+        if let Some(acknowledgements) = &mut acknowledgements {
+            bytes = acknowledgements.filter_output(&bytes);
         }
-        let (through, said) = sieve.feed(&bytes);
-        if !through.is_empty() && out.send((to, through)).await.is_err() {
+        let (kept, payload) = scanner.feed(&bytes);
+        if !kept.is_empty() && out.send((to, kept)).await.is_err() {
             return None;
         }
-        if said.is_some() {
-            return said;
+        if payload.is_some() {
+            return payload;
         }
-        next = screen.next().await;
+        next = terminal.next().await;
     }
-    let held = taken
-        .map(|taken| taken.filter.into_rest())
+    let held_back = acknowledgements
+        .map(|acknowledgements| acknowledgements.filter.into_rest())
         .unwrap_or_default();
-    for rest in [sieve.into_rest(), held] {
+    for rest in [scanner.into_rest(), held_back] {
         if !rest.is_empty() {
             // The client may have disconnected.
             let _ = out.send((to, rest)).await;
@@ -208,9 +208,9 @@ async fn copy_output(
 /// Sends the client's input in parts, each with its length in front, and each after the previous part was
 /// acknowledged. A part of length 0 marks the end.
 async fn write_input(
-    keyboard: &mut TerminalInput,
+    terminal: &mut TerminalInput,
     mut stdin: mpsc::Receiver<Bytes>,
-    mut turns: mpsc::Receiver<()>,
+    mut acknowledgements: mpsc::Receiver<()>,
 ) {
     while let Some(first) = stdin.recv().await {
         let mut part = BytesMut::from(first);
@@ -221,13 +221,13 @@ async fn write_input(
         }
         // One message may be larger than a part.
         while !part.is_empty() {
-            let now = part.split_to(part.len().min(MAX_INPUT_PART_BYTES));
-            let mut typed = BytesMut::from(format!("{}\n", now.len()).as_bytes());
-            typed.put(now);
-            if !keyboard.send(typed.freeze()).await || turns.recv().await.is_none() {
+            let content = part.split_to(part.len().min(MAX_INPUT_PART_BYTES));
+            let mut message = BytesMut::from(format!("{}\n", content.len()).as_bytes());
+            message.put(content);
+            if !terminal.send(message.freeze()).await || acknowledgements.recv().await.is_none() {
                 return;
             }
         }
     }
-    keyboard.send(Bytes::from_static(b"0\n")).await;
+    terminal.send(Bytes::from_static(b"0\n")).await;
 }

@@ -13,24 +13,24 @@ use crate::kubelet_api::remote_command::{
 };
 
 pub async fn run(
-    place: &ShellTarget,
+    target: &ShellTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
-    shown: &str,
+    screen_text: &str,
 ) -> Result<CommandOutcome, Error> {
-    let container = &place.container;
+    let container = &target.container;
     let needs_quotes = |word: &String| word.is_empty() || word.contains(char::is_whitespace);
     if let Some(word) = wanted.command.iter().find(|word| needs_quotes(word)) {
         return Ok(CommandOutcome::Failed(format!(
             "container {container} has no /bin/sh with stty, and without one Azure Container Instances \
-             takes no argument with blanks in it: {word:?}"
+             accepts no argument that contains blanks: {word:?}"
         )));
     }
-    tracing::debug!(shown, "an image without a shell");
+    tracing::debug!(screen_text, "an image without a shell");
     let end = if wanted.tty { "\r\n" } else { "\n" };
     let notice = format!(
-        "burstpool: container {container} has no /bin/sh with stty: errors come with the output, and how \
-         the command ends is not known{end}"
+        "burstpool: container {container} has no /bin/sh with stty: stderr is mixed with stdout, and \
+         the command's exit code is not known{end}"
     );
     let CommandStreams {
         mut stdin,
@@ -40,24 +40,24 @@ pub async fn run(
     // The client may have disconnected.
     let _ = out.send((OutputStream::Stderr, notice.into())).await;
     let RemoteShell {
-        input: mut keyboard,
-        output: mut screen,
+        input: mut terminal_input,
+        output: mut terminal_output,
         ..
-    } = place.open(&wanted.command.join(" "), None).await?;
+    } = target.open(&wanted.command.join(" "), None).await?;
     // Concurrently with the output: a program that answers as it reads stops reading until its output is taken.
-    let typed = async {
-        let mut goes_on = wanted.stdin;
-        while goes_on {
-            let typed = stdin.recv().await;
-            goes_on = typed.is_some();
+    let write_stdin = async {
+        let mut is_open = wanted.stdin;
+        while is_open {
+            let bytes = stdin.recv().await;
+            is_open = bytes.is_some();
             // At the end of input, send Ctrl-D, as a user at a terminal does.
-            let typed = typed.unwrap_or(Bytes::from_static(b"\x04"));
-            goes_on &= keyboard.send(typed).await;
+            let bytes = bytes.unwrap_or(Bytes::from_static(b"\x04"));
+            is_open &= terminal_input.send(bytes).await;
         }
         std::future::pending::<()>().await;
     };
-    let shown = async {
-        while let Some(bytes) = screen.next().await {
+    let copy_stdout = async {
+        while let Some(bytes) = terminal_output.next().await {
             let bytes = if wanted.tty {
                 bytes
             } else {
@@ -67,11 +67,11 @@ pub async fn run(
                 return CommandOutcome::Failed("the client is gone".to_owned());
             }
         }
-        outcome(&place.pod.presence())
+        outcome(&target.pod.presence())
     };
     tokio::select! {
-        outcome = shown => Ok(outcome),
-        () = typed => Ok(CommandOutcome::Exited(0)),
+        outcome = copy_stdout => Ok(outcome),
+        () = write_stdin => Ok(CommandOutcome::Exited(0)),
     }
 }
 

@@ -55,39 +55,39 @@ impl OutputMarker {
 ///
 /// The first shell is interactive: it runs the file that `ENV` names (the backslashes bypass its aliases), and may
 /// write the line into its history file.
-pub fn boot_script(mark: &OutputMarker) -> String {
-    let halves = mark.halves();
-    let said = format!("printf \"%s%s;\" {halves}");
-    let inner = second_shell_script(mark);
+pub fn boot_script(marker: &OutputMarker) -> String {
+    let halves = marker.halves();
+    let print_marker = format!("printf \"%s%s;\" {halves}");
+    let inner = second_shell_script(marker);
     format!(
-        " set -- \"$(\\stty -g)\" \"${{HISTFILE-}}\";unset HISTFILE;\\stty raw -echo&&{{ \\{said};\\cat /proc/$$/environ 2>/dev/null;\\{said};\\cat /proc/1/environ 2>/dev/null;\\{said};exec /bin/sh -c '{inner}' sh \"$@\";}}\nexit\n"
+        " set -- \"$(\\stty -g)\" \"${{HISTFILE-}}\";unset HISTFILE;\\stty raw -echo&&{{ \\{print_marker};\\cat /proc/$$/environ 2>/dev/null;\\{print_marker};\\cat /proc/1/environ 2>/dev/null;\\{print_marker};exec /bin/sh -c '{inner}' sh \"$@\";}}\nexit\n"
     )
 }
 
 /// The program of the second shell. Its arguments are the terminal's original settings, and the first shell's
 /// history file, from which it removes the first line. It must not contain a single quote.
-fn second_shell_script(mark: &OutputMarker) -> String {
-    let (halves, line) = (mark.halves(), mark.variable('s'));
+fn second_shell_script(marker: &OutputMarker) -> String {
+    let (halves, line) = (marker.halves(), marker.variable('s'));
     format!(
         "set +aefu;if grep -qs \"stty raw -echo\" \"$2\";then sed -i \"/stty raw -echo/d\" \"$2\";[ -s \"$2\" ]||rm -f \"$2\";fi;command -v env >/dev/null&&{{ env -0||cat /proc/self/environ;}} 2>/dev/null;printf \"%s%s;\" {halves};while IFS= read -r {line};do case ${line} in :*)eval \"${line}\";exit;;esac;done"
     )
 }
 
-/// The script for a command without a terminal. It prints `taken` after each part of the input, and the next part
-/// must not be sent earlier: whatever carries the terminal may carry one direction at a time, and an unread part
-/// would block the output.
+/// The script for a command without a terminal. It prints `part_marker` after each part of the input, and the next
+/// part must not be sent earlier: the terminal's connection may carry only one direction at a time, and an unread
+/// part would block the output.
 pub fn command_script(
     wanted: &CommandRequest,
     environment: &ShellEnvironment,
-    mark: &OutputMarker,
-    taken: &OutputMarker,
+    marker: &OutputMarker,
+    part_marker: &OutputMarker,
 ) -> String {
-    let (halves, taken) = (mark.halves(), taken.halves());
+    let (halves, part_marker) = (marker.halves(), part_marker.halves());
     let words = environment.env_command(false).unwrap_or_default();
-    let mut script = format!(":;{}", set_arguments(&wanted.command, words, mark));
-    let pipe = mark.variable('f');
+    let mut script = format!(":;{}", set_arguments(&wanted.command, words, marker));
+    let pipe = marker.variable('f');
     if wanted.stderr {
-        let pipes = pipe_paths(mark);
+        let pipes = pipe_paths(marker);
         // Without a named pipe, stderr goes to stdout.
         let _ = write!(
             script,
@@ -97,17 +97,17 @@ pub fn command_script(
         script.push_str("exec 2>/dev/null;");
     }
     // Only a session with a named pipe waits for the end of stderr.
-    let told = if wanted.stderr {
+    let end_stderr = if wanted.stderr {
         format!("[ \"${pipe}\" ]&&printf '%s%s;' {halves} >&2")
     } else {
         String::from(":")
     };
-    let run = format!("(exec \"$@\");printf '%s%s%s;' {halves} $?;{told}");
+    let run = format!("(exec \"$@\");printf '%s%s%s;' {halves} $?;{end_stderr}");
     if wanted.stdin {
-        let length = mark.variable('n');
+        let length = marker.variable('n');
         let _ = write!(
             script,
-            "{{ while IFS= read -r {length}&&[ \"${length}\" -gt 0 ];do dd bs=${length} count=1 iflag=fullblock 2>/dev/null;printf '%s%s;' {taken} >&4;done|{{ {run};}} 4>&-|cat 4>&-;}} 4>&1"
+            "{{ while IFS= read -r {length}&&[ \"${length}\" -gt 0 ];do dd bs=${length} count=1 iflag=fullblock 2>/dev/null;printf '%s%s;' {part_marker} >&4;done|{{ {run};}} 4>&-|cat 4>&-;}} 4>&1"
         );
     } else {
         let _ = write!(script, "{{ {run};}} </dev/null|cat");
@@ -118,8 +118,8 @@ pub fn command_script(
 
 /// The script of the session that reads stderr: prints the marker and 1 once the pipe exists, or 0 if none can be
 /// created.
-pub fn stderr_script(mark: &OutputMarker) -> String {
-    let (halves, pipes) = (mark.halves(), pipe_paths(mark));
+pub fn stderr_script(marker: &OutputMarker) -> String {
+    let (halves, pipes) = (marker.halves(), pipe_paths(marker));
     format!(
         ":;for f in {pipes};do mkfifo -m 600 $f 2>/dev/null&&break;f=;done;if [ \"$f\" ];then printf '%s%s1;' {halves};exec cat $f;else printf '%s%s0;' {halves};fi\n"
     )
@@ -130,10 +130,10 @@ pub fn stderr_script(mark: &OutputMarker) -> String {
 pub fn terminal_script(
     wanted: &CommandRequest,
     environment: &ShellEnvironment,
-    mark: &OutputMarker,
+    marker: &OutputMarker,
     size: Option<TerminalSize>,
 ) -> String {
-    let halves = mark.halves();
+    let halves = marker.halves();
     let mut script = format!(
         ":;printf '%s%s%s;' {halves} \"$(tty)\";stty \"$1\" 2>/dev/null||stty sane 2>/dev/null;"
     );
@@ -147,7 +147,7 @@ pub fn terminal_script(
     script.push_str(&set_arguments(
         &wanted.command,
         words.unwrap_or_default(),
-        mark,
+        marker,
     ));
     // Ctrl-C is for the command: this shell must survive to print the exit code.
     let _ = writeln!(
@@ -169,19 +169,19 @@ pub fn resize_script(
     is_device.then(|| format!(":;stty rows {height} cols {width} <{terminal}\n"))
 }
 
-fn pipe_paths(mark: &OutputMarker) -> String {
-    let names = PIPE_DIRECTORIES.map(|directory| format!("{directory}/.{}", mark.0));
+fn pipe_paths(marker: &OutputMarker) -> String {
+    let names = PIPE_DIRECTORIES.map(|directory| format!("{directory}/.{}", marker.0));
     names.join(" ")
 }
 
 /// Sets the command as the shell's arguments, with `words` in front. The script must be one line, so a variable
 /// stands for each line break.
-fn set_arguments(command: &[String], mut words: Vec<String>, mark: &OutputMarker) -> String {
+fn set_arguments(command: &[String], mut words: Vec<String>, marker: &OutputMarker) -> String {
     // `env` would read a program name with `=` as a variable.
     if command.first().is_some_and(|program| program.contains('=')) {
         words.clear();
     }
-    let end = mark.variable('e');
+    let end = marker.variable('e');
     let words = words.iter().chain(command);
     let words: Vec<String> = words.map(|word| shell_quoted(word, &end)).collect();
     let words = words.join(" ");
@@ -227,45 +227,45 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_command_as_they_are() {
-        let mark = OutputMarker::new();
+        let marker = OutputMarker::new();
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
         let script = command_script(
             &wanted(&["printf", "%s|", hostile, "", "-x"]),
             &ShellEnvironment::default(),
-            &mark,
+            &marker,
             &OutputMarker::new(),
         );
         assert_eq!(script.matches('\n').count(), 1, "it is one line");
-        assert_eq!(run(&script, b""), format!("{hostile}||-x|{}0;", mark.0));
+        assert_eq!(run(&script, b""), format!("{hostile}||-x|{}0;", marker.0));
     }
 
     #[test]
-    fn exit_codes_are_said_after_all_output() {
-        let mark = OutputMarker::new();
+    fn exit_codes_are_printed_after_all_output() {
+        let marker = OutputMarker::new();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
             let script = command_script(
                 &wanted(&["sh", "-c", command]),
                 &ShellEnvironment::default(),
-                &mark,
+                &marker,
                 &OutputMarker::new(),
             );
-            assert_eq!(run(&script, b""), format!("x\n{}{code};", mark.0));
+            assert_eq!(run(&script, b""), format!("x\n{}{code};", marker.0));
         }
         let script = command_script(
             &wanted(&["no-such-program"]),
             &ShellEnvironment::default(),
-            &mark,
+            &marker,
             &OutputMarker::new(),
         );
-        assert_eq!(run(&script, b""), format!("{}127;", mark.0));
+        assert_eq!(run(&script, b""), format!("{}127;", marker.0));
         // The program called `exit`, not the shell's builtin.
         let script = command_script(
             &wanted(&["exit", "3"]),
             &ShellEnvironment::default(),
-            &mark,
+            &marker,
             &OutputMarker::new(),
         );
-        assert_eq!(run(&script, b""), format!("{}127;", mark.0));
+        assert_eq!(run(&script, b""), format!("{}127;", marker.0));
     }
 
     /// The shells that images have as `/bin/sh`.
@@ -275,13 +275,14 @@ mod tests {
         PWD=/nowhere\0OLDPWD=/before\0SHLVL=9\0_=mine\0my.name=x\0a-b=y\0MULTI=a\nb'c\"$(d)\0E=\xc4\x81\xc2\x88\0LINES=3\0COLUMNS=9\0\
         RANDOM=1\0SECONDS=2\0PS1=>\0PS4=!\0ENV=/nowhere\0SHELLOPTS=errexit:nounset\0EMPTY=\0";
 
-    /// The output of `shell` for [`inner`] and then for `script`, split at the marker.
-    fn waits(shell: &[&str], mark: &OutputMarker, script: &str) -> Option<Vec<String>> {
+    /// The output of `shell` for [`second_shell_script`] and then for `script`, split at the marker.
+    fn run_in(shell: &[&str], marker: &OutputMarker, script: &str) -> Option<Vec<String>> {
         let variables = GIVEN.split(|byte| *byte == 0);
-        let variables = variables.filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='));
+        let variables =
+            variables.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
         let mut shell = Command::new(shell[0])
             .args(&shell[1..])
-            .args(["-c", &second_shell_script(mark), "sh", "", ""])
+            .args(["-c", &second_shell_script(marker), "sh", "", ""])
             .env_clear()
             .envs(variables)
             .stdin(Stdio::piped())
@@ -292,59 +293,59 @@ mod tests {
         input.write_all(script.as_bytes()).expect("it is read");
         drop(input);
         let done = shell.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        Some(said.split(&mark.0).map(str::to_owned).collect())
+        let output = String::from_utf8_lossy(&done.stdout).into_owned();
+        Some(output.split(&marker.0).map(str::to_owned).collect())
     }
 
     #[test]
     fn a_command_has_the_containers_environment_in_every_shell() {
         let sorted = |variables: &str| {
-            let mut all: Vec<String> = variables.split('\0').map(str::to_owned).collect();
-            all.sort();
-            all
+            let mut sorted: Vec<String> = variables.split('\0').map(str::to_owned).collect();
+            sorted.sort();
+            sorted
         };
         let given = sorted(&String::from_utf8_lossy(GIVEN));
         for shell in SHELLS {
-            let mark = OutputMarker::new();
-            let Some(said) = waits(shell, &mark, "") else {
+            let marker = OutputMarker::new();
+            let Some(output) = run_in(shell, &marker, "") else {
                 continue;
             };
-            assert_ne!(sorted(&said[0]), given, "{shell:?} changes nothing");
-            let environment = ShellEnvironment::parse(GIVEN, b"", said[0].as_bytes());
+            assert_ne!(sorted(&output[0]), given, "{shell:?} changes nothing");
+            let environment = ShellEnvironment::parse(GIVEN, b"", output[0].as_bytes());
             for (stdin, input) in [(false, ""), (true, "0\n")] {
                 let wanted = CommandRequest {
                     stdin,
                     ..wanted(&["env", "-0"])
                 };
-                let script = command_script(&wanted, &environment, &mark, &OutputMarker::new());
-                let said = waits(shell, &mark, &(script + input)).expect("it was there");
-                assert_eq!(sorted(&said[1][1..]), given, "{shell:?}");
-                assert_eq!(said[2], "0;", "{shell:?}");
+                let script = command_script(&wanted, &environment, &marker, &OutputMarker::new());
+                let output = run_in(shell, &marker, &(script + input)).expect("it was there");
+                assert_eq!(sorted(&output[1][1..]), given, "{shell:?}");
+                assert_eq!(output[2], "0;", "{shell:?}");
             }
-            let script = terminal_script(&wanted(&["env", "-0"]), &environment, &mark, None);
-            let said = waits(shell, &mark, &script).expect("it was there");
+            let script = terminal_script(&wanted(&["env", "-0"]), &environment, &marker, None);
+            let output = run_in(shell, &marker, &script).expect("it was there");
             let mut with = given.clone();
             with.push("TERM=xterm".to_owned());
             with.sort();
-            let (_, shown) = said[2].split_once(';').expect("a terminal");
+            let (_, shown) = output[2].split_once(';').expect("a terminal");
             assert_eq!(sorted(shown), with, "{shell:?}");
         }
     }
 
     #[test]
-    fn what_is_typed_first_is_taken_out_of_a_history() {
+    fn the_first_line_is_removed_from_the_history() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("history");
         for (before, after) in [("ls\n", Some("ls\n")), ("", None)] {
-            let mark = OutputMarker::new();
-            let line = boot_script(&mark)
+            let marker = OutputMarker::new();
+            let line = boot_script(&marker)
                 .lines()
                 .next()
                 .expect("a line")
                 .to_owned();
             std::fs::write(&file, format!("{before}{line}\n")).expect("it is written");
             let ended = Command::new("sh")
-                .args(["-c", &second_shell_script(&mark), "sh", ""])
+                .args(["-c", &second_shell_script(&marker), "sh", ""])
                 .arg(&file)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -356,35 +357,40 @@ mod tests {
 
     #[test]
     fn input_comes_in_parts_and_ends() {
-        let (mark, taken) = (OutputMarker::new(), OutputMarker::new());
+        let (marker, part_marker) = (OutputMarker::new(), OutputMarker::new());
         let script = command_script(
             &CommandRequest {
                 stdin: true,
                 ..wanted(&["cat"])
             },
             &ShellEnvironment::default(),
-            &mark,
-            &taken,
+            &marker,
+            &part_marker,
         );
-        let said = run(&script, b"3\nab\n6\n0\nc d\n0\nignored");
-        let taken = format!("{};", taken.0);
-        assert_eq!(said.matches(&taken).count(), 2, "{said}");
-        let said = said.replace(&taken, "");
-        assert_eq!(said, format!("ab\n0\nc d\n{}0;", mark.0));
+        let output = run(&script, b"3\nab\n6\n0\nc d\n0\nignored");
+        let part_marker = format!("{};", part_marker.0);
+        assert_eq!(output.matches(&part_marker).count(), 2, "{output}");
+        let output = output.replace(&part_marker, "");
+        assert_eq!(output, format!("ab\n0\nc d\n{}0;", marker.0));
     }
 
     #[test]
-    fn what_is_typed_holds_no_mark() {
-        let mark = OutputMarker::new();
-        assert!(!boot_script(&mark).contains(&mark.0));
+    fn scripts_do_not_contain_the_marker_itself() {
+        let marker = OutputMarker::new();
+        assert!(!boot_script(&marker).contains(&marker.0));
         assert!(
-            !terminal_script(&wanted(&["sh"]), &ShellEnvironment::default(), &mark, None)
-                .contains(&mark.0)
+            !terminal_script(
+                &wanted(&["sh"]),
+                &ShellEnvironment::default(),
+                &marker,
+                None
+            )
+            .contains(&marker.0)
         );
     }
 
     #[test]
-    fn only_terminals_are_sized() {
+    fn only_terminals_are_resized() {
         let size = TerminalSize {
             width: 120,
             height: 40,

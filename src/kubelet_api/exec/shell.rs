@@ -32,7 +32,7 @@ pub struct ShellTarget {
     pub container: String,
 }
 
-/// A terminal, and the output of it that was not taken yet.
+/// A terminal, and its output that has not been read yet.
 pub struct RemoteShell {
     pub input: TerminalInput,
     pub output: TerminalOutput,
@@ -63,10 +63,10 @@ impl ShellTarget {
             .azure
             .exec(&node.scope, group, &self.container, program, size)
             .await?;
-        let (keyboard, screen) = node.azure.connect(&session).await?;
+        let (input, output) = node.azure.connect(&session).await?;
         Ok(RemoteShell {
-            input: keyboard,
-            output: screen,
+            input,
+            output,
             unread: Bytes::new(),
             environment: ShellEnvironment::default(),
         })
@@ -75,12 +75,12 @@ impl ShellTarget {
     /// Opens a shell that waits for a script.
     pub async fn start_shell(&self, size: Option<TerminalSize>) -> Result<ShellProbe, Error> {
         let mut shell = self.open("/bin/sh", size).await?;
-        let mark = OutputMarker::new();
-        shell.input.send(script::boot_script(&mark).into()).await;
-        let mut parts = ShellPrompt::new(&mark);
+        let marker = OutputMarker::new();
+        shell.input.send(script::boot_script(&marker).into()).await;
+        let mut prompt = ShellPrompt::new(&marker);
         let ready = async {
             while let Some(bytes) = shell.output.next().await {
-                if let Some(rest) = parts.feed(bytes) {
+                if let Some(rest) = prompt.feed(bytes) {
                     shell.unread = rest;
                     return true;
                 }
@@ -90,9 +90,9 @@ impl ShellTarget {
         let is_ready = tokio::time::timeout(SHELL_TIMEOUT, ready)
             .await
             .unwrap_or(false);
-        let [before, given, container, after] = &parts.parts;
+        let [before, service, container, after] = &prompt.parts;
         if is_ready {
-            shell.environment = ShellEnvironment::parse(given, container, after);
+            shell.environment = ShellEnvironment::parse(service, container, after);
             return Ok(ShellProbe::Ready(shell));
         }
         let before = String::from_utf8_lossy(before).into_owned();
@@ -103,33 +103,33 @@ impl ShellTarget {
 
 /// The parts that a shell prints before it waits for a script, each followed by the marker.
 struct ShellPrompt<'a> {
-    mark: &'a OutputMarker,
+    marker: &'a OutputMarker,
     scanner: MarkerScanner,
     parts: [Vec<u8>; 4],
     index: usize,
 }
 
 impl<'a> ShellPrompt<'a> {
-    fn new(mark: &'a OutputMarker) -> Self {
+    fn new(marker: &'a OutputMarker) -> Self {
         Self {
-            mark,
-            scanner: MarkerScanner::new(mark.as_bytes()),
+            marker,
+            scanner: MarkerScanner::new(marker.as_bytes()),
             parts: Default::default(),
             index: 0,
         }
     }
 
     /// Takes in output. Once the last part is complete, returns the output after it.
-    fn feed(&mut self, mut shown: Bytes) -> Option<Bytes> {
+    fn feed(&mut self, mut bytes: Bytes) -> Option<Bytes> {
         loop {
-            let (through, said) = self.scanner.feed(&shown);
-            self.parts[self.index].extend_from_slice(&through);
-            said?;
-            let next = MarkerScanner::new(self.mark.as_bytes());
-            shown = std::mem::replace(&mut self.scanner, next).into_rest();
+            let (output, payload) = self.scanner.feed(&bytes);
+            self.parts[self.index].extend_from_slice(&output);
+            payload?;
+            let next = MarkerScanner::new(self.marker.as_bytes());
+            bytes = std::mem::replace(&mut self.scanner, next).into_rest();
             self.index += 1;
             if self.index == self.parts.len() {
-                return Some(shown);
+                return Some(bytes);
             }
         }
     }
@@ -145,13 +145,13 @@ impl RemoteShell {
     }
 
     /// Reads up to a marker, drops everything before it, and returns the text after it.
-    pub async fn read_until(&mut self, mark: &OutputMarker) -> Option<String> {
-        let mut sieve = MarkerScanner::new(mark.as_bytes());
+    pub async fn read_until(&mut self, marker: &OutputMarker) -> Option<String> {
+        let mut scanner = MarkerScanner::new(marker.as_bytes());
         loop {
             let bytes = self.read().await?;
-            if let (_, Some(said)) = sieve.feed(&bytes) {
-                self.unread = sieve.into_rest();
-                return Some(said);
+            if let (_, Some(payload)) = scanner.feed(&bytes) {
+                self.unread = scanner.into_rest();
+                return Some(payload);
             }
         }
     }

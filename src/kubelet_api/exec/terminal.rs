@@ -23,22 +23,22 @@ const RESIZE_DEBOUNCE: Duration = Duration::from_millis(200);
 const RESIZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn run(
-    place: &ShellTarget,
+    target: &ShellTarget,
     wanted: &CommandRequest,
     mut streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
     let size = tokio::time::timeout(INITIAL_SIZE_TIMEOUT, streams.resize.recv()).await;
     let size = size.ok().flatten();
-    let mut shell = match place.start_shell(size).await? {
+    let mut shell = match target.start_shell(size).await? {
         ShellProbe::Ready(shell) => shell,
-        ShellProbe::NoShell(shown) => {
-            return raw_terminal::run(place, wanted, streams, &shown).await;
+        ShellProbe::NoShell(screen_text) => {
+            return raw_terminal::run(target, wanted, streams, &screen_text).await;
         }
     };
-    let mark = OutputMarker::new();
-    let script = script::terminal_script(wanted, &shell.environment, &mark, size);
+    let marker = OutputMarker::new();
+    let script = script::terminal_script(wanted, &shell.environment, &marker, size);
     shell.input.send(script.into()).await;
-    let terminal = shell.read_until(&mark).await;
+    let terminal = shell.read_until(&marker).await;
     let CommandStreams {
         mut stdin,
         resize,
@@ -46,35 +46,35 @@ pub async fn run(
         ..
     } = streams;
     let RemoteShell {
-        input: mut keyboard,
-        output: screen,
-        unread: shown,
+        input: mut terminal_input,
+        output: terminal_output,
+        unread,
         ..
     } = shell;
-    let typed = async {
+    let write_stdin = async {
         while let Some(bytes) = stdin.recv().await {
-            if !keyboard.send(bytes).await {
+            if !terminal_input.send(bytes).await {
                 break;
             }
         }
         std::future::pending::<()>().await;
     };
-    let sized = async {
+    let follow_size = async {
         if let Some(terminal) = &terminal {
-            follow_resizes(place, terminal, resize).await;
+            follow_resizes(target, terminal, resize).await;
         }
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        said = copy_output((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(parse_outcome(said)),
-        () = typed => Ok(parse_outcome(None)),
-        () = sized => Ok(parse_outcome(None)),
+        payload = copy_output((terminal_output, unread), OutputStream::Stdout, &out, &marker, None) => Ok(parse_outcome(payload)),
+        () = write_stdin => Ok(parse_outcome(None)),
+        () = follow_size => Ok(parse_outcome(None)),
     }
 }
 
 /// Resizes a terminal with the client's, from a second session: ACI has no other way.
 async fn follow_resizes(
-    place: &ShellTarget,
+    target: &ShellTarget,
     terminal: &str,
     mut sizes: mpsc::Receiver<TerminalSize>,
 ) {
@@ -85,18 +85,18 @@ async fn follow_resizes(
         let Some(script) = script::resize_script(terminal, size) else {
             return;
         };
-        let sized = async {
-            match place.start_shell(None).await {
+        let resize = async {
+            match target.start_shell(None).await {
                 Ok(ShellProbe::Ready(mut shell)) => {
                     shell.input.send(script.into()).await;
                     while shell.read().await.is_some() {}
                 }
                 Ok(ShellProbe::NoShell(_)) => {}
-                Err(error) => tracing::debug!(error = error.error_chain(), "sizing a terminal"),
+                Err(error) => tracing::debug!(error = error.error_chain(), "resizing a terminal"),
             }
         };
-        if tokio::time::timeout(RESIZE_TIMEOUT, sized).await.is_err() {
-            tracing::debug!("sizing a terminal takes too long");
+        if tokio::time::timeout(RESIZE_TIMEOUT, resize).await.is_err() {
+            tracing::debug!("resizing a terminal takes too long");
         }
     }
 }

@@ -35,7 +35,7 @@ impl LogCursor {
             None => "",
         };
         let new = match self.resume_offset(whole) {
-            Some(place) => LogDelta::Appended(&whole[place..]),
+            Some(offset) => LogDelta::Appended(&whole[offset..]),
             None => LogDelta::Replaced(whole),
         };
         self.length = whole.len();
@@ -88,34 +88,38 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_whole_waits_for_its_end() {
-        let mut grown = LogCursor::default();
+    fn an_incomplete_line_waits_for_its_end() {
+        let mut cursor = LogCursor::default();
         assert_eq!(
-            grown.advance("1 a\n2 b", false),
+            cursor.advance("1 a\n2 b", false),
             LogDelta::Appended("1 a\n")
         );
         assert_eq!(
-            grown.advance("1 a\n2 bc\n", false),
+            cursor.advance("1 a\n2 bc\n", false),
             LogDelta::Appended("2 bc\n")
         );
-        assert_eq!(grown.advance("1 a\n2 bc\n3", true), LogDelta::Appended("3"));
+        assert_eq!(
+            cursor.advance("1 a\n2 bc\n3", true),
+            LogDelta::Appended("3")
+        );
     }
 
     #[test]
-    fn another_runs_log_is_another() {
-        let mut grown = LogCursor::default();
+    fn the_log_of_another_run_replaces_the_log() {
+        let mut cursor = LogCursor::default();
         let (old, new) = (line(1) + &line(2), line(7));
-        grown.advance(&old, false);
-        assert_eq!(grown.advance(&new, false), LogDelta::Replaced(&new));
-        assert_eq!(grown.advance("", false), LogDelta::Replaced(""));
+        cursor.advance(&old, false);
+        assert_eq!(cursor.advance(&new, false), LogDelta::Replaced(&new));
+        assert_eq!(cursor.advance("", false), LogDelta::Replaced(""));
     }
 
     /// However a log grows between two reads, and however much of its beginning is dropped: no line is lost or sent
     /// twice, as long as part of the previous read is left.
-    fn follow(looks: &[(usize, usize)]) {
-        let (mut grown, mut log, mut told) = (LogCursor::default(), String::new(), String::new());
+    fn follow(reads: &[(usize, usize)]) {
+        let (mut cursor, mut log, mut streamed) =
+            (LogCursor::default(), String::new(), String::new());
         let mut next = 0;
-        for (lines, cut) in looks {
+        for (lines, cut) in reads {
             let before = log.len();
             for _ in 0..*lines {
                 log.push_str(&line(next));
@@ -123,18 +127,18 @@ mod tests {
             }
             // Part of the previous read stays.
             let cut = before.saturating_sub(40).min(*cut);
-            match grown.advance(&log[cut..], false) {
-                LogDelta::Appended(new) => told.push_str(new),
-                LogDelta::Replaced(_) => unreachable!("the place was not found"),
+            match cursor.advance(&log[cut..], false) {
+                LogDelta::Appended(new) => streamed.push_str(new),
+                LogDelta::Replaced(_) => unreachable!("the position is found"),
             }
             log.drain(..cut);
         }
-        let all: String = (0..next).map(line).collect();
-        assert_eq!(told, all);
+        let expected: String = (0..next).map(line).collect();
+        assert_eq!(streamed, expected);
     }
 
     #[test]
-    fn a_log_that_is_cut_off_inside_of_a_line_goes_on_where_it_was() {
+    fn a_log_that_is_cut_within_a_line_continues_at_its_position() {
         follow(&[(2, 0), (1, 1)]);
     }
 
@@ -142,8 +146,8 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn nothing_is_lost_or_told_twice(looks in prop::collection::vec((0_usize..400, 0_usize..9000), 1..20)) {
-            follow(&looks);
+        fn no_line_is_lost_or_sent_twice(reads in prop::collection::vec((0_usize..400, 0_usize..9000), 1..20)) {
+            follow(&reads);
         }
     }
 }

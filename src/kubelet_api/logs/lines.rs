@@ -41,10 +41,10 @@ impl LineFormatter {
 
     /// The lines of `text` that are wanted, formatted.
     pub fn format(&mut self, text: &str) -> Vec<u8> {
-        let mut shaped = Vec::with_capacity(text.len());
+        let mut formatted = Vec::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
             if !self.options.needs_times() {
-                shaped.extend_from_slice(line.as_bytes());
+                formatted.extend_from_slice(line.as_bytes());
                 continue;
             }
             let (stamp, rest) = split_timestamp(line);
@@ -57,18 +57,18 @@ impl LineFormatter {
             let rest = match stamp {
                 Some(stamp) => {
                     if self.options.timestamps {
-                        shaped.extend_from_slice(stamp.text.as_bytes());
-                        shaped.push(b' ');
+                        formatted.extend_from_slice(stamp.text.as_bytes());
+                        formatted.push(b' ');
                     }
                     join_parts(&stamp, rest)
                 }
                 None => Cow::Borrowed(rest),
             };
-            shaped.extend_from_slice(rest.as_bytes());
+            formatted.extend_from_slice(rest.as_bytes());
         }
-        shaped.truncate(self.remaining_bytes);
-        self.remaining_bytes -= shaped.len();
-        shaped
+        formatted.truncate(self.remaining_bytes);
+        self.remaining_bytes -= formatted.len();
+        formatted
     }
 }
 
@@ -169,20 +169,20 @@ mod tests {
     const LOG: &str =
         "1970-01-01T00:00:01Z a\n1970-01-01T00:00:02Z b c\nno time\n1970-01-01T00:00:03.5Z \n";
 
-    fn shaped(options: LogOptions) -> String {
+    fn formatted(options: LogOptions) -> String {
         String::from_utf8(LineFormatter::new(options).format(LOG)).expect("text")
     }
 
     #[test]
     fn times_are_shown_or_not() {
         // Timestamps were not requested, so what looks like one is the program's.
-        assert_eq!(shaped(LogOptions::default()), LOG);
+        assert_eq!(formatted(LogOptions::default()), LOG);
         let timestamps = true;
         let options = LogOptions {
             timestamps,
             ..LogOptions::default()
         };
-        assert_eq!(shaped(options), LOG);
+        assert_eq!(formatted(options), LOG);
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
             since,
             ..LogOptions::default()
         };
-        assert_eq!(shaped(options), "b c\nno time\n\n");
+        assert_eq!(formatted(options), "b c\nno time\n\n");
         let limit = Some(3);
         let mut lines = LineFormatter::new(LogOptions { limit, ..options });
         assert_eq!(lines.format(LOG), b"b c");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_so_many_lines_whether_the_last_is_whole_or_not() {
+    fn a_tail_counts_an_incomplete_last_line() {
         assert_eq!(tail("a\nb\nc\n", 2), "b\nc\n");
         assert_eq!(tail("a\nb\nc", 2), "b\nc");
         assert_eq!(tail("a\nb\n", 5), "a\nb\n");

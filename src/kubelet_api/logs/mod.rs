@@ -41,7 +41,7 @@ pub async fn serve_log(source: LogSource, query: &str, tasks: &ListenerTasks) ->
     let options = options::parse(query, Timestamp::now()).map_err(HttpError::bad_request)?;
     if options.previous {
         return Err(HttpError::bad_request(format!(
-            "the log of the previous run of container {} is not to be had: Azure Container Instances keeps \
+            "the log of the previous run of container {} is not available: Azure Container Instances keeps \
              the log of the last run only",
             source.container
         )));
@@ -51,25 +51,25 @@ pub async fn serve_log(source: LogSource, query: &str, tasks: &ListenerTasks) ->
     }
     let log = source.read(options.tail, options.needs_times()).await?;
     let mut lines = LineFormatter::new(options);
-    let shaped = match options.tail {
+    let formatted = match options.tail {
         Some(tail) => lines.format(lines::tail(&log, tail)),
         None => lines.format(&log),
     };
     let mut response = text_response(StatusCode::OK, String::new());
-    *response.body_mut() = Body::from(shaped);
+    *response.body_mut() = Body::from(formatted);
     Ok(response)
 }
 
 /// Follows a log. The first read happens before the answer starts, so that its error becomes the answer's status.
 async fn follow_log(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -> ApiResult {
     let log = source.read(None, options.needs_times()).await?;
-    let (told, mut wanted) = mpsc::channel::<Bytes>(4);
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(4);
     let follower = LogFollower {
         source,
         cursor: LogCursor::default(),
         with_timestamps: options.needs_times(),
         formatter: LineFormatter::new(options),
-        sender: told,
+        sender,
     };
     tasks.spawn(follower.run(log, options.tail));
     let (cancel, mut is_over) = (tasks.cancel.clone(), false);
@@ -77,7 +77,7 @@ async fn follow_log(source: LogSource, options: LogOptions, tasks: &ListenerTask
         if is_over {
             return Poll::Ready(None);
         }
-        let next = ready!(wanted.poll_recv(context));
+        let next = ready!(receiver.poll_recv(context));
         is_over = next.is_none();
         Poll::Ready(match next {
             Some(bytes) => Some(Ok(bytes)),
@@ -91,10 +91,10 @@ async fn follow_log(source: LogSource, options: LogOptions, tasks: &ListenerTask
     Ok(response)
 }
 
-/// Sends what a container writes from now on to `told`, until the container ends or the receiver is dropped.
+/// Sends what a container writes from now on to `sender`, until the container ends or the receiver is dropped.
 pub async fn stream_new_output(
     source: LogSource,
-    told: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Bytes>,
 ) -> Result<(), HttpError> {
     let options = LogOptions::default();
     let log = source.read(None, options.needs_times()).await?;
@@ -103,7 +103,7 @@ pub async fn stream_new_output(
         cursor: LogCursor::default(),
         with_timestamps: options.needs_times(),
         formatter: LineFormatter::new(options),
-        sender: told,
+        sender,
     };
     follower.run(log, Some(0)).await;
     Ok(())
@@ -121,10 +121,10 @@ struct LogFollower {
 impl LogFollower {
     /// Sends the log until the container ends or the receiver is dropped.
     async fn run(mut self, first: String, tail: Option<usize>) {
-        let told = self.sender.clone();
+        let sender = self.sender.clone();
         tokio::select! {
             () = self.poll_until_ended(first, tail) => {}
-            () = told.closed() => {}
+            () = sender.closed() => {}
         }
     }
 
@@ -133,8 +133,8 @@ impl LogFollower {
         let (LogDelta::Appended(new) | LogDelta::Replaced(new)) =
             self.cursor.advance(&first, false);
         let new = tail.map_or(new, |tail| lines::tail(new, tail));
-        let shaped = self.formatter.format(new);
-        if !self.send(shaped).await {
+        let formatted = self.formatter.format(new);
+        if !self.send(formatted).await {
             return;
         }
         let mut size = first.len();
@@ -142,8 +142,8 @@ impl LogFollower {
         let mut pause = POLL_INTERVALS.0;
         loop {
             let seconds = size / BYTES_PER_SECOND;
-            let long = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-            tokio::time::sleep(pause.max(long)).await;
+            let min_pause = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            tokio::time::sleep(pause.max(min_pause)).await;
             // Check this before reading the log: if the container has ended, the log is complete.
             let has_ended = self.source.has_ended(run.as_ref()).await;
             let Ok(log) = self.source.read(None, self.with_timestamps).await else {
@@ -154,25 +154,25 @@ impl LogFollower {
                 continue;
             };
             size = log.len();
-            let shaped = match self.cursor.advance(&log, has_ended) {
+            let formatted = match self.cursor.advance(&log, has_ended) {
                 // The run has ended, and this log is the next run's.
                 LogDelta::Replaced(_) if has_ended => return,
                 LogDelta::Appended(new) | LogDelta::Replaced(new) => self.formatter.format(new),
             };
-            pause = if shaped.is_empty() {
+            pause = if formatted.is_empty() {
                 (pause * 2).min(POLL_INTERVALS.1)
             } else {
                 POLL_INTERVALS.0
             };
-            if !self.send(shaped).await || has_ended {
+            if !self.send(formatted).await || has_ended {
                 return;
             }
         }
     }
 
     /// Sends new output; returns whether to continue.
-    async fn send(&self, shaped: Vec<u8>) -> bool {
-        let heard = shaped.is_empty() || self.sender.send(shaped.into()).await.is_ok();
-        heard && !self.formatter.is_full()
+    async fn send(&self, formatted: Vec<u8>) -> bool {
+        let is_received = formatted.is_empty() || self.sender.send(formatted.into()).await.is_ok();
+        is_received && !self.formatter.is_full()
     }
 }

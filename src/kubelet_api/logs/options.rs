@@ -47,13 +47,13 @@ pub fn parse(query: &str, now: Timestamp) -> Result<LogOptions, String> {
                 sinces += 1;
             }
             "sinceTime" => {
-                let mistake = |_| format!("sinceTime: {value} is no time: use RFC 3339");
-                options.since = Some(value.parse().map_err(mistake)?);
+                let invalid = |_| format!("sinceTime: {value} is not a time: use RFC 3339");
+                options.since = Some(value.parse().map_err(invalid)?);
                 sinces += 1;
             }
             "stream" if !matches!(value, "All" | "") => {
                 return Err(format!(
-                    "stream: {value} cannot be had alone: ACI keeps both streams as one; use All"
+                    "stream: {value} is not available: ACI keeps stdout and stderr in one log; use All"
                 ));
             }
             // insecureSkipTLSVerifyBackend is for the API server; ignore other parameters, too.
@@ -70,9 +70,9 @@ fn is_on(value: &str) -> bool {
     !matches!(value, "false" | "0")
 }
 
-fn parse_number(key: &str, value: &str, least: usize) -> Result<usize, String> {
-    let parsed = value.parse().ok().filter(|n| *n >= least);
-    parsed.ok_or_else(|| format!("{key}: {value} must be a number of at least {least}"))
+fn parse_number(key: &str, value: &str, min: usize) -> Result<usize, String> {
+    let parsed = value.parse().ok().filter(|n| *n >= min);
+    parsed.ok_or_else(|| format!("{key}: {value} must be a number of at least {min}"))
 }
 
 #[cfg(test)]

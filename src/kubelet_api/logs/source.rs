@@ -34,9 +34,9 @@ pub struct ContainerRun {
 }
 
 impl LogSource {
-    /// The last `tail` lines of the log, or all that the service keeps; with `times`, each has its timestamp in
+    /// The last `tail` lines of the log, or all that the service keeps; with `timestamps`, each has its timestamp in
     /// front.
-    pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, HttpError> {
+    pub async fn read(&self, tail: Option<usize>, timestamps: bool) -> Result<String, HttpError> {
         let (node, pod) = (&self.pod.node, &self.pod.pod);
         // At least one line: Azure does not document whether 0 is accepted.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
@@ -46,7 +46,7 @@ impl LogSource {
             pod.group.as_str(),
             &self.container,
             tail,
-            times,
+            timestamps,
         );
         read.await.map_err(|error| self.http_error(&error))
     }
@@ -95,7 +95,7 @@ impl LogSource {
                 ))
             }
             Some(failure) if failure.status == 404 => HttpError::bad_request(format!(
-                "container \"{container}\" in pod \"{pod}\" has no container group in Azure (any more)"
+                "container \"{container}\" in pod \"{pod}\" has no container group in Azure"
             )),
             Some(failure) if failure.status == 429 => {
                 HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.error_chain())

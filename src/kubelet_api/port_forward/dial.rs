@@ -20,7 +20,7 @@ pub async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     let why = match connected {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer: is there a way from the operator to the pod's network?".to_owned(),
+        Err(_) => "no answer: is there a route from the operator to the pod's network?".to_owned(),
     };
     Err(format!(
         "error forwarding port {port} to the pod's address {address}: {why}"

@@ -33,7 +33,7 @@ pub fn parse_ports(query: &str) -> Result<Vec<u16>, String> {
         if matches!(&*key, "port" | "ports") {
             for port in value.split(',') {
                 let parsed = port.parse().ok().filter(|port| *port > 0);
-                ports.push(parsed.ok_or_else(|| format!("port: {port} is no port"))?);
+                ports.push(parsed.ok_or_else(|| format!("port: {port} is not a port number"))?);
             }
         }
     }
@@ -43,13 +43,13 @@ pub fn parse_ports(query: &str) -> Result<Vec<u16>, String> {
 /// Forwards ports until the client disconnects.
 pub async fn forward(
     io: TokioIo<Upgraded>,
-    agreed: &NegotiatedProtocol,
+    negotiated: &NegotiatedProtocol,
     address: IpAddr,
     ports: &[u16],
 ) {
-    match agreed.transport {
+    match negotiated.transport {
         StreamTransport::Spdy => spdy::forward(SpdySession::new(io), address).await,
-        StreamTransport::Websocket if agreed.protocol == TUNNEL => {
+        StreamTransport::Websocket if negotiated.protocol == TUNNEL => {
             tunnel::run_through(io, |io| spdy::forward(SpdySession::new(io), address)).await;
         }
         StreamTransport::Websocket => websocket::forward(io, address, ports).await,

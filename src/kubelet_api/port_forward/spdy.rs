@@ -20,12 +20,12 @@ const PAIR_TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn forward(mut session: SpdySession, address: IpAddr) {
     let mut halves: HashMap<String, (SpdyStream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
-    let mut looks = tokio::time::interval(PAIR_TIMEOUT);
+    let mut checks = tokio::time::interval(PAIR_TIMEOUT);
     loop {
         let stream = tokio::select! {
             stream = session.accept() => stream,
             Some(_) = pairs.join_next() => continue,
-            _ = looks.tick() => {
+            _ = checks.tick() => {
                 let late = |_: &String, half: &mut (SpdyStream, Instant)| half.1.elapsed() > PAIR_TIMEOUT;
                 for (_, (stream, _)) in halves.extract_if(late) {
                     stream.sender().reset(reset::REFUSED_STREAM).await;
@@ -86,9 +86,9 @@ async fn forward_pair(address: IpAddr, port: u16, data: SpdyStream, error: SpdyS
     match dial::dial(address, port).await {
         Ok(stream) => {
             let sender = &to_client;
-            let carried = dial::copy_bidirectional(stream, from_client, |bytes| sender.send(bytes));
+            let copied = dial::copy_bidirectional(stream, from_client, |bytes| sender.send(bytes));
             tokio::select! {
-                () = carried => {}
+                () = copied => {}
                 // The client reset the data stream, and no longer reads it.
                 _ = reset => {}
             }

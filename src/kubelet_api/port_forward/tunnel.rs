@@ -10,10 +10,10 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::kubelet_api::upgrade::{self, PING};
+use crate::kubelet_api::upgrade::{self, PING_INTERVAL};
 
-/// How long `inner` may take to end once the client is gone, which reads nothing that is still written to it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long `inner` may take to end after the client has disconnected: its output is lost.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `inner` with the stream until it ends or the client disconnects.
 pub async fn run_through<F: Future<Output = ()>>(
@@ -24,7 +24,7 @@ pub async fn run_through<F: Future<Output = ()>>(
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (mut read, mut write) = tokio::io::split(theirs);
     let inward = async {
-        while let Some(message) = upgrade::heard(&mut source).await {
+        while let Some(message) = upgrade::next_message(&mut source).await {
             if let Message::Binary(bytes) = message {
                 // If `inner` has ended, the client may still be reading the last bytes from it.
                 let _ = write.write_all(&bytes).await;
@@ -33,7 +33,7 @@ pub async fn run_through<F: Future<Output = ()>>(
         // The reader may be gone.
         let _ = write.shutdown().await;
     };
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval(PING_INTERVAL);
     let outward = async {
         loop {
             let mut bytes = BytesMut::with_capacity(32 << 10);
@@ -51,11 +51,11 @@ pub async fn run_through<F: Future<Output = ()>>(
         // The client may have disconnected.
         let _ = sink.close().await;
     };
-    let carried = async {
+    let copied = async {
         tokio::join!(inner(ours), outward);
     };
     tokio::select! {
-        () = carried => {}
-        () = async { inward.await; tokio::time::sleep(PATIENCE).await } => {}
+        () = copied => {}
+        () = async { inward.await; tokio::time::sleep(DRAIN_TIMEOUT).await } => {}
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::dial;
-use crate::kubelet_api::upgrade::{self, PING};
+use crate::kubelet_api::upgrade::{self, PING_INTERVAL};
 
 /// Forwards until the client disconnects or all connections have ended.
 pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, ports: &[u16]) {
@@ -34,7 +34,7 @@ pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, p
     }
     drop(out);
     let inward = async {
-        while let Some(message) = upgrade::heard(&mut source).await {
+        while let Some(message) = upgrade::next_message(&mut source).await {
             let Message::Binary(data) = message else {
                 continue;
             };
@@ -51,7 +51,7 @@ pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, p
             }
         }
     };
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval(PING_INTERVAL);
     let outward = async {
         loop {
             let message = tokio::select! {

@@ -95,13 +95,15 @@ pub struct CommandStreams {
 /// Connects a command with its client: `run` gets the streams, and its outcome is sent to the client.
 pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
-    agreed: &NegotiatedProtocol,
+    negotiated: &NegotiatedProtocol,
     wanted: &CommandRequest,
     run: impl FnOnce(CommandStreams) -> F,
 ) {
-    match agreed.transport {
-        StreamTransport::Spdy => spdy::connect(io, &agreed.protocol, wanted, run).await,
-        StreamTransport::Websocket => websocket::connect(io, &agreed.protocol, wanted, run).await,
+    match negotiated.transport {
+        StreamTransport::Spdy => spdy::connect(io, &negotiated.protocol, wanted, run).await,
+        StreamTransport::Websocket => {
+            websocket::connect(io, &negotiated.protocol, wanted, run).await
+        }
     }
 }
 
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_read_and_a_terminal_has_no_errors_apart() {
+    fn a_query_is_parsed_and_a_terminal_has_no_separate_stderr() {
         let wanted = CommandRequest::parse(
             "command=sh&command=-c&command=a+b%26&input=1&output=1&error=1&tty=1",
         );

@@ -54,9 +54,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_code_is_told_as_a_cause_and_to_old_clients_in_words() {
-        let told = CommandOutcome::Exited(3).error_stream_text("v4.channel.k8s.io");
-        let status: Value = serde_json::from_str(&told).expect("an object");
+    fn an_exit_code_is_a_cause_for_new_clients_and_text_for_old_ones() {
+        let text = CommandOutcome::Exited(3).error_stream_text("v4.channel.k8s.io");
+        let status: Value = serde_json::from_str(&text).expect("an object");
         assert_eq!(status["details"]["causes"][0]["message"], "3");
         assert!(
             CommandOutcome::Exited(3)

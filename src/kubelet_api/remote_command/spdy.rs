@@ -40,20 +40,20 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         .remove("resize")
         .map_or_else(closed_channel, |s| s.split().0);
     let gone = session.gone();
-    // From here on no stream is accepted: a stream that the client opens now waits for ever.
+    // From here on no stream is accepted: a stream that the client opens now waits forever.
     let streams = CommandStreams {
         stdin,
         resize,
         output: out,
         client_gone: gone.clone(),
     };
-    let worked = async {
-        let told = copy_output(written, stdout.as_ref(), stderr.as_ref());
-        let ((), outcome) = tokio::join!(told, run(streams));
+    let finished = async {
+        let copied = copy_output(written, stdout.as_ref(), stderr.as_ref());
+        let ((), outcome) = tokio::join!(copied, run(streams));
         outcome
     };
     let outcome = tokio::select! {
-        outcome = worked => outcome,
+        outcome = finished => outcome,
         () = async { terminal_size::forward_sizes(parts, sizes).await; std::future::pending().await } => return,
         () = gone.cancelled() => return session.close().await,
     };
@@ -61,9 +61,9 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         stream.finish().await;
     }
     if let Some(error) = error {
-        let told = outcome.error_stream_text(protocol);
-        if !told.is_empty() {
-            error.send(told.into()).await;
+        let text = outcome.error_stream_text(protocol);
+        if !text.is_empty() {
+            error.send(text.into()).await;
         }
         error.finish().await;
     }
@@ -76,15 +76,15 @@ fn closed_channel() -> mpsc::Receiver<Bytes> {
 
 fn stream_names(protocol: &str, wanted: &CommandRequest) -> Vec<&'static str> {
     let can_resize = !matches!(protocol, "channel.k8s.io" | "v2.channel.k8s.io");
-    let all = [
+    let streams = [
         ("error", true),
         ("stdin", wanted.stdin),
         ("stdout", wanted.stdout),
         ("stderr", wanted.stderr),
         ("resize", wanted.tty && can_resize),
     ];
-    let asked = all.into_iter().filter(|(_, is_wanted)| *is_wanted);
-    asked.map(|(name, _)| name).collect()
+    let wanted = streams.into_iter().filter(|(_, is_wanted)| *is_wanted);
+    wanted.map(|(name, _)| name).collect()
 }
 
 /// Waits for all streams; `None` if the client disconnects before.

@@ -43,9 +43,9 @@ impl ResizeReader {
 
 /// Decodes sizes until the parts end.
 pub async fn forward_sizes(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<TerminalSize>) {
-    let mut collected = ResizeReader::default();
+    let mut reader = ResizeReader::default();
     while let Some(part) = parts.recv().await {
-        if let Some(size) = collected.feed(&part)
+        if let Some(size) = reader.feed(&part)
             && sizes.send(size).await.is_err()
         {
             return;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_found_however_they_are_split_and_rubbish_is_bounded() {
+    fn sizes_are_found_in_any_parts_and_invalid_data_is_limited() {
         let mut sizes = ResizeReader::default();
         let (width, height) = (120, 40);
         assert_eq!(

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::terminal_size::ResizeReader;
 use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
-use crate::kubelet_api::upgrade::{self, PING};
+use crate::kubelet_api::upgrade::{self, PING_INTERVAL};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -65,13 +65,13 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         }
         connected
     };
-    let worked = async {
+    let finished = async {
         let (connected, outcome) = tokio::join!(written, run(streams));
         connected.then_some(outcome)
     };
     tokio::pin!(reading);
     let outcome = tokio::select! {
-        outcome = worked => outcome,
+        outcome = finished => outcome,
         () = &mut reading => None,
     };
     gone.cancel();
@@ -87,11 +87,11 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         code: CloseCode::Normal,
         reason: "".into(),
     };
-    let told = async {
+    let sent = async {
         sink.send(Message::binary(message)).await?;
         sink.send(Message::Close(Some(close))).await
     };
-    if told.await.is_ok() {
+    if sent.await.is_ok() {
         // Wait a moment for the client's close message.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, reading).await;
     }
@@ -113,8 +113,8 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin>(
     sizes: mpsc::Sender<TerminalSize>,
     can_close: bool,
 ) {
-    let mut collected = ResizeReader::default();
-    while let Some(message) = upgrade::heard(&mut source).await {
+    let mut resizes = ResizeReader::default();
+    while let Some(message) = upgrade::next_message(&mut source).await {
         let data = match message {
             Message::Binary(data) => data,
             Message::Text(text) => Bytes::from(text),
@@ -131,7 +131,7 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             [RESIZE, rest @ ..] => {
-                if let Some(size) = collected.feed(rest) {
+                if let Some(size) = resizes.feed(rest) {
                     // Drop a size that the command does not take, or not fast enough.
                     let _ = sizes.try_send(size);
                 }
@@ -146,7 +146,7 @@ async fn write_messages<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     mut written: mpsc::Receiver<(OutputStream, Bytes)>,
 ) -> bool {
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval(PING_INTERVAL);
     pings.reset();
     loop {
         let message = tokio::select! {

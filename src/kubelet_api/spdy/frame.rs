@@ -58,19 +58,19 @@ pub enum SpdyFrame {
 #[derive(Debug, Error)]
 pub enum Error {
     /// A different version of SPDY.
-    #[error("version {0} of SPDY")]
+    #[error("unsupported version {0} of SPDY")]
     Version(u16),
     /// An unknown type of frame.
-    #[error("a frame of kind {0}")]
+    #[error("a frame of the unknown type {0}")]
     Kind(u16),
     /// Longer than the limit.
-    #[error("{0} bytes where fewer must do")]
+    #[error("a length of {0} bytes exceeds the limit")]
     TooLong(usize),
     /// Not as specified.
     #[error("{0}")]
     Malformed(&'static str),
     /// A header block that cannot be decompressed.
-    #[error("unpacking headers: {0}")]
+    #[error("decompressing headers: {0}")]
     Zlib(String),
 }
 
@@ -141,14 +141,14 @@ impl FrameDecoder {
     }
 
     fn control(&mut self, kind: u16, flags: u8, mut body: Bytes) -> Result<SpdyFrame, Error> {
-        let least = match kind {
+        let min_length = match kind {
             1 => 10,
             3 | 7 => 8,
             2 | 6 | 8 => 4,
             4 | 9 => 0,
             other => return Err(Error::Kind(other)),
         };
-        if body.len() < least {
+        if body.len() < min_length {
             return Err(Error::Malformed("a short control frame"));
         }
         Ok(match kind {
@@ -223,7 +223,7 @@ fn parse_headers(mut block: Bytes) -> Result<SpdyHeaders, Error> {
             return Err(Error::Malformed("a short header"));
         }
         let text = String::from_utf8(block.split_to(length).to_vec());
-        text.map_err(|_| Error::Malformed("a header that is no text"))
+        text.map_err(|_| Error::Malformed("a header that is not text"))
     }
     let count = number(&mut block)?;
     let mut headers = SpdyHeaders::new();
@@ -300,7 +300,7 @@ impl FrameEncoder {
             let taken = self.zlib.total_in();
             self.zlib
                 .compress_vec(&plain, &mut out, FlushCompress::Sync)
-                .expect("packing into memory does not fail");
+                .expect("compressing into memory does not fail");
             plain.advance(since(taken, self.zlib.total_in()));
             if plain.is_empty() && out.len() < out.capacity() {
                 return out.into();

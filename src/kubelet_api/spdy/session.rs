@@ -3,7 +3,7 @@
 //! In: a byte stream. Out: the streams that the peer opens. The peers use no flow control: a stream with a slow
 //! reader stops the whole connection, as in Kubernetes itself. The server pings the peer, because a failed write is
 //! the only sign of a lost peer while the connection is not read. A peer that is read and answers no pings for
-//! [`SILENCE`] is gone, too.
+//! [`SILENCE_TIMEOUT`] is gone, too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::frame::reset;
 use super::frame::{FrameDecoder, FrameEncoder, SpdyFrame, SpdyHeaders};
-use crate::kubelet_api::upgrade::{PING, SILENCE};
+use crate::kubelet_api::upgrade::{PING_INTERVAL, SILENCE_TIMEOUT};
 
 /// How many parts wait for a stream's reader before the connection is no longer read.
 const MAX_QUEUED_PARTS: usize = 4;
@@ -101,16 +101,16 @@ impl SpdySession {
 
     /// Sends GOAWAY after all frames that are queued, and closes the connection.
     pub async fn close(mut self) {
-        let said = async {
+        let sent = async {
             // The peer may have disconnected.
             let _ = self.out.send(SpdyFrame::GoAway { last: 0, code: 0 }).await;
-            // The writer ends by itself after GOAWAY, unless the peer does not read.
+            // The writer ends after GOAWAY, unless the peer does not read.
             let _ = (&mut self.writer).await;
         };
-        tokio::pin!(said);
+        tokio::pin!(sent);
         tokio::select! {
-            () = &mut said => {}
-            () = self.gone.cancelled() => drop(tokio::time::timeout(CLOSE_TIMEOUT, said).await),
+            () = &mut sent => {}
+            () = self.gone.cancelled() => drop(tokio::time::timeout(CLOSE_TIMEOUT, sent).await),
             () = tokio::time::sleep(DRAIN_TIMEOUT) => {}
         }
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut self.reader).await;
@@ -183,7 +183,7 @@ impl StreamSender {
 
 async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<SpdyFrame>) {
     let (mut encoder, mut bytes) = (FrameEncoder::default(), BytesMut::new());
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval(PING_INTERVAL);
     pings.reset();
     // The server's pings have even ids.
     let mut ping = 0;
@@ -248,12 +248,14 @@ impl FrameReader {
         loop {
             let frame = match decoder.decode(&mut bytes) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => match tokio::time::timeout(SILENCE, io.read_buf(&mut bytes)).await {
-                    Ok(Ok(n)) if n > 0 => continue,
-                    Ok(Ok(_)) => return tracing::debug!("a peer has hung up"),
-                    Ok(Err(error)) => return tracing::debug!(%error, "a peer is gone"),
-                    Err(_) => return tracing::debug!("a peer does not answer pings"),
-                },
+                Ok(None) => {
+                    match tokio::time::timeout(SILENCE_TIMEOUT, io.read_buf(&mut bytes)).await {
+                        Ok(Ok(n)) if n > 0 => continue,
+                        Ok(Ok(_)) => return tracing::debug!("a peer has closed the connection"),
+                        Ok(Err(error)) => return tracing::debug!(%error, "a peer has disconnected"),
+                        Err(_) => return tracing::debug!("a peer does not answer pings"),
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a peer does not speak SPDY");
                     let last = self.last;
@@ -295,7 +297,7 @@ impl FrameReader {
                 return self.out.send(SpdyFrame::Ping { id }).await.is_ok();
             }
             SpdyFrame::GoAway { .. } => {
-                tracing::debug!("a peer goes");
+                tracing::debug!("a peer ends the connection");
                 return false;
             }
             SpdyFrame::Ping { .. } | SpdyFrame::Accepted { .. } | SpdyFrame::Ignored => {}
@@ -315,12 +317,12 @@ impl FrameReader {
             return self.out.send(SpdyFrame::Reset { id, code }).await.is_ok();
         }
         let (read, parts) = mpsc::channel(MAX_QUEUED_PARTS);
-        let (torn_down, reset) = oneshot::channel();
-        let ours = StreamEntry {
+        let (aborted, reset) = oneshot::channel();
+        let entry = StreamEntry {
             parts: (!fin).then_some(read),
-            reset: torn_down,
+            reset: aborted,
         };
-        self.streams.insert(id, ours);
+        self.streams.insert(id, entry);
         let opened = SpdyStream {
             id,
             headers,

@@ -237,7 +237,7 @@ async fn a_stream_that_the_peer_tears_down_says_so_also_after_its_last_word() {
 async fn a_peer_that_answers_pings_stays_and_a_silent_one_goes() {
     let (session, silent) = connected();
     let gone = session.gone();
-    let is_gone = tokio::time::timeout(2 * SILENCE, gone.cancelled()).await;
+    let is_gone = tokio::time::timeout(2 * SILENCE_TIMEOUT, gone.cancelled()).await;
     assert!(is_gone.is_ok(), "it answers no pings");
     drop(silent);
 
@@ -258,6 +258,6 @@ async fn a_peer_that_answers_pings_stays_and_a_silent_one_goes() {
     tokio::select! {
         () = gone.cancelled() => unreachable!("it answers pings"),
         () = answering => {}
-        () = tokio::time::sleep(2 * SILENCE) => {}
+        () = tokio::time::sleep(2 * SILENCE_TIMEOUT) => {}
     }
 }

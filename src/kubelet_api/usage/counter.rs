@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_again_counts_once_and_a_gap_is_like_what_follows() {
+    fn a_repeated_minute_counts_once_and_a_missing_one_like_the_next() {
         let first = [minute(60, 500.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 0, &first), (90_001.0, 180));
         let counter = CpuCounter::after_minutes(None, at(0), &first);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_before_the_run_began_is_another_runs() {
+    fn usage_before_the_run_began_belongs_to_another_run() {
         let minutes = [minute(0, 1000.0), minute(60, 1000.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 90, &minutes), (90_001.0, 180));
         let before = CpuCounter::after_minutes(None, at(0), &minutes[..1]);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_at_what_was_used_add_what_is_between_them() {
+    fn readings_add_the_difference_between_them() {
         let first =
             CpuCounter::after_reading(None, None, at(0), reading(10, 5.0)).expect("a counter");
         assert_eq!((first.cpu_seconds, first.millicores), (5.0, 500.0));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_goes_on_when_its_source_changes() {
+    fn a_counter_continues_when_its_source_changes() {
         let monitor = CpuCounter::after_minutes(None, at(0), &[minute(60, 500.0)]);
         let before = monitor.expect("a counter").cpu_seconds;
         // The reading includes CPU time from before the minutes that Azure Monitor was asked for.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_counter_neither_falls_when_a_pod_ends_nor_leaps_when_one_is_known() {
+    fn the_counter_of_a_node_neither_falls_when_a_pod_ends_nor_jumps_when_one_is_known() {
         let pod = |cpu_seconds, millicores| CpuCounter {
             cpu_seconds,
             millicores,

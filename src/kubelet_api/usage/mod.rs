@@ -27,13 +27,13 @@ pub use counter::CpuCounter;
 const MONITOR_READ_INTERVAL: Duration = Duration::from_secs(20);
 /// The same for the realtime-metrics extension, which has new values on each read.
 const REALTIME_READ_INTERVAL: Duration = Duration::from_secs(5);
-/// For how long a group that did not answer is not asked again. It may be starting, so the first pause is short; it
-/// doubles up to the maximum, as the operator may have no route to the group's network.
+/// The pause before a group that did not answer is read again. The group may be starting, so the first pause is
+/// short; the pause doubles up to the maximum, because the operator may have no route to the group's network.
 const MIN_REALTIME_BACKOFF: Duration = Duration::from_secs(15);
 const MAX_REALTIME_BACKOFF: Duration = Duration::from_hours(1);
 /// The interval of Azure Monitor's averages: less than a minute after the last value there is no new one.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
-/// How far back the first read goes, as Azure Monitor's values come late.
+/// How far back the first read goes: Azure Monitor's values arrive late.
 const INITIAL_LOOKBACK: SignedDuration = SignedDuration::from_hours(1);
 /// For how long values are reported after they last changed.
 const USAGE_TTL: Duration = Duration::from_secs(600);
@@ -68,7 +68,7 @@ struct CachedPodUsage {
     containers: BTreeMap<String, CpuCounter>,
     /// The last readings of the realtime-metrics extension, while it answers.
     last_readings: ContainerUsages,
-    /// Until when its group is not asked, and how long that pause is.
+    /// Until when its group is not read, and how long that pause is.
     realtime_backoff: Option<(Instant, Duration)>,
 }
 
@@ -137,8 +137,8 @@ impl UsageCache {
 
     /// The use of each pod of a node.
     pub fn pods_of_node(&self, node: &PodsContext) -> Vec<(PodUsage, Arc<PodInfo>)> {
-        let hosted = node.all_pods().into_iter();
-        hosted.map(|pod| (self.pod_usage(&pod), pod)).collect()
+        let pods = node.all_pods().into_iter();
+        pods.map(|pod| (self.pod_usage(&pod), pod)).collect()
     }
 
     /// The use of each pod of these nodes, and the sum of the nodes' counters.
@@ -146,15 +146,15 @@ impl UsageCache {
         &self,
         nodes: &[Arc<PodsContext>],
     ) -> (Vec<(PodUsage, Arc<PodInfo>)>, Option<CpuCounter>) {
-        let (mut all, mut total) = (Vec::new(), None::<CpuCounter>);
+        let (mut usages, mut total) = (Vec::new(), None::<CpuCounter>);
         for node in nodes {
             let pods = self.pods_of_node(node);
             if let Some(counter) = self.node_total(&node.owner.node, &pods) {
                 total = Some(total.map_or(counter, |total| total.plus(counter)));
             }
-            all.extend(pods);
+            usages.extend(pods);
         }
-        (all, total)
+        (usages, total)
     }
 
     /// The node's counter, advanced by what its known pods use; `None` if pods run and none of them is known.
@@ -167,7 +167,7 @@ impl UsageCache {
         let known: Vec<CpuCounter> = used.flatten().map(|(_, counter)| *counter).collect();
         let now = Timestamp::now();
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|_, told| now.duration_since(told.at) < NODE_COUNTER_TTL);
+        nodes.retain(|_, counter| now.duration_since(counter.at) < NODE_COUNTER_TTL);
         let counter = CpuCounter::node_total(nodes.get(name).copied(), &known, now);
         nodes.insert(name.to_owned(), counter);
         Some(counter)
@@ -179,7 +179,7 @@ impl UsageCache {
         if due.is_empty() {
             return;
         }
-        let (done, news) = oneshot::channel::<()>();
+        let (done, completed) = oneshot::channel::<()>();
         let usage = self.clone();
         tasks.spawn(async move {
             let due = futures::stream::iter(due);
@@ -190,16 +190,16 @@ impl UsageCache {
             drop(done);
         });
         // Later results are for the next request.
-        let _ = tokio::time::timeout(REFRESH_TIMEOUT, news).await;
+        let _ = tokio::time::timeout(REFRESH_TIMEOUT, completed).await;
     }
 
     /// The pods to read now. Forgets pods that were not read for 10 minutes.
     fn pods_to_read(&self, nodes: &[Arc<PodsContext>]) -> Vec<(Arc<PodsContext>, Arc<PodInfo>)> {
-        let all = nodes.iter().flat_map(|node| {
+        let pods = nodes.iter().flat_map(|node| {
             let pods = node.all_pods().into_iter();
             pods.map(|pod| (node.clone(), pod))
         });
-        let running: Vec<_> = all.filter(|(_, pod)| is_running(pod)).collect();
+        let running: Vec<_> = pods.filter(|(_, pod)| is_running(pod)).collect();
         let mut pods = self.lock();
         let now = Instant::now();
         pods.retain(|_, known| known.is_being_read || known.requested_at.elapsed() < USAGE_TTL);
@@ -227,11 +227,11 @@ impl UsageCache {
     }
 
     async fn read_pod(&self, node: Arc<PodsContext>, pod: Arc<PodInfo>) {
-        let news = match self.read_realtime(&node, &pod).await {
+        let update = match self.read_realtime(&node, &pod).await {
             Some(readings) => UsageUpdate::Readings(readings),
             None => UsageUpdate::Minutes(self.read_minutes(&node, &pod).await),
         };
-        self.apply_update(&pod, &news);
+        self.apply_update(&pod, &update);
     }
 
     /// Reads the group's realtime-metrics extension; `None` if there is none or it does not answer.
@@ -246,14 +246,14 @@ impl UsageCache {
             .await
             .and_then(|mut readings| {
                 readings.retain(|name, _| pod.container(name).is_some());
-                let is_told = |container: &ContainerInfo| readings.contains_key(&container.name);
-                let is_told = running.all(is_told);
-                is_told
+                let is_read = |container: &ContainerInfo| readings.contains_key(&container.name);
+                let is_complete = running.all(is_read);
+                is_complete
                     .then_some(readings)
                     .ok_or(realtime_metrics::Error::Incomplete)
             });
         if let Err(error) = &read {
-            tracing::debug!(pod = pod.name, ?error, "asking a group what it uses");
+            tracing::debug!(pod = pod.name, ?error, "reading a group's realtime metrics");
             self.lock().get_mut(&pod.uid)?.back_off();
         }
         read.ok()
@@ -272,19 +272,19 @@ impl UsageCache {
         let read = node.azure.container_usage(&node.scope, group, span).await;
         read.unwrap_or_else(|error| {
             let (pod, error) = (&pod.name, error.error_chain());
-            tracing::debug!(pod, error, "reading what a pod uses");
+            tracing::debug!(pod, error, "reading a pod's metrics");
             MinuteUsages::new()
         })
     }
 
-    fn apply_update(&self, pod: &PodInfo, news: &UsageUpdate) {
+    fn apply_update(&self, pod: &PodInfo, update: &UsageUpdate) {
         let mut pods = self.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
         };
         known.is_being_read = false;
         let last = std::mem::take(&mut known.last_readings);
-        if let UsageUpdate::Readings(readings) = news {
+        if let UsageUpdate::Readings(readings) = update {
             known.last_readings.clone_from(readings);
             known.realtime_backoff = None;
         }
@@ -293,7 +293,7 @@ impl UsageCache {
                 continue;
             };
             let before = known.containers.get(name).copied();
-            let counter = match news {
+            let counter = match update {
                 UsageUpdate::Readings(now) => now.get(name).and_then(|now| {
                     CpuCounter::after_reading(before, last.get(name).copied(), started, *now)
                 }),
