@@ -1,7 +1,7 @@
 //! Errors of calls to Azure.
 //!
-//! In: what went wrong in `client`. Out: an [`enum@Error`] with the attempted operation, and a [`FailureVerdict`] on what to do
-//! about it.
+//! In: a failure in `client`. Out: an [`enum@Error`] with the attempted operation, and a [`FailureVerdict`] that says
+//! what to do about it.
 
 use std::time::Duration;
 
@@ -102,13 +102,13 @@ impl Error {
 
     /// The error and all of its sources in one line, separated by colons.
     pub fn error_chain(&self) -> String {
-        let mut story = self.to_string();
+        let mut chain = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {
-            story.push_str(": ");
-            story.push_str(&cause.to_string());
+            chain.push_str(": ");
+            chain.push_str(&cause.to_string());
             source = cause.source();
         }
-        story
+        chain
     }
 }

@@ -64,22 +64,23 @@ impl PodEvent {
 
 /// The events of the group and of the pod's containers, oldest first.
 pub fn pod_events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
-    let mut all: Vec<PodEvent> = group
+    let mut events: Vec<PodEvent> = group
         .events()
         .iter()
         .map(|event| pod_event(pod, None, event))
         .collect();
-    let mut add = |field: &str, container: &Container, seen: Option<&response::GroupContainer>| {
-        let path = format!("spec.{field}{{{}}}", container.name);
-        let events = seen
-            .and_then(response::GroupContainer::instance_view)
-            .map_or(&[][..], |view| &view.events);
-        all.extend(
-            events
-                .iter()
-                .map(|event| pod_event(pod, Some(&path), event)),
-        );
-    };
+    let mut add =
+        |field: &str, container: &Container, group_container: Option<&response::GroupContainer>| {
+            let path = format!("spec.{field}{{{}}}", container.name);
+            let container_events = group_container
+                .and_then(response::GroupContainer::instance_view)
+                .map_or(&[][..], |view| &view.events);
+            events.extend(
+                container_events
+                    .iter()
+                    .map(|event| pod_event(pod, Some(&path), event)),
+            );
+        };
     let spec = pod.spec.as_ref();
     for container in spec
         .and_then(|spec| spec.init_containers.as_ref())
@@ -96,12 +97,12 @@ pub fn pod_events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
         add("containers", container, group.container(&container.name));
     }
     // If Azure lists an event twice, the one with the higher count is newer and is kept.
-    all.sort_by(|one, other| (&one.name, other.count).cmp(&(&other.name, one.count)));
-    all.dedup_by(|one, other| one.name == other.name);
-    all.sort_by(|one, other| {
+    events.sort_by(|one, other| (&one.name, other.count).cmp(&(&other.name, one.count)));
+    events.dedup_by(|one, other| one.name == other.name);
+    events.sort_by(|one, other| {
         (one.last_timestamp, &one.name).cmp(&(other.last_timestamp, &other.name))
     });
-    all
+    events
 }
 
 fn pod_event(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {

@@ -147,12 +147,12 @@ impl ArmError {
     /// Whether this answer to a DELETE means that there is nothing to delete. A missing resource group counts here,
     /// because everything in it is gone and the pod must be able to terminate.
     pub fn means_nothing_to_delete(&self) -> bool {
-        let is = |code: &str| {
+        let has_code = |code: &str| {
             flatten_errors(&self.body)
                 .iter()
                 .any(|error| error.code == code)
         };
-        self.status == 404 && (is("ResourceNotFound") || is("ResourceGroupNotFound"))
+        self.status == 404 && (has_code("ResourceNotFound") || has_code("ResourceGroupNotFound"))
     }
 }
 
@@ -227,7 +227,7 @@ impl FailureClass {
 
     /// The class with this reason word, if there is one.
     pub fn from_reason(reason: &str) -> Option<Self> {
-        let all = [
+        let classes = [
             Self::Throttled,
             Self::Capacity,
             Self::Quota,
@@ -241,7 +241,7 @@ impl FailureClass {
             Self::Gone,
             Self::Config,
         ];
-        all.into_iter().find(|class| class.reason() == reason)
+        classes.into_iter().find(|class| class.reason() == reason)
     }
 
     /// Whether the cause lies with Azure or the placement, so that the pod may start sooner elsewhere. False for
@@ -280,12 +280,12 @@ impl FailureClass {
             Self::Capacity | Self::Quota | Self::Stuck => (seconds(30), seconds(600)),
         };
         // A `Retry-After` of a proxy or of ACI can be shorter than a lasting failure needs.
-        let least = match self {
+        let min_wait = match self {
             Self::Throttled | Self::Transient => seconds(1),
             _ => first,
         };
         match retry_after {
-            Some(asked) => RetryPolicy::After(capped(asked.max(least))),
+            Some(wait) => RetryPolicy::After(capped(wait.max(min_wait))),
             None => RetryPolicy::Backoff { first, limit },
         }
     }
@@ -308,18 +308,18 @@ fn parse_error(body: &Value) -> Option<ArmErrorBody> {
 /// The error and all errors that it wraps, outermost first. A deployment wraps ACI's errors in `details`, and
 /// sometimes as JSON in a message.
 fn flatten_errors(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
-    let mut all = vec![error.clone()];
+    let mut errors = vec![error.clone()];
     let mut next = 0;
-    while let Some(error) = all.get(next) {
+    while let Some(error) = errors.get(next) {
         let mut inner = error.details.clone();
         if error.message.trim_start().starts_with('{') {
             let quoted: Option<Value> = serde_json::from_str(&error.message).ok();
             inner.extend(quoted.as_ref().and_then(parse_error));
         }
-        all.extend(inner);
+        errors.extend(inner);
         next += 1;
     }
-    all
+    errors
 }
 
 fn class_by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
@@ -399,9 +399,9 @@ fn class_by_event(event: &InstanceEvent) -> Option<FailureClass> {
 
 /// Whether the event reports that an image cannot be pulled.
 pub(super) fn is_image_event(event: &InstanceEvent) -> bool {
-    let words = event.message.to_ascii_lowercase();
+    let message = event.message.to_ascii_lowercase();
     matches!(
         event.reason(),
         "Failed" | "BackOff" | "ErrImagePull" | "ImagePullBackOff"
-    ) && (words.contains("pull") || words.contains("image"))
+    ) && (message.contains("pull") || message.contains("image"))
 }

@@ -73,14 +73,16 @@ pub struct GroupOwner {
 impl GroupOwner {
     /// Whether this owner owns a group with these tags.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
-        let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
-        says(CLUSTER_TAG, &self.cluster) && says(NODE_TAG, &self.node) && says(POOL_TAG, &self.pool)
+        let has_tag = |tag: &str, value: &str| tags.get(tag).is_some_and(|actual| actual == value);
+        has_tag(CLUSTER_TAG, &self.cluster)
+            && has_tag(NODE_TAG, &self.node)
+            && has_tag(POOL_TAG, &self.pool)
     }
 
     /// The tags for the pod's container group.
     pub fn tags(&self, pod: &Pod) -> BTreeMap<String, String> {
         let metadata = &pod.metadata;
-        let own = [
+        let tags = [
             (CLUSTER_TAG, Some(&self.cluster)),
             (POOL_TAG, Some(&self.pool)),
             (NODE_TAG, Some(&self.node)),
@@ -88,10 +90,10 @@ impl GroupOwner {
             (POD_TAG, metadata.name.as_ref()),
             (POD_UID_TAG, metadata.uid.as_ref()),
         ];
-        let own = own
+        let tags = tags
             .into_iter()
             .filter_map(|(tag, value)| Some((tag.to_owned(), value?.clone())));
-        own.collect()
+        tags.collect()
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_dns_label_however_long_or_odd_the_pods_is() {
+    fn a_name_is_a_dns_label_for_every_name_of_a_pod() {
         let long = "a".repeat(253);
         for (namespace, name) in [
             ("shop", "web-1"),
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn names_differ_by_uid_and_by_cluster_and_not_by_what_they_look_like() {
+    fn names_differ_by_uid_and_by_cluster() {
         let name = |cluster: &str, pod: &Pod| GroupName::from_pod(cluster, pod);
         assert_ne!(
             name("c", &pod("a-b", "c", "1")),

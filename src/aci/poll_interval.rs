@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_like_the_ones_before_is_seen_at_the_first_read_and_soon() {
+    fn a_usual_start_is_seen_soon_at_the_first_read() {
         let mut starts = StartLatencies::default();
         for _ in 0..30 {
             starts.record(seconds(3.0));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_group_costs_half_a_read_a_minute_and_one_that_is_to_end_more() {
+    fn a_running_group_costs_half_a_read_per_minute_and_a_job_more() {
         let starts = StartLatencies::default();
         let a_minute = |share| {
             60.0 / until_next_read(PollPhase::Serving, seconds(1.0), &starts, share).as_secs_f64()
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_follows_what_is_seen() {
+    fn the_estimate_follows_the_observed_starts() {
         let mut starts = StartLatencies::default();
         assert_eq!(starts.expected(), None);
         for _ in 0..50 {

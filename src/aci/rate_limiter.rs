@@ -102,22 +102,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_let_through_and_then_the_steady_pace_is_kept() {
-        let pace = RateLimiter::default();
+    async fn a_burst_proceeds_at_once_and_then_the_steady_rate_applies() {
+        let limiter = RateLimiter::default();
         let began = Instant::now();
         for _ in 0..125 {
-            pace.acquire().await;
+            limiter.acquire().await;
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
         for _ in 0..25 {
-            pace.acquire().await;
+            limiter.acquire().await;
         }
         let took = began.elapsed().as_secs_f64();
         assert!((1.9..2.1).contains(&took), "{took}");
         tokio::time::advance(Duration::from_secs(60)).await;
         let later = Instant::now();
         for _ in 0..125 {
-            pace.acquire().await;
+            limiter.acquire().await;
         }
         assert_eq!(
             later.elapsed(),
@@ -127,13 +127,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_go_in_the_order_in_which_they_were_asked_for() {
-        let pace = Arc::new(RateLimiter::new(10.0, 1.0));
+    async fn requests_proceed_in_the_order_of_their_arrival() {
+        let limiter = Arc::new(RateLimiter::new(10.0, 1.0));
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for n in 0..5 {
-            let (pace, sender) = (pace.clone(), sender.clone());
+            let (limiter, sender) = (limiter.clone(), sender.clone());
             tokio::spawn(async move {
-                pace.acquire().await;
+                limiter.acquire().await;
                 sender.send(n)
             });
             tokio::task::yield_now().await;
@@ -147,20 +147,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_ahead_comes_before_those_in_line_and_counts_like_theirs() {
-        let pace = Arc::new(RateLimiter::new(10.0, 1.0));
-        pace.acquire().await;
+    async fn a_priority_request_goes_before_the_queue_and_uses_the_rate() {
+        let limiter = Arc::new(RateLimiter::new(10.0, 1.0));
+        limiter.acquire().await;
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for name in ["first", "second"] {
-            let (pace, sender) = (pace.clone(), sender.clone());
+            let (limiter, sender) = (limiter.clone(), sender.clone());
             tokio::spawn(async move {
-                pace.acquire().await;
+                limiter.acquire().await;
                 sender.send(name)
             });
             tokio::task::yield_now().await;
         }
         let began = Instant::now();
-        pace.acquire_priority().await;
+        limiter.acquire_priority().await;
         sender.send("ahead").expect("it is received");
         drop(sender);
         let mut seen = Vec::new();

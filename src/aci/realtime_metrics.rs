@@ -1,7 +1,7 @@
 //! Current CPU and memory usage of a group's containers, from ACI's realtime-metrics extension.
 //!
-//! In: the address of a group in a subnet. Out: a [`ContainerUsage`] for each of its containers. It is seconds old; Azure
-//! Monitor's numbers are minutes old. Microsoft documents only how a group enables the extension
+//! In: the address of a group in a subnet. Out: a [`ContainerUsage`] for each of its containers. It is seconds old;
+//! Azure Monitor's numbers are minutes old. Microsoft documents only how a group enables the extension
 //! (`ContainerGroupExtensions.json` of the specification). The port, the path and the format of the answer are
 //! taken from Microsoft's virtual kubelet for ACI, and were not tested against the service. If the extension does
 //! not answer, or its answer cannot be parsed, only these numbers are missing.
@@ -55,26 +55,26 @@ pub enum Error {
     #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
     /// The answer is not HTTP.
-    #[error("asking")]
+    #[error("requesting the usage")]
     Http(#[from] hyper::Error),
     /// The body is longer than the limit, or ends early.
     #[error("reading the answer")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The status is not 200.
-    #[error("answered {0}")]
+    #[error("the answer has the status {0}")]
     Refused(StatusCode),
     /// The answer has another format.
-    #[error("understanding the answer")]
+    #[error("parsing the answer")]
     Unreadable(#[from] serde_json::Error),
     /// The answer lacks a running container, or the time of the measurement.
-    #[error("nothing is told of what runs")]
+    #[error("the answer lacks a running container or the time of the measurement")]
     Incomplete,
 }
 
 /// Reads the usage from the extension of the group at `address`.
 pub async fn read_usage(address: IpAddr) -> Result<ContainerUsages, Error> {
-    let asked = tokio::time::timeout(CALL_TIMEOUT, fetch_stats(address)).await;
-    parse_stats(&asked.map_err(|_| Error::Timeout)??)
+    let answer = tokio::time::timeout(CALL_TIMEOUT, fetch_stats(address)).await;
+    parse_stats(&answer.map_err(|_| Error::Timeout)??)
 }
 
 async fn fetch_stats(address: IpAddr) -> Result<Bytes, Error> {
@@ -85,7 +85,7 @@ async fn fetch_stats(address: IpAddr) -> Result<Bytes, Error> {
         .header(HOST, address.to_string())
         .body(Empty::<Bytes>::new())
         .expect("a path and an address are well-formed");
-    let answered = async {
+    let exchange = async {
         let response = sender.send_request(request).await?;
         if response.status() != StatusCode::OK {
             return Err(Error::Refused(response.status()));
@@ -95,13 +95,13 @@ async fn fetch_stats(address: IpAddr) -> Result<Bytes, Error> {
             .await;
         Ok(body.map_err(Error::Body)?.to_bytes())
     };
-    let mut answered = std::pin::pin!(answered);
+    let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        answer = &mut answered => return answer,
+        answer = &mut exchange => return answer,
         // The connection may close together with the answer. An error shows up in the answer.
         _ = connection => {}
     }
-    answered.await
+    exchange.await
 }
 
 /// The parts of the answer that are used here.
@@ -142,7 +142,7 @@ fn parse_stats(answer: &[u8]) -> Result<ContainerUsages, Error> {
     let at = at.ok_or(Error::Incomplete)?;
     #[allow(
         clippy::cast_precision_loss,
-        reason = "nobody tells days of CPU time by the nanosecond"
+        reason = "CPU time needs no precision of nanoseconds"
     )]
     let containers = stats.containers.into_iter().filter_map(|container| {
         let container: ContainerStats = serde_json::from_value(container).ok()?;
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_tells_each_container_and_when() {
+    fn an_answer_has_the_usage_of_each_container_and_the_time() {
         let usage = |cpu: u64, memory: u64| {
             json!({
                 "cpu": {"usageCoreNanoSeconds": cpu},
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_an_error() {
+    fn an_answer_without_usage_is_an_error() {
         for answer in ["", "[]x", "null", "{\"containers\": [{\"name\": 1}]}", "{}"] {
             assert!(parse_stats(answer.as_bytes()).is_err(), "{answer}");
         }

@@ -1,10 +1,10 @@
 //! Parses Azure's answers about container groups, leniently.
 //!
 //! In: the bodies of answers to GET, LIST and PUT, and of the asynchronous operations that a PUT starts. Out:
-//! [`ContainerGroup`], [`ListPage`] and [`AsyncOperation`]. Every field is optional: if Azure omits a field, writes it in an
-//! unexpected form or adds one, only that field is lost. A group that cannot be parsed does not hide the others on
-//! its page. The client and the pod workers parse; [`status`](super::status), [`events`](super::events) and
-//! [`failure`](super::failure) use the result.
+//! [`ContainerGroup`], [`ListPage`] and [`AsyncOperation`]. Every field is optional: if Azure omits a field,
+//! writes it in an unexpected form or adds one, only that field is lost. A group that cannot be parsed does not
+//! hide the others on its page. The client and the pod workers parse; [`status`](super::status),
+//! [`events`](super::events) and [`failure`](super::failure) use the result.
 //!
 //! An answer to LIST has no instance views. An answer to PUT has the group's instance view but none of its
 //! containers. An answer to GET may lack a container's instance view as long as Azure knows nothing about the
@@ -247,8 +247,8 @@ impl ContainerGroup {
         }
         let properties = &mut self.properties;
         properties.instance_view = None;
-        let all = properties.init_containers.iter_mut();
-        for container in all.chain(&mut properties.containers) {
+        let containers = properties.init_containers.iter_mut();
+        for container in containers.chain(&mut properties.containers) {
             container.properties.instance_view = None;
         }
     }
@@ -375,11 +375,11 @@ impl InstanceEvent {
 
 /// The container called `name`. ARM compares names without regard to case.
 fn find_container<'a>(containers: &'a [GroupContainer], name: &str) -> Option<&'a GroupContainer> {
-    let is = |container: &&GroupContainer| {
+    let is_named = |container: &&GroupContainer| {
         container
             .name
             .as_deref()
-            .is_some_and(|is| is.eq_ignore_ascii_case(name))
+            .is_some_and(|actual| actual.eq_ignore_ascii_case(name))
     };
-    containers.iter().find(is)
+    containers.iter().find(is_named)
 }

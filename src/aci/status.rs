@@ -1,10 +1,10 @@
 //! Computes the status of a pod that runs, or will run, on ACI.
 //!
-//! In: the live pod, what is known of its container group ([`GroupObservation`]), the node's address, and the time. Out: the
-//! complete `PodStatus` ([`pod_status`]), whether it differs from the live status ([`is_same_status`]), and the patch
-//! ([`status_patch`]). Pure. The pod worker calls it for one pod at a time, always with the live object and not
-//! with the status that was sent last: others write the status too (the node controller sets `Ready` to False when
-//! the operator is down).
+//! In: the live pod, what is known of its container group ([`GroupObservation`]), the node's address, and the time.
+//! Out: the complete `PodStatus` ([`pod_status`]), whether it differs from the live status ([`is_same_status`]), and
+//! the patch ([`status_patch`]). Pure. The pod worker calls it for one pod at a time, always with the live object and
+//! not with the status that was sent last: others write the status too (the node controller sets `Ready` to False
+//! when the operator is down).
 //!
 //! Rules, in order of precedence:
 //!
@@ -34,7 +34,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::response::{ContainerGroup, GroupContainer as SeenContainer, Provisioning};
+use super::response::{ContainerGroup, GroupContainer, Provisioning};
 
 #[cfg(test)]
 pub(in crate::aci) mod arbitrary;
@@ -116,18 +116,18 @@ enum PodRestartPolicy {
 /// Computes the status of `pod` from the state of its container group.
 pub fn pod_status(
     pod: &Pod,
-    seen: &GroupObservation,
+    observation: &GroupObservation,
     facts: &NodeFacts,
     now: Timestamp,
 ) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
-    let case = StatusInput::new(pod, *seen, now, &no_spec, &no_status);
+    let case = StatusInput::new(pod, *observation, now, &no_spec, &no_status);
     let mut containers = container::container_statuses(&case);
     let mut init = container::init_container_statuses(&case, &containers);
     let outcome = phase::pod_phase(&case, &init, &containers);
     if let Some(end) = &outcome.end {
-        let all = init.iter_mut().chain(&mut containers);
-        all.for_each(|status| end.apply(status, &case));
+        let statuses = init.iter_mut().chain(&mut containers);
+        statuses.for_each(|status| end.apply(status, &case));
     }
     container::set_init_ready(&mut init);
     let conditions = condition::pod_conditions(&case, &outcome, &init, &containers);
@@ -216,15 +216,15 @@ impl<'a> StatusInput<'a> {
     /// The pod's IP address: the group's address, else the one in the live status. A pod that will get another
     /// group has none until then. A pod that has ended keeps its address.
     fn pod_ip(&self) -> Option<String> {
-        let told = self
+        let assigned = self
             .group()
             .and_then(ContainerGroup::ip)
             .map(|ip| ip.to_string());
-        let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
+        let previous = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
         match self.observation {
-            _ if self.is_finished() => known.or(told),
+            _ if self.is_finished() => previous.or(assigned),
             GroupObservation::Vanished if !self.has_run() => None,
-            _ => told.or(known),
+            _ => assigned.or(previous),
         }
     }
 
@@ -266,7 +266,7 @@ fn ephemeral_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
 /// The parts of the spec, of the group and of the live status that determine one container's status.
 struct ContainerInput<'a> {
     container: &'a Container,
-    group_container: Option<&'a SeenContainer>,
+    group_container: Option<&'a GroupContainer>,
     live: Option<&'a ContainerStatus>,
 }
 

@@ -1,9 +1,10 @@
 //! Authentication and authorization of clients of the kubelet API.
 //!
 //! In: a client certificate or a bearer token, and a permission on a node. Out: the user, and whether the
-//! permission is granted; or an error: 401 if the client cannot be authenticated, 403 if it lacks the permission. A
-//! certificate is valid if the CA in `kube-system/extension-apiserver-authentication` signed it. The API server
-//! reviews tokens (`TokenReview`) and permissions (`SubjectAccessReview`); its answers are cached for [`DECISION_TTL`].
+//! permission is granted; or an error: 401 if the client cannot be authenticated, 403 if it lacks the
+//! permission. A certificate is valid if the CA in `kube-system/extension-apiserver-authentication` signed it.
+//! The API server reviews tokens (`TokenReview`) and permissions (`SubjectAccessReview`); its answers are cached
+//! for [`DECISION_TTL`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! The serving certificate of the kubelet API.
 //!
-//! In: certificate files, or the address of the nodes. Out: an [`ServingCertificate`] for TLS, kept up to date: files are
-//! read again every 10 s, and a self-signed certificate is renewed long before it expires.
+//! In: certificate files, or the address of the nodes. Out: a [`ServingCertificate`] for TLS, kept up to date:
+//! files are read again every 10 s, and a self-signed certificate is renewed long before it expires.
 
 use std::fmt;
 use std::io;

@@ -1,8 +1,8 @@
 //! The stats summary of a kubelet (`/stats/summary`).
 //!
-//! In: nodes, and the [`UsageCache`] of their pods. Out: the summary as JSON. A pod whose use is not completely known
-//! has no values, so that an autoscaler treats it as not measured; zero would make it scale in. The node's values
-//! are the sum of the known ones.
+//! In: nodes, and the [`UsageCache`] of their pods. Out: the summary as JSON. A pod whose use is not completely
+//! known has no values, so that an autoscaler treats it as not measured; zero would make it scale in. The node's
+//! values are the sum of the known ones.
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub struct CloudEndpoints {
 
 /// The error for a text that is not the name of a cloud.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0} is no cloud: use AzureCloud, AzureUSGovernment or AzureChinaCloud")]
+#[error("{0} is not an Azure cloud: use AzureCloud, AzureUSGovernment or AzureChinaCloud")]
 pub struct UnknownCloud(String);
 
 impl Default for CloudEndpoints {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn another_endpoint_has_tokens_of_its_own_and_another_authority_changes_nothing_else() {
+    fn another_endpoint_changes_the_scope_and_another_authority_does_not() {
         let arm = "http://127.0.0.1:1".parse().expect("a URL");
         let emulator = CloudEndpoints::default().with_arm(arm);
         assert_eq!(emulator.scope, "http://127.0.0.1:1/.default");

@@ -117,7 +117,7 @@ fn metadata_service(text: &str) -> Result<Url, String> {
     let url = text.parse::<Url>().ok().filter(|url| url.host().is_some());
     url.ok_or_else(|| {
         format!(
-            "AZURE_POD_IDENTITY_AUTHORITY_HOST is {text}, which is no URL: write scheme and host"
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST is {text}, which is not a URL: write scheme and host"
         )
     })
 }

@@ -25,14 +25,18 @@ pub struct GroupList {
 
 impl AciClient {
     /// Returns all container groups of the resource group, without instance views. Each page takes one turn of the
-    /// rate limiter `pace`, ahead of the queue.
+    /// `rate_limiter`, ahead of the queue.
     ///
     /// # Errors
     ///
     /// If a request fails, and also if a page has an invalid link to the next page, or one that points to another
     /// host than Azure's: an incomplete list does not prove that a group is gone, and the token must be sent only
     /// to Azure.
-    pub async fn list(&self, scope: &GroupScope, pace: &RateLimiter) -> Result<GroupList, Error> {
+    pub async fn list(
+        &self,
+        scope: &GroupScope,
+        rate_limiter: &RateLimiter,
+    ) -> Result<GroupList, Error> {
         let what = format!("listing container groups of {}", scope.resource_group);
         let unreadable = |source| Error::Unreadable {
             what: what.clone(),
@@ -46,7 +50,7 @@ impl AciClient {
         let mut listed = GroupList::default();
         loop {
             listed.page_count += 1;
-            pace.acquire_priority().await;
+            rate_limiter.acquire_priority().await;
             let answer = self
                 .send_counted(scope, RequestClass::Reads, &what, self.get_url(url))
                 .await?;
@@ -63,8 +67,12 @@ impl AciClient {
     /// Parses the link to the next page and checks that it points to the same ARM endpoint.
     fn next_page_url(&self, link: &str) -> serde_json::Result<Url> {
         let next = Url::parse(link).ok();
-        let ours = next.filter(|next| next.origin() == self.arm.origin());
-        ours.ok_or_else(|| serde::de::Error::custom(format!("nextLink leads elsewhere: {link}")))
+        let same_host = next.filter(|next| next.origin() == self.arm.origin());
+        same_host.ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "nextLink is not a URL of Azure Resource Manager: {link}"
+            ))
+        })
     }
 }
 
@@ -73,7 +81,7 @@ mod tests {
     use crate::aci::client::{AciClient, CloudEndpoints, Credential};
 
     #[test]
-    fn a_next_page_elsewhere_is_not_asked_for_with_our_token() {
+    fn the_token_is_not_sent_to_a_next_page_on_another_host() {
         let credential = Credential::File("token".into());
         let client = AciClient::new(
             &CloudEndpoints::default(),

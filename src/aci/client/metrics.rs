@@ -69,11 +69,11 @@ fn parse_minutes(answer: &Value) -> MinuteUsages {
     let cpu = parse_points(answer, METRICS[0]);
     let memory = parse_points(answer, METRICS[1]);
     let mut known = MinuteUsages::new();
-    for ((container, begins), millicores) in cpu {
-        let key = (container, begins);
+    for ((container, start), millicores) in cpu {
+        let key = (container, start);
         if let Some(&bytes) = memory.get(&key) {
             let minute = MinuteUsage {
-                start: begins,
+                start,
                 millicores,
                 memory_bytes: bytes,
             };
@@ -89,8 +89,8 @@ fn parse_points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f
     let named = metrics.filter(|value| is_named(&value["name"]["value"], metric));
     let series = named.filter_map(|value| value["timeseries"].as_array());
     let mut points = BTreeMap::new();
-    for one in series.flatten() {
-        let labels = one["metadatavalues"].as_array().into_iter().flatten();
+    for series in series.flatten() {
+        let labels = series["metadatavalues"].as_array().into_iter().flatten();
         let label = labels.into_iter().find(|label| {
             // Azure has changed the case of this name over the years.
             is_named(&label["name"]["value"], "containerName")
@@ -98,7 +98,7 @@ fn parse_points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f
         let Some(container) = label.and_then(|label| label["value"].as_str()) else {
             continue;
         };
-        for point in one["data"].as_array().into_iter().flatten() {
+        for point in series["data"].as_array().into_iter().flatten() {
             let at = point["timeStamp"].as_str().and_then(|at| at.parse().ok());
             if let (Some(at), Some(average)) = (at, point["average"].as_f64()) {
                 points.insert((container.to_owned(), at), average);
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn minutes_of_which_both_numbers_are_known_are_told_by_container() {
+    fn minutes_with_both_numbers_are_returned_for_each_container() {
         let series = |container: &str, data: Value| {
             json!({
                 "metadatavalues": [{"name": {"value": "containername"}, "value": container}],

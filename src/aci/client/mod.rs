@@ -104,7 +104,7 @@ impl QuotaUsage {
 fn whole_number(number: &Value) -> Option<i64> {
     #[allow(
         clippy::cast_possible_truncation,
-        reason = "what is out of range is as good as its bound"
+        reason = "a number out of range becomes the bound"
     )]
     let rounded = || Some(number.as_f64()?.ceil() as i64);
     number.as_i64().or_else(rounded)

@@ -22,9 +22,9 @@ impl AciClient {
         what: &str,
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let sent = self.send_gated(scope, class, what, call).await;
-        let became = match &sent {
+        let outcome = match &sent {
             Ok(_) => CallOutcome::Done,
             Err(Error::Refused { failure, .. }) => CallOutcome::Refused(failure.status),
             Err(Error::Waiting { .. }) => CallOutcome::Held,
@@ -32,7 +32,7 @@ impl AciClient {
             Err(_) => CallOutcome::NoAnswer,
         };
         self.metrics
-            .count_azure_request(class.name(), became, begun.elapsed());
+            .count_azure_request(class.name(), outcome, started.elapsed());
         sent
     }
 
@@ -45,13 +45,13 @@ impl AciClient {
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
         let what = what.to_owned();
-        let counted = RateLimitKey::new(&scope.subscription, self.region.as_deref(), class);
-        if let Some(wait) = self.gate.remaining_wait(&counted) {
+        let key = RateLimitKey::new(&scope.subscription, self.region.as_deref(), class);
+        if let Some(wait) = self.gate.remaining_wait(&key) {
             return Err(Error::Waiting { what, wait });
         }
         let (answer, budgets) = with_budgets(call).await;
         for (window, left) in budgets {
-            self.gate.record_budget(&counted, window, left);
+            self.gate.record_budget(&key, window, left);
         }
         let error = match answer {
             Ok(answer) => return Ok(answer),
@@ -59,7 +59,7 @@ impl AciClient {
         };
         if let Some(HttpFailure(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
             if failure.status == 429 {
-                self.gate.block(counted, failure.retry_after);
+                self.gate.block(key, failure.retry_after);
             }
             return Err(Error::Refused {
                 what,

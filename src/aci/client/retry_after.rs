@@ -143,38 +143,38 @@ pub struct RetryAfterGate {
 
 impl RetryAfterGate {
     /// How long requests with this key must still wait; `None` if they may be sent now.
-    pub fn remaining_wait(&self, counted: &RateLimitKey) -> Option<Duration> {
-        let until = *lock(&self.blocked).get(counted)?;
+    pub fn remaining_wait(&self, key: &RateLimitKey) -> Option<Duration> {
+        let until = *lock(&self.blocked).get(key)?;
         let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     /// The time, by the host's clock, until which requests with this key must wait; `None` if they may be sent now.
-    pub fn blocked_until(&self, counted: &RateLimitKey) -> Option<Timestamp> {
-        let until = lock(&self.blocked).get(counted).copied();
+    pub fn blocked_until(&self, key: &RateLimitKey) -> Option<Timestamp> {
+        let until = lock(&self.blocked).get(key).copied();
         until
             .filter(|until| until.is_future())
             .map(|until| until.timestamp)
     }
 
     /// Blocks requests with this key after a 429.
-    pub fn block(&self, counted: RateLimitKey, retry_after: Option<Duration>) {
+    pub fn block(&self, key: RateLimitKey, retry_after: Option<Duration>) {
         let until = Deadline::after(
             retry_after
                 .unwrap_or(DEFAULT_RETRY_AFTER)
                 .min(MAX_RETRY_AFTER),
         );
         // The budgets are forgotten: the next answer reports new ones.
-        lock(&self.budgets).retain(|(one, _), _| *one != counted);
-        let mut closed = lock(&self.blocked);
-        let entry = closed.entry(counted).or_insert(until);
+        lock(&self.budgets).retain(|(other, _), _| *other != key);
+        let mut blocked = lock(&self.blocked);
+        let entry = blocked.entry(key).or_insert(until);
         if entry.at < until.at {
             *entry = until;
         }
     }
 
     /// Records the remaining budget of a window, as an answer to a request with this key reported it.
-    pub fn record_budget(&self, counted: &RateLimitKey, window: BudgetWindow, left: u64) {
+    pub fn record_budget(&self, key: &RateLimitKey, window: BudgetWindow, left: u64) {
         let new = RemainingBudget {
             remaining: left,
             // The window began no later than this request.
@@ -182,7 +182,7 @@ impl RetryAfterGate {
             is_start_known: false,
         };
         let mut budgets = lock(&self.budgets);
-        let known = budgets.entry((counted.clone(), window)).or_insert(new);
+        let known = budgets.entry((key.clone(), window)).or_insert(new);
         if !known.until.is_future() || left > known.remaining.saturating_add(REORDER_TOLERANCE) {
             *known = RemainingBudget {
                 is_start_known: true,
@@ -196,12 +196,12 @@ impl RetryAfterGate {
     /// How many requests with this key may still be sent, and the latest time at which that budget is renewed;
     /// `None` if it is not known. If the start of a window was not observed, at least one request may be sent: its
     /// answer reports the actual budget.
-    pub fn remaining_budget(&self, counted: &RateLimitKey) -> Option<(u64, Timestamp)> {
+    pub fn remaining_budget(&self, key: &RateLimitKey) -> Option<(u64, Timestamp)> {
         let budgets = lock(&self.budgets);
         let known = BudgetWindow::HEADERS.into_iter().filter_map(|(window, _)| {
-            let known = budgets.get(&(counted.clone(), window))?;
-            let least = u64::from(!known.is_start_known);
-            let left = known.remaining.max(least);
+            let known = budgets.get(&(key.clone(), window))?;
+            let min_left = u64::from(!known.is_start_known);
+            let left = known.remaining.max(min_left);
             known
                 .until
                 .is_future()
@@ -211,8 +211,8 @@ impl RetryAfterGate {
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_counted_together_waits_as_long_as_it_was_asked_to_and_nothing_else_does() {
+    async fn requests_of_one_counter_wait_for_retry_after_and_no_other_requests_do() {
         let gate = RetryAfterGate::default();
         let counted =
             |subscription: &str, class| RateLimitKey::new(subscription, Some("weu"), class);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_of_a_budget_is_known_until_its_window_is_over() {
+    async fn the_remaining_budget_is_known_until_its_window_ends() {
         let gate = RetryAfterGate::default();
         let creates = RateLimitKey::new("s", Some("weu"), RequestClass::Creates);
         let left = |gate: &RetryAfterGate| gate.remaining_budget(&creates).map(|(left, _)| left);

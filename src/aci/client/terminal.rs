@@ -1,8 +1,8 @@
 //! The websocket of a terminal session in a container.
 //!
-//! In: a [`TerminalSession`] and the bytes to type. Out: the bytes that the terminal prints. The protocol of ACI: no extra
-//! header and no subprotocol; the first message is the password, as text; input is sent as binary messages; the
-//! client ends the session with a close frame without a reason.
+//! In: a [`TerminalSession`] and the bytes to type. Out: the bytes that the terminal prints. The protocol of ACI: no
+//! extra header and no subprotocol; the first message is the password, as text; input is sent as binary messages;
+//! the client ends the session with a close frame without a reason.
 
 use std::time::Duration;
 
@@ -38,16 +38,16 @@ impl AciClient {
         session: &TerminalSession,
     ) -> Result<(TerminalInput, TerminalOutput), Error> {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.open_websocket(session)).await;
-        let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
-        let unheard = |source| Error::NoAnswer {
+        let connected = connected.unwrap_or_else(|_| Err("connecting takes too long".into()));
+        let no_answer = |source| Error::NoAnswer {
             what: "connecting to a container's terminal".to_owned(),
             source,
         };
-        let io = connected.map_err(unheard)?;
+        let io = connected.map_err(no_answer)?;
         let socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
         let (mut sink, stream) = socket.split();
         let sent = sink.send(Message::text(session.password.as_str())).await;
-        sent.map_err(|error| unheard(error.into()))?;
+        sent.map_err(|error| no_answer(error.into()))?;
         Ok((TerminalInput(sink), TerminalOutput(stream)))
     }
 
@@ -58,8 +58,8 @@ impl AciClient {
     ) -> Result<Upgraded, Box<dyn std::error::Error + Send + Sync>> {
         let url = session.web_socket_uri.replacen("ws", "http", 1);
         let key = generate_key();
-        let asked = self.transport.http.get(url);
-        let answer = asked
+        let request = self.transport.http.get(url);
+        let answer = request
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")

@@ -23,7 +23,7 @@ tokio::task_local! {
     /// The body of the request that the current task sends.
     static BODY: Bytes;
     /// The remaining budgets that the answer to the current task's request reported.
-    static LEFT: RefCell<Vec<(BudgetWindow, u64)>>;
+    static BUDGETS: RefCell<Vec<(BudgetWindow, u64)>>;
 }
 
 /// Timeout of a request, from connecting to the end of the answer.
@@ -40,21 +40,21 @@ pub(super) async fn with_budgets<T>(
 ) -> (T, Vec<(BudgetWindow, u64)>) {
     let scoped = async {
         let answer = call.await;
-        (answer, LEFT.with(RefCell::take))
+        (answer, BUDGETS.with(RefCell::take))
     };
-    LEFT.scope(RefCell::default(), scoped).await
+    BUDGETS.scope(RefCell::default(), scoped).await
 }
 
 /// Stores the remaining budgets of an answer for [`with_budgets`].
 fn record_budgets(headers: &reqwest::header::HeaderMap) {
-    let told = BudgetWindow::HEADERS
+    let budgets = BudgetWindow::HEADERS
         .into_iter()
         .filter_map(|(window, name)| {
             let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
             Some((window, left))
         });
     // Outside of `with_budgets` there is no place to store them, and they are dropped.
-    let _ = LEFT.try_with(|left| left.borrow_mut().extend(told));
+    let _ = BUDGETS.try_with(|stored| stored.borrow_mut().extend(budgets));
 }
 
 /// An answer with an error status, as a source inside the crate's error.

@@ -42,8 +42,8 @@ fn group(web: &Value, whole: &Value) -> ContainerGroup {
 }
 
 #[test]
-fn events_of_group_init_container_and_container_come_in_order_with_their_places() {
-    let told = pod_events(
+fn events_of_the_group_and_its_containers_are_sorted_and_have_field_paths() {
+    let events = pod_events(
         &pod("p", "u"),
         &group(
             &json!([
@@ -53,7 +53,7 @@ fn events_of_group_init_container_and_container_come_in_order_with_their_places(
             &json!([event("FailedMount", "mount error(2)", 5, 3)]),
         ),
     );
-    let seen: Vec<_> = told
+    let found: Vec<_> = events
         .iter()
         .map(|event| {
             (
@@ -71,35 +71,36 @@ fn events_of_group_init_container_and_container_come_in_order_with_their_places(
         ("FailedMount", None, "Warning", 3),
         ("Started", web, "Normal", 1),
     ];
-    assert_eq!(seen, wanted);
+    assert_eq!(found, wanted);
 }
 
 #[test]
-fn the_same_event_has_the_same_name_whenever_it_is_told_and_another_key_when_it_happened_again() {
-    let told = |uid: &str, message: &str, second: u32, count: u32| {
+fn an_event_keeps_its_name_and_gets_another_key_when_it_happens_again() {
+    let back_off_event = |uid: &str, message: &str, second: u32, count: u32| {
         let web = json!([event("BackOff", message, second, count)]);
-        let all = pod_events(&pod("p", uid), &group(&web, &json!([])));
-        all.into_iter()
+        let events = pod_events(&pod("p", uid), &group(&web, &json!([])));
+        events
+            .into_iter()
             .find(|event| event.reason == "BackOff")
-            .expect("it is told")
+            .expect("the event")
     };
-    let first = told("u", "back-off", 1, 1);
-    assert_eq!(first, told("u", "back-off", 1, 1));
-    let again = told("u", "back-off", 30, 2);
+    let first = back_off_event("u", "back-off", 1, 1);
+    assert_eq!(first, back_off_event("u", "back-off", 1, 1));
+    let again = back_off_event("u", "back-off", 30, 2);
     assert_eq!(first.name, again.name);
     assert_ne!(first.key(), again.key());
     assert_ne!(
         first.name,
-        told("another pod of that name", "back-off", 1, 1).name
+        back_off_event("another pod of that name", "back-off", 1, 1).name
     );
-    assert_ne!(first.name, told("u", "other words", 1, 1).name);
+    assert_ne!(first.name, back_off_event("u", "other words", 1, 1).name);
 }
 
 #[test]
-fn an_event_told_twice_in_one_answer_is_one_and_the_newer() {
+fn of_two_copies_of_an_event_in_one_answer_the_newer_counts() {
     let twice = json!([event("BackOff", "x", 30, 2), event("BackOff", "x", 9, 1)]);
-    let told = pod_events(&pod("p", "u"), &group(&twice, &json!([])));
-    let counts: Vec<_> = told
+    let events = pod_events(&pod("p", "u"), &group(&twice, &json!([])));
+    let counts: Vec<_> = events
         .iter()
         .filter(|event| event.reason == "BackOff")
         .map(|event| event.count)
@@ -108,7 +109,7 @@ fn an_event_told_twice_in_one_answer_is_one_and_the_newer() {
 }
 
 #[test]
-fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
+fn every_event_of_the_service_becomes_an_event_that_kubernetes_accepts() {
     let long = "ü".repeat(2000);
     let odd = json!([
         {"name": "InsufficientCapacity.", "message": "%s {} %n", "type": "Warning", "count": -4},
@@ -116,9 +117,10 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
         {"name": "", "message": "", "lastTimestamp": "2026-11-24T08:00:01Z"},
     ]);
     let pod = pod(&"x.".repeat(126), "u");
-    let told = pod_events(&pod, &group(&odd, &json!([])));
+    let events = pod_events(&pod, &group(&odd, &json!([])));
     let find = |reason: &str| {
-        told.iter()
+        events
+            .iter()
             .find(|event| event.reason == reason)
             .expect(reason)
     };
@@ -128,7 +130,7 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
     assert_eq!(find("twowords").message, format!("{}...", "ü".repeat(510)));
     let unnamed = find("AzureEvent");
     assert_eq!(unnamed.first_timestamp, unnamed.last_timestamp);
-    for event in &told {
+    for event in &events {
         assert!(
             event.name.len() <= 253 && !event.name.contains(".."),
             "{}",
@@ -138,13 +140,13 @@ fn whatever_the_service_writes_becomes_an_event_that_kubernetes_takes() {
 }
 
 #[test]
-fn old_news_is_not_told_by_who_cannot_know_whether_it_was() {
+fn an_old_event_is_not_fresh() {
     let web = json!([event("Pulled", "nginx", 0, 1)]);
-    let told = pod_events(&pod("p", "u"), &group(&web, &json!([])));
-    let event = told
+    let events = pod_events(&pod("p", "u"), &group(&web, &json!([])));
+    let event = events
         .iter()
         .find(|event| event.message == "nginx")
-        .expect("it is told");
+        .expect("the event");
     let at = |time: &str| time.parse().expect("a time");
     assert!(event.is_fresh(at("2026-11-24T08:44:59Z")));
     assert!(event.is_fresh(at("2026-11-24T07:00:00Z")), "clocks differ");

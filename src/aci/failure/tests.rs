@@ -125,7 +125,7 @@ fn every_code_has_its_class() {
 }
 
 #[test]
-fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minute() {
+fn a_reason_is_one_word_and_lasting_failures_are_retried_every_half_minute_at_most() {
     use FailureClass::{
         Capacity, Config, Gone, Image, Mount, Permanent, Quota, Stuck, Throttled, Transient,
         Transitioning, Unknown,
@@ -209,7 +209,7 @@ fn a_wrapped_error_is_found() {
 }
 
 #[test]
-fn a_body_that_is_no_error_is_quoted_not_believed() {
+fn a_body_that_is_not_an_error_of_arm_is_quoted() {
     let page = "<html>504 Gateway</html>".repeat(100);
     let verdict = ArmError::parse(404, page.as_bytes(), None).verdict();
     assert_eq!(verdict.class, FailureClass::Transient);
@@ -224,7 +224,7 @@ fn a_body_that_is_no_error_is_quoted_not_believed() {
 }
 
 #[test]
-fn a_delete_has_nothing_to_do_where_group_or_resource_group_is_gone() {
+fn a_delete_of_a_group_or_resource_group_that_is_gone_succeeds() {
     assert!(error(404, "ResourceNotFound", "").means_nothing_to_delete());
     assert!(error(404, "ResourceGroupNotFound", "").means_nothing_to_delete());
     assert!(!error(404, "", "").means_nothing_to_delete());
@@ -238,7 +238,7 @@ fn failed_group(events: &Value) -> ContainerGroup {
 }
 
 #[test]
-fn a_group_that_could_not_be_started_says_why() {
+fn a_group_that_failed_to_start_has_a_reason() {
     let at = |second: u32| format!("2025-04-02T16:09:{second:02}Z");
     let event = |name: &str, message: &str, second: u32| json!({"name": name, "message": message, "firstTimestamp": at(second), "lastTimestamp": at(second)});
     let pull = "Failed to pull image \"x\": not found";

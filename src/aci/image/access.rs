@@ -1,7 +1,8 @@
 //! With what a pod's images are read: credentials of the pod, or the operator's identity.
 //!
-//! In: the credential that the container group's body gets for the image. Out: an [`ImageAccess`], and a fingerprint of
-//! it for the keys of caches, so that the credential of one pod never opens an image for another pod.
+//! In: the credential that the container group's body gets for the image. Out: an [`ImageAccess`], and a
+//! fingerprint of it for the keys of caches, so that the credential of one pod never opens an image for another
+//! pod.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! When a pod's image is read again after a failure, and how the pod's status says so.
 //!
-//! In: failures and the time. Out: when to try again, and the reason and message of the container's waiting state. Pure.
-//! The rules are the kubelet's (`pkg/kubelet/images` and `flowcontrol.Backoff` of Kubernetes 1.37): for each pod and
-//! image, the first attempt after a failure is 10 s later, each further failure doubles the time, up to 5 minutes, and
-//! after 10 minutes without a failure the count begins again. A registry that asks for a longer wait gets it.
+//! In: failures and the time. Out: when to try again, and the reason and message of the container's waiting
+//! state. Pure. The rules are the kubelet's (`pkg/kubelet/images` and `flowcontrol.Backoff` of Kubernetes 1.37):
+//! for each pod and image, the first attempt after a failure is 10 s later, each further failure doubles the
+//! time, up to 5 minutes, and after 10 minutes without a failure the count begins again. A registry that asks
+//! for a longer wait gets it.
 
 use std::time::Duration;
 

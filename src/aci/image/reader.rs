@@ -1,8 +1,8 @@
 //! Reads the configurations of images, each as seldom as possible.
 //!
-//! In: a reference and an access. Out: an [`ImageRead`]. Docker Hub counts each GET of a manifest as a pull, and allows
-//! 100 in six hours to an address without a login
-//! (<https://docs.docker.com/docker-hub/usage/pulls/>); a HEAD is not counted. Therefore:
+//! In: a reference and an access. Out: an [`ImageRead`]. Docker Hub counts each GET of a manifest as a pull, and
+//! allows 100 in six hours to an address without a login (<https://docs.docker.com/docker-hub/usage/pulls/>); a
+//! HEAD is not counted. Therefore:
 //!
 //! - HEAD first: it tells the digest that a tag names, and that the access may read it.
 //! - A tag's digest is remembered for 60 s, for this access only. A credential thus opens no image for another one.

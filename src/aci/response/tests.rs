@@ -173,7 +173,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
 }
 
 #[test]
-fn an_operation_that_failed_says_why() {
+fn a_failed_operation_has_a_reason() {
     let path = format!("{FIXTURES}/recordings/operation-failed-insufficient-capacity.json");
     let body = json_of(Path::new(&path))["body"].to_string();
     let operation = AsyncOperation::parse(body.as_bytes()).expect("an operation");

@@ -65,7 +65,7 @@ pub fn pod_conditions(
         .collect();
     let ready = containers_ready(case, phase, containers);
     let gated = ready_with_gates(case, &ready, &others);
-    let mut all = vec![
+    let mut conditions = vec![
         build_condition(
             case,
             OWN_CONDITIONS[0],
@@ -76,16 +76,16 @@ pub fn pod_conditions(
         build_condition(case, OWN_CONDITIONS[3], ready),
     ];
     if let Some(resize) = resize_pending(case) {
-        all.push(build_condition(case, OWN_CONDITIONS[4], resize));
+        conditions.push(build_condition(case, OWN_CONDITIONS[4], resize));
     }
     let is_disrupted = others
         .iter()
         .any(|condition| condition.type_ == DISRUPTION_TARGET);
-    if let Some(says) = disruption_target(outcome, containers).filter(|_| !is_disrupted) {
-        all.push(build_condition(case, DISRUPTION_TARGET, says));
+    if let Some(value) = disruption_target(outcome, containers).filter(|_| !is_disrupted) {
+        conditions.push(build_condition(case, DISRUPTION_TARGET, value));
     }
-    all.extend(others);
-    all
+    conditions.extend(others);
+    conditions
 }
 
 fn live_conditions<'a>(case: &StatusInput<'a>) -> &'a [PodCondition] {
@@ -123,11 +123,11 @@ fn has_sandbox(
 ) -> ConditionValue {
     let group = case.group().filter(|_| !case.is_gone());
     let has_address = group.is_some_and(|group| group.ip().is_some());
-    let mut all = init.iter().chain(containers);
-    let is_there =
-        all.any(|status| container_state::has_run(status) || !status.image_id.is_empty());
+    let mut statuses = init.iter().chain(containers);
+    let has_started =
+        statuses.any(|status| container_state::has_run(status) || !status.image_id.is_empty());
     let is_over = matches!(phase, SUCCEEDED | FAILED);
-    ConditionValue(!is_over && (has_address || is_there), None, None)
+    ConditionValue(!is_over && (has_address || has_started), None, None)
 }
 
 fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
@@ -183,7 +183,7 @@ fn ready_with_gates(
     let ConditionValue(true, ..) = ready else {
         return ConditionValue(ready.0, ready.1, ready.2.clone());
     };
-    let shut = |kind: &String| {
+    let problem = |kind: &String| {
         let status = others
             .iter()
             .find(|other| other.type_ == *kind)
@@ -199,13 +199,13 @@ fn ready_with_gates(
         }
     };
     let gates = case.spec.readiness_gates.iter().flatten();
-    let shut: Vec<String> = gates
-        .filter_map(|gate| shut(&gate.condition_type))
+    let problems: Vec<String> = gates
+        .filter_map(|gate| problem(&gate.condition_type))
         .collect();
-    if shut.is_empty() {
+    if problems.is_empty() {
         ConditionValue::met()
     } else {
-        ConditionValue::unmet("ReadinessGatesNotReady", shut.join(", "))
+        ConditionValue::unmet("ReadinessGatesNotReady", problems.join(", "))
     }
 }
 
@@ -215,12 +215,12 @@ fn resize_pending(case: &StatusInput) -> Option<ConditionValue> {
     let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
     let differs = |container: &&Container| {
         let status = statuses.iter().find(|status| status.name == container.name);
-        let Some(given) = status.and_then(|status| status.resources.as_ref()) else {
+        let Some(allocated) = status.and_then(|status| status.resources.as_ref()) else {
             return false;
         };
-        let asked = container.resources.clone().unwrap_or_default();
-        !is_same(asked.requests.as_ref(), given.requests.as_ref())
-            || !is_same(asked.limits.as_ref(), given.limits.as_ref())
+        let requested = container.resources.clone().unwrap_or_default();
+        !is_same(requested.requests.as_ref(), allocated.requests.as_ref())
+            || !is_same(requested.limits.as_ref(), allocated.limits.as_ref())
     };
     let resized: Vec<_> = case.spec.containers.iter().filter(differs).collect();
     let names: Vec<_> = resized
@@ -237,12 +237,12 @@ fn resize_pending(case: &StatusInput) -> Option<ConditionValue> {
 }
 
 fn is_same<T: PartialEq>(
-    one: Option<&BTreeMap<String, T>>,
-    other: Option<&BTreeMap<String, T>>,
+    left: Option<&BTreeMap<String, T>>,
+    right: Option<&BTreeMap<String, T>>,
 ) -> bool {
-    match (one, other) {
+    match (left, right) {
         (Some(map), None) | (None, Some(map)) => map.is_empty(),
-        (one, other) => one == other,
+        (left, right) => left == right,
     }
 }
 
@@ -257,7 +257,7 @@ fn disruption_target(
     let reason = outcome.reason.as_deref();
     if let Some(reason) = [NOT_FOUND, STOPPED]
         .into_iter()
-        .find(|one| reason == Some(*one))
+        .find(|known| reason == Some(*known))
     {
         return Some(ConditionValue(true, Some(reason), outcome.message.clone()));
     }

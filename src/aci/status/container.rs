@@ -21,7 +21,7 @@ pub fn init_container_statuses(
         .as_deref()
         .unwrap_or_default();
     let started = case.has_run() || containers.iter().any(container_state::has_run);
-    let infers = started && !case.is_finished();
+    let implies_success = started && !case.is_finished();
     let status = |container: &Container| {
         let name = &container.name;
         let part = ContainerInput {
@@ -31,12 +31,12 @@ pub fn init_container_statuses(
         };
         let mut status = base_status(case, &part);
         fill_state(case, &part, waiting_reason::POD_INITIALIZING, &mut status);
-        let is_told = part
+        let is_reported = part
             .group_container
             .and_then(response::GroupContainer::instance_view)
             .is_some();
-        if infers
-            && !is_told
+        if implies_success
+            && !is_reported
             && container_state::termination(&status).is_none()
             && !container_state::is_running(&status)
         {
@@ -46,13 +46,13 @@ pub fn init_container_statuses(
                 .live
                 .and_then(container_state::termination)
                 .filter(|end| end.exit_code == 0);
-            let untold = response::ContainerRunView {
+            let success = response::ContainerRunView {
                 exit_code: Some(0),
                 ..response::ContainerRunView::default()
             };
             let end = known
                 .cloned()
-                .unwrap_or_else(|| container_state::run_termination(case, name, &untold));
+                .unwrap_or_else(|| container_state::run_termination(case, name, &success));
             (status.state, status.last_state) =
                 (Some(container_state::terminated_state(end)), None);
         }
@@ -81,9 +81,9 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
         .init_containers
         .as_ref()
         .is_some_and(|init| !init.is_empty());
-    let initialising =
+    let is_initializing =
         has_init && !containers_have_started(case) && !init_containers_have_succeeded(case);
-    let usual = if initialising {
+    let usual = if is_initializing {
         waiting_reason::POD_INITIALIZING
     } else {
         waiting_reason::CONTAINER_CREATING
@@ -136,15 +136,15 @@ fn base_status(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
 /// The image that the container runs or ran, else the one of the spec. The spec's image may change later; the
 /// group's does not.
 fn current_image(part: &ContainerInput, status: &ContainerStatus) -> String {
-    let ran = part
+    let live_image = part
         .live
         .filter(|_| container_state::has_run(status))
         .map(|live| live.image.clone());
-    let runs = part
+    let group_image = part
         .group_container
         .and_then(|seen| seen.properties.image.clone());
-    let known = runs.or(ran).filter(|image| !image.is_empty());
-    known
+    let image = group_image.or(live_image).filter(|image| !image.is_empty());
+    image
         .or_else(|| part.container.image.clone())
         .unwrap_or_default()
 }
@@ -197,14 +197,14 @@ fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
 
 /// Whether to keep the live state of a container because no newer answer has instance views.
 fn keeps_live_state(case: &StatusInput, live: &ContainerStatus) -> bool {
-    let stands = |group: &ContainerGroup| {
+    let is_unchanged = |group: &ContainerGroup| {
         !group.has_instance_view()
             && live.state.is_some()
             && waiting_reason::group_problem(case).is_none()
     };
     let has_run = container_state::has_run(live) && !needs_new_group(case);
     match case.group() {
-        Some(group) => stands(group) || (has_run && !group.has_instance_view()),
+        Some(group) => is_unchanged(group) || (has_run && !group.has_instance_view()),
         None => has_run,
     }
 }
@@ -311,8 +311,8 @@ fn set_allocated_resources(
             .allocated_resources
             .clone_from(&live.allocated_resources);
         status.resources.clone_from(&live.resources);
-    } else if let (Some(_), Some(asked)) = (case.group(), &part.container.resources) {
-        let (limits, requests) = (asked.limits.clone(), asked.requests.clone());
+    } else if let (Some(_), Some(requested)) = (case.group(), &part.container.resources) {
+        let (limits, requests) = (requested.limits.clone(), requested.requests.clone());
         status.allocated_resources.clone_from(&requests);
         status.resources = Some(ResourceRequirements {
             limits,

@@ -91,7 +91,7 @@ pub fn run_termination(
         (Some(_), Some(detail)) => detail,
     };
     let message = match (code, reason) {
-        (None, _) => Some("Azure does not tell the exit code".to_owned()),
+        (None, _) => Some("Azure does not report the exit code".to_owned()),
         (_, MAINTENANCE) => Some("ended by maintenance of Azure's platform".to_owned()),
         _ => None,
     };
@@ -141,11 +141,11 @@ pub fn first_termination(
         (Some(_), ..=1) => "this is how it ended first",
         (Some(_), _) => "how it ended first was not seen, and this is the oldest end that is known",
     };
-    let told = format!("Azure started it again although its restart policy is Never; {which}");
+    let note = format!("Azure started it again although its restart policy is Never; {which}");
     first.message = Some(
         first
             .message
-            .map_or(told.clone(), |said| format!("{said}; {told}")),
+            .map_or(note.clone(), |message| format!("{message}; {note}")),
     );
     Some(first)
 }

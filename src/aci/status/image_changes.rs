@@ -4,7 +4,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use crate::aci::response::{ContainerGroup, GroupContainer as SeenContainer};
+use crate::aci::response::{ContainerGroup, GroupContainer};
 
 /// A container that runs another image than its pod's spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +27,22 @@ pub fn images(pod: &Pod, group: &ContainerGroup) -> Vec<OutdatedContainer> {
     let init = spec.init_containers.iter().flatten();
     let init = init.map(|container| (container, group.init_container(&container.name)));
     init.chain(main)
-        .filter_map(|(container, seen)| outdated_container(container, seen?))
+        .filter_map(|(container, group_container)| outdated_container(container, group_container?))
         .collect()
 }
 
-fn outdated_container(container: &Container, seen: &SeenContainer) -> Option<OutdatedContainer> {
-    let (wanted, has) = (container.image.as_ref()?, seen.properties.image.as_ref()?);
-    let differs = !has.trim().is_empty() && has.trim() != wanted.trim();
+fn outdated_container(
+    container: &Container,
+    group_container: &GroupContainer,
+) -> Option<OutdatedContainer> {
+    let (wanted, actual) = (
+        container.image.as_ref()?,
+        group_container.properties.image.as_ref()?,
+    );
+    let differs = !actual.trim().is_empty() && actual.trim() != wanted.trim();
     differs.then(|| OutdatedContainer {
         container: container.name.clone(),
-        actual_image: has.clone(),
+        actual_image: actual.clone(),
         wanted_image: wanted.clone(),
     })
 }

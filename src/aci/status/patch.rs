@@ -26,8 +26,8 @@ const OWNED_FIELDS: [&str; 13] = [
     "observedGeneration",
     "conditions",
 ];
-/// The lists of [`OWNED_FIELDS`] that a strategic merge patch merges, each with its merge key. The patch replaces all other
-/// lists.
+/// The lists of [`OWNED_FIELDS`] that a strategic merge patch merges, each with its merge key. The patch replaces all
+/// other lists.
 const MERGED_LISTS: [(&str, &str); 3] =
     [("conditions", "type"), ("hostIPs", "ip"), ("podIPs", "ip")];
 /// Fields that an API server drops if their feature gates are off (in-place resize before 1.33,
@@ -66,51 +66,55 @@ pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
 pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
     let metadata = &pod.metadata;
     let live = pod.status.as_ref().map(owned_fields).unwrap_or_default();
-    let mut ours = owned_fields(status);
+    let mut owned = owned_fields(status);
     for (list, key) in MERGED_LISTS {
-        let (Some(live), Some(ours)) = (live.get(list), ours.get_mut(list)) else {
+        let (Some(live), Some(owned)) = (live.get(list), owned.get_mut(list)) else {
             continue;
         };
-        if let (Some(live), Some(ours)) = (live.as_array(), ours.as_array_mut()) {
-            mark_removed_elements(live, ours, key);
+        if let (Some(live), Some(owned)) = (live.as_array(), owned.as_array_mut()) {
+            mark_removed_elements(live, owned, key);
         }
     }
-    mark_removed_fields(&live, &mut ours);
+    mark_removed_fields(&live, &mut owned);
     json!({
         "metadata": {"uid": metadata.uid},
-        "status": ours,
+        "status": owned,
     })
 }
 
 /// Adds to a merged list what the patch must delete: whole elements, and fields of elements.
-fn mark_removed_elements(live: &[Value], ours: &mut Vec<Value>, key: &str) {
-    for was in live {
-        match ours.iter_mut().find(|element| element[key] == was[key]) {
-            Some(stays) => {
-                if let (Some(was), Some(stays)) = (was.as_object(), stays.as_object_mut()) {
-                    mark_removed_fields(was, stays);
+fn mark_removed_elements(live: &[Value], owned: &mut Vec<Value>, key: &str) {
+    for old in live {
+        match owned.iter_mut().find(|element| element[key] == old[key]) {
+            Some(new) => {
+                if let (Some(old), Some(new)) = (old.as_object(), new.as_object_mut()) {
+                    mark_removed_fields(old, new);
                 }
             }
-            None => ours.push(json!({"$patch": "delete", key: was[key]})),
+            None => owned.push(json!({"$patch": "delete", key: old[key]})),
         }
     }
 }
 
 /// Adds `null` for every field that the patch must delete.
-fn mark_removed_fields(live: &Map<String, Value>, ours: &mut Map<String, Value>) {
+fn mark_removed_fields(live: &Map<String, Value>, owned: &mut Map<String, Value>) {
     for field in live.keys().filter(|field| !live[*field].is_null()) {
-        ours.entry(field).or_insert(Value::Null);
+        owned.entry(field).or_insert(Value::Null);
     }
 }
 
 /// The fields of a status that the node owns.
 fn owned_fields(status: &PodStatus) -> Map<String, Value> {
-    let is_ours = |condition: &&PodCondition| condition::is_own_condition(condition);
-    let conditions: Vec<_> = status.conditions.iter().flatten().filter(is_ours).collect();
-    let mut all = serde_json::to_value(status).unwrap_or_default();
-    all["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
-    let all = all.as_object_mut().map(std::mem::take).unwrap_or_default();
-    all.into_iter()
+    let is_own = |condition: &&PodCondition| condition::is_own_condition(condition);
+    let conditions: Vec<_> = status.conditions.iter().flatten().filter(is_own).collect();
+    let mut fields = serde_json::to_value(status).unwrap_or_default();
+    fields["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
+    let fields = fields
+        .as_object_mut()
+        .map(std::mem::take)
+        .unwrap_or_default();
+    fields
+        .into_iter()
         .filter(|(field, _)| OWNED_FIELDS.contains(&field.as_str()))
         .collect()
 }

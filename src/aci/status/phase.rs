@@ -1,6 +1,6 @@
 //! A pod's phase, and the container ends that follow from it.
 //!
-//! In: the inputs of the status and the container statuses. Out: an [`PhaseOutcome`] with phase, reason and message.
+//! In: the inputs of the status and the container statuses. Out: a [`PhaseOutcome`] with phase, reason and message.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
@@ -37,7 +37,7 @@ pub struct UnobservedEnd {
 const POD_DELETED: UnobservedEnd = UnobservedEnd {
     exit_code: container_state::UNKNOWN_EXIT_CODE,
     reason: "Error",
-    message: "ended with its container group when the pod was deleted; Azure does not tell its exit code",
+    message: "ended with its container group when the pod was deleted; Azure does not report its exit code",
     includes_never_run: false,
 };
 const GROUP_GONE: UnobservedEnd = UnobservedEnd {
@@ -61,7 +61,7 @@ const UNREPORTED_SUCCESS: UnobservedEnd = UnobservedEnd {
 const UNREPORTED_FAILURE: UnobservedEnd = UnobservedEnd {
     exit_code: container_state::UNKNOWN_EXIT_CODE,
     reason: container_state::STATUS_UNKNOWN,
-    message: "the container group failed, and Azure does not tell of this container",
+    message: "the container group failed, and Azure does not report the state of this container",
     includes_never_run: true,
 };
 
@@ -77,7 +77,7 @@ pub fn pod_phase(
     match case.observation {
         GroupObservation::Deleted(_) => deleted(containers),
         GroupObservation::Vanished if case.has_run() => {
-            let message = "the container group is gone although nobody deleted the pod";
+            let message = "the container group is gone although the pod was not deleted";
             failed(NOT_FOUND, message, GROUP_GONE)
         }
         GroupObservation::Group(group) => match ended(case, group, init, containers) {

@@ -10,9 +10,9 @@ use crate::aci::events::pod_events;
 /// The number of cases for each property.
 const CASES: u32 = 500;
 
-/// An owned version of [`Seen`].
+/// An owned version of [`GroupObservation`].
 #[derive(Clone, Debug)]
-enum SampleSeen {
+enum SampleObservation {
     NotSubmitted,
     Refused,
     Waiting,
@@ -21,16 +21,16 @@ enum SampleSeen {
     Deleted(Option<ContainerGroup>),
 }
 
-fn look() -> impl Strategy<Value = SampleSeen> {
+fn observation() -> impl Strategy<Value = SampleObservation> {
     let read =
         || group().prop_map(|body| ContainerGroup::from_value(&body).expect("a group has a name"));
     prop_oneof![
-        1 => Just(SampleSeen::NotSubmitted),
-        1 => Just(SampleSeen::Refused),
-        1 => Just(SampleSeen::Waiting),
-        8 => read().prop_map(SampleSeen::Group),
-        1 => Just(SampleSeen::Vanished),
-        1 => prop::option::of(read()).prop_map(SampleSeen::Deleted),
+        1 => Just(SampleObservation::NotSubmitted),
+        1 => Just(SampleObservation::Refused),
+        1 => Just(SampleObservation::Waiting),
+        8 => read().prop_map(SampleObservation::Group),
+        1 => Just(SampleObservation::Vanished),
+        1 => prop::option::of(read()).prop_map(SampleObservation::Deleted),
     ]
 }
 
@@ -38,23 +38,23 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_507_200 + second).expect("in range")
 }
 
-fn status(pod: &Pod, look: &SampleSeen, second: i64) -> PodStatus {
+fn status(pod: &Pod, observation: &SampleObservation, second: i64) -> PodStatus {
     let refusals = [("spec.hostNetwork".to_owned(), "ACI has none".to_owned())];
-    let seen = match look {
-        SampleSeen::NotSubmitted => GroupObservation::NotSubmitted,
-        SampleSeen::Refused => GroupObservation::Refused(&refusals),
-        SampleSeen::Waiting => GroupObservation::Waiting {
+    let observation = match observation {
+        SampleObservation::NotSubmitted => GroupObservation::NotSubmitted,
+        SampleObservation::Refused => GroupObservation::Refused(&refusals),
+        SampleObservation::Waiting => GroupObservation::Waiting {
             reason: "Throttled",
             message: "later",
         },
-        SampleSeen::Group(group) => GroupObservation::Group(group),
-        SampleSeen::Vanished => GroupObservation::Vanished,
-        SampleSeen::Deleted(group) => GroupObservation::Deleted(group.as_ref()),
+        SampleObservation::Group(group) => GroupObservation::Group(group),
+        SampleObservation::Vanished => GroupObservation::Vanished,
+        SampleObservation::Deleted(group) => GroupObservation::Deleted(group.as_ref()),
     };
     let facts = NodeFacts {
         host_ip: "10.1.0.1".parse().ok(),
     };
-    pod_status(pod, &seen, &facts, at(second))
+    pod_status(pod, &observation, &facts, at(second))
 }
 
 fn is_finished(status: &PodStatus) -> bool {
@@ -104,11 +104,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_pods_life_goes_only_forward(pod in pod(), looks in prop::collection::vec(look(), 1..6)) {
+    fn the_status_of_a_pod_only_advances(pod in pod(), observations in prop::collection::vec(observation(), 1..6)) {
         let mut pod = pod;
-        for (step, look) in (0i64..).zip(&looks) {
+        for (step, observation) in (0i64..).zip(&observations) {
             let old = pod.status.clone().unwrap_or_default();
-            let new = status(&pod, look, step * 10);
+            let new = status(&pod, observation, step * 10);
             let spec = pod.spec.clone().unwrap_or_default();
             let wanted: Vec<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
             prop_assert_eq!(names(new.container_statuses.as_ref()), wanted);
@@ -122,7 +122,7 @@ proptest! {
                 prop_assert_ne!(new.phase.as_deref(), Some("Pending"));
             }
             prop_assert!(!revives(&pod, &old, &new), "{:?}\n{:?}", old, new);
-            let gone = matches!(look, SampleSeen::Deleted(_) | SampleSeen::Vanished);
+            let gone = matches!(observation, SampleObservation::Deleted(_) | SampleObservation::Vanished);
             let ended = is_finished(&new) && (gone || !is_finished(&old));
             let mut statuses = new.container_statuses.iter().flatten();
             prop_assert!(!ended || !statuses.any(|s| container_state::is_running(s) || s.ready));
@@ -131,34 +131,34 @@ proptest! {
     }
 
     #[test]
-    fn saying_it_again_says_nothing_new(pod in pod(), look in look()) {
+    fn the_same_observation_does_not_change_the_status_again(pod in pod(), observation in observation()) {
         let mut pod = pod;
-        let first = status(&pod, &look, 0);
-        prop_assert_eq!(&first, &status(&pod, &look, 0), "deterministic");
+        let first = status(&pod, &observation, 0);
+        prop_assert_eq!(&first, &status(&pod, &observation, 0), "deterministic");
         pod.status = Some(stored(&first));
-        let second = status(&pod, &look, 7);
+        let second = status(&pod, &observation, 7);
         prop_assert!(is_same_status(&stored(&first), &second), "{:?}\n{:?}", first, second);
         prop_assert_eq!(&stored(&first), &stored(&second));
         prop_assert!(is_same_status(&first, &first));
     }
 
     #[test]
-    fn a_patch_holds_nothing_of_others(pod in pod(), look in look()) {
-        let patch = status_patch(&pod, &status(&pod, &look, 0));
-        let ours = patch["status"].as_object().expect("a status");
-        prop_assert!(!ours.contains_key("qosClass"));
-        let conditions = ours["conditions"].as_array().expect("conditions");
+    fn a_patch_contains_no_fields_of_other_writers(pod in pod(), observation in observation()) {
+        let patch = status_patch(&pod, &status(&pod, &observation, 0));
+        let sent = patch["status"].as_object().expect("a status");
+        prop_assert!(!sent.contains_key("qosClass"));
+        let conditions = sent["conditions"].as_array().expect("conditions");
         for theirs in ["PodScheduled", "gate"] {
             prop_assert!(conditions.iter().all(|condition| condition["type"] != theirs));
         }
     }
 
     #[test]
-    fn events_have_names_of_their_own_that_stay(pod in pod(), body in group()) {
+    fn events_have_unique_and_stable_names(pod in pod(), body in group()) {
         let group = ContainerGroup::from_value(&body).expect("a group");
-        let told = pod_events(&pod, &group);
-        prop_assert_eq!(&told, &pod_events(&pod, &group));
-        let names: std::collections::BTreeSet<_> = told.iter().map(|event| &event.name).collect();
-        prop_assert_eq!(names.len(), told.len());
+        let events = pod_events(&pod, &group);
+        prop_assert_eq!(&events, &pod_events(&pod, &group));
+        let names: std::collections::BTreeSet<_> = events.iter().map(|event| &event.name).collect();
+        prop_assert_eq!(names.len(), events.len());
     }
 }

@@ -58,19 +58,19 @@ fn container_waiting(
     view: Option<&ContainerInstanceView>,
     usual: &str,
 ) -> ContainerState {
-    let own = view.map_or(&[][..], |view| &view.events);
-    let groups = case.group().map_or(&[][..], |group| group.events());
+    let container_events = view.map_or(&[][..], |view| &view.events);
+    let group_events = case.group().map_or(&[][..], |group| group.events());
     let current = view.and_then(|view| view.current_state.as_ref());
-    let pulling = image_pull_failure(own);
-    let is_over = |event: &InstanceEvent| pulling.is_none() && is_image_event(event);
-    let all = own.iter().chain(groups);
-    let warning = newest(all.filter(|event| is_warning(event) && !is_over(event)));
+    let pull_failure = image_pull_failure(container_events);
+    let is_resolved = |event: &InstanceEvent| pull_failure.is_none() && is_image_event(event);
+    let events = container_events.iter().chain(group_events);
+    let warning = newest(events.filter(|event| is_warning(event) && !is_resolved(event)));
     let message = warning.map(|event| event.message.clone());
     if let Some(detail) = current.and_then(|run| run.detail()) {
         return container_state::waiting_state(detail, message);
     }
     let restarts = view.and_then(|view| view.restart_count).unwrap_or_default();
-    if let Some(event) = pulling {
+    if let Some(event) = pull_failure {
         let reason = if event.reason().ends_with("BackOff") {
             "ImagePullBackOff"
         } else {
@@ -87,12 +87,12 @@ fn container_waiting(
 /// The event that says that the container's image cannot be pulled, unless a newer event says that the pull
 /// succeeded.
 fn image_pull_failure(events: &[InstanceEvent]) -> Option<&InstanceEvent> {
-    let is_good =
+    let is_success =
         |event: &InstanceEvent| matches!(event.reason(), "Pulled" | "Created" | "Started");
-    let told = events
+    let pull_events = events
         .iter()
-        .filter(|event| is_good(event) || is_image_event(event));
-    newest(told).filter(|event| !is_good(event))
+        .filter(|event| is_success(event) || is_image_event(event));
+    newest(pull_events).filter(|event| !is_success(event))
 }
 
 /// The newest event; of several with the same time, the last in the list.

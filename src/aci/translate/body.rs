@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_secret_is_sent_and_not_shown() {
+    fn secrets_are_sent_and_not_printed() {
         let hidden = || SecretString::new("HIDE");
         let mut group = Group::default();
         group.properties.volumes = vec![Volume {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_fits_its_registry_and_the_path_it_names() {
+    fn a_key_matches_its_registry_and_path() {
         for (key, image, fits) in [
             ("shop.azurecr.io", "shop.azurecr.io/web", Some(0)),
             ("https://shop.azurecr.io", "shop.azurecr.io/web", Some(0)),

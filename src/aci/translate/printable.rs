@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_order_and_has_as_many_letters_as_go_prints() {
+    fn the_table_is_sorted_and_has_as_many_characters_as_go_prints() {
         assert!(RANGE_BOUNDARIES.is_sorted());
         let printed = (0..=0x0010_ffff).filter_map(char::from_u32);
         // The number that Go counts.

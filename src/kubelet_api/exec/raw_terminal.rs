@@ -103,7 +103,7 @@ mod tests {
     use crate::kubelet_api::fixtures::pod;
 
     #[test]
-    fn a_command_that_its_groups_deletion_cuts_off_has_not_succeeded() {
+    fn a_command_that_the_deletion_of_its_group_ends_has_not_succeeded() {
         let there = pod("web");
         let mut deleted = there.clone();
         Arc::make_mut(&mut deleted).is_group_deleted = true;

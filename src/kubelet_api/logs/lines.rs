@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_shown_or_not() {
+    fn timestamps_are_shown_if_requested() {
         // Timestamps were not requested, so what looks like one is the program's.
         assert_eq!(formatted(LogOptions::default()), LOG);
         let timestamps = true;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_line_are_joined_and_a_programs_own_times_stay() {
+    fn parts_of_a_line_are_joined_and_timestamps_of_the_program_stay() {
         let timed = |log: &str| {
             let timestamps = true;
             let options = LogOptions {

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_read_as_a_kubelet_reads_it() {
+    fn a_query_is_parsed_as_by_a_kubelet() {
         let now = Timestamp::from_second(1000).expect("a time");
         let query =
             "follow=true&previous=false&timestamps=&tailLines=0&sinceSeconds=60&limitBytes=9";
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_field() {
+    fn errors_name_the_parameter() {
         for (query, field) in [
             ("tailLines=-1", "tailLines"),
             ("limitBytes=0", "limitBytes"),

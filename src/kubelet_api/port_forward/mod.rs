@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_numbers() {
+    fn ports_are_parsed_as_numbers() {
         assert_eq!(
             parse_ports("port=80&port=443,8080&x=1"),
             Ok(vec![80, 443, 8080])

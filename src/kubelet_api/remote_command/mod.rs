@@ -1,7 +1,7 @@
 //! The streams of a remote command (exec or attach), over SPDY or a WebSocket.
 //!
-//! In: an upgraded connection. Out: [`CommandStreams`], which do not depend on the protocol. At the end, after all output,
-//! the [`CommandOutcome`] is sent in the format of the protocol version.
+//! In: an upgraded connection. Out: [`CommandStreams`], which do not depend on the protocol. At the end, after
+//! all output, the [`CommandOutcome`] is sent in the format of the protocol version.
 
 mod outcome;
 mod spdy;

@@ -1,7 +1,7 @@
 //! Remote commands over a WebSocket.
 //!
-//! In: an upgraded connection. Out: [`CommandStreams`] for the command; the first byte of a message is the number of its
-//! stream.
+//! In: an upgraded connection. Out: [`CommandStreams`] for the command; the first byte of a message is the
+//! number of its stream.
 
 use std::time::Duration;
 

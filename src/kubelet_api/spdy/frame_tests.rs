@@ -95,7 +95,7 @@ fn a_header_bomb_is_refused() {
 }
 
 #[test]
-fn a_count_that_is_not_there_allocates_nothing() {
+fn a_count_without_its_data_allocates_nothing() {
     let block = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
     assert!(matches!(parse_headers(block), Err(Error::Malformed(_))));
 }

@@ -67,7 +67,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
+async fn a_stream_carries_bytes_in_both_directions_that_end_separately() {
     let (mut session, mut peer) = connected();
     peer.open(1).await;
     let stream = soon(session.accept()).await.expect("a stream");
@@ -97,7 +97,7 @@ async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
+async fn too_many_streams_are_refused_and_the_open_ones_continue() {
     let (mut session, mut peer) = connected();
     let accepting = tokio::spawn(async move {
         let mut kept = Vec::new();
@@ -125,7 +125,7 @@ async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
 }
 
 #[tokio::test]
-async fn a_stream_of_another_number_than_the_next_is_refused() {
+async fn a_stream_with_an_unexpected_id_is_refused() {
     let (_session, mut peer) = connected();
     for id in [3, 3, 1, 2] {
         peer.open(id).await;
@@ -138,7 +138,7 @@ async fn a_stream_of_another_number_than_the_next_is_refused() {
 
 /// If the stream is not read, the data that a peer can make the process keep is limited.
 #[tokio::test]
-async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
+async fn a_peer_is_not_read_while_its_data_is_not_consumed() {
     let (mut session, mut peer) = connected();
     peer.open(1).await;
     let stream = soon(session.accept()).await.expect("a stream");
@@ -170,7 +170,7 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_speak_spdy_is_told_to_go() {
+async fn a_peer_that_does_not_speak_spdy_gets_goaway() {
     let (mut session, mut peer) = connected();
     let rubbish = b"\x80\x02\x00\x01\x00\x00\x00\x00";
     peer.write.write_all(rubbish).await.expect("it is read");
@@ -183,7 +183,7 @@ async fn a_peer_that_does_not_speak_spdy_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_up_is_gone() {
+async fn a_peer_that_closes_the_connection_is_gone() {
     let (mut session, peer) = connected();
     drop(peer);
     assert!(soon(session.accept()).await.is_none());
@@ -192,7 +192,7 @@ async fn a_peer_that_hangs_up_is_gone() {
 
 /// A user reads the output page by page, after the command has ended.
 #[tokio::test(start_paused = true)]
-async fn what_was_said_last_reaches_a_peer_that_takes_its_time_and_then_the_connection_ends() {
+async fn the_last_frames_reach_a_slow_peer_before_the_connection_ends() {
     let (mut session, mut peer) = connected();
     peer.open(1).await;
     let stream = session.accept().await.expect("a stream");
@@ -218,7 +218,7 @@ async fn what_was_said_last_reaches_a_peer_that_takes_its_time_and_then_the_conn
 }
 
 #[tokio::test]
-async fn a_stream_that_the_peer_tears_down_says_so_also_after_its_last_word() {
+async fn an_aborted_stream_is_reported_also_after_its_end() {
     let (mut session, mut peer) = connected();
     for (id, says_last) in [(1, false), (3, true)] {
         peer.open(id).await;

@@ -307,8 +307,8 @@ impl UsageCache {
         }
     }
 
-    /// From when to read Azure Monitor: the oldest last value of the pod's containers, or [`INITIAL_LOOKBACK`] ago if a
-    /// container has none or it is older.
+    /// From when to read Azure Monitor: the oldest last value of the pod's containers, or [`INITIAL_LOOKBACK`]
+    /// ago if a container has none or it is older.
     fn unread_since(&self, pod: &PodInfo, now: Timestamp) -> Timestamp {
         let first = now.saturating_sub(INITIAL_LOOKBACK).unwrap_or(now);
         let pods = self.lock();

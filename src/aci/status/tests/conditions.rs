@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_group_that_azure_is_at_is_running_and_not_ready() {
+fn a_group_that_azure_is_repairing_is_running_and_not_ready() {
     for (provisioning, reason) in [
         ("Unhealthy", "Repairing"),
         ("Repairing", "Repairing"),
@@ -119,7 +119,7 @@ fn readiness_gates_are_honoured_and_their_conditions_kept() {
 }
 
 #[test]
-fn ready_comes_back_after_someone_else_took_it() {
+fn ready_is_restored_after_another_writer_changed_it() {
     let mut pod = pod("Always", &["web"], &[]);
     let group = group("Succeeded", "Running", &[("web", running(1))]);
     write(&mut pod, &GroupObservation::Group(&group), 2);

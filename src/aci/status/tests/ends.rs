@@ -52,7 +52,7 @@ fn one_container_of_two_that_ended_leaves_the_pod_running() {
 }
 
 #[test]
-fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
+fn exit_codes_take_precedence_over_the_detail_of_the_state() {
     let run = |code: Value, detail: &str| json!({"currentState": {"state": "Terminated", "exitCode": code, "detailStatus": detail}});
     let cases = [
         (run(json!(2), "Completed"), "ended 2 Error"),
@@ -88,7 +88,7 @@ fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
 }
 
 #[test]
-fn a_group_that_is_lost_or_stopped_is_no_failure_of_the_program_for_as_long_as_the_pod_is_there() {
+fn a_lost_or_stopped_group_is_a_disruption_of_the_pod_until_the_pod_is_deleted() {
     let stopped = group("Succeeded", "Stopped", &[("web", running(1))]);
     let cases = [
         (GroupObservation::Vanished, "NotFound"),
@@ -186,7 +186,7 @@ fn a_group_that_vanished_under_a_running_pod_fails_it() {
 }
 
 #[test]
-fn a_group_that_someone_stopped_fails_its_pod() {
+fn a_stopped_group_fails_its_pod() {
     for policy in ["Always", "OnFailure", "Never"] {
         let group = group(
             "Succeeded",
@@ -301,7 +301,7 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts_and_no_other() {
 }
 
 #[test]
-fn a_group_that_ended_without_a_word_of_its_containers_ends_them() {
+fn a_group_that_ended_ends_containers_without_a_reported_state() {
     for (group_state, wanted, code) in [
         ("Succeeded", "Succeeded", "ended 0 Completed"),
         ("Failed", "Failed", "ended 137 ContainerStatusUnknown"),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_pod_that_azure_was_not_asked_for_yet_waits_to_be_created() {
+fn a_pod_whose_group_was_not_requested_yet_waits_for_its_creation() {
     let status = status(
         &pod("Always", &["web", "log"], &[]),
         &GroupObservation::NotSubmitted,
@@ -26,7 +26,7 @@ fn a_pod_that_azure_was_not_asked_for_yet_waits_to_be_created() {
 }
 
 #[test]
-fn a_pod_runs_when_its_containers_do_with_all_that_is_known_of_them() {
+fn a_pod_runs_when_its_containers_run_and_shows_their_state() {
     let mut pod = pod("Always", &["web"], &[]);
     write(&mut pod, &GroupObservation::NotSubmitted, 0);
     let digest = "nginx@sha256:7fd1b0f92598e73e13d996d6ce279905ac5f2381d635c712a86bf8e49cabf0be";
@@ -89,7 +89,7 @@ fn a_pod_runs_when_its_containers_do_with_all_that_is_known_of_them() {
 }
 
 #[test]
-fn a_group_that_starts_partly_shows_what_runs_and_why_the_rest_waits() {
+fn a_partly_started_group_shows_running_containers_and_why_others_wait() {
     let pull = "Failed to pull image \"x\": manifest unknown";
     let event = |name: &str, message: &str, second: i64| {
         json!({"name": name, "message": message, "type": "Warning", "count": 1,
@@ -205,7 +205,7 @@ fn a_container_that_is_started_again_shows_its_last_end_and_count() {
 }
 
 #[test]
-fn init_containers_come_first_and_are_told_of() {
+fn init_containers_run_first_and_are_reported() {
     let pod = pod("Always", &["web"], &["one", "two"]);
     let none = || ("web", Value::Null);
     let seen = |init: &[(&str, Value)], web: (&str, Value)| {
@@ -245,7 +245,7 @@ fn init_containers_come_first_and_are_told_of() {
 }
 
 #[test]
-fn what_azure_refuses_leaves_a_pod_pending_with_the_reason_and_no_trace_afterwards() {
+fn an_error_of_azure_keeps_a_pod_pending_and_its_reason_goes_away() {
     let refusals = [("spec.hostNetwork".to_owned(), "ACI has no host".to_owned())];
     let events =
         json!([{"name": "InsufficientCapacity.", "message": "no room", "type": "Warning"}]);
@@ -294,7 +294,7 @@ fn what_azure_refuses_leaves_a_pod_pending_with_the_reason_and_no_trace_afterwar
 }
 
 #[test]
-fn a_group_that_vanished_before_it_ran_is_made_again() {
+fn a_group_that_vanished_before_it_ran_is_created_again() {
     let mut pod = pod("Always", &["web"], &["one"]);
     let group = group_with_init(
         "Creating",
@@ -313,7 +313,7 @@ fn a_group_that_vanished_before_it_ran_is_made_again() {
 }
 
 #[test]
-fn what_comes_later_on_a_running_pod_is_answered() {
+fn later_changes_of_a_running_pod_get_an_answer() {
     let mut pod = pod("Always", &["web"], &[]);
     let cpu = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).ok();
     let set = |pod: &mut Pod, wanted: &str| {

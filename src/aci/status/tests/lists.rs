@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_answer_of_a_list_takes_nothing_back() {
+fn an_answer_to_list_takes_nothing_back() {
     let mut pod = pod("Always", &["web", "log"], &[]);
     let seen = group(
         "Succeeded",
@@ -18,7 +18,7 @@ fn an_answer_of_a_list_takes_nothing_back() {
 }
 
 #[test]
-fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_whenever_it_ends() {
+fn a_list_with_succeeded_makes_a_pod_run_whose_containers_are_always_restarted() {
     for (policy, expected) in [
         ("Always", "Running"),
         ("OnFailure", "Pending"),
@@ -54,7 +54,7 @@ fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_wheneve
 }
 
 #[test]
-fn a_list_does_not_say_that_what_waits_to_be_started_again_runs() {
+fn a_list_does_not_make_a_container_run_that_waits_for_its_restart() {
     let mut pod = pod("Always", &["a"], &[]);
     let again = json!({"restartCount": 3, "currentState": {"state": "Waiting", "detailStatus": "CrashLoopBackOff"},
                        "previousState": ended(1, 10, 20)});

@@ -11,7 +11,7 @@ fn now_running() -> Value {
 }
 
 #[test]
-fn the_first_end_is_told_and_the_second_run_is_not() {
+fn the_first_end_is_reported_and_the_second_run_is_not() {
     let cases = [
         // the observed view, and how the container ended
         (again(1, &ended(3, 10, 20), &now_running()), "ended 3 Error"),
@@ -61,7 +61,7 @@ fn the_first_end_is_told_and_the_second_run_is_not() {
 }
 
 #[test]
-fn an_end_that_was_told_is_the_first_whatever_comes_later() {
+fn a_reported_end_stays_the_first_end() {
     let mut pod = pod("Never", &["web", "log"], &[]);
     let first = group(
         "Succeeded",
@@ -84,7 +84,7 @@ fn an_end_that_was_told_is_the_first_whatever_comes_later() {
 }
 
 #[test]
-fn a_container_that_may_fail_again_does_and_one_that_succeeded_stays_so() {
+fn a_restarted_container_can_fail_again_and_a_succeeded_one_stays() {
     let mut pod = pod("OnFailure", &["web", "log"], &[]);
     let first = group(
         "Succeeded",

@@ -18,7 +18,7 @@ fn running_pod() -> (Pod, ContainerGroup) {
 }
 
 #[test]
-fn what_says_the_same_in_other_words_is_the_same() {
+fn equal_statuses_in_different_forms_are_the_same() {
     let (pod, _) = running_pod();
     let live = pod.status.clone().expect("a status");
     let reorder = |status: &mut PodStatus| {
@@ -75,7 +75,7 @@ fn what_says_the_same_in_other_words_is_the_same() {
 }
 
 #[test]
-fn what_says_something_else_is_not() {
+fn different_statuses_are_not_the_same() {
     let (pod, _) = running_pod();
     let live = pod.status.clone().expect("a status");
     let web = |status: &mut PodStatus, change: &dyn Fn(&mut ContainerStatus)| {
@@ -100,7 +100,7 @@ fn what_says_something_else_is_not() {
 }
 
 #[test]
-fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
+fn a_patch_names_the_pod_by_uid_and_sends_only_owned_fields() {
     let (mut pod, group) = running_pod();
     pod.status.as_mut().expect("a status").reason = Some("NodeLost".into());
     let patch = status_patch(&pod, &status(&pod, &GroupObservation::Group(&group), 9));
@@ -147,7 +147,7 @@ fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
 }
 
 #[test]
-fn what_is_not_so_any_more_is_named_in_the_lists_that_a_patch_merges() {
+fn a_patch_deletes_outdated_elements_of_merged_lists() {
     let (mut pod, group) = running_pod();
     let live = pod.status.as_mut().expect("a status");
     let ip = |ip: &str| PodIP { ip: ip.to_owned() };
@@ -185,7 +185,7 @@ fn what_is_not_so_any_more_is_named_in_the_lists_that_a_patch_merges() {
 }
 
 #[test]
-fn times_are_whole_seconds_so_that_what_comes_back_is_what_was_sent() {
+fn times_are_whole_seconds_as_the_api_server_stores_them() {
     let mut pod = pod("Always", &["web"], &[]);
     let now = "2026-11-24T08:00:05.987654321Z".parse().expect("a time");
     let view = json!({"restartCount": 0,

@@ -33,12 +33,12 @@ pub fn markdown_table() -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_tables_file_is_as_the_rows_say() {
+    fn the_file_of_the_table_matches_the_rows() {
         crate::kept::assert_kept("src/docs/pod-fields.md", &super::markdown_table());
     }
 
     #[test]
-    fn the_table_is_rows_of_three_cells() {
+    fn the_table_has_rows_of_three_cells() {
         let table = super::markdown_table();
         assert!(table.contains("| `Container.lifecycle` | refused | "));
         assert!(table.contains("| `PodSpec.priority` | meaningless | "));

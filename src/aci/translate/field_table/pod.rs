@@ -1,4 +1,5 @@
-//! Rows of the field table for the pod itself. Data only: `walk` checks pods by these rows, and `markdown` prints them.
+//! Rows of the field table for the pod itself. Data only: `walk` checks pods by these rows, and `markdown`
+//! prints them.
 
 use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
 

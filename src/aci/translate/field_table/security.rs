@@ -1,5 +1,5 @@
-//! Rows of the field table for users and privileges. Data only: `walk` checks pods by these rows, and `markdown` prints
-//! them.
+//! Rows of the field table for users and privileges. Data only: `walk` checks pods by these rows, and `markdown`
+//! prints them.
 //!
 //! A setting that protects the pod or its neighbors, and that ACI cannot honor, refuses the pod: to drop the
 //! protection silently would be worse than to wait for one of the cluster's own nodes.

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_refuses_is_named_by_its_path() {
+    fn refused_fields_are_named_by_their_paths() {
         let refused = refused(json!({
             "hostNetwork": true, "hostPID": false, "hostIPC": true, "runtimeClassName": "gvisor",
             "schedulingGroup": {"podGroupName": "a"},
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn no_decision_is_without_words() {
+    fn every_decision_has_an_explanation() {
         for (kind, rows) in types() {
             for row in rows {
                 let words = match row.decision {

@@ -42,7 +42,7 @@ fn container(requests: &Value, limits: &Value) -> Value {
 }
 
 #[test]
-fn sizes_are_rounded_up_and_filled_up() {
+fn sizes_are_rounded_up_and_raised_to_the_minimum() {
     let none = json!({});
     let cases = [
         // No requests: the smallest group, which the container may use completely.
@@ -101,7 +101,7 @@ fn sizes_are_rounded_up_and_filled_up() {
 }
 
 #[test]
-fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
+fn a_group_is_as_large_as_its_init_containers_and_its_pod_request() {
     let init = container(
         &json!({"cpu": "3", "memory": "1G"}),
         &json!({"memory": "5G"}),
@@ -136,7 +136,7 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
 }
 
 #[test]
-fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
+fn pod_level_requests_take_precedence_over_the_sum_of_the_containers() {
     let silent = || container(&json!({}), &json!({}));
     let cases = [
         // Rounded up. Five containers without requests share it, and do not request 0.5 CPU and 1.5 GB.
@@ -204,7 +204,7 @@ fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
 }
 
 #[test]
-fn a_pods_limit_is_each_containers_that_has_none() {
+fn the_limit_of_a_pod_applies_to_containers_without_a_limit() {
     let spec = json!({
         "containers": [{"name": "a"}, container(&json!({}), &json!({"cpu": "1500m", "memory": "1G"}))],
         "resources": {"requests": {"cpu": "3", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
@@ -218,7 +218,7 @@ fn a_pods_limit_is_each_containers_that_has_none() {
 }
 
 #[test]
-fn what_no_group_holds_is_refused() {
+fn a_pod_that_is_too_large_for_a_group_is_refused() {
     let asks = |requests: Value| json!({"containers": [container(&requests, &json!({}))]});
     let field = |spec: &Value, spot| {
         let refused = of(spec, spot).expect_err("a refusal");

@@ -42,7 +42,7 @@ fn outcome(path: &Path) -> Value {
 }
 
 #[test]
-fn pods_become_the_bodies_beside_them() {
+fn pods_are_translated_to_the_bodies_of_their_fixtures() {
     let mut wrong = Vec::new();
     let all = fixtures();
     assert!(all.len() > 5, "{all:?}");

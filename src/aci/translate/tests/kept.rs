@@ -72,7 +72,7 @@ fn pull_secrets_of_every_documented_form_are_understood() {
 }
 
 #[test]
-fn an_entry_that_says_nothing_is_no_credential() {
+fn an_empty_entry_is_not_a_credential() {
     let entry = |entry: Value| {
         let config = json!({"auths": {"quay.io/team": entry, "quay.io": {"auth": "dXNlcjp4"}}});
         let spec = json!({"containers": [{"name": "a", "image": "quay.io/team/web"}],
@@ -103,7 +103,7 @@ fn an_entry_that_says_nothing_is_no_credential() {
 }
 
 #[test]
-fn a_port_that_aci_keeps_for_itself_is_left_out() {
+fn a_port_that_aci_reserves_is_left_out() {
     let ports = json!([{"containerPort": 27017, "name": "db"}, {"containerPort": 80}]);
     let given = Given::container(json!({"ports": ports}));
     let rest = json!([{"protocol": "TCP", "port": 80}]);
@@ -131,7 +131,7 @@ fn two_images_of_a_registry_need_one_credential() {
 }
 
 #[test]
-fn annotations_ask_for_what_the_placement_can_give() {
+fn annotations_request_what_the_placement_supports() {
     let web =
         |ports: Value| Given::container(json!({"image": "shop.azurecr.io/web", "ports": ports}));
     let ports = json!([{"containerPort": 80}]);

@@ -7,7 +7,7 @@ use super::given::Given;
 /// Pods with one container, each with the fields that are refused.
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn what_depends_on_a_value_is_refused_by_name() {
+fn refusals_of_a_value_name_the_field() {
     let c = |field: &str| format!("spec.containers[0].{field}");
     let cases: Vec<(Value, Vec<String>)> = vec![
         (json!({"args": ["a"]}), vec![c("args")]),
@@ -134,7 +134,7 @@ fn what_depends_on_a_value_is_refused_by_name() {
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn what_depends_on_the_pod_is_refused_by_name() {
+fn refusals_of_the_pod_name_the_field() {
     let many = |count: usize| -> Vec<Value> {
         (0..count).map(|i| json!({"name": format!("c{i}"), "image": "a", "resources": {"requests": {"cpu": "10m", "memory": "1M"}}})).collect()
     };
@@ -264,7 +264,7 @@ fn what_depends_on_the_pod_is_refused_by_name() {
 }
 
 #[test]
-fn what_only_values_tell_is_refused_when_they_are_known() {
+fn values_are_refused_once_they_are_known() {
     let given = |data: &[(&str, &str)]| {
         Given::container(json!({"envFrom": [{"configMapRef": {"name": "m"}}]}))
             .config_map("m", data)

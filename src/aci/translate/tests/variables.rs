@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::given::Given;
 
 #[test]
-fn variables_are_as_a_kubelet_makes_them() {
+fn variables_are_those_of_a_kubelet() {
     let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
     let given = Given::container(json!({
         "envFrom": [
@@ -53,7 +53,7 @@ fn variables_are_as_a_kubelet_makes_them() {
 }
 
 #[test]
-fn a_probes_command_knows_the_values_that_stand_in_env_and_no_others() {
+fn a_probes_command_uses_literal_values_of_env_only() {
     let first = Given::container(json!({
         "envFrom": [{"configMapRef": {"name": "m"}}],
         "env": [{"name": "USER", "value": "app"}, {"name": "NESTED", "value": "$(USER)"},
@@ -78,7 +78,7 @@ fn a_probes_command_knows_the_values_that_stand_in_env_and_no_others() {
 }
 
 #[test]
-fn a_command_knows_its_machines_name_only_if_the_pod_says_it() {
+fn a_command_can_refer_to_hostname_only_if_the_pod_defines_it() {
     let command = |env: Value| {
         let container = json!({"command": ["app", "--id=$(HOSTNAME)"], "env": env});
         Given::container(container).first()["command"][1].clone()
@@ -91,7 +91,7 @@ fn a_command_knows_its_machines_name_only_if_the_pod_says_it() {
 }
 
 #[test]
-fn of_services_that_make_the_same_variable_one_counts_everywhere() {
+fn of_services_with_the_same_variable_the_first_counts_everywhere() {
     let service = |name: &str, address: &str, port: u16| {
         json!({"kind": "Service", "metadata": {"name": name},
             "spec": {"clusterIP": address, "ports": [{"port": port}]}})
