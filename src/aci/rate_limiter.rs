@@ -1,7 +1,7 @@
 //! Rate limiter for reads of container groups. It uses at most half of what ARM allows, so that other clients of
 //! the subscription keep the other half.
 //!
-//! In: callers that want to read. Out: permission to send one read, in the order in which they asked.
+//! In: callers that want to read. Out: permission to send one read, in the order of their arrival.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct RateLimiter {
     tolerance: Duration,
     /// When the next request would be due at the steady rate.
     next_arrival: Mutex<Option<Instant>>,
-    /// The queue. The caller at its head holds this lock. The lock is fair, so callers proceed in the order in
-    /// which they asked.
+    /// The queue. The caller at its head holds this lock. The lock is fair, so callers proceed in the order of
+    /// their arrival.
     queue: tokio::sync::Mutex<()>,
 }
 

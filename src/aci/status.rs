@@ -20,7 +20,7 @@
 //! 6. An answer without instance views (from a LIST) says nothing about containers, so their statuses stay as they
 //!    are. There is one exception: if provisioning succeeded and the restart policy is `Always`, all containers
 //!    were started and ACI restarts them whenever they end. A container that was not seen running before is then
-//!    Running since an unknown time. A GET would tell more, but may come a minute later when a thousand pods start.
+//!    Running since an unknown time. A GET would show more, but may be sent a minute later if a thousand pods start.
 //!
 //! Conditions that belong to other writers (`PodScheduled`, readiness gates, `DisruptionTarget`) are kept and never
 //! sent. ACI does not report the results of readiness probes: a running container is ready unless Azure reports its

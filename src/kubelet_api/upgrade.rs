@@ -35,8 +35,8 @@ const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 /// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a connection lasts on which nothing arrives, pongs included, while it is read: 1 hour. A client whose user
-/// reads the output page by page does not read, and so does not answer pings.
+/// How long a connection stays open if nothing arrives, not even a pong, while it is read: 1 hour. A client whose
+/// user reads the output page by page does not read, and so does not answer pings.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What carries the streams.

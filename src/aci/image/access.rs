@@ -1,6 +1,6 @@
-//! With what a pod's images are read: credentials of the pod, or the operator's identity.
+//! The credentials for reading a pod's images: those of the pod, or the operator's identity.
 //!
-//! In: the credential that the container group's body gets for the image. Out: an [`ImageAccess`], and a
+//! In: the credential for the image in the container group's body. Out: an [`ImageAccess`], and a
 //! fingerprint of it for the keys of caches, so that the credential of one pod never opens an image for another
 //! pod.
 
@@ -23,7 +23,7 @@ pub const AZURE_REGISTRY_SCOPE: &str = "https://containerregistry.azure.net/.def
 pub type RegistryTokenSource =
     Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, String>> + Send + Sync>;
 
-/// How the registry learns that an image may be read.
+/// How the operator authenticates to the registry of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageAccess {
     /// Without a credential.

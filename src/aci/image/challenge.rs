@@ -39,7 +39,7 @@ impl RegistryChallenge {
     }
 }
 
-/// The challenges of one header that have a known scheme and what that scheme needs.
+/// The challenges of one header that have a supported scheme and the parameters that it needs.
 fn parse(header: &str) -> Vec<RegistryChallenge> {
     let header = header.trim();
     if header.len() > LONGEST {
@@ -52,13 +52,13 @@ fn parse(header: &str) -> Vec<RegistryChallenge> {
     let Ok(challenges) = http_auth::parse_challenges(header) else {
         return Vec::new();
     };
-    challenges.iter().filter_map(known).collect()
+    challenges.iter().filter_map(supported_challenge).collect()
 }
 
-fn known(challenge: &http_auth::ChallengeRef<'_>) -> Option<RegistryChallenge> {
+fn supported_challenge(challenge: &http_auth::ChallengeRef<'_>) -> Option<RegistryChallenge> {
     let parameter = |name: &str| {
-        let mut all = challenge.params.iter();
-        let found = all.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let mut parameters = challenge.params.iter();
+        let found = parameters.find(|(key, _)| key.eq_ignore_ascii_case(name));
         found
             .map(|(_, value)| value.to_unescaped())
             .filter(|value| !value.is_empty())

@@ -1,7 +1,7 @@
 //! The configuration of an image.
 //!
 //! In: the JSON that an image's manifest names as its configuration. Out: the fields that decide what a container
-//! runs. Pure. `ExposedPorts` and `StopSignal` are read for the sake of messages: Kubernetes ignores both.
+//! runs. Pure. `ExposedPorts` and `StopSignal` are read only for messages: Kubernetes ignores both.
 
 use std::collections::BTreeMap;
 
@@ -100,8 +100,8 @@ impl ImageConfig {
 
     /// Checks that ACI can run the image. An image whose configuration does not name a platform is for any.
     pub fn check_platform(&self) -> Result<(), ImageProblem> {
-        let is = |own: &str, wanted: &str| own.is_empty() || own == wanted;
-        if is(&self.os, "linux") && is(&self.architecture, "amd64") {
+        let permits = |actual: &str, wanted: &str| actual.is_empty() || actual == wanted;
+        if permits(&self.os, "linux") && permits(&self.architecture, "amd64") {
             return Ok(());
         }
         let name = format!("{}/{}", self.os, self.architecture);

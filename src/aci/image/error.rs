@@ -67,7 +67,7 @@ pub enum ImageReadError {
         refusal: RegistryHostRefusal,
     },
     /// The registry's answer cannot be used: it has other content than its digest says, or is too long.
-    #[error("the registry {registry} sent what cannot be used: {why}")]
+    #[error("the registry {registry} sent an unusable answer: {why}")]
     Corrupt {
         /// The registry.
         registry: String,

@@ -1,7 +1,7 @@
 //! Manifests: which image an index offers for ACI's platform, and where an image's configuration is.
 //!
-//! In: the body of a manifest and its media type. Out: the descriptor to read next, or why the content is no image
-//! that ACI can run. Pure. ACI runs `linux/amd64` in this project, so that one entry of an index is chosen as
+//! In: the body of a manifest and its media type. Out: the descriptor to read next, or why the content is not an
+//! image that ACI can run. Pure. ACI runs `linux/amd64` in this project, so that one entry of an index is chosen as
 //! containerd does for that platform.
 
 use serde::Deserialize;
@@ -33,8 +33,8 @@ const LISTED: usize = 8;
 
 /// The value of the header `Accept` for requests of manifests.
 pub fn accepted_manifests() -> String {
-    let all = [INDEXES, IMAGES].concat();
-    all.join(", ")
+    let media_types = [INDEXES, IMAGES].concat();
+    media_types.join(", ")
 }
 
 /// Why content that a registry has sent is not used.
@@ -42,7 +42,7 @@ pub fn accepted_manifests() -> String {
 pub enum ImageProblem {
     /// The content does not have the form that its media type demands.
     Malformed(String),
-    /// ACI cannot run it: another platform, or no container image.
+    /// ACI cannot run it: it is for another platform, or is not a container image.
     Unsupported(String),
 }
 
@@ -105,9 +105,10 @@ impl ImageManifest {
     pub fn decode(content_type: &str, body: &[u8]) -> Result<Self, ImageProblem> {
         let raw: RawManifest = serde_json::from_slice(body)
             .map_err(|error| ImageProblem::Malformed(format!("the manifest: {error}")))?;
-        let own = raw.media_type.clone().filter(|own| !own.is_empty());
+        let declared = raw.media_type.clone();
+        let declared = declared.filter(|media_type| !media_type.is_empty());
         let sent = content_type.split(';').next().unwrap_or_default().trim();
-        let media_type = own.unwrap_or_else(|| sent.to_owned());
+        let media_type = declared.unwrap_or_else(|| sent.to_owned());
         if raw.schema_version == Some(1) || SCHEMA_1.contains(&media_type.as_str()) {
             return Err(ImageProblem::Unsupported(
                 "its manifest has Docker's schema 1, which no container runtime supports now: build and push the \
@@ -154,7 +155,7 @@ fn image(
 ) -> Result<ImageManifest, ImageProblem> {
     let no_image = |what: &str| {
         let what: String = what.chars().take(100).collect();
-        ImageProblem::Unsupported(format!("it is no container image: {what:?}"))
+        ImageProblem::Unsupported(format!("it is not a container image: {what:?}"))
     };
     let Some(config) = config else {
         return Err(no_image(media_type));
@@ -220,10 +221,10 @@ impl RawPlatform {
     /// Whether this is ACI's platform. Hardware levels above the first (`v2`, `v3`) and features of an operating
     /// system are not known to be there.
     fn is_acis(&self) -> bool {
-        let plain = self.variant.as_deref().unwrap_or_default();
+        let variant = self.variant.as_deref().unwrap_or_default();
         self.os == "linux"
             && self.architecture == "amd64"
-            && matches!(plain, "" | "v1")
+            && matches!(variant, "" | "v1")
             && self.os_features.as_ref().is_none_or(Vec::is_empty)
     }
 

@@ -1,9 +1,9 @@
 //! Reads the configurations of images from their registries.
 //!
-//! In: the image of a container, and the credential that its container group gets for it. Out: what the image runs and
-//! as which user, under a digest that names the same content for ever; or why that could not be read, in the words of
-//! the kubelet. Kubernetes lets the container runtime combine a pod's fields with the image's configuration; ACI takes
-//! a whole command, so that burstpool must combine them itself.
+//! In: the image of a container, and the credential with which its container group pulls it. Out: the command and the
+//! user of the image, with a digest that names the same content forever; or why the image could not be read, in the
+//! words of the kubelet. In Kubernetes, the container runtime combines a pod's fields with the image's configuration.
+//! ACI accepts only a whole command, so burstpool must combine them itself.
 //!
 //! ```text
 //! container ─▶ ImageNeed ─▶ (pull secrets ─▶ ImageAccess) ─▶ ImageReader ◀─ HTTP ─▶ registry
@@ -11,12 +11,13 @@
 //!                      container_command, check_non_root, ... ◀─ ImageRead ─▶ pinned name, imageID
 //! ```
 //!
-//! - Pure: `reference`, `digest`, `challenge`, `manifest` and `config` (decode what is sent), `guard` (hosts that may be
-//!   requested), `process` (the pod's fields and the image's together), `error` and `backoff` (waits and their words).
+//! - Pure: `reference`, `digest`, `challenge`, `manifest` and `config` (decode what registries send), `guard` (hosts
+//!   that may be requested), `process` (combines the pod's fields with the image's configuration), `access` (credentials
+//!   and their fingerprints), `cache` (a map with expiry), `error` and `backoff` (failures, waits and their messages).
 //! - I/O: `session` (one read's requests) with `answer` (bodies and errors) and `token` (answers to challenges), and
 //!   `reader` (caches, one read for many callers).
 //!
-//! # Whose image is opened with whose credential
+//! # Which credential reads which image
 //!
 //! A pod's image is read with the credential with which ACI will pull it, or with the operator's identity where ACI will
 //! use a managed identity. Every read begins with a request that this access must pass; what was read with another
@@ -24,7 +25,7 @@
 //! names over TLS, never to hosts that redirects lead to. The operator's own token is sent to hosts of Azure Container
 //! Registry only.
 //!
-//! # Why an own client
+//! # Why this project has a client of its own
 //!
 //! The crate `oci-client` speaks the same protocol. Its versions from 0.16 use `reqwest` 0.13, which would be a second
 //! HTTP client in the binary (30 packages, and a TLS provider that the process must install first); the last version for

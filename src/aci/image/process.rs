@@ -1,4 +1,4 @@
-//! The process of a container: what the pod's fields and the image's configuration make of it together.
+//! The process of a container, as the pod's fields and the image's configuration define it together.
 //!
 //! In: a container, the security context of its pod, and the configuration of its image. Out: the command for the
 //! group's body, and whether the container may run. Pure.
@@ -9,7 +9,7 @@
 //!
 //! | the container has | process on a node | `command` for ACI |
 //! | --- | --- | --- |
-//! | neither | entrypoint and arguments of the image | none: ACI takes the image's |
+//! | neither | entrypoint and arguments of the image | none: ACI uses the image's |
 //! | `command` | `command` | `command` |
 //! | `command` and `args` | `command`, `args` | both, joined |
 //! | `args` | the image's entrypoint, `args` | both, joined |
@@ -65,7 +65,7 @@ impl ImageNeed {
     }
 }
 
-/// The command for ACI; empty if ACI must take the image's own. `command` and `args` are those of the container, with
+/// The command for ACI; empty if ACI must use the image's own. `command` and `args` are those of the container, with
 /// variables expanded.
 pub fn container_command(command: &[String], args: &[String], image: &ImageConfig) -> Vec<String> {
     if command.is_empty() && !args.is_empty() {
@@ -83,9 +83,9 @@ struct EffectiveUser {
 
 impl EffectiveUser {
     fn of(container: &Container, pod: Option<&PodSecurityContext>) -> Self {
-        let own = container.security_context.as_ref();
-        let user = own.and_then(|own| own.run_as_user);
-        let non_root = own.and_then(|own| own.run_as_non_root);
+        let context = container.security_context.as_ref();
+        let user = context.and_then(|context| context.run_as_user);
+        let non_root = context.and_then(|context| context.run_as_non_root);
         Self {
             run_as_user: user.or(pod.and_then(|pod| pod.run_as_user)),
             run_as_non_root: non_root
@@ -114,22 +114,24 @@ pub enum NonRootRefusal {
 impl NonRootRefusal {
     /// The kubelet's message. `pod` is written as `name_namespace(uid)`.
     pub fn message(&self, pod: &str, container: &str) -> String {
-        let whose = format!("(pod: {pod:?}, container: {container})");
+        let container_id = format!("(pod: {pod:?}, container: {container})");
         match self {
-            Self::RunAsRoot => format!("container's runAsUser breaks non-root policy {whose}"),
+            Self::RunAsRoot => {
+                format!("container's runAsUser breaks non-root policy {container_id}")
+            }
             Self::ImageIsRoot => {
-                format!("container has runAsNonRoot and image will run as root {whose}")
+                format!("container has runAsNonRoot and image will run as root {container_id}")
             }
             Self::ImageUserIsName(name) => {
                 let name: String = name.chars().take(100).collect();
                 format!(
                     "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is \
-                     non-root {whose}"
+                     non-root {container_id}"
                 )
             }
             Self::ImageUserIsInvalid(number) => format!(
                 "container has runAsNonRoot and image has an invalid user id ({number}). (Must be 1-({max})): must be \
-                 between 0 and {max}, inclusive {whose}",
+                 between 0 and {max}, inclusive {container_id}",
                 max = i32::MAX
             ),
         }
@@ -174,8 +176,8 @@ pub enum WorkingDirMatch {
 
 /// Compares a container's `workingDir` with the image's.
 pub fn working_dir_match(container: &Container, image: &ImageConfig) -> WorkingDirMatch {
-    let own = container.working_dir.as_deref().unwrap_or_default();
-    if own.is_empty() || clean(own) == clean(image.working_dir()) {
+    let wanted = container.working_dir.as_deref().unwrap_or_default();
+    if wanted.is_empty() || clean(wanted) == clean(image.working_dir()) {
         return WorkingDirMatch::OfImage;
     }
     WorkingDirMatch::Differs(image.working_dir().to_owned())

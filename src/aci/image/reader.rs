@@ -4,7 +4,7 @@
 //! allows 100 in six hours to an address without a login (<https://docs.docker.com/docker-hub/usage/pulls/>); a
 //! HEAD is not counted. Therefore:
 //!
-//! - HEAD first: it tells the digest that a tag names, and that the access may read it.
+//! - HEAD first: it shows the digest that a tag names, and that the access may read it.
 //! - A tag's digest is remembered for 60 s, for this access only. A credential thus opens no image for another one.
 //! - The configuration of a digest never changes, and is remembered without an end, for every access that has passed
 //!   the HEAD for the same repository.

@@ -82,7 +82,7 @@ impl ImageReference {
         self.digest
     }
 
-    /// What to ask the registry for: the digest, else the tag.
+    /// What to request from the registry: the digest, else the tag.
     pub fn target(&self) -> String {
         match &self.digest {
             Some(digest) => digest.to_string(),
@@ -90,7 +90,7 @@ impl ImageReference {
         }
     }
 
-    /// The name as the pod has it, with `digest` in place of tag and digest: it names the same content for ever.
+    /// The name as the pod has it, with `digest` in place of tag and digest: it names the same content forever.
     pub fn pinned(&self, digest: ImageDigest) -> String {
         format!("{}@{digest}", self.written)
     }
@@ -104,7 +104,7 @@ impl ImageReference {
 fn parse(image: &str) -> Result<ImageReference, String> {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if image.len() == 64 && image.bytes().all(is_hex) {
-        return Err("64 hexadecimal digits are no name".to_owned());
+        return Err("64 hexadecimal digits are not a name".to_owned());
     }
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest.parse().map_err(str::to_owned)?)),

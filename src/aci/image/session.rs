@@ -4,7 +4,7 @@
 //! registry's challenge once, and follows redirects: registries send clients to object storage for blobs, and some to
 //! other registries for everything. An `Authorization` header goes only to the host whose challenge it answers, and
 //! the credential of the pod or the operator answers only the challenges of the image's own registry, which has
-//! received it from its owner. Other hosts are asked for anonymous tokens.
+//! received it from its owner. For other hosts, the session requests anonymous tokens.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;

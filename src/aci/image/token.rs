@@ -84,7 +84,7 @@ impl RegistrySession<'_> {
         service: Option<String>,
         scope: Option<String>,
     ) -> Result<HeaderValue, ImageReadError> {
-        let invalid = |_| self.corrupt("a challenge whose realm is no URL".to_owned());
+        let invalid = |_| self.corrupt("a challenge whose realm is not a URL".to_owned());
         let mut url: Url = realm.parse().map_err(invalid)?;
         self.check_host(&url)?;
         let scope = scope.unwrap_or_else(|| self.pull_scope());
@@ -156,8 +156,9 @@ impl RegistrySession<'_> {
         };
         let body = self.body(response, LONGEST_TOKEN, "a token").await?;
         // The parser's message is left out, because it may quote the token.
-        serde_json::from_slice(&body)
-            .map_err(|_| self.corrupt("a token's answer that is no JSON".to_owned()))
+        serde_json::from_slice(&body).map_err(|_| {
+            self.corrupt("an answer of the token endpoint that is not JSON".to_owned())
+        })
     }
 
     fn bearer_header(&self, token: Option<String>) -> Result<HeaderValue, ImageReadError> {

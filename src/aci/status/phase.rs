@@ -20,7 +20,7 @@ pub struct PhaseOutcome {
     pub phase: &'static str,
     pub reason: Option<String>,
     pub message: Option<String>,
-    /// How containers ended whose own end is not known; `None` if no end follows from the phase.
+    /// The end of containers whose own end is not known; `None` if no end follows from the phase.
     pub end: Option<UnobservedEnd>,
 }
 

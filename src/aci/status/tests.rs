@@ -55,9 +55,9 @@ fn group_with_init(
     containers: &[(&str, Value)],
     init: &[(&str, Value)],
 ) -> ContainerGroup {
-    let list = |all: &[(&str, Value)]| -> Value {
-        let one = |(name, view): &(&str, Value)| json!({"name": name, "properties": {"image": "nginx:1", "instanceView": view}});
-        all.iter().map(one).collect()
+    let list = |containers: &[(&str, Value)]| -> Value {
+        let container = |(name, view): &(&str, Value)| json!({"name": name, "properties": {"image": "nginx:1", "instanceView": view}});
+        containers.iter().map(container).collect()
     };
     let body = json!({"name": "g", "properties": {
         "provisioningState": provisioning, "containers": list(containers),
@@ -101,12 +101,13 @@ fn phase(status: &PodStatus) -> &str {
 }
 
 fn container<'a>(status: &'a PodStatus, name: &str) -> &'a ContainerStatus {
-    let all = status
+    let statuses = status
         .init_container_statuses
         .iter()
         .chain(&status.container_statuses)
         .flatten();
-    all.into_iter()
+    statuses
+        .into_iter()
         .find(|status| status.name == name)
         .expect(name)
 }
@@ -114,11 +115,11 @@ fn container<'a>(status: &'a PodStatus, name: &str) -> &'a ContainerStatus {
 /// The state of a container in short form: `running`, `waiting REASON` or `ended CODE REASON`.
 fn state(status: &PodStatus, name: &str) -> String {
     let state = container(status, name).state.clone().unwrap_or_default();
-    let word = |word: Option<String>| word.unwrap_or_default();
+    let text = |reason: Option<String>| reason.unwrap_or_default();
     match (state.running, state.terminated, state.waiting) {
         (Some(_), None, None) => "running".to_owned(),
-        (None, Some(end), None) => format!("ended {} {}", end.exit_code, word(end.reason)),
-        (None, None, Some(waiting)) => format!("waiting {}", word(waiting.reason)),
+        (None, Some(end), None) => format!("ended {} {}", end.exit_code, text(end.reason)),
+        (None, None, Some(waiting)) => format!("waiting {}", text(waiting.reason)),
         other => format!("{other:?}"),
     }
 }
@@ -132,12 +133,14 @@ fn waiting_message(status: &PodStatus, name: &str) -> String {
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
-    let mut all = status.conditions.iter().flatten();
-    all.find(|condition| condition.type_ == kind).expect(kind)
+    let mut conditions = status.conditions.iter().flatten();
+    conditions
+        .find(|condition| condition.type_ == kind)
+        .expect(kind)
 }
 
 /// A condition in short form: `STATUS REASON`.
-fn says(status: &PodStatus, kind: &str) -> String {
+fn condition_text(status: &PodStatus, kind: &str) -> String {
     let condition = condition(status, kind);
     let reason = condition.reason.as_deref().unwrap_or_default();
     format!("{} {reason}", condition.status)

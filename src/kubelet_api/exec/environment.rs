@@ -34,7 +34,7 @@ impl ShellEnvironment {
         }
     }
 
-    /// The words to put in front of a command, the first of which is `env`; empty if the command gets the right
+    /// The words to put in front of a command, starting with `env`; empty if the command gets the right
     /// environment without them. `None` if that is not known.
     pub fn env_command(&self, has_terminal: bool) -> Option<Vec<String>> {
         if self.service.is_empty() || self.shell.is_empty() {

@@ -113,8 +113,8 @@ mod tests {
         assert_eq!(cursor.advance("", false), LogDelta::Replaced(""));
     }
 
-    /// However a log grows between two reads, and however much of its beginning is dropped: no line is lost or sent
-    /// twice, as long as part of the previous read is left.
+    /// A log may grow by any amount between two reads, and any part of its beginning may be dropped: no line is lost
+    /// or sent twice, as long as part of the previous read is left.
     fn follow(reads: &[(usize, usize)]) {
         let (mut cursor, mut log, mut streamed) =
             (LogCursor::default(), String::new(), String::new());

@@ -10,7 +10,7 @@ use crate::aci::response::{ContainerGroup, ContainerState};
 use crate::kubelet_api::nodes::FoundPod;
 use crate::kubelet_api::response::HttpError;
 
-/// The error codes with which Azure says that it is too early; they depend on the version of the service.
+/// The error codes for a log that does not exist yet; they depend on the version of the service.
 const NOT_STARTED_CODES: [&str; 3] = [
     "ContainerGroupDeploymentNotReady",
     "ContainerLogNotAvailable",

@@ -102,7 +102,7 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     match negotiated.transport {
         StreamTransport::Spdy => spdy::connect(io, &negotiated.protocol, wanted, run).await,
         StreamTransport::Websocket => {
-            websocket::connect(io, &negotiated.protocol, wanted, run).await
+            websocket::connect(io, &negotiated.protocol, wanted, run).await;
         }
     }
 }

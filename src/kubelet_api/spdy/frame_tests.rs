@@ -127,13 +127,13 @@ proptest! {
                 bytes[at] ^= wrong;
             }
         }
-        let (mut decoder, mut given) = (FrameDecoder::default(), 0);
-        let all = bytes.len();
+        let (mut decoder, mut decoded_bytes) = (FrameDecoder::default(), 0);
+        let total = bytes.len();
         while let Ok(Some(frame)) = decoder.decode(&mut bytes) {
             if let SpdyFrame::Data { part, .. } = frame {
-                given += part.len();
+                decoded_bytes += part.len();
             }
-            prop_assert!(given <= all);
+            prop_assert!(decoded_bytes <= total);
         }
     }
 }

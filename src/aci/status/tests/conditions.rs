@@ -18,8 +18,11 @@ fn a_group_that_azure_is_repairing_is_running_and_not_ready() {
             (phase(&status), state(&status, "web").as_str()),
             ("Running", "running")
         );
-        assert_eq!(says(&status, "Ready"), format!("False {reason}"));
-        assert_eq!(says(&status, "ContainersReady"), format!("False {reason}"));
+        assert_eq!(condition_text(&status, "Ready"), format!("False {reason}"));
+        assert_eq!(
+            condition_text(&status, "ContainersReady"),
+            format!("False {reason}")
+        );
         assert!(
             condition(&status, "Ready")
                 .message
@@ -28,7 +31,7 @@ fn a_group_that_azure_is_repairing_is_running_and_not_ready() {
         );
         assert!(!container(&status, "web").ready);
         let status = write(&mut pod, &GroupObservation::Group(&fine), 60);
-        assert_eq!(says(&status, "Ready"), "True");
+        assert_eq!(condition_text(&status, "Ready"), "True");
         assert_eq!(
             condition(&status, "Ready").last_transition_time,
             Some(Time(at(60)))
@@ -54,7 +57,7 @@ fn an_unhealthy_group_makes_those_unready_that_have_a_readiness_probe() {
         ),
         (false, true)
     );
-    assert_eq!(says(&status, "Ready"), "False Repairing");
+    assert_eq!(condition_text(&status, "Ready"), "False Repairing");
 }
 
 #[test]
@@ -103,12 +106,12 @@ fn readiness_gates_are_honoured_and_their_conditions_kept() {
     ];
     for (status_of_gate, ready, message) in cases {
         let (status, pod) = gate(status_of_gate);
-        assert_eq!(says(&status, "Ready"), ready);
+        assert_eq!(condition_text(&status, "Ready"), ready);
         assert_eq!(condition(&status, "Ready").message.as_deref(), message);
-        assert_eq!(says(&status, "ContainersReady"), "True");
+        assert_eq!(condition_text(&status, "ContainersReady"), "True");
         if !status_of_gate.is_empty() {
             assert_eq!(
-                says(&status, "lb/ready"),
+                condition_text(&status, "lb/ready"),
                 format!("{status_of_gate} Theirs")
             );
         }
@@ -136,7 +139,7 @@ fn ready_is_restored_after_another_writer_changed_it() {
     let live = pod.status.clone().expect("a status");
     let status = status(&pod, &GroupObservation::Group(&group), 200);
     assert!(!is_same_status(&live, &status));
-    assert_eq!(says(&status, "Ready"), "True");
+    assert_eq!(condition_text(&status, "Ready"), "True");
     assert_eq!(
         condition(&status, "Ready").last_transition_time,
         Some(Time(at(200)))
@@ -155,7 +158,10 @@ fn a_pod_that_succeeded_says_so_in_its_conditions() {
         &GroupObservation::Group(&group),
         30,
     );
-    assert_eq!(says(&status, "Ready"), "False PodCompleted");
-    assert_eq!(says(&status, "ContainersReady"), "False PodCompleted");
-    assert_eq!(says(&status, "Initialized"), "True PodCompleted");
+    assert_eq!(condition_text(&status, "Ready"), "False PodCompleted");
+    assert_eq!(
+        condition_text(&status, "ContainersReady"),
+        "False PodCompleted"
+    );
+    assert_eq!(condition_text(&status, "Initialized"), "True PodCompleted");
 }

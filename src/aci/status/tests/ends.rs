@@ -100,11 +100,14 @@ fn a_lost_or_stopped_group_is_a_disruption_of_the_pod_until_the_pod_is_deleted()
         write(&mut pod, &GroupObservation::Group(&runs), 10);
         for second in [30, 60] {
             let status = write(&mut pod, &seen, second);
-            let said = says(&status, "DisruptionTarget");
-            assert_eq!(said, format!("True {reason}"), "after {second} s");
+            let disruption = condition_text(&status, "DisruptionTarget");
+            assert_eq!(disruption, format!("True {reason}"), "after {second} s");
         }
         let status = write(&mut pod, &GroupObservation::Deleted(None), 90);
-        assert_eq!(says(&status, "DisruptionTarget"), format!("True {reason}"));
+        assert_eq!(
+            condition_text(&status, "DisruptionTarget"),
+            format!("True {reason}")
+        );
     }
 }
 
@@ -114,7 +117,7 @@ fn maintenance_is_no_failure_of_the_program() {
     let mut pod = pod("Never", &["web"], &[]);
     let status = write(&mut pod, &GroupObservation::Group(&group), 30);
     assert_eq!(
-        says(&status, "DisruptionTarget"),
+        condition_text(&status, "DisruptionTarget"),
         "True PlatformMaintenance"
     );
     let sent = status_patch(&pod, &status).to_string();
@@ -181,8 +184,11 @@ fn a_group_that_vanished_under_a_running_pod_fails_it() {
         (Some(Time(at(1))), Some(Time(at(50))))
     );
     assert_eq!(end.container_id, container(&status, "web").container_id);
-    assert_eq!(says(&status, "Ready"), "False PodFailed");
-    assert_eq!(says(&status, "PodReadyToStartContainers"), "False");
+    assert_eq!(condition_text(&status, "Ready"), "False PodFailed");
+    assert_eq!(
+        condition_text(&status, "PodReadyToStartContainers"),
+        "False"
+    );
 }
 
 #[test]
@@ -294,7 +300,7 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts_and_no_other() {
         assert_eq!(phase(&status), wanted, "{policy}");
         assert_eq!(state(&status, "one"), "ended 5 Error");
         assert_eq!(
-            says(&status, "Initialized"),
+            condition_text(&status, "Initialized"),
             "False ContainersNotInitialized"
         );
     }

@@ -11,14 +11,17 @@ fn a_pod_whose_group_was_not_requested_yet_waits_for_its_creation() {
     );
     assert_eq!(phase(&status), "Pending");
     assert_eq!(state(&status, "web"), "waiting ContainerCreating");
-    assert_eq!(says(&status, "Ready"), "False ContainersNotReady");
+    assert_eq!(condition_text(&status, "Ready"), "False ContainersNotReady");
     assert_eq!(
         condition(&status, "Ready").message.as_deref(),
         Some("containers with unready status: [web log]")
     );
-    assert_eq!(says(&status, "Initialized"), "True");
-    assert_eq!(says(&status, "PodScheduled"), "True");
-    assert_eq!(says(&status, "PodReadyToStartContainers"), "False");
+    assert_eq!(condition_text(&status, "Initialized"), "True");
+    assert_eq!(condition_text(&status, "PodScheduled"), "True");
+    assert_eq!(
+        condition_text(&status, "PodReadyToStartContainers"),
+        "False"
+    );
     assert_eq!(status.start_time, Some(Time(at(0))));
     assert_eq!(status.host_ip.as_deref(), Some("10.1.0.1"));
     assert_eq!((status.pod_ip, status.observed_generation), (None, Some(3)));
@@ -66,7 +69,7 @@ fn a_pod_runs_when_its_containers_run_and_shows_their_state() {
         "Initialized",
         "PodReadyToStartContainers",
     ] {
-        assert_eq!(says(&status, kind), "True");
+        assert_eq!(condition_text(&status, kind), "True");
         assert_eq!(condition(&status, kind).observed_generation, Some(3));
     }
     assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.4"));
@@ -223,7 +226,7 @@ fn init_containers_run_first_and_are_reported() {
     assert_eq!(state(&first, "two"), "waiting PodInitializing");
     assert_eq!(state(&first, "web"), "waiting PodInitializing");
     assert_eq!(
-        says(&first, "Initialized"),
+        condition_text(&first, "Initialized"),
         "False ContainersNotInitialized"
     );
     assert_eq!(
@@ -232,14 +235,17 @@ fn init_containers_run_first_and_are_reported() {
     );
 
     let done = seen(&[("one", terminated(0)), ("two", terminated(0))], none());
-    assert_eq!(says(&done, "Initialized"), "True");
+    assert_eq!(condition_text(&done, "Initialized"), "True");
     assert_eq!(state(&done, "web"), "waiting ContainerCreating");
     assert!(container(&done, "one").ready && container(&done, "one").started == Some(false));
 
-    let untold = seen(&[], ("web", running(5)));
-    assert_eq!(state(&untold, "one"), "ended 0 Completed");
+    let unreported = seen(&[], ("web", running(5)));
+    assert_eq!(state(&unreported, "one"), "ended 0 Completed");
     assert_eq!(
-        (says(&untold, "Initialized"), says(&untold, "Ready")),
+        (
+            condition_text(&unreported, "Initialized"),
+            condition_text(&unreported, "Ready")
+        ),
         ("True".into(), "True".into())
     );
 }
@@ -332,7 +338,10 @@ fn later_changes_of_a_running_pod_get_an_answer() {
     let spec = pod.spec.as_mut().expect("a spec");
     spec.ephemeral_containers = serde_json::from_value(debug).ok();
     let status = write(&mut pod, &GroupObservation::Group(&group), 3);
-    assert_eq!(says(&status, "PodResizePending"), "True Infeasible");
+    assert_eq!(
+        condition_text(&status, "PodResizePending"),
+        "True Infeasible"
+    );
     assert_eq!(container(&status, "web").resources, cpu("1"));
     assert_eq!(phase(&status), "Running");
     let debug = &status.ephemeral_container_statuses.as_ref().expect("one")[0];

@@ -28,9 +28,9 @@ fn a_list_with_succeeded_makes_a_pod_run_whose_containers_are_always_restarted()
             json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": ""}});
         let mut pod = pod(policy, &["a"], &[]);
         // An answer to PUT says nothing about the container; an answer to GET says that it waits.
-        for told in [Value::Null, created] {
+        for view in [Value::Null, created] {
             let mut after = pod.clone();
-            let mut listed = group("Creating", "Pending", &[("a", told)]);
+            let mut listed = group("Creating", "Pending", &[("a", view)]);
             let before = write(&mut after, &GroupObservation::Group(&listed), 1);
             assert_eq!(phase(&before), "Pending");
             listed.apply_listed(Some(Provisioning::Succeeded), None);
@@ -41,8 +41,8 @@ fn a_list_with_succeeded_makes_a_pod_run_whose_containers_are_always_restarted()
         listed.apply_listed(Some(Provisioning::Succeeded), None);
         write(&mut pod, &GroupObservation::Group(&listed), 2);
         let seen = group("Succeeded", "Running", &[("a", running(1))]);
-        let told = status(&pod, &GroupObservation::Group(&seen), 9);
-        let run = container(&told, "a")
+        let after_get = status(&pod, &GroupObservation::Group(&seen), 9);
+        let run = container(&after_get, "a")
             .state
             .clone()
             .and_then(|state| state.running);

@@ -128,7 +128,7 @@ fn a_patch_names_the_pod_by_uid_and_sends_only_owned_fields() {
     assert_eq!(
         patch["status"]["reason"],
         Value::Null,
-        "what others left there is taken away"
+        "fields of other writers are removed"
     );
     let conditions = patch["status"]["conditions"]
         .as_array()
@@ -153,25 +153,30 @@ fn a_patch_deletes_outdated_elements_of_merged_lists() {
     let ip = |ip: &str| PodIP { ip: ip.to_owned() };
     live.pod_ips = Some(vec![ip("10.9.9.9")]);
     let conditions = live.conditions.as_mut().expect("conditions");
-    let initialized = conditions.iter_mut().find(|one| one.type_ == "Initialized");
+    let initialized = conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == "Initialized");
     initialized.expect("Initialized").message = Some("it was not".to_owned());
     let resize = json!({"type": "PodResizePending", "status": "True", "reason": "Infeasible"});
     conditions.push(serde_json::from_value(resize).expect("a condition"));
 
     let patch = &status_patch(&pod, &status(&pod, &GroupObservation::Group(&group), 9))["status"];
-    let of = |list: &str, key: &str, is: &str| {
-        let mut all = patch[list].as_array().into_iter().flatten();
-        all.find(|one| one[key] == is).cloned().unwrap_or_default()
+    let element = |list: &str, key: &str, value: &str| {
+        let mut elements = patch[list].as_array().into_iter().flatten();
+        elements
+            .find(|element| element[key] == value)
+            .cloned()
+            .unwrap_or_default()
     };
     assert_eq!(
-        of("podIPs", "ip", "10.9.9.9"),
+        element("podIPs", "ip", "10.9.9.9"),
         json!({"$patch": "delete", "ip": "10.9.9.9"})
     );
     assert_eq!(
-        of("conditions", "type", "PodResizePending"),
+        element("conditions", "type", "PodResizePending"),
         json!({"$patch": "delete", "type": "PodResizePending"})
     );
-    let initialized = of("conditions", "type", "Initialized");
+    let initialized = element("conditions", "type", "Initialized");
     assert_eq!(
         (&initialized["status"], &initialized["message"]),
         (&json!("True"), &Value::Null)
@@ -181,7 +186,10 @@ fn a_patch_deletes_outdated_elements_of_merged_lists() {
             .as_object()
             .is_some_and(|fields| fields.contains_key("message"))
     );
-    assert!(of("conditions", "type", "PodScheduled").is_null(), "theirs");
+    assert!(
+        element("conditions", "type", "PodScheduled").is_null(),
+        "theirs"
+    );
 }
 
 #[test]
@@ -205,11 +213,11 @@ fn the_recorded_answers_make_sense_as_pods() {
     let file = include_str!("../../../../tests/fixtures/aci/recordings/azure-cli-recordings.json");
     let file: Value = serde_json::from_str(file).expect("JSON");
     let name = "clicontainer000002";
-    let told = |exchange: &str| {
+    let summary = |exchange: &str| {
         let exchanges = file["exchanges"].as_array().expect("exchanges");
         let found = exchanges
             .iter()
-            .find(|one| one["name"] == exchange)
+            .find(|candidate| candidate["name"] == exchange)
             .expect(exchange);
         let group = ContainerGroup::from_value(&found["response"]["body"]).expect("a group");
         let policy = group.properties.restart_policy.clone().unwrap_or_default();
@@ -218,7 +226,7 @@ fn the_recorded_answers_make_sense_as_pods() {
             &GroupObservation::Group(&group),
             0,
         );
-        let ready = says(&status, "Ready");
+        let ready = condition_text(&status, "Ready");
         (
             phase(&status).to_owned(),
             state(&status, name),
@@ -264,6 +272,6 @@ fn the_recorded_answers_make_sense_as_pods() {
             ready.to_owned(),
             ip.to_owned(),
         );
-        assert_eq!(told(exchange), wanted, "{exchange}");
+        assert_eq!(summary(exchange), wanted, "{exchange}");
     }
 }

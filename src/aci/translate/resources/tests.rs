@@ -6,7 +6,7 @@ use super::*;
 use crate::aci::translate::refusals::Unsupported;
 use crate::api::{self, Priority};
 
-fn of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>> {
+fn sizes_of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>> {
     let spec: PodSpec = serde_json::from_value(spec.clone()).expect("a pod");
     let mut place = api::Placement::default();
     if spot {
@@ -27,7 +27,7 @@ fn of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>> {
 /// `(requests, limits)` of each container, in the format `cpu/GB`.
 fn shown(containers: &Value) -> Vec<String> {
     let spec = json!({"containers": containers});
-    let sizes = of(&spec, false).expect("sizes");
+    let sizes = sizes_of(&spec, false).expect("sizes");
     let count = sizes.containers.len();
     let each = (0..count).filter_map(|index| sizes.container_resources(index));
     each.map(|r| {
@@ -108,7 +108,7 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_request() {
     );
     let spec = json!({"containers": [{"name": "a"}], "initContainers": [init]});
     assert_eq!(
-        of(&spec, false).expect("sizes").total,
+        sizes_of(&spec, false).expect("sizes").total,
         GroupSize {
             cpu: 300,
             memory: 50
@@ -118,7 +118,7 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_request() {
         "containers": [container(&json!({"memory": "1G"}), &json!({"memory": "9G"})), {"name": "b"}],
         "resources": {"requests": {"cpu": "2", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
     });
-    let sizes = of(&spec, false).expect("sizes");
+    let sizes = sizes_of(&spec, false).expect("sizes");
     assert_eq!(
         sizes.total,
         GroupSize {
@@ -182,7 +182,7 @@ fn pod_level_requests_take_precedence_over_the_sum_of_the_containers() {
     ];
     for (resources, containers, (cpu, memory)) in cases {
         let spec = json!({"containers": containers, "resources": resources});
-        let sizes = of(&spec, false).expect("sizes");
+        let sizes = sizes_of(&spec, false).expect("sizes");
         assert_eq!(sizes.total, GroupSize { cpu, memory }, "{spec}");
         let parts = sizes.containers.iter().map(|(request, _)| *request);
         assert_eq!(
@@ -199,7 +199,7 @@ fn pod_level_requests_take_precedence_over_the_sum_of_the_containers() {
     }
     let spec =
         json!({"containers": [{"name": "a"}], "resources": {"requests": {"hugepages-2Mi": "2Mi"}}});
-    let refused = of(&spec, false).expect_err("a refusal");
+    let refused = sizes_of(&spec, false).expect_err("a refusal");
     assert_eq!(refused[0].field, "spec.resources.requests.hugepages-2Mi");
 }
 
@@ -209,7 +209,7 @@ fn the_limit_of_a_pod_applies_to_containers_without_a_limit() {
         "containers": [{"name": "a"}, container(&json!({}), &json!({"cpu": "1500m", "memory": "1G"}))],
         "resources": {"requests": {"cpu": "3", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
     });
-    let sizes = of(&spec, false).expect("sizes");
+    let sizes = sizes_of(&spec, false).expect("sizes");
     let limits: Vec<GroupSize> = sizes.containers.iter().map(|(_, limit)| *limit).collect();
     let size = |cpu, memory| GroupSize { cpu, memory };
     assert_eq!(sizes.total, size(300, 40));
@@ -219,40 +219,43 @@ fn the_limit_of_a_pod_applies_to_containers_without_a_limit() {
 
 #[test]
 fn a_pod_that_is_too_large_for_a_group_is_refused() {
-    let asks = |requests: Value| json!({"containers": [container(&requests, &json!({}))]});
+    let pod_with = |requests: Value| json!({"containers": [container(&requests, &json!({}))]});
     let field = |spec: &Value, spot| {
-        let refused = of(spec, spot).expect_err("a refusal");
+        let refused = sizes_of(spec, spot).expect_err("a refusal");
         refused[0].field.clone()
     };
-    assert!(of(&asks(json!({"cpu": "31", "memory": "240G"})), false).is_ok());
+    assert!(sizes_of(&pod_with(json!({"cpu": "31", "memory": "240G"})), false).is_ok());
     assert_eq!(
-        field(&asks(json!({"cpu": "31001m"})), false),
+        field(&pod_with(json!({"cpu": "31001m"})), false),
         "spec.containers"
     );
     assert_eq!(
-        field(&asks(json!({"memory": "240.1G"})), false),
-        "spec.containers"
-    );
-    assert_eq!(field(&asks(json!({"cpu": "5"})), true), "spec.containers");
-    assert_eq!(
-        field(&asks(json!({"ephemeral-storage": "51G"})), false),
+        field(&pod_with(json!({"memory": "240.1G"})), false),
         "spec.containers"
     );
     assert_eq!(
-        field(&asks(json!({"nvidia.com/gpu": "1"})), false),
+        field(&pod_with(json!({"cpu": "5"})), true),
+        "spec.containers"
+    );
+    assert_eq!(
+        field(&pod_with(json!({"ephemeral-storage": "51G"})), false),
+        "spec.containers"
+    );
+    assert_eq!(
+        field(&pod_with(json!({"nvidia.com/gpu": "1"})), false),
         "spec.containers[0].resources.requests.nvidia.com/gpu"
     );
     assert_eq!(
-        field(&asks(json!({"hugepages-2Mi": "4Mi"})), false),
+        field(&pod_with(json!({"hugepages-2Mi": "4Mi"})), false),
         "spec.containers[0].resources.requests.hugepages-2Mi"
     );
     assert_eq!(
-        field(&asks(json!({"cpu": "-1"})), false),
+        field(&pod_with(json!({"cpu": "-1"})), false),
         "spec.containers[0].resources.requests.cpu"
     );
     assert!(
-        of(
-            &asks(json!({"nvidia.com/gpu": "0", "ephemeral-storage": "50G"})),
+        sizes_of(
+            &pod_with(json!({"nvidia.com/gpu": "0", "ephemeral-storage": "50G"})),
             false
         )
         .is_ok()

@@ -44,13 +44,13 @@ fn outcome(path: &Path) -> Value {
 #[test]
 fn pods_are_translated_to_the_bodies_of_their_fixtures() {
     let mut wrong = Vec::new();
-    let all = fixtures();
-    assert!(all.len() > 5, "{all:?}");
-    for path in all {
+    let paths = fixtures();
+    assert!(paths.len() > 5, "{paths:?}");
+    for path in paths {
         let outcome = format!("{:#}\n", outcome(&path));
-        let kept = path.with_extension("group.json");
-        let expected = crate::kept::kept(&kept, &outcome);
-        wrong.extend(difference(&expected, &outcome).map(|at| format!("{}: {at}", kept.display())));
+        let file = path.with_extension("group.json");
+        let expected = crate::kept::kept(&file, &outcome);
+        wrong.extend(difference(&expected, &outcome).map(|at| format!("{}: {at}", file.display())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -56,7 +56,10 @@ impl Given {
 
     /// Lets pods of these namespaces choose identities.
     pub(super) fn identified(mut self, namespaces: &[&str]) -> Self {
-        self.identities = namespaces.iter().map(|one| (*one).to_owned()).collect();
+        self.identities = namespaces
+            .iter()
+            .map(|namespace| (*namespace).to_owned())
+            .collect();
         self
     }
 
@@ -172,7 +175,7 @@ impl Given {
                 .as_ref()
                 .expect_err("what is not eligible is not translated");
             assert!(
-                refused.iter().all(|one| all.contains(one)),
+                refused.iter().all(|refusal| all.contains(refusal)),
                 "{refused:?} {all:?}"
             );
         }

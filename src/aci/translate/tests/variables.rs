@@ -102,9 +102,9 @@ fn of_services_with_the_same_variable_the_first_counts_everywhere() {
         .with(&service("redis", "10.0.0.5", 6379))
         .with(&service("redis-service", "10.0.0.6", 80))
         .variables();
-    for one in ["URL=6379", "REDIS_SERVICE_PORT=6379"] {
+    for expected in ["URL=6379", "REDIS_SERVICE_PORT=6379"] {
         assert!(
-            variables.iter().any(|variable| variable == one),
+            variables.iter().any(|variable| variable == expected),
             "{variables:?}"
         );
     }
