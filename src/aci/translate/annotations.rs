@@ -102,7 +102,7 @@ fn require_listed(
     );
 }
 
-const NO_IDENTITY: &str = "is no resource id of a managed identity: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
+const NO_IDENTITY: &str = "is not the resource ID of a managed identity: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
 
 /// The identities of the group: those for the pod's code, and the one that pulls images.
 pub(super) fn identity(

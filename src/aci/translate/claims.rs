@@ -90,7 +90,7 @@ impl ClaimedShare {
                 csi.driver
             )),
             (None, None) => Err(format!(
-                "{} is no Azure Files share, and ACI mounts nothing else; {REMEDY}",
+                "{} is not an Azure Files share, and ACI mounts nothing else; {REMEDY}",
                 volume_source_field(spec)
             )),
         };
@@ -122,7 +122,7 @@ pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
     match class.provisioner.as_str() {
         AZURE_FILE_CSI_DRIVER | IN_TREE_PROVISIONER => Ok(()),
         other => Err(format!(
-            "its StorageClass {name} is of {other}, and ACI mounts Azure Files only; {REMEDY}"
+            "its StorageClass {name} has the provisioner {other}, and ACI mounts Azure Files only; {REMEDY}"
         )),
     }
 }

@@ -48,7 +48,11 @@ pub(super) fn containers(
     let mut containers = GroupContainers::default();
     let count = all_containers(context).count();
     let has_containers = !context.spec.containers.is_empty();
-    refusals.require(has_containers, "spec.containers", "there are none");
+    refusals.require(
+        has_containers,
+        "spec.containers",
+        "the pod has no containers",
+    );
     refusals.require(
         count <= MAX_CONTAINERS,
         "spec.containers",
@@ -97,7 +101,7 @@ fn common_properties(
     refusals.require(
         !image.trim().is_empty(),
         format!("{at}.image"),
-        "there is none",
+        "the image is missing",
     );
     let pod_policy = context.spec.restart_policy.as_deref().unwrap_or("Always");
     let policy = container.restart_policy.as_deref().unwrap_or(pod_policy);

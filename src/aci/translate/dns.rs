@@ -35,7 +35,7 @@ pub(super) fn dns_config(
     refusals.require(
         known.contains(&policy),
         "spec.dnsPolicy",
-        format!("'{policy}' is no policy"),
+        format!("'{policy}' is not a DNS policy"),
     );
     let cluster = context.placement.spec.network.dns.as_ref();
     let cluster = cluster.filter(|_| policy.starts_with("ClusterFirst"));
@@ -75,7 +75,7 @@ pub(super) fn dns_config(
         refusals.require(
             valid,
             "spec.dnsConfig.nameservers",
-            format!("'{server}' is no address"),
+            format!("'{server}' is not an IP address"),
         );
     }
     let has_servers = !config.servers.is_empty();

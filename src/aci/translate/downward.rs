@@ -134,13 +134,18 @@ pub(super) fn resource_value(
         .resource
         .split_once('.')
         .filter(|(list, _)| ["limits", "requests"].contains(list))
-        .ok_or_else(|| format!("'{}' is no resource", selector.resource))?;
+        .ok_or_else(|| format!("'{}' is not a resource of a container", selector.resource))?;
     let group = context.sizes.total();
     let whole = match resource {
         "cpu" => group.0,
         "memory" => group.1,
         "ephemeral-storage" => GROUP_DISK,
-        _ => return Err(format!("'{}' is no resource of ACI", selector.resource)),
+        _ => {
+            return Err(format!(
+                "'{}' is not a resource that ACI has",
+                selector.resource
+            ));
+        }
     };
     let resources = container.resources.as_ref();
     let amount = if list == "limits" {

@@ -46,7 +46,7 @@ fn check_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
         return false;
     }
     let is_valid = !path.is_empty() && path != "." && !path.starts_with("..");
-    refusals.require(is_valid, at, format!("'{path}' is no file name"));
+    refusals.require(is_valid, at, format!("'{path}' is not a file name"));
     is_valid
 }
 

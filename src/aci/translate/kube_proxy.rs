@@ -67,7 +67,7 @@ pub(super) fn extension(
     refusals.require(
         context.placement.is_in_subnet(),
         field,
-        "ACI runs kube-proxy in a subnet only, and the placement has none",
+        "ACI runs kube-proxy in a subnet only, and the placement has no subnet",
     );
     let kube_config = match context.values.kube_config() {
         Ok(kube_config) => kube_config,

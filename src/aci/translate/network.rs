@@ -57,7 +57,7 @@ pub(super) fn ports(
         };
         let number = u16::try_from(port.container_port).ok();
         let Some(number) = number.filter(|number| *number > 0) else {
-            let why = format!("{} is no port", port.container_port);
+            let why = format!("{} is not a port number", port.container_port);
             refusals.refuse(format!("{at}.containerPort"), why);
             continue;
         };
@@ -103,7 +103,7 @@ pub(super) fn public_address(
             && !label.ends_with('-');
         let why = "a DNS label has 5 to 63 lower-case letters, digits and inner hyphens";
         refusals.require(is_valid, annotation_path(name), why);
-        let why = "it needs a public address: ports, and a placement without subnet and not Spot";
+        let why = "it needs a public address: ports, and a placement without a subnet and without Spot priority";
         refusals.require(is_public, annotation_path(name), why);
     }
     if placement.is_spot() {

@@ -145,7 +145,7 @@ fn restart_policy(spec: &PodSpec, refusals: &mut Refusals) -> String {
     refusals.require(
         known,
         "spec.restartPolicy",
-        format!("'{policy}' is no policy"),
+        format!("'{policy}' is not a restart policy"),
     );
     policy.to_owned()
 }

@@ -131,5 +131,5 @@ fn resolve_port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, Stri
     u16::try_from(number)
         .ok()
         .filter(|port| *port > 0)
-        .ok_or_else(|| format!("{number} is no port"))
+        .ok_or_else(|| format!("{number} is not a port number"))
 }

@@ -187,7 +187,10 @@ fn candidates(
             // The parser's message is left out, because it may quote the Secret.
             Err(_) => refusals.refuse(
                 format!("spec.imagePullSecrets[{secret}]"),
-                format!("the Secret '{}' is no Docker configuration", name.name),
+                format!(
+                    "the Secret '{}' contains no Docker configuration",
+                    name.name
+                ),
             ),
         }
     }

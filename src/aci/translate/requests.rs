@@ -104,7 +104,7 @@ pub(super) fn requested_resources(
                 _ => refusals.require(
                     amount.is_zero(),
                     at,
-                    "ACI has cpu, memory and ephemeral-storage, and nothing else to give",
+                    "ACI supports only cpu, memory and ephemeral-storage",
                 ),
             }
         }

@@ -104,7 +104,7 @@ fn volume_body(
     refusals.require(
         kinds == 1 || (kinds == 0 && refusals.has_refusal_in(&format!("{at}."))),
         at,
-        "it is not exactly one kind of volume that ACI has",
+        "it must be exactly one kind of volume that ACI supports",
     );
     let mut translated = body::Volume::default();
     if let Some(files) = files(volume, at, context, refusals) {

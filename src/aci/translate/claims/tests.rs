@@ -90,9 +90,9 @@ fn anything_else_is_refused_by_its_field_and_its_driver() {
         ),
         (
             json!({"hostPath": {"path": "/"}}),
-            "spec.hostPath is no Azure Files share",
+            "spec.hostPath is not an Azure Files share",
         ),
-        (json!({}), "its spec is no Azure Files share"),
+        (json!({}), "its spec is not an Azure Files share"),
         (attribute("protocol", "nfs"), "attribute protocol is nfs"),
         (
             attribute("foldername", "a/b"),
