@@ -332,16 +332,16 @@ mod tests {
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let authenticator = Authenticator::new(Client::try_from(config).expect("a client"));
+        let auth = Authenticator::new(Client::try_from(config).expect("a client"));
         let began = Instant::now();
-        let all = (0..5).map(|_| authenticator.client_verifier());
+        let all = (0..5).map(|_| auth.client_verifier());
         futures::future::join_all(all).await;
         assert!(began.elapsed() < 2 * CALL_TIMEOUT, "{:?}", began.elapsed());
         let began = Instant::now();
-        authenticator.client_verifier().await;
+        auth.client_verifier().await;
         assert!(began.elapsed() < CALL_TIMEOUT, "it was asked a moment ago");
         tokio::time::advance(Duration::from_secs(5)).await;
-        authenticator.client_verifier().await;
+        auth.client_verifier().await;
         assert!(began.elapsed() >= CALL_TIMEOUT, "it is asked again soon");
     }
 
@@ -351,30 +351,17 @@ mod tests {
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let authenticator = Authenticator::new(Client::try_from(config).expect("a client"));
+        let auth = Authenticator::new(Client::try_from(config).expect("a client"));
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::default().self_signed(&key);
         let last = CachedClientVerifier {
             verifier: build_verifier(&certificate.expect("a certificate").pem()),
             expires_at: Instant::now(),
         };
-        *authenticator
-            .client_ca
-            .lock()
-            .expect("no thread has panicked") = Some(last);
+        *auth.client_ca.lock().expect("no thread has panicked") = Some(last);
         let began = Instant::now();
-        let asks = async {
-            (
-                authenticator.client_verifier().await.is_some(),
-                began.elapsed(),
-            )
-        };
-        let other = async {
-            (
-                authenticator.client_verifier().await.is_some(),
-                began.elapsed(),
-            )
-        };
+        let asks = async { (auth.client_verifier().await.is_some(), began.elapsed()) };
+        let other = async { (auth.client_verifier().await.is_some(), began.elapsed()) };
         let (asked, other) = tokio::join!(asks, other);
         assert!(asked.0 && asked.1 >= CALL_TIMEOUT, "{asked:?}");
         assert_eq!(other, (true, Duration::ZERO));

@@ -69,7 +69,10 @@ async fn a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_
     }
     let refused = [
         ("disk", "spec.csi.driver is disk.csi.azure.com"),
-        ("later-disk", "StorageClass disks has the provisioner disk.csi.azure.com"),
+        (
+            "later-disk",
+            "StorageClass disks has the provisioner disk.csi.azure.com",
+        ),
     ];
     for (name, why) in refused {
         world.until_told(name, "CannotSpill", why).await;

@@ -376,16 +376,10 @@ mod tests {
 
     #[test]
     fn scripts_do_not_contain_the_marker_itself() {
-        let marker = OutputMarker::new();
+        let (marker, environment) = (OutputMarker::new(), ShellEnvironment::default());
         assert!(!boot_script(&marker).contains(&marker.0));
         assert!(
-            !terminal_script(
-                &wanted(&["sh"]),
-                &ShellEnvironment::default(),
-                &marker,
-                None
-            )
-            .contains(&marker.0)
+            !terminal_script(&wanted(&["sh"]), &environment, &marker, None).contains(&marker.0)
         );
     }
 
