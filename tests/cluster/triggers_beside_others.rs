@@ -232,7 +232,7 @@ async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_
     })
     .await;
     until_trigger(&world, "nobody", "refused", |one| {
-        !one.active && one.message.contains("cannot be asked")
+        !one.active && one.message.contains("cannot query Prometheus")
     })
     .await;
     until_trigger(&world, "nowhere", "not found", |one| {
@@ -323,7 +323,7 @@ async fn the_samples_of_triggers_are_accepted_and_say_what_they_wait_for() {
             "the pool to say that Prometheus is not there",
             |pool| {
                 let requests = crate::triggers_prometheus::trigger(pool, "requests");
-                !requests.active && requests.message.contains("cannot be asked")
+                !requests.active && requests.message.contains("cannot query Prometheus")
             },
         )
         .await;

@@ -42,7 +42,7 @@ const MAX_REQUEST_BYTES: usize = 1 << 20;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take when the receiver ends. It is shorter than the time after which
 /// another replica may lead.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most connections at the same time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 /// How soon listening is tried again after it failed.
@@ -70,11 +70,11 @@ pub(super) struct FiringAlerts {
 
 impl FiringAlerts {
     /// Adds a trigger with the alerts that its status has. Changes nothing if the trigger is known already.
-    pub fn register(&self, key: &AlertKey, kept: &[FiringAlert]) {
+    pub fn register(&self, key: &AlertKey, status_alerts: &[FiringAlert]) {
         let mut firing = self.lock();
         firing
             .entry(key.clone())
-            .or_insert_with(|| ActiveAlerts::from_status(kept));
+            .or_insert_with(|| ActiveAlerts::from_status(status_alerts));
     }
 
     /// Forgets a trigger that was removed.
@@ -88,8 +88,8 @@ impl FiringAlerts {
     }
 
     /// Records whether alerts can arrive: `None` if they can, or else why not.
-    pub fn set_receiver_error(&self, why_not: Option<String>) {
-        self.receiver_error.send_replace(why_not);
+    pub fn set_receiver_error(&self, why: Option<String>) {
+        self.receiver_error.send_replace(why);
     }
 
     /// Why no alerts can arrive; `None` if they can.
@@ -138,14 +138,14 @@ impl AlertRefusal {
     fn message(&self) -> String {
         match self {
             Self::Unauthenticated => {
-                "a bearer token is needed: that of --alerts-token-file".to_owned()
+                "the bearer token from --alerts-token-file is required".to_owned()
             }
             Self::NotReady => {
-                "the pools' triggers are not all known yet, or this replica ends: send again"
+                "burstpool has not started all triggers yet, or this replica is shutting down: send again"
                     .to_owned()
             }
             Self::TooLarge => format!("more than {MAX_REQUEST_BYTES} bytes"),
-            Self::TooSlow => format!("the body did not come within {READ_TIMEOUT:?}"),
+            Self::TooSlow => format!("the body did not arrive within {READ_TIMEOUT:?}"),
             Self::Malformed(why) => why.clone(),
             Self::WrongPath => "alerts are sent to /alerts".to_owned(),
             Self::WrongMethod => "alerts are sent by POST".to_owned(),
@@ -175,7 +175,7 @@ pub(super) async fn serve(
             }
             Err(error) => {
                 let address = settings.listen;
-                tracing::error!(%address, %error, "listening for alerts");
+                tracing::error!(%address, %error, "cannot listen for alerts");
                 let why = format!("the operator cannot listen for alerts at {address}: {error}");
                 shared.alerts.set_receiver_error(Some(why));
             }
@@ -187,18 +187,19 @@ pub(super) async fn serve(
     }
 }
 
+/// Serves connections until `cancel`, then finishes the requests under way.
 async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationToken) {
-    let (tasks, room) = (
+    let (tasks, permits) = (
         TaskTracker::new(),
         Arc::new(Semaphore::new(MAX_CONNECTIONS)),
     );
-    tracing::info!(address = ?listener.local_addr(), "taking in alerts");
+    tracing::info!(address = ?listener.local_addr(), "listening for alerts");
     loop {
         let next = async {
-            let place = room.clone().acquire_owned().await.ok()?;
-            Some((listener.accept().await, place))
+            let permit = permits.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
         };
-        let (accepted, place) = tokio::select! {
+        let (accepted, permit) = tokio::select! {
             Some(next) = next => next,
             () = cancel.cancelled() => break,
             else => break,
@@ -208,7 +209,7 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (service, until) = (TowerToHyperService::new(router.clone()), cancel.clone());
+        let (service, shutdown) = (TowerToHyperService::new(router.clone()), cancel.clone());
         tasks.spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
             server
@@ -220,12 +221,12 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
             tokio::select! {
                 // Errors of the connection are of no interest to the receiver.
                 _ = connection.as_mut() => {}
-                () = until.cancelled() => {
+                () = shutdown.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, connection).await;
                 }
             }
-            drop(place);
+            drop(permit);
         });
     }
     tasks.close();
@@ -274,9 +275,10 @@ impl Receiver {
     async fn parse_request(&self, request: Request) -> Result<Vec<AlertNotice>, AlertRefusal> {
         let (head, body) = request.into_parts();
         self.authenticate(&head.headers).await?;
-        let announced = head.headers.get(http::header::CONTENT_LENGTH);
-        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > MAX_REQUEST_BYTES) {
+        let content_length = head.headers.get(http::header::CONTENT_LENGTH);
+        let content_length =
+            content_length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if content_length.is_some_and(|length| length > MAX_REQUEST_BYTES) {
             return Err(AlertRefusal::TooLarge);
         }
         let body = read_body(body).await?;
@@ -289,15 +291,15 @@ impl Receiver {
         if token.trim().is_empty() {
             return Err(AlertRefusal::NoToken("it is empty".to_owned()));
         }
-        let shown = headers
+        let presented = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.split_once(' '));
-        let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let presented = presented.and_then(|value| value.split_once(' '));
+        let presented = presented.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         // Comparing digests instead of tokens leaks nothing about the token through timing.
         let digest = |text: &str| Sha256::digest(text.trim().as_bytes());
-        match shown {
-            Some((_, shown)) if digest(shown) == digest(&token) => Ok(()),
+        match presented {
+            Some((_, presented)) if digest(presented) == digest(&token) => Ok(()),
             _ => Err(AlertRefusal::Unauthenticated),
         }
     }
@@ -340,15 +342,15 @@ impl TriggerContext {
         // Checked first: otherwise a pool that is listed in between would be missed.
         let are_listed = self.cache.not_synced().is_empty();
         let pools = self.cache.all_pools();
-        let (any, missed) = dispatch_notices(&pools, &mut self.alerts.lock(), notices, now);
-        if any {
+        let (has_changed, missed) = dispatch_notices(&pools, &mut self.alerts.lock(), notices, now);
+        if has_changed {
             self.alerts.receiver_error.send_modify(|_| {});
         }
         if let Some((pool, trigger)) = &missed {
             tracing::warn!(
                 pool,
                 trigger,
-                "alerts for a trigger that has not begun: sent again"
+                "alerts for a trigger that has not started; the sender must retry"
             );
         }
         missed.is_none() && are_listed
@@ -363,14 +365,14 @@ fn dispatch_notices(
     notices: &[AlertNotice],
     now: Timestamp,
 ) -> (bool, Option<AlertKey>) {
-    let (mut any, mut missed) = (false, None);
+    let (mut has_changed, mut missed) = (false, None);
     for pool in pools {
         let name = pool.metadata.name.clone().unwrap_or_default();
         for trigger in &pool.spec.triggers {
             let Some(spec) = &trigger.alert else { continue };
             let key = (name.clone(), trigger.name.clone());
             if let Some(firing) = firing.get_mut(&key) {
-                any |= firing.apply(spec, notices, now);
+                has_changed |= firing.apply(spec, notices, now);
             } else if pool.metadata.deletion_timestamp.is_none()
                 && notices.iter().any(|notice| alert::matches(spec, notice))
             {
@@ -378,7 +380,7 @@ fn dispatch_notices(
             }
         }
     }
-    (any, missed)
+    (has_changed, missed)
 }
 
 #[cfg(test)]

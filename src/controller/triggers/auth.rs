@@ -1,7 +1,7 @@
 //! Credentials for Prometheus, read from a Secret.
 //!
-//! In: a Secret's keys. Out: an [`PrometheusAuth`], or which key is wrong or missing. No error contains a value, and no
-//! type here can be printed.
+//! In: a Secret's keys. Out: a [`PrometheusAuth`], or which key is wrong or missing. No error contains a value,
+//! and no type here can be printed.
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
@@ -48,21 +48,21 @@ impl PrometheusAuth {
                 "lacks the key {missing}: {one} and {other} belong together"
             ));
         }
-        let known = ["username", "token", "headerName"].map(|key| (key, has(key)));
-        let ways: Vec<&str> = known
+        let methods_present = ["username", "token", "headerName"].map(|key| (key, has(key)));
+        let methods: Vec<&str> = methods_present
             .iter()
             .filter(|(_, has)| *has)
             .map(|(key, _)| *key)
             .collect();
-        if let [one, other, ..] = ways[..] {
+        if let [one, other, ..] = methods[..] {
             return Err(format!(
-                "has {one} and {other}: only one of them can say who asks"
+                "has {one} and {other}: remove one of them, because only one can authenticate the request"
             ));
         }
         let text = |key: &str| -> Result<String, String> {
             let bytes = data.get(key).copied().unwrap_or_default();
             let text = std::str::from_utf8(bytes)
-                .map_err(|_| format!("has a key {key} that is no text"))?;
+                .map_err(|_| format!("has a key {key} that is not text"))?;
             // Files often end with a newline, which a header value cannot contain.
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         };
@@ -72,12 +72,12 @@ impl PrometheusAuth {
             if value.split([' ', ',']).any(is_service_account_token) {
                 return Err(format!(
                     "has a service account's token in the key {key}, which is never sent: use a credential that \
-                     Prometheus alone takes"
+                     only Prometheus accepts"
                 ));
             }
             hidden.extend(Some(value).filter(|value| !value.is_empty()));
         }
-        let header = match ways.first() {
+        let header = match methods.first() {
             Some(&"username") => {
                 let both = format!("{}:{}", text("username")?, text("password")?);
                 let both = BASE64_STANDARD.encode(both);
@@ -93,8 +93,9 @@ impl PrometheusAuth {
             }
             Some(_) => {
                 let name = text("headerName")?.parse();
-                let name: HeaderName =
-                    name.map_err(|_| "has a key headerName that is no header's name".to_owned())?;
+                let name: HeaderName = name.map_err(|_| {
+                    "has a key headerName that is not a valid header name".to_owned()
+                })?;
                 Some((
                     name,
                     sensitive_header("headerValue", &text("headerValue")?)?,
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_of_saying_who_asks_has_its_keys() {
+    fn each_way_to_authenticate_has_its_own_keys() {
         let basic = header(&[("username", "shop"), ("password", "pass\n")]);
         assert_eq!(basic, ("authorization".into(), "Basic c2hvcDpwYXNz".into()));
         let bearer = header(&[("token", "t0ken\r\n"), ("ca.crt", "pem")]);
@@ -208,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_key_and_no_value_is_told() {
-        for (data, said) in [
+    fn an_error_names_the_key_and_contains_no_value() {
+        for (data, expected) in [
             (&[("username", "SECRET")][..], "lacks the key password"),
             (&[("password", "SECRET")], "lacks the key username"),
             (&[("tls.key", "SECRET")], "lacks the key tls.crt"),
@@ -229,10 +230,10 @@ mod tests {
             (&[("Token", "SECRET")], "has none of the keys"),
             (&[], "has none of the keys"),
         ] {
-            let why = of(data).err().expect(said);
+            let why = of(data).err().expect(expected);
             assert!(
-                why.contains(said) && !why.contains("SECRET"),
-                "{said}: {why}"
+                why.contains(expected) && !why.contains("SECRET"),
+                "{expected}: {why}"
             );
         }
     }

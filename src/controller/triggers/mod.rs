@@ -8,9 +8,9 @@
 //! that an endpoint that hangs delays no other trigger.
 //!
 //! ```text
-//! prometheus ◀─▶ HTTP ┐                           ┌─▶ spill (hold)
-//! clock ──────────────┼─▶ trigger::decide ─▶ Readings ─▶ scaling ─▶ /scale, Events
-//! receiver ◀── HTTP ──┘                           └─▶ status
+//! prometheus ◀─▶ HTTP ───┐                                         ┌─▶ spill (hold)
+//! schedule ◀── clock ────┼─▶ trigger::evaluation ─▶ TriggerStates ─┼─▶ scaling ─▶ /scale, Events
+//! alert_receiver ◀─ HTTP ┘                                         └─▶ status
 //! ```
 
 pub mod alert_receiver;
@@ -126,9 +126,9 @@ impl TriggerTasks {
 
     /// Whether any trigger of the pool is active.
     pub fn is_any_active(&self, pool: &str) -> bool {
-        let readings = self.context.states.borrow();
-        let standings = readings.get(pool).into_iter().flat_map(BTreeMap::values);
-        standings.into_iter().any(|standing| standing.active)
+        let states = self.context.states.borrow();
+        let pool_states = states.get(pool).into_iter().flat_map(BTreeMap::values);
+        pool_states.into_iter().any(|state| state.active)
     }
 
     /// Changes whenever a status should be written.
@@ -158,14 +158,14 @@ impl TriggerTasks {
         });
         for trigger in &pool.spec.triggers {
             if !running.triggers.contains_key(&trigger.name) {
-                let kept = pool.status.iter().filter(|_| is_new);
-                let mut kept = kept.flat_map(|status| &status.triggers);
-                let kept = kept.find(|status| status.name == trigger.name).cloned();
-                let cancel = self
-                    .context
-                    .start_trigger(&name, trigger, kept, &running.tasks);
-                let kept = (trigger.clone(), cancel);
-                running.triggers.insert(trigger.name.clone(), kept);
+                let statuses = pool.status.iter().filter(|_| is_new);
+                let mut statuses = statuses.flat_map(|status| &status.triggers);
+                let last_status = statuses.find(|status| status.name == trigger.name).cloned();
+                let cancel =
+                    self.context
+                        .start_trigger(&name, trigger, last_status, &running.tasks);
+                let task = (trigger.clone(), cancel);
+                running.triggers.insert(trigger.name.clone(), task);
             }
         }
         scaling::ensure(pool, running, &self.context);
@@ -174,12 +174,12 @@ impl TriggerTasks {
     /// What a pool's status reports about triggers and scaling.
     pub(super) fn status_view(&self, pool: &BurstPool) -> TriggerStatusView {
         let name = pool.name_any();
-        let readings = self.context.states.borrow();
-        let standings = readings.get(&name);
-        let all = pool.spec.triggers.iter();
-        let triggers = all.filter_map(|trigger| {
-            let standing = standings?.get(&trigger.name)?;
-            Some((trigger.name.clone(), standing.clone()))
+        let states = self.context.states.borrow();
+        let pool_states = states.get(&name);
+        let specs = pool.spec.triggers.iter();
+        let triggers = specs.filter_map(|trigger| {
+            let state = pool_states?.get(&trigger.name)?;
+            Some((trigger.name.clone(), state.clone()))
         });
         let scalings = self.context.scalings.borrow();
         TriggerStatusView {
@@ -200,10 +200,10 @@ impl TriggerTasks {
         }
         self.context
             .states
-            .send_modify(|all| drop(all.remove(pool)));
+            .send_modify(|states| drop(states.remove(pool)));
         self.context
             .scalings
-            .send_modify(|all| drop(all.remove(pool)));
+            .send_modify(|scalings| drop(scalings.remove(pool)));
     }
 
     /// Ends all tasks, and prevents new ones.
@@ -231,6 +231,7 @@ impl TriggerTasks {
 }
 
 impl PoolTriggers {
+    /// Ends the tasks and waits for them.
     async fn stop(self) {
         let triggers = self.triggers.into_values().map(|(_, cancel)| cancel);
         let scalings = self.scalings.into_values().map(|(_, cancel)| cancel);
@@ -243,40 +244,41 @@ impl PoolTriggers {
 }
 
 impl TriggerContext {
-    /// Starts a trigger's task. It begins with the last state, or else with the state in the pool's status.
+    /// Starts a trigger's task. It begins with the state that this instance has for the trigger, or else with
+    /// `last_status`, the state in the pool's status.
     fn start_trigger(
         self: &Arc<Self>,
         pool: &str,
         trigger: &Trigger,
-        kept: Option<TriggerStatus>,
+        last_status: Option<TriggerStatus>,
         tasks: &TaskTracker,
     ) -> CancellationToken {
         let cancel = self.shutdown.child_token();
-        let one = TriggerTask {
+        let task = TriggerTask {
             context: self.clone(),
             pool: pool.to_owned(),
             trigger: trigger.name.clone(),
             cancel: cancel.clone(),
         };
-        let status = kept.unwrap_or_else(|| TriggerStatus {
+        let status = last_status.unwrap_or_else(|| TriggerStatus {
             name: trigger.name.clone(),
             ..TriggerStatus::default()
         });
-        self.states.send_if_modified(|all| {
-            let standings = all.entry(one.pool.clone()).or_default();
+        self.states.send_if_modified(|states| {
+            let pool_states = states.entry(task.pool.clone()).or_default();
             let restored = || TriggerState::from_status(&status);
-            standings
+            pool_states
                 .entry(trigger.name.clone())
                 .or_insert_with(restored);
             true
         });
         let (until, trigger) = (cancel.clone(), trigger.clone());
         if trigger.alert.is_some() {
-            self.alerts.register(&one.key(), &one.state().alerts);
+            self.alerts.register(&task.key(), &task.state().alerts);
         }
         tasks.spawn(async move {
             tokio::select! {
-                () = one.run(&trigger) => {}
+                () = task.run(&trigger) => {}
                 () = until.cancelled() => {}
             }
         });
@@ -286,9 +288,9 @@ impl TriggerContext {
     /// Forgets a trigger that was removed.
     fn forget_trigger(&self, pool: &str, trigger: &str) {
         self.alerts.forget(&(pool.to_owned(), trigger.to_owned()));
-        self.states.send_modify(|all| {
-            if let Some(standings) = all.get_mut(pool) {
-                standings.remove(trigger);
+        self.states.send_modify(|states| {
+            if let Some(pool_states) = states.get_mut(pool) {
+                pool_states.remove(trigger);
             }
         });
         self.metrics.forget_trigger(pool, trigger);
@@ -324,8 +326,8 @@ impl TriggerTask {
     async fn run_schedule(&self, spec: &Schedule) {
         loop {
             let now = Timestamp::now();
-            let (standing, next) = evaluation::schedule(spec, &self.state(), now);
-            self.publish(&standing);
+            let (state, next) = evaluation::schedule(spec, &self.state(), now);
+            self.publish(&state);
             sleep_until(next, now).await;
         }
     }
@@ -336,11 +338,11 @@ impl TriggerTask {
             let now = Timestamp::now();
             let firing = self.context.alerts.get(&self.key());
             let before = self.state();
-            let mut standing = evaluation::alert(spec, &firing, &before, now);
+            let mut state = evaluation::alert(spec, &firing, &before, now);
             if let Some(why) = self.context.alerts.receiver_error() {
-                standing = standing.unreachable(why, before.unknown_since.unwrap_or(now));
+                state = state.unreachable(why, before.unknown_since.unwrap_or(now));
             }
-            self.publish(&standing);
+            self.publish(&state);
             tokio::select! {
                 // `self` holds the sender, so the channel stays open.
                 _ = changed.changed() => {}
@@ -351,27 +353,27 @@ impl TriggerTask {
 
     /// The current state.
     fn state(&self) -> TriggerState {
-        let readings = self.context.states.borrow();
-        let standing = readings
+        let states = self.context.states.borrow();
+        let state = states
             .get(&self.pool)
-            .and_then(|all| all.get(&self.trigger));
-        standing.cloned().unwrap_or_default()
+            .and_then(|pool_states| pool_states.get(&self.trigger));
+        state.cloned().unwrap_or_default()
     }
 
     /// Publishes the state, unless the trigger has been removed: a late result would otherwise bring it back
     /// for good.
-    fn publish(&self, standing: &TriggerState) {
-        let (active, value) = (standing.active, standing.value);
+    fn publish(&self, state: &TriggerState) {
+        let (active, value) = (state.active, state.value);
         let before = self.state();
-        let turned = before.active != active;
-        let notable = turned
-            || before.since != standing.since
-            || before.is_known() != standing.is_known()
-            || before.alerts != standing.alerts
-            || before.message != standing.message
-            || before.spec_error != standing.spec_error;
+        let has_switched = before.active != active;
+        let is_notable = has_switched
+            || before.since != state.since
+            || before.is_known() != state.is_known()
+            || before.alerts != state.alerts
+            || before.message != state.message
+            || before.spec_error != state.spec_error;
         let mut is_over = false;
-        self.context.states.send_if_modified(|all| {
+        self.context.states.send_if_modified(|states| {
             // The remover cancels the token before it takes this lock, so this check cannot miss a removal.
             is_over = self.cancel.is_cancelled();
             if is_over {
@@ -379,18 +381,23 @@ impl TriggerTask {
             }
             let metrics = &self.context.metrics;
             metrics.set_trigger(&self.pool, &self.trigger, active, value);
-            let standings = all.entry(self.pool.clone()).or_default();
-            let old = standings.insert(self.trigger.clone(), standing.clone());
-            old.as_ref() != Some(standing)
+            let pool_states = states.entry(self.pool.clone()).or_default();
+            let previous = pool_states.insert(self.trigger.clone(), state.clone());
+            previous.as_ref() != Some(state)
         });
         if is_over {
             return;
         }
-        if turned {
-            tracing::info!(pool = self.pool, trigger = self.trigger, active, "trigger");
+        if has_switched {
+            tracing::info!(
+                pool = self.pool,
+                trigger = self.trigger,
+                active,
+                "trigger changed"
+            );
             self.context.cache.changed.notify_one();
         }
-        if notable {
+        if is_notable {
             self.context.status_changed.send_replace(());
         }
     }
@@ -398,17 +405,21 @@ impl TriggerTask {
 
 /// Whether a changed trigger keeps its state: it has the same kind and, for alerts, the same labels.
 fn keeps_state(before: &Trigger, now: &Trigger) -> bool {
-    let of_alerts = |one: &Trigger| one.alert.as_ref().map(|alert| alert.match_labels.clone());
-    let kind = |one: &Trigger| (one.prometheus.is_some(), one.schedule.is_some());
-    kind(before) == kind(now) && of_alerts(before) == of_alerts(now)
+    let kind = |trigger: &Trigger| (trigger.prometheus.is_some(), trigger.schedule.is_some());
+    let match_labels = |trigger: &Trigger| {
+        let alert = trigger.alert.as_ref();
+        alert.map(|alert| alert.match_labels.clone())
+    };
+    kind(before) == kind(now) && match_labels(before) == match_labels(now)
 }
 
-/// Sleeps until `then`, but at most a minute.
-async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
-    let left = then.and_then(|then| Duration::try_from(then.duration_since(now)).ok());
+/// Sleeps until `deadline`, but at most for [`RESYNC_INTERVAL`].
+async fn sleep_until(deadline: Option<Timestamp>, now: Timestamp) {
+    let remaining =
+        deadline.and_then(|deadline| Duration::try_from(deadline.duration_since(now)).ok());
     // Timers count whole milliseconds: without the extra one, the sleep could end too early.
-    let left = left.map(|left| left + Duration::from_millis(1));
-    tokio::time::sleep(left.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL)).await;
+    let remaining = remaining.map(|remaining| remaining + Duration::from_millis(1));
+    tokio::time::sleep(remaining.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL)).await;
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whether another autoscaler sets a target's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) enum OtherAutoscaler {
-    /// No other one does.
+    /// No other autoscaler does.
     #[default]
     NoneFound,
     /// This one does, as text.
@@ -37,25 +37,25 @@ pub(super) async fn find_autoscaler(
     client: &Client,
     target: &Target,
 ) -> Result<Option<String>, String> {
-    let all = ListParams::default();
+    let params = ListParams::default();
     // `DynamicObject` accepts every object: one unusual autoscaler must not hide the others.
     let autoscaler = ApiResource::erase::<HorizontalPodAutoscaler>(&());
     let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
     let scaled_object = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
-    for (resource, kind, usual) in [
+    for (resource, kind, defaults) in [
         (autoscaler, "HorizontalPodAutoscaler", ("", "")),
         (scaled_object, "ScaledObject", ("apps/v1", "Deployment")),
     ] {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &target.namespace, &resource);
-        let listed = call::with_timeout(CALL_TIMEOUT, objects.list(&all)).await;
+        let listed = call::with_timeout(CALL_TIMEOUT, objects.list(&params)).await;
         if is_not_served(client, &resource.group, &listed).await {
             continue;
         }
         let listed = listed_items(&format!("{kind}s"), &target.namespace, listed)?;
         if let Some(object) = listed
             .iter()
-            .find(|object| scales_target(target, object, usual))
+            .find(|object| scales_target(target, object, defaults))
         {
             return Ok(Some(format!(
                 "{kind} {}/{} has the same target: remove it, or the workload's scale",
@@ -68,14 +68,14 @@ pub(super) async fn find_autoscaler(
 }
 
 /// Whether the object scales the target; `usual` are the default API version and kind of its `scaleTargetRef`.
-fn scales_target(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
-    let aim = &object.data["spec"]["scaleTargetRef"];
-    let text = |field: &str, usual: &str| {
-        let text = aim.get(field).and_then(Value::as_str);
-        text.unwrap_or(usual).to_owned()
+fn scales_target(target: &Target, object: &DynamicObject, default: (&str, &str)) -> bool {
+    let target_ref = &object.data["spec"]["scaleTargetRef"];
+    let text = |field: &str, default: &str| {
+        let text = target_ref.get(field).and_then(Value::as_str);
+        text.unwrap_or(default).to_owned()
     };
-    let (version, kind) = (text("apiVersion", usual.0), text("kind", usual.1));
-    is_same_target(target, &version, &kind, &text("name", ""))
+    let (api_version, kind) = (text("apiVersion", default.0), text("kind", default.1));
+    is_same_target(target, &api_version, &kind, &text("name", ""))
 }
 
 /// Whether the cluster does not serve the kind that was listed. The API server answers in its own format for an
@@ -90,7 +90,7 @@ async fn is_not_served<K: Clone>(
         Err(kube::Error::Api(status)) if call::is_object_not_found(status) => true,
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let served = call::with_timeout(CALL_TIMEOUT, client.list_api_groups()).await;
-            served.is_ok_and(|served| served.groups.iter().all(|one| one.name != group))
+            served.is_ok_and(|served| served.groups.iter().all(|known| known.name != group))
         }
         _ => false,
     }
@@ -113,7 +113,7 @@ fn listed_items<K: Clone>(
         Err(error) => error.to_string(),
     };
     Err(format!(
-        "nothing is written, because nobody knows which {kind} namespace {namespace} has: {why}"
+        "burstpool scales nothing, because it cannot list the {kind} of namespace {namespace}: {why}"
     ))
 }
 
@@ -131,26 +131,27 @@ pub(super) fn find_earlier_pool<'a>(
     target: &Target,
 ) -> Option<String> {
     let claims = live_by_age(pools).into_iter().flat_map(|pool| {
-        let scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
-        scaled.map(move |one| (pool.name_any(), one))
+        let workloads = pool.spec.workloads.iter();
+        let scaled = workloads.filter(|workload| workload.scale.is_some());
+        scaled.map(move |workload| (pool.name_any(), workload))
     });
-    let first = claims.filter(|(_, one)| {
-        let namespace = |own: &Target| own.namespace == target.namespace;
-        one.target.as_ref().is_some_and(|own| {
-            namespace(own) && is_same_target(target, &own.api_version, &own.kind, &own.name)
+    let same_target = claims.filter(|(_, workload)| {
+        workload.target.as_ref().is_some_and(|other| {
+            other.namespace == target.namespace
+                && is_same_target(target, &other.api_version, &other.kind, &other.name)
         })
     });
-    let (owner, first) = first.into_iter().next()?;
-    if owner == pool && first.name == workload {
+    let (owner_pool, first) = same_target.into_iter().next()?;
+    if owner_pool == pool && first.name == workload {
         return None;
     }
-    let whose = if owner == pool {
+    let owner = if owner_pool == pool {
         format!("workload {}", first.name)
     } else {
-        format!("workload {} of the older pool {owner}", first.name)
+        format!("workload {} of the older pool {owner_pool}", first.name)
     };
     Some(format!(
-        "{whose} scales the same target: remove either's scale"
+        "{owner} scales the same target: remove the scale of one of them"
     ))
 }
 
@@ -161,7 +162,8 @@ mod tests {
 
     use super::*;
 
-    /// What is found if lists of the API groups and of these objects get these answers, status and body.
+    /// Returns what `find_autoscaler` finds if the lists of the API groups, of `HorizontalPodAutoscaler`s and of
+    /// `ScaledObject`s get these responses (status and body).
     async fn found(
         groups: (u16, &'static str),
         autoscalers: (u16, &'static str),
@@ -176,8 +178,8 @@ mod tests {
             } else {
                 autoscalers
             };
-            let answer = http::Response::builder().status(code);
-            std::future::ready(answer.body(Body::from(body.as_bytes().to_vec())))
+            let response = http::Response::builder().status(code);
+            std::future::ready(response.body(Body::from(body.as_bytes().to_vec())))
         });
         let target = Target {
             api_version: "apps/v1".to_owned(),
@@ -230,16 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn the_older_pool_and_its_first_workload_have_the_target() {
-        let young = pool("a", "2026-11-24T10:00:00Z", &["web"]);
-        let old = pool("b", "2026-11-23T10:00:00Z", &["one", "two"]);
-        let target = old.spec.workloads[0].target.clone().expect("a target");
-        let rival =
-            |pool, workload| find_earlier_pool([&young, &old].into_iter(), pool, workload, &target);
-        assert_eq!(rival("b", "one"), None);
-        let two = rival("b", "two").expect("a rival");
+    fn the_older_pool_and_its_first_workload_scale_the_target() {
+        let younger = pool("a", "2026-11-24T10:00:00Z", &["web"]);
+        let older = pool("b", "2026-11-23T10:00:00Z", &["one", "two"]);
+        let target = older.spec.workloads[0].target.clone().expect("a target");
+        let owner = |pool, workload| {
+            find_earlier_pool([&younger, &older].into_iter(), pool, workload, &target)
+        };
+        assert_eq!(owner("b", "one"), None);
+        let two = owner("b", "two").expect("an owner");
         assert!(two.starts_with("workload one scales"), "{two}");
-        let web = rival("a", "web").expect("a rival");
+        let web = owner("a", "web").expect("an owner");
         assert!(web.contains("of the older pool b"), "{web}");
     }
 
@@ -263,25 +266,29 @@ mod tests {
     }
 
     #[test]
-    fn what_scales_a_target_is_known_by_its_aim_whatever_else_it_says() {
+    fn an_autoscaler_is_recognized_by_its_scale_target_ref_alone() {
         let target = Target {
             api_version: "apps/v1".to_owned(),
             kind: "Deployment".to_owned(),
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
         };
-        let aims = |aim: Value, usual: (&str, &str)| {
+        let is_scaled_by = |target_ref: Value, defaults: (&str, &str)| {
             let object = json!({"metadata": {"name": "a"}, "spec": {
-                "scaleTargetRef": aim, "minReplicas": "a novelty"}});
+                "scaleTargetRef": target_ref, "minReplicas": "a novelty"}});
             let object: DynamicObject = serde_json::from_value(object).expect("an object");
-            scales_target(&target, &object, usual)
+            scales_target(&target, &object, defaults)
         };
         let (autoscaler, scaled_object) = (("", ""), ("apps/v1", "Deployment"));
-        let whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
-        assert!(aims(whole.clone(), autoscaler) && aims(whole, scaled_object));
-        let short = json!({"name": "web"});
-        assert!(!aims(short.clone(), autoscaler) && aims(short, scaled_object));
-        assert!(!aims(json!({"name": "other"}), scaled_object));
-        assert!(!aims(Value::Null, scaled_object));
+        let full_ref = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        assert!(
+            is_scaled_by(full_ref.clone(), autoscaler) && is_scaled_by(full_ref, scaled_object)
+        );
+        let short_ref = json!({"name": "web"});
+        assert!(
+            !is_scaled_by(short_ref.clone(), autoscaler) && is_scaled_by(short_ref, scaled_object)
+        );
+        assert!(!is_scaled_by(json!({"name": "other"}), scaled_object));
+        assert!(!is_scaled_by(Value::Null, scaled_object));
     }
 }

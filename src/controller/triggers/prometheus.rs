@@ -2,7 +2,7 @@
 //!
 //! In: a trigger's spec and its Secret. Out: the answer, published as the trigger's state. The query is sent as
 //! a form, so that it may be long. Redirects are not followed, so that credentials reach no other server;
-//! `server` decides which servers may receive them.
+//! `server_address` decides which servers may receive them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 const MAX_ERROR_CHARS: usize = 300;
 
 /// Queries at the trigger's interval, at least 1 s.
-pub(super) async fn run(one: &TriggerTask, spec: &Prometheus, on_error: &OnError) {
-    let mut asker = PrometheusQuerier {
-        task: one,
+pub(super) async fn run(task: &TriggerTask, spec: &Prometheus, on_error: &OnError) {
+    let mut querier = PrometheusQuerier {
+        task,
         spec,
         cached_client: None,
     };
@@ -47,20 +47,20 @@ pub(super) async fn run(one: &TriggerTask, spec: &Prometheus, on_error: &OnError
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let began = Instant::now();
-        let read = asker.query_once().await;
-        let (pool, trigger) = (&one.pool, &one.trigger);
-        let metrics = &one.context.metrics;
-        metrics.record_query(pool, trigger, began.elapsed(), read.is_ok());
-        if let Err(why) = &read {
-            tracing::debug!(pool, trigger, ?why, "asking Prometheus");
+        let start = Instant::now();
+        let result = querier.query_once().await;
+        let (pool, trigger) = (&task.pool, &task.trigger);
+        let metrics = &task.context.metrics;
+        metrics.record_query(pool, trigger, start.elapsed(), result.is_ok());
+        if let Err(why) = &result {
+            tracing::debug!(pool, trigger, ?why, "querying Prometheus");
         }
         let now = Timestamp::now();
-        one.publish(&evaluation::prometheus(
+        task.publish(&evaluation::prometheus(
             spec,
             on_error,
-            &one.state(),
-            read,
+            &task.state(),
+            result,
             now,
         ));
     }
@@ -90,14 +90,14 @@ impl PrometheusQuerier<'_> {
             auth.secrets.extend(words.skip(1).map(str::to_owned));
             auth.header = Some((AUTHORIZATION, token));
         }
-        let patience = Duration::from(self.spec.timeout);
-        let asked = send_query(&client, self.spec, &auth);
-        let answer = tokio::time::timeout(patience, asked).await;
-        let late = |_| format!("Prometheus did not answer within {patience:?} (timeout)");
-        Ok(answer.map_err(late)??)
+        let timeout = Duration::from(self.spec.timeout);
+        let query = send_query(&client, self.spec, &auth);
+        let response = tokio::time::timeout(timeout, query).await;
+        let on_timeout = |_| format!("Prometheus did not answer within {timeout:?} (timeout)");
+        Ok(response.map_err(on_timeout)??)
     }
 
-    /// The credentials in the Secret, read now, if they may be sent to the server.
+    /// Reads the credentials in the Secret, if they may be sent to the server.
     async fn read_auth(&self, server: &ServerAddress) -> Result<PrometheusAuth, QueryError> {
         let Some(SecretRef { namespace, name }) = &self.spec.auth_secret_ref else {
             return Ok(PrometheusAuth::default());
@@ -111,8 +111,8 @@ impl PrometheusQuerier<'_> {
         }
         if server.is_plaintext() && !self.spec.credentials_over_http {
             return Err(QueryError::InvalidSpec(format!(
-                "authSecretRef: serverAddress begins with http://, so that everyone on the way could read the \
-                 credentials: use https://, or accept that by credentialsOverHTTP: true beside authSecretRef, \
+                "authSecretRef: serverAddress begins with http://, so the credentials would be sent \
+                 unencrypted: use https://, or accept that by credentialsOverHTTP: true beside authSecretRef, \
                  in the prometheus block of trigger {}",
                 self.task.trigger
             )));
@@ -169,7 +169,7 @@ impl PrometheusQuerier<'_> {
             let identity = reqwest::Identity::from_pem(pem);
             // The error might contain a part of the key.
             let identity = identity.map_err(
-                |_| "authSecretRef: tls.crt and tls.key are no certificate and key in PEM",
+                |_| "authSecretRef: tls.crt and tls.key are not a certificate and key in PEM",
             )?;
             builder = builder.identity(identity);
         }
@@ -199,9 +199,9 @@ impl PrometheusQuerier<'_> {
     async fn azure_token(&self) -> Result<HeaderValue, String> {
         let token =
             tokio::time::timeout(CALL_TIMEOUT, self.task.context.azure.monitor_token()).await;
-        let token =
-            token.map_err(|_| "azureCredential: Azure gives no token in time".to_owned())?;
-        token.map_err(|error| format!("azureCredential: no token: {error}"))
+        let token = token
+            .map_err(|_| "azureCredential: Azure did not return a token in time".to_owned())?;
+        token.map_err(|error| format!("azureCredential: cannot get a token: {error}"))
     }
 }
 
@@ -212,10 +212,10 @@ async fn send_query(
     auth: &PrometheusAuth,
 ) -> Result<MetricValue, String> {
     let url = format!("{}/api/v1/query", spec.server_address.trim_end_matches('/'));
-    let patience = Duration::from(spec.timeout).as_millis();
+    let timeout = Duration::from(spec.timeout).as_millis();
     let form = serde_urlencoded::to_string([
         ("query", spec.query.as_str()),
-        ("timeout", &format!("{patience}ms")),
+        ("timeout", &format!("{timeout}ms")),
     ]);
     let form = form.map_err(|error| format!("query: {error}"))?;
     let mut request = client
@@ -226,23 +226,23 @@ async fn send_query(
     if let Some((name, value)) = &auth.header {
         request = request.header(name, value);
     }
-    let failed = |error: reqwest::Error| {
+    let query_error = |error: reqwest::Error| {
         // The error can quote the server, such as the names in its certificate.
         let why = query_response::sanitize(
             &error_chain(&error.without_url()),
             MAX_ERROR_CHARS,
             &auth.secrets,
         );
-        format!("Prometheus cannot be asked: {why}")
+        format!("cannot query Prometheus: {why}")
     };
-    let response = request.send().await.map_err(failed)?;
+    let response = request.send().await.map_err(query_error)?;
     let status = response.status().as_u16();
     let (mut body, mut parts) = (BytesMut::new(), response.bytes_stream());
     while let Some(part) = parts.next().await {
-        body.extend_from_slice(&part.map_err(failed)?);
+        body.extend_from_slice(&part.map_err(query_error)?);
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(
-                "Prometheus' answer is longer than 1 MiB: aggregate the query to one value"
+                "the answer of Prometheus is longer than 1 MiB: aggregate the query to one value"
                     .to_owned(),
             );
         }
@@ -263,10 +263,12 @@ struct CheckedResolver;
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|one| !is_reserved(one.ip())).collect();
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = addresses
+                .filter(|address| !is_reserved(address.ip()))
+                .collect();
             if allowed.is_empty() {
-                return Err("its name has no address that burstpool may ask: link-local and metadata addresses are refused".into());
+                return Err("its name has no address that burstpool may query: link-local and metadata addresses are refused".into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })

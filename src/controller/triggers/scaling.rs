@@ -34,7 +34,7 @@ const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a pool's spec asks for a workload.
+/// How a pool's spec scales a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScalingRequest {
     target: Target,
@@ -58,8 +58,12 @@ pub(in crate::controller) struct ScalingState {
 
 /// Starts, changes and ends the tasks of a pool's workloads to match its spec.
 pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<TriggerContext>) {
-    let asked = |name: &str| {
-        let workload = pool.spec.workloads.iter().find(|one| one.name == name)?;
+    let request_for = |name: &str| {
+        let workload = pool
+            .spec
+            .workloads
+            .iter()
+            .find(|workload| workload.name == name)?;
         Some(ScalingRequest {
             target: workload.target.clone()?,
             scale: workload.scale.clone()?,
@@ -67,31 +71,31 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
                 .spec
                 .triggers
                 .iter()
-                .map(|one| one.name.clone())
+                .map(|trigger| trigger.name.clone())
                 .collect(),
             is_dry_run: pool.spec.mode == Mode::DryRun,
             pool: pool.object_ref(&()),
         })
     };
     let name = pool.name_any();
-    running.scalings.retain(|workload, (known, cancel)| {
-        let wanted = asked(workload);
-        let stays = wanted
+    running.scalings.retain(|workload, (sender, cancel)| {
+        let request = request_for(workload);
+        let stays = request
             .as_ref()
-            .is_some_and(|one| one.target == known.borrow().target);
-        match wanted {
-            Some(wanted) if stays => {
-                known.send_if_modified(|known| {
-                    let changed = *known != wanted;
-                    *known = wanted;
+            .is_some_and(|request| request.target == sender.borrow().target);
+        match request {
+            Some(request) if stays => {
+                sender.send_if_modified(|current| {
+                    let changed = *current != request;
+                    *current = request;
                     changed
                 });
             }
             _ => {
                 cancel.cancel();
-                shared.scalings.send_modify(|all| {
-                    if let Some(all) = all.get_mut(&name) {
-                        all.remove(workload);
+                shared.scalings.send_modify(|scalings| {
+                    if let Some(pool_scalings) = scalings.get_mut(&name) {
+                        pool_scalings.remove(workload);
                     }
                 });
             }
@@ -100,10 +104,10 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
     });
     for workload in &pool.spec.workloads {
         let is_new = !running.scalings.contains_key(&workload.name);
-        if let Some(asked) = asked(&workload.name).filter(|_| is_new) {
-            let (sender, receiver) = watch::channel(asked);
+        if let Some(request) = request_for(&workload.name).filter(|_| is_new) {
+            let (sender, receiver) = watch::channel(request);
             let cancel = shared.shutdown.child_token();
-            let one = WorkloadScaler {
+            let scaler = WorkloadScaler {
                 cancel: cancel.clone(),
                 context: shared.clone(),
                 pool: name.clone(),
@@ -114,7 +118,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
             let until = cancel.clone();
             running.tasks.spawn(async move {
                 tokio::select! {
-                    () = one.run(receiver) => {}
+                    () = scaler.run(receiver) => {}
                     () = until.cancelled() => {}
                 }
             });
@@ -132,19 +136,20 @@ struct WorkloadScaler {
     workload: String,
     history: ScalingHistory,
     writer: replica_writer::ReplicaWriter,
-    /// Cancelled when the spec does not scale the workload any longer.
+    /// Cancelled when the spec no longer scales the workload.
     cancel: CancellationToken,
 }
 
 impl WorkloadScaler {
-    async fn run(mut self, mut asked: watch::Receiver<ScalingRequest>) {
-        let mut readings = self.context.states.subscribe();
+    /// Evaluates at every change of the request or of the named triggers, and every [`RESYNC_INTERVAL`].
+    async fn run(mut self, mut requests: watch::Receiver<ScalingRequest>) {
+        let mut states = self.context.states.subscribe();
         loop {
-            readings.borrow_and_update();
-            let wanted = asked.borrow_and_update().clone();
-            let known = self.proposals(&wanted);
-            let scaling = self.reconcile_once(&wanted).await;
-            let again = if scaling.is_some() {
+            states.borrow_and_update();
+            let request = requests.borrow_and_update().clone();
+            let proposals = self.proposals(&request);
+            let scaling = self.reconcile_once(&request).await;
+            let interval = if scaling.is_some() {
                 RESYNC_INTERVAL
             } else {
                 CONFLICT_RETRY_INTERVAL
@@ -152,28 +157,28 @@ impl WorkloadScaler {
             if let Some(scaling) = scaling {
                 self.publish(&scaling);
             }
-            // Wake up only for the triggers that this workload names: `readings` has those of all pools. The
-            // senders outlive this task.
-            let others = async {
-                while readings.changed().await.is_ok() && self.proposals(&wanted) == known {}
+            // Wake up only for the triggers that this workload names: `states` has those of all pools. The senders
+            // outlive this task.
+            let proposals_change = async {
+                while states.changed().await.is_ok() && self.proposals(&request) == proposals {}
             };
             tokio::select! {
-                () = others => tokio::time::sleep(DEBOUNCE).await,
-                _ = asked.changed() => {}
-                () = tokio::time::sleep(again) => {}
+                () = proposals_change => tokio::time::sleep(DEBOUNCE).await,
+                _ = requests.changed() => {}
+                () = tokio::time::sleep(interval) => {}
             }
         }
     }
 
     fn publish(&self, scaling: &ScalingState) {
-        let changed = self.context.scalings.send_if_modified(|all| {
+        let changed = self.context.scalings.send_if_modified(|scalings| {
             // As with a trigger: a late result must not bring a removed workload back.
             if self.cancel.is_cancelled() {
                 return false;
             }
-            let pool = all.entry(self.pool.clone()).or_default();
-            let old = pool.insert(self.workload.clone(), scaling.clone());
-            old.as_ref() != Some(scaling)
+            let pool_scalings = scalings.entry(self.pool.clone()).or_default();
+            let previous = pool_scalings.insert(self.workload.clone(), scaling.clone());
+            previous.as_ref() != Some(scaling)
         });
         if changed {
             let (pool, workload) = (&self.pool, &self.workload);
@@ -184,32 +189,32 @@ impl WorkloadScaler {
 
     /// Evaluates once, and writes if the replicas must change. Returns `None` if another evaluation is needed
     /// soon.
-    async fn reconcile_once(&mut self, asked: &ScalingRequest) -> Option<ScalingState> {
-        let rival = self.find_other_autoscaler(&asked.target).await;
-        let mut named = asked.scale.triggers.iter();
-        if let Some(unknown) = named.find(|name| !asked.triggers.contains(name)) {
-            let mistake = format!(
-                "workload {}: scale.triggers names '{unknown}', which spec.triggers does not have: nothing is written",
+    async fn reconcile_once(&mut self, request: &ScalingRequest) -> Option<ScalingState> {
+        let other = self.find_other_autoscaler(&request.target).await;
+        let mut named = request.scale.triggers.iter();
+        if let Some(unknown) = named.find(|name| !request.triggers.contains(name)) {
+            let error = format!(
+                "workload {}: scale.triggers names '{unknown}', which spec.triggers does not have: burstpool does not scale it",
                 self.workload
             );
             return Some(ScalingState {
-                status: status_with_message(&mistake),
-                spec_error: Some(mistake),
-                other_autoscaler: rival,
+                status: status_with_message(&error),
+                spec_error: Some(error),
+                other_autoscaler: other,
             });
         }
-        if let OtherAutoscaler::Found(why) | OtherAutoscaler::Unknown(why) = &rival {
-            if matches!(rival, OtherAutoscaler::Found(_)) {
+        if let OtherAutoscaler::Found(why) | OtherAutoscaler::Unknown(why) = &other {
+            if matches!(other, OtherAutoscaler::Found(_)) {
                 // The other autoscaler has its own history.
                 self.history = ScalingHistory::default();
             }
             return Some(ScalingState {
                 status: status_with_message(why),
-                other_autoscaler: rival,
+                other_autoscaler: other,
                 spec_error: None,
             });
         }
-        match self.scale_target(asked).await {
+        match self.scale_target(request).await {
             Ok(status) => status.map(self::scaling_with_status),
             Err(why) => Some(scaling_with_status(status_with_message(&why))),
         }
@@ -218,13 +223,13 @@ impl WorkloadScaler {
     async fn find_other_autoscaler(&self, target: &Target) -> OtherAutoscaler {
         let pools = self.context.cache.all_pools();
         let pools = pools.iter().map(Arc::as_ref);
-        if let Some(rival) =
+        if let Some(other) =
             other_autoscalers::find_earlier_pool(pools, &self.pool, &self.workload, target)
         {
-            return OtherAutoscaler::Found(rival);
+            return OtherAutoscaler::Found(other);
         }
         match other_autoscalers::find_autoscaler(&self.context.client, target).await {
-            Ok(Some(rival)) => OtherAutoscaler::Found(rival),
+            Ok(Some(other)) => OtherAutoscaler::Found(other),
             Ok(None) => OtherAutoscaler::NoneFound,
             Err(why) => OtherAutoscaler::Unknown(why),
         }
@@ -233,33 +238,33 @@ impl WorkloadScaler {
     /// Reads the scale, decides, and writes the result. Returns `None` if another write came first.
     async fn scale_target(
         &mut self,
-        asked: &ScalingRequest,
+        request: &ScalingRequest,
     ) -> Result<Option<ScaleStatus>, String> {
-        let api = scale_cache::target_api(&self.context.client, &asked.target).await?;
-        let scale = scale_cache::get_scale(&api, &asked.target).await?;
-        let (wishes, now) = (self.proposals(asked), Timestamp::now());
+        let api = scale_cache::target_api(&self.context.client, &request.target).await?;
+        let scale = scale_cache::get_scale(&api, &request.target).await?;
+        let (proposals, now) = (self.proposals(request), Timestamp::now());
         let ScalingDecision {
             current,
-            desired: wanted,
+            desired,
             step,
-        } = decide(&asked.scale, &wishes, &scale, &mut self.history, now);
-        let bounded = wanted
+        } = decide(&request.scale, &proposals, &scale, &mut self.history, now);
+        let bounded = desired
             .replicas
-            .clamp(asked.scale.min_replicas, asked.scale.max_replicas);
-        let mut told = ScaleStatus {
+            .clamp(request.scale.min_replicas, request.scale.max_replicas);
+        let mut status = ScaleStatus {
             wanted: Some(i64::from(bounded)),
-            trigger: wanted.trigger.clone(),
-            message: decision_message(&wanted, &step),
+            trigger: desired.trigger.clone(),
+            message: decision_message(&desired, &step),
         };
         if step.replicas == current {
-            return Ok(Some(told));
+            return Ok(Some(status));
         }
-        if asked.is_dry_run {
-            told.message = format!(
+        if request.is_dry_run {
+            status.message = format!(
                 "mode is DryRun: replicas would be set from {current} to {}",
                 step.replicas
             );
-            return Ok(Some(told));
+            return Ok(Some(status));
         }
         if !self
             .writer
@@ -274,61 +279,61 @@ impl WorkloadScaler {
             workload = self.workload,
             from = current,
             to = step.replicas,
-            trigger = wanted.trigger,
+            trigger = desired.trigger,
             "scaled"
         );
-        self.publish_event(asked, &scale, current, &wanted, &step)
+        self.publish_event(request, &scale, current, &desired, &step)
             .await;
-        Ok(Some(told))
+        Ok(Some(status))
     }
 
     /// The proposals of the triggers that the workload names. A trigger without a state yet counts as unknown.
-    fn proposals(&self, asked: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
-        let readings = self.context.states.borrow();
-        let standings = readings.get(&self.pool);
-        let wish = |name: &String| {
-            let standing = standings.and_then(|standings| standings.get(name));
+    fn proposals(&self, request: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
+        let states = self.context.states.borrow();
+        let pool_states = states.get(&self.pool);
+        let proposal_of = |name: &String| {
+            let state = pool_states.and_then(|pool_states| pool_states.get(name));
             (
                 name.clone(),
-                standing.map_or(ReplicaProposal::Hold, |standing| standing.proposal),
+                state.map_or(ReplicaProposal::Hold, |state| state.proposal),
             )
         };
-        asked.scale.triggers.iter().map(wish).collect()
+        request.scale.triggers.iter().map(proposal_of).collect()
     }
 
     /// Publishes an Event on the target: the new replicas, and the trigger that asked for them.
     async fn publish_event(
         &self,
-        asked: &ScalingRequest,
+        request: &ScalingRequest,
         scale: &Scale,
         from: i32,
-        wanted: &DesiredReplicas,
+        desired: &DesiredReplicas,
         step: &ReplicaStep,
     ) {
-        let who = match &wanted.trigger {
+        let cause = match &desired.trigger {
             Some(trigger) => format!(
                 "trigger {trigger} of pool {} asks for {}",
-                self.pool, wanted.replicas
+                self.pool, desired.replicas
             ),
-            None if wanted.held_by.is_some() => "a trigger's value is not known".to_owned(),
+            None if desired.held_by.is_some() => "a trigger's value is not known".to_owned(),
             None => format!("all triggers of pool {} are quiet", self.pool),
         };
-        let why = step
+        let limit = step
             .limited_by
-            .map(|held| format!("; {held}"))
+            .map(|limit| format!("; {limit}"))
             .unwrap_or_default();
         let event = Event {
             type_: EventType::Normal,
             reason: "Scaled".to_owned(),
             note: Some(format!(
-                "Set replicas from {from} to {}: {who}{why}",
+                "Set replicas from {from} to {}: {cause}{limit}",
                 step.replicas
             )),
             action: "Scale".to_owned(),
-            secondary: Some(asked.pool.clone()),
+            secondary: Some(request.pool.clone()),
         };
-        let target = &asked.target;
-        let about = ObjectReference {
+        let target = &request.target;
+        let object = ObjectReference {
             api_version: Some(target.api_version.clone()),
             kind: Some(target.kind.clone()),
             namespace: Some(target.namespace.clone()),
@@ -337,8 +342,8 @@ impl WorkloadScaler {
             ..ObjectReference::default()
         };
         let shared = &self.context;
-        let told = events::publish(&shared.client, &shared.reporter, &event, &about);
-        match tokio::time::timeout(CALL_TIMEOUT, told).await {
+        let published = events::publish(&shared.client, &shared.reporter, &event, &object);
+        match tokio::time::timeout(CALL_TIMEOUT, published).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
             Err(_) => tracing::warn!("writing an Event: the API server does not answer"),
@@ -361,23 +366,23 @@ struct ScalingDecision {
 /// returns an error if the target itself has no replicas field.
 fn decide(
     spec: &WorkloadScale,
-    wishes: &[(String, ReplicaProposal)],
+    proposals: &[(String, ReplicaProposal)],
     scale: &Scale,
     history: &mut ScalingHistory,
     now: Timestamp,
 ) -> ScalingDecision {
     let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
     let current = current.unwrap_or(0);
-    let asks = wishes.iter().map(|(trigger, wish)| TriggerRequest {
+    let requests = proposals.iter().map(|(trigger, proposal)| TriggerRequest {
         trigger,
-        proposal: *wish,
+        proposal: *proposal,
     });
-    let asks: Vec<TriggerRequest<'_>> = asks.collect();
-    let wanted = scale::desired_replicas(spec, &asks, current);
-    let step = scale::step(spec, history, current, wanted.replicas, now);
+    let requests: Vec<TriggerRequest<'_>> = requests.collect();
+    let desired = scale::desired_replicas(spec, &requests, current);
+    let step = scale::step(spec, history, current, desired.replicas, now);
     ScalingDecision {
         current,
-        desired: wanted,
+        desired,
         step,
     }
 }
@@ -397,16 +402,16 @@ fn scaling_with_status(status: ScaleStatus) -> ScalingState {
 }
 
 /// The status message about a decision.
-fn decision_message(wanted: &DesiredReplicas, step: &ReplicaStep) -> String {
+fn decision_message(desired: &DesiredReplicas, step: &ReplicaStep) -> String {
     let mut parts: Vec<String> = Vec::new();
-    if let Some(trigger) = &wanted.held_by {
+    if let Some(trigger) = &desired.held_by {
         parts.push(format!(
-            "the value of trigger {trigger} is not known: nothing is taken away"
+            "the value of trigger {trigger} is not known: no replicas are removed"
         ));
     }
-    if let Some(trigger) = &wanted.without_replicas {
+    if let Some(trigger) = &desired.without_replicas {
         parts.push(format!(
-            "trigger {trigger} is active and says nothing of replicas: set its threshold or replicas"
+            "trigger {trigger} is active but does not say how many replicas it needs: set its threshold or replicas"
         ));
     }
     parts.extend(step.limited_by.map(str::to_owned));

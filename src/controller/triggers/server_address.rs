@@ -31,41 +31,41 @@ pub(super) struct ServerAddress {
 impl ServerAddress {
     /// Parses `serverAddress`.
     pub fn parse(address: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("serverAddress {why}");
+        let error_message = |why: &str| format!("serverAddress {why}");
         let url: Url = address
             .parse()
-            .map_err(|error| wrong(&format!("is no URL: {error}")))?;
-        let is_plain = match url.scheme() {
+            .map_err(|error| error_message(&format!("is not a URL: {error}")))?;
+        let is_plaintext = match url.scheme() {
             "https" => false,
             "http" => true,
-            _ => return Err(wrong("must begin with http:// or https://")),
+            _ => return Err(error_message("must begin with http:// or https://")),
         };
-        let beside = !url.username().is_empty() || url.password().is_some();
-        if beside || url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong("must have no credentials, query or fragment"));
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        if has_credentials || url.query().is_some() || url.fragment().is_some() {
+            return Err(error_message("must have no credentials, query or fragment"));
         }
-        let refused = match url.host() {
+        let is_refused = match url.host() {
             Some(Host::Ipv4(address)) => is_reserved(address.into()),
             Some(Host::Ipv6(address)) => is_reserved(address.into()),
             _ => false,
         };
-        if refused {
-            return Err(wrong(
-                "is a link-local address or one of the cloud's own services, which are never asked: name \
-                 Prometheus",
+        if is_refused {
+            return Err(error_message(
+                "is a link-local address or one of the cloud's own services, which are never queried: set it to the \
+                 address of Prometheus",
             ));
         }
         let host = url.host_str().unwrap_or_default();
         // The host becomes part of a command in a message.
-        let is_plain_text =
+        let is_allowed_char =
             |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-        if host.is_empty() || !host.chars().all(is_plain_text) {
-            return Err(wrong("must name a host by its DNS name or address"));
+        if host.is_empty() || !host.chars().all(is_allowed_char) {
+            return Err(error_message("must name a host by its DNS name or address"));
         }
         Ok(Self {
             host: host.trim_end_matches('.').to_owned(),
             port: url.port_or_known_default().unwrap_or_default(),
-            is_plaintext: is_plain,
+            is_plaintext,
         })
     }
 
@@ -83,11 +83,11 @@ impl ServerAddress {
     /// Checks that the server is one of these hosts of Azure Monitor or a subdomain of one, and that requests
     /// are encrypted.
     pub fn check_azure_monitor(&self, hosts: &[String]) -> Result<(), String> {
-        let is_below = |host: &String| {
-            let before = self.host.strip_suffix(host.as_str());
-            before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        let is_within = |host: &String| {
+            let prefix = self.host.strip_suffix(host.as_str());
+            prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         };
-        if !self.is_plaintext && hosts.iter().any(is_below) {
+        if !self.is_plaintext && hosts.iter().any(is_within) {
             return Ok(());
         }
         Err(format!(
@@ -110,11 +110,11 @@ pub(super) fn check_allowed(secret: &Secret, server: &ServerAddress) -> Result<(
     if secret.type_.as_deref() == Some(SERVICE_ACCOUNT_TOKEN) {
         return Err(format!(
             "has the type {SERVICE_ACCOUNT_TOKEN}, and a service account's token is never sent: name a Secret \
-             with a credential that Prometheus alone takes"
+             with a credential that only Prometheus accepts"
         ));
     }
     let annotations = secret.metadata.annotations.as_ref();
-    let allowed = annotations.and_then(|all| all.get(ALLOW_SERVER));
+    let allowed = annotations.and_then(|annotations| annotations.get(ALLOW_SERVER));
     let allowed = allowed.map(String::as_str).unwrap_or_default();
     let entries = allowed.split([',', ' ', '\n']).map(str::trim);
     let entries: Vec<&str> = entries.filter(|entry| !entry.is_empty()).collect();
@@ -203,19 +203,19 @@ mod tests {
             ),
             ("https://[::1]:9090", Some("[::1]:9090"), true),
         ] {
-            let said = check_allowed(&secret("Opaque", allowed), &server(address));
-            assert_eq!(said.is_ok(), is_sent, "{address} {allowed:?}: {said:?}");
+            let result = check_allowed(&secret("Opaque", allowed), &server(address));
+            assert_eq!(result.is_ok(), is_sent, "{address} {allowed:?}: {result:?}");
         }
     }
 
     #[test]
-    fn a_refusal_has_the_command_that_ends_it_and_not_the_annotations_value() {
-        let asked = server("http://prometheus.monitoring:9090");
-        let why = check_allowed(&secret("Opaque", None), &asked).expect_err("it is not allowed");
+    fn a_refusal_has_the_command_that_allows_it_but_not_the_annotations_value() {
+        let address = server("http://prometheus.monitoring:9090");
+        let why = check_allowed(&secret("Opaque", None), &address).expect_err("it is not allowed");
         let command = "kubectl annotate secret prom -n shop \
                        burstpool.io/allow-server='prometheus.monitoring:9090'";
         assert!(why.ends_with(command), "{why}");
-        let why = check_allowed(&secret("Opaque", Some("other.example")), &asked);
+        let why = check_allowed(&secret("Opaque", Some("other.example")), &address);
         let why = why.expect_err("another one is allowed");
         assert!(
             why.contains(" --overwrite ") && !why.contains("other.example"),
@@ -231,28 +231,28 @@ mod tests {
     }
 
     #[test]
-    fn an_address_names_a_host_that_may_be_asked_and_nothing_beside_it() {
-        for (address, said) in [
+    fn an_address_names_a_permitted_host_and_nothing_else() {
+        for (address, expected) in [
             ("prometheus:9090", "must begin with http://"),
             ("ftp://prometheus", "must begin with http://"),
-            ("http://", "is no URL"),
+            ("http://", "is not a URL"),
             ("http://allowed@evil", "no credentials"),
             ("http://prometheus/?a=b", "query or fragment"),
             ("http://prometheus/#", "query or fragment"),
             ("http://a;reboot/", "by its DNS name"),
             ("http://a'$(reboot)/", "by its DNS name"),
-            ("http://169.254.169.254/metadata", "never asked"),
-            ("http://0xa9fea9fe/", "never asked"),
-            ("http://[fe80::1]/", "never asked"),
-            ("http://[::ffff:169.254.169.254]/", "never asked"),
-            ("http://[64:ff9b::a9fe:a9fe]/metadata", "never asked"),
-            ("http://168.63.129.16/", "never asked"),
-            ("http://100.100.100.200/", "never asked"),
-            ("http://[fd00:ec2::254]/", "never asked"),
-            ("http://0.0.0.0:8081/", "never asked"),
+            ("http://169.254.169.254/metadata", "never queried"),
+            ("http://0xa9fea9fe/", "never queried"),
+            ("http://[fe80::1]/", "never queried"),
+            ("http://[::ffff:169.254.169.254]/", "never queried"),
+            ("http://[64:ff9b::a9fe:a9fe]/metadata", "never queried"),
+            ("http://168.63.129.16/", "never queried"),
+            ("http://100.100.100.200/", "never queried"),
+            ("http://[fd00:ec2::254]/", "never queried"),
+            ("http://0.0.0.0:8081/", "never queried"),
         ] {
             let why = ServerAddress::parse(address).expect_err(address);
-            assert!(why.contains(said), "{address}: {why}");
+            assert!(why.contains(expected), "{address}: {why}");
         }
         for address in [
             "http://127.0.0.1:9090/prom",
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_azure_token_goes_to_azure_monitor_alone() {
+    fn an_azure_token_goes_only_to_azure_monitor() {
         let hosts = [
             "prometheus.monitor.azure.com".to_owned(),
             "127.0.0.1".to_owned(),
@@ -286,8 +286,8 @@ mod tests {
             ("https://shop.prometheus.monitor.azure.us", false),
             ("https://evil.org/prometheus.monitor.azure.com", false),
         ] {
-            let said = server(address).check_azure_monitor(&hosts);
-            assert_eq!(said.is_ok(), is_sent, "{address}: {said:?}");
+            let result = server(address).check_azure_monitor(&hosts);
+            assert_eq!(result.is_ok(), is_sent, "{address}: {result:?}");
         }
     }
 }

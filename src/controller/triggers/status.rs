@@ -33,10 +33,11 @@ pub(in crate::controller) enum ConditionUpdate {
 }
 
 impl TriggerStatusView {
-    /// The triggers, in the form of the status.
+    /// The triggers' entries in the pool's status.
     pub fn triggers(&self) -> Vec<TriggerStatus> {
-        let all = self.triggers.iter();
-        all.map(|(name, standing)| standing.to_status(name))
+        let triggers = self.triggers.iter();
+        triggers
+            .map(|(name, state)| state.to_status(name))
             .collect()
     }
 
@@ -44,9 +45,9 @@ impl TriggerStatusView {
     /// already.
     pub fn add_scale_status(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
         for workload in workloads {
-            let told = self.scalings.get(&workload.name);
-            let told = told.map(|scaling| &scaling.status);
-            workload.scale = told
+            let scaling = self.scalings.get(&workload.name);
+            let status = scaling.map(|scaling| &scaling.status);
+            workload.scale = status
                 .or_else(|| previous_scale_status(pool, &workload.name))
                 .cloned();
         }
@@ -56,8 +57,9 @@ impl TriggerStatusView {
 /// The scaling of a workload in the current status, if the pool still scales the workload.
 fn previous_scale_status<'a>(pool: &'a BurstPool, workload: &str) -> Option<&'a ScaleStatus> {
     scaled_workloads(pool).find(|scaled| *scaled == workload)?;
-    let mut told = pool.status.as_ref()?.workloads.iter();
-    told.find(|told| told.name == workload)?.scale.as_ref()
+    let mut statuses = pool.status.as_ref()?.workloads.iter();
+    let status = statuses.find(|status| status.name == workload)?;
+    status.scale.as_ref()
 }
 
 /// Whether the pool's triggers and scales are evaluated: not while it is being deleted.
@@ -67,80 +69,80 @@ fn is_live(pool: &BurstPool) -> bool {
 
 /// The names of the workloads that the pool scales.
 fn scaled_workloads(pool: &BurstPool) -> impl Iterator<Item = &str> {
-    let all = pool.spec.workloads.iter().filter(|_| is_live(pool));
-    let all = all.filter(|one| one.scale.is_some() && one.target.is_some());
-    all.map(|one| one.name.as_str())
+    let workloads = pool.spec.workloads.iter().filter(|_| is_live(pool));
+    let scaled = workloads.filter(|workload| workload.scale.is_some() && workload.target.is_some());
+    scaled.map(|workload| workload.name.as_str())
 }
 
 /// The updates of the conditions about triggers and scaling.
 pub(in crate::controller) fn conditions(
     pool: &BurstPool,
-    told: &TriggerStatusView,
+    view: &TriggerStatusView,
 ) -> [(&'static str, ConditionUpdate); 3] {
     if !is_live(pool) {
         return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, ConditionUpdate::Remove));
     }
-    let unknown = told.triggers.iter().filter(|(_, one)| !one.is_known());
-    let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.to_status(name).message));
+    let unknown = view.triggers.iter().filter(|(_, state)| !state.is_known());
+    let unknown = unknown.map(|(name, state)| format!("{name}: {}", state.to_status(name).message));
     let healthy = match join_messages(unknown) {
         _ if pool.spec.triggers.is_empty() => ConditionUpdate::Remove,
         Some(why) => ConditionUpdate::Set(ConditionStatus::False, "ValueUnknown", why),
         None => {
-            let words = "every trigger's value is known".to_owned();
-            ConditionUpdate::Set(ConditionStatus::True, "Known", words)
+            let message = "every trigger's value is known".to_owned();
+            ConditionUpdate::Set(ConditionStatus::True, "Known", message)
         }
     };
-    let wrong = told.triggers.iter().filter_map(|(name, standing)| {
-        let mistake = standing.spec_error.as_ref()?;
-        Some(format!("trigger {name}: {mistake}"))
+    let errors = view.triggers.iter().filter_map(|(name, state)| {
+        let error = state.spec_error.as_ref()?;
+        Some(format!("trigger {name}: {error}"))
     });
-    let wrong = wrong.chain(
-        told.scalings
+    let errors = errors.chain(
+        view.scalings
             .values()
-            .filter_map(|one| one.spec_error.clone()),
+            .filter_map(|scaling| scaling.spec_error.clone()),
     );
-    let is_looked_at = scaled_workloads(pool).all(|one| told.scalings.contains_key(one));
-    let stalled = match join_messages(wrong) {
+    let are_all_evaluated = scaled_workloads(pool).all(|name| view.scalings.contains_key(name));
+    let stalled = match join_messages(errors) {
         Some(why) => ConditionUpdate::Set(ConditionStatus::True, "InvalidSpec", why),
-        None if !is_looked_at => ConditionUpdate::Keep,
+        None if !are_all_evaluated => ConditionUpdate::Keep,
         None => ConditionUpdate::Remove,
     };
     [
         (TRIGGERS_HEALTHY, healthy),
-        (CONFLICT, conflict_condition(pool, told)),
+        (CONFLICT, conflict_condition(pool, view)),
         (STALLED, stalled),
     ]
 }
 
 /// The `Conflict` condition: known other autoscalers take precedence over unknown ones.
-fn conflict_condition(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
+fn conflict_condition(pool: &BurstPool, view: &TriggerStatusView) -> ConditionUpdate {
     if scaled_workloads(pool).next().is_none() {
         return ConditionUpdate::Remove;
     }
-    let said = |of: fn(&OtherAutoscaler) -> Option<&String>| {
-        join_messages(told.scalings.iter().filter_map(|(name, scaling)| {
-            let words = of(&scaling.other_autoscaler)?;
-            Some(format!("workload {name}: {words}"))
+    let messages = |message_of: fn(&OtherAutoscaler) -> Option<&String>| {
+        join_messages(view.scalings.iter().filter_map(|(name, scaling)| {
+            let why = message_of(&scaling.other_autoscaler)?;
+            Some(format!("workload {name}: {why}"))
         }))
     };
-    let somebody = said(|rival| match rival {
-        OtherAutoscaler::Found(who) => Some(who),
+    let found = messages(|other| match other {
+        OtherAutoscaler::Found(why) => Some(why),
         _ => None,
     });
-    let unknown = said(|rival| match rival {
+    let unknown = messages(|other| match other {
         OtherAutoscaler::Unknown(why) => Some(why),
         _ => None,
     });
-    let is_looked_at = scaled_workloads(pool).all(|name| told.scalings.contains_key(name));
-    match (somebody, unknown) {
-        (Some(who), _) => {
-            ConditionUpdate::Set(ConditionStatus::True, "TargetHasAnotherScaler", who)
+    let are_all_evaluated = scaled_workloads(pool).all(|name| view.scalings.contains_key(name));
+    match (found, unknown) {
+        (Some(why), _) => {
+            ConditionUpdate::Set(ConditionStatus::True, "TargetHasAnotherScaler", why)
         }
         (None, Some(why)) => ConditionUpdate::Set(ConditionStatus::Unknown, "ScalersUnknown", why),
-        (None, None) if !is_looked_at => ConditionUpdate::Keep,
+        (None, None) if !are_all_evaluated => ConditionUpdate::Keep,
         (None, None) => {
-            let words = "nobody else sets the replicas of a target".to_owned();
-            ConditionUpdate::Set(ConditionStatus::False, "NoOtherScaler", words)
+            let message = "no other autoscaler sets the replicas of a target".to_owned();
+            ConditionUpdate::Set(ConditionStatus::False, "NoOtherScaler", message)
         }
     }
 }
@@ -166,25 +168,29 @@ mod tests {
         serde_json::from_value(pool).expect("a pool")
     }
 
-    fn said(
+    fn set_conditions(
         pool: &BurstPool,
-        told: &TriggerStatusView,
+        view: &TriggerStatusView,
     ) -> Vec<(&'static str, ConditionStatus, String)> {
-        let all = conditions(pool, told).into_iter();
-        all.filter_map(|(kind, says)| match says {
-            ConditionUpdate::Set(is, _, message) => Some((kind, is, message)),
-            ConditionUpdate::Remove | ConditionUpdate::Keep => None,
-        })
-        .collect()
+        let updates = conditions(pool, view).into_iter();
+        updates
+            .filter_map(|(kind, update)| match update {
+                ConditionUpdate::Set(status, _, message) => Some((kind, status, message)),
+                ConditionUpdate::Remove | ConditionUpdate::Keep => None,
+            })
+            .collect()
     }
 
     #[test]
-    fn a_pool_without_triggers_and_scales_has_no_conditions_of_them() {
-        assert_eq!(said(&pool(&json!({})), &TriggerStatusView::default()), []);
+    fn a_pool_without_triggers_and_scales_has_no_conditions_about_them() {
+        assert_eq!(
+            set_conditions(&pool(&json!({})), &TriggerStatusView::default()),
+            []
+        );
     }
 
     #[test]
-    fn what_is_not_known_conflicts_or_can_never_work_is_named() {
+    fn unknown_values_conflicts_and_spec_errors_are_reported() {
         let pool = pool(&json!({
             "triggers": [{"name": "hours", "schedule": {"start": "x", "duration": "1h", "timeZone": "UTC"}}],
             "workloads": [{"name": "web",
@@ -197,17 +203,17 @@ mod tests {
             &TriggerState::default(),
             now,
         );
-        let rival = ScalingState {
+        let other = ScalingState {
             other_autoscaler: OtherAutoscaler::Found("an autoscaler has it".to_owned()),
             ..ScalingState::default()
         };
-        let told = TriggerStatusView {
+        let view = TriggerStatusView {
             triggers: vec![("hours".to_owned(), wrong)],
-            scalings: [("web".to_owned(), rival)].into(),
+            scalings: [("web".to_owned(), other)].into(),
         };
-        let all = said(&pool, &told);
+        let conditions = set_conditions(&pool, &view);
         assert_eq!(
-            all[0],
+            conditions[0],
             (
                 "TriggersHealthy",
                 ConditionStatus::False,
@@ -215,7 +221,7 @@ mod tests {
             )
         );
         assert_eq!(
-            all[1],
+            conditions[1],
             (
                 "Conflict",
                 ConditionStatus::True,
@@ -223,64 +229,66 @@ mod tests {
             )
         );
         assert_eq!(
-            all[2],
+            conditions[2],
             (
                 "Stalled",
                 ConditionStatus::True,
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
-        let seen = |rival| TriggerStatusView {
+        let view_of = |other| TriggerStatusView {
             triggers: vec![("hours".to_owned(), TriggerState::default())],
             scalings: [(
                 "web".to_owned(),
                 ScalingState {
-                    other_autoscaler: rival,
+                    other_autoscaler: other,
                     ..ScalingState::default()
                 },
             )]
             .into(),
         };
-        let all = said(&pool, &seen(OtherAutoscaler::NoneFound));
+        let conditions = set_conditions(&pool, &view_of(OtherAutoscaler::NoneFound));
         assert_eq!(
-            (all.len(), all[0].1, all[1].1),
+            (conditions.len(), conditions[0].1, conditions[1].1),
             (2, ConditionStatus::True, ConditionStatus::False)
         );
-        let unknown = seen(OtherAutoscaler::Unknown(
+        let unknown = view_of(OtherAutoscaler::Unknown(
             "the operator may not list them".to_owned(),
         ));
-        let words = "workload web: the operator may not list them".to_owned();
+        let message = "workload web: the operator may not list them".to_owned();
         assert_eq!(
-            said(&pool, &unknown)[1],
-            ("Conflict", ConditionStatus::Unknown, words)
+            set_conditions(&pool, &unknown)[1],
+            ("Conflict", ConditionStatus::Unknown, message)
         );
     }
 
     #[test]
-    fn of_a_scaling_that_nobody_has_looked_at_yet_the_status_says_what_it_said() {
+    fn scaling_that_is_not_evaluated_yet_keeps_its_status() {
         let mut pool = pool(&json!({"workloads": [{"name": "web",
             "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
             "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]}));
         let web = json!({"name": "web", "scale": {"message": "as before"}});
         pool.status = Some(serde_json::from_value(json!({"workloads": [web]})).expect("a status"));
-        let told = TriggerStatusView::default();
-        let [_, conflict, stalled] = conditions(&pool, &told).map(|(_, says)| says);
+        let view = TriggerStatusView::default();
+        let [_, conflict, stalled] = conditions(&pool, &view).map(|(_, update)| update);
         assert_eq!(
             (conflict, stalled),
             (ConditionUpdate::Keep, ConditionUpdate::Keep)
         );
         let scale = |pool: &BurstPool| {
             let mut workloads = pool.status.clone().unwrap_or_default().workloads;
-            told.add_scale_status(&mut workloads, pool);
+            view.add_scale_status(&mut workloads, pool);
             workloads[0].scale.clone()
         };
         assert_eq!(scale(&pool).expect("a scale").message, "as before");
 
         pool.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        let ends = conditions(&pool, &told).map(|(_, says)| says);
+        let updates = conditions(&pool, &view).map(|(_, update)| update);
         assert!(
-            ends.iter().all(|says| *says == ConditionUpdate::Remove),
-            "{ends:?}"
+            updates
+                .iter()
+                .all(|update| *update == ConditionUpdate::Remove),
+            "{updates:?}"
         );
         assert_eq!(scale(&pool), None);
     }

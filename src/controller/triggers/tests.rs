@@ -20,33 +20,36 @@ fn pager(alert: &str) -> BurstPool {
 
 /// Waits until the state of the pool's only trigger satisfies `is_so`.
 async fn until(triggers: &TriggerTasks, is_so: impl Fn(&TriggerState) -> bool) {
-    let mut readings = triggers.context.states.subscribe();
-    let seen = readings.wait_for(|all| {
-        let mut standings = all.get("shop").into_iter().flat_map(BTreeMap::values);
-        standings.next().is_some_and(&is_so)
+    let mut receiver = triggers.context.states.subscribe();
+    let changed = receiver.wait_for(|states| {
+        let mut pool_states = states.get("shop").into_iter().flat_map(BTreeMap::values);
+        pool_states.next().is_some_and(&is_so)
     });
-    let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
-    assert!(seen.is_ok_and(|seen| seen.is_ok()), "it never is");
+    let changed = tokio::time::timeout(Duration::from_secs(60), changed).await;
+    assert!(
+        changed.is_ok_and(|changed| changed.is_ok()),
+        "the state never changes so"
+    );
 }
 
 #[tokio::test]
-async fn a_trigger_of_other_alerts_than_before_begins_anew() {
+async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
     let triggers = triggers();
     let key = ("shop".to_owned(), "pager".to_owned());
-    let fires = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
-    let fires = serde_json::from_value(fires).expect("an alert");
-    triggers.context.alerts.register(&key, &[fires]);
+    let alert = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
+    let alert = serde_json::from_value(alert).expect("an alert");
+    triggers.context.alerts.register(&key, &[alert]);
     triggers.ensure(&pager("Noisy")).await;
-    until(&triggers, |standing| standing.active).await;
+    until(&triggers, |state| state.active).await;
 
     let mut other = pager("Saturated");
-    let told = triggers.status_view(&other).triggers();
+    let statuses = triggers.status_view(&other).triggers();
     other.status = Some(crate::api::BurstPoolStatus {
-        triggers: told,
+        triggers: statuses,
         ..Default::default()
     });
     triggers.ensure(&other).await;
-    until(&triggers, |standing| !standing.active).await;
+    until(&triggers, |state| !state.active).await;
     assert!(
         !triggers
             .context
@@ -58,13 +61,13 @@ async fn a_trigger_of_other_alerts_than_before_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_no_alert_can_reach_says_so() {
+async fn an_alert_trigger_reports_that_the_receiver_is_off() {
     let triggers = triggers();
     triggers.disable_receiver();
     triggers.ensure(&pager("Noisy")).await;
-    until(&triggers, |standing| !standing.is_known()).await;
-    let told = triggers.status_view(&pager("Noisy")).triggers();
-    let why = &told[0].message;
+    until(&triggers, |state| !state.is_known()).await;
+    let statuses = triggers.status_view(&pager("Noisy")).triggers();
+    let why = &statuses[0].message;
     assert!(why.contains("--alerts-listen"), "{why}");
     triggers.context.alerts.set_receiver_error(None);
     until(&triggers, TriggerState::is_known).await;
@@ -72,12 +75,12 @@ async fn a_trigger_that_no_alert_can_reach_says_so() {
 }
 
 #[tokio::test]
-async fn no_trigger_begins_after_the_end() {
+async fn no_trigger_starts_after_the_shutdown() {
     let triggers = triggers();
     triggers.stop().await;
-    let always = json!({"start": "* * * * *", "duration": "1h", "timeZone": "UTC"});
-    let always = pool(&json!({"name": "always", "schedule": always}));
-    triggers.ensure(&always).await;
+    let schedule = json!({"start": "* * * * *", "duration": "1h", "timeZone": "UTC"});
+    let schedule = pool(&json!({"name": "always", "schedule": schedule}));
+    triggers.ensure(&schedule).await;
     let mut pools = triggers.pools.lock().await;
     pools.remove("shop").expect("it is kept").stop().await;
     drop(pools);
@@ -85,9 +88,9 @@ async fn no_trigger_begins_after_the_end() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() {
+async fn a_late_result_does_not_activate_a_removed_trigger() {
     let triggers = triggers();
-    let one = TriggerTask {
+    let task = TriggerTask {
         context: triggers.context.clone(),
         pool: "shop".to_owned(),
         trigger: "requests".to_owned(),
@@ -97,14 +100,14 @@ async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() 
         active: true,
         ..TriggerState::default()
     };
-    one.publish(&active);
+    task.publish(&active);
     assert!(triggers.is_any_active("shop"));
 
-    one.cancel.cancel();
-    one.context.forget_trigger(&one.pool, &one.trigger);
-    one.publish(&active);
+    task.cancel.cancel();
+    task.context.forget_trigger(&task.pool, &task.trigger);
+    task.publish(&active);
     assert!(
         !triggers.is_any_active("shop"),
-        "its hold is short for ever"
+        "the hold would stay short for good"
     );
 }

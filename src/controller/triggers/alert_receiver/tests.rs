@@ -9,10 +9,10 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::controller::fixtures::triggers;
 
-/// A notice of no alerts.
+/// A notification without alerts.
 const EMPTY: &str = r#"{"version": "4", "alerts": []}"#;
 
-/// A receiver with the token `right`, of an operator that has seen no pools yet.
+/// A receiver with the token `right`; the operator has not listed the pools yet.
 fn receiver() -> (Router, Arc<TriggerContext>, tempfile::NamedTempFile) {
     let mut token = tempfile::NamedTempFile::new().expect("a file");
     token.write_all(b"right\n").expect("it is written");
@@ -25,7 +25,7 @@ fn receiver() -> (Router, Arc<TriggerContext>, tempfile::NamedTempFile) {
     (router, shared, token)
 }
 
-/// Lists the pools and everything else of a cluster that has none.
+/// Fills the cache from a cluster without objects.
 async fn list(shared: &TriggerContext) {
     let service = tower::service_fn(|request: Request<kube::client::Body>| async move {
         if request
@@ -35,9 +35,9 @@ async fn list(shared: &TriggerContext) {
         {
             return std::future::pending().await;
         }
-        let none = serde_json::json!({"metadata": {"resourceVersion": "1"}, "items": []});
-        let none = kube::client::Body::from(none.to_string().into_bytes());
-        Ok::<_, http::Error>(http::Response::new(none))
+        let empty = serde_json::json!({"metadata": {"resourceVersion": "1"}, "items": []});
+        let empty = kube::client::Body::from(empty.to_string().into_bytes());
+        Ok::<_, http::Error>(http::Response::new(empty))
     });
     let client = kube::Client::new(service, "default");
     tokio::select! {
@@ -46,10 +46,10 @@ async fn list(shared: &TriggerContext) {
     }
 }
 
-async fn sent(router: &Router, request: http::request::Builder, body: Body) -> u16 {
+async fn send(router: &Router, request: http::request::Builder, body: Body) -> u16 {
     let request = request.body(body).expect("a request");
-    let answer = router.clone().oneshot(request).await.expect("an answer");
-    answer.status().as_u16()
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    response.status().as_u16()
 }
 
 fn to(path: &str, token: &str) -> http::request::Builder {
@@ -58,7 +58,7 @@ fn to(path: &str, token: &str) -> http::request::Builder {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_for_a_reason_and_counted() {
+async fn refused_requests_are_answered_with_a_reason_and_counted() {
     let (router, shared, token) = receiver();
     let payload = r#"{"version": "4", "alerts": []}"#;
     let endless = || {
@@ -118,35 +118,35 @@ async fn what_is_refused_is_refused_for_a_reason_and_counted() {
             found.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
         };
         let before = count();
-        assert_eq!(sent(&router, request, body).await, status, "{reason}");
+        assert_eq!(send(&router, request, body).await, status, "{reason}");
         assert_eq!(count(), before + 1, "{reason}");
     }
     // The token is read from the file for each request.
     std::fs::write(token.path(), "new").expect("it is written");
-    let old = sent(&router, to("/alerts", right), Body::from(payload)).await;
-    let new = sent(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;
-    assert_eq!((old, new), (401, 503));
+    let old_status = send(&router, to("/alerts", right), Body::from(payload)).await;
+    let new_status = send(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;
+    assert_eq!((old_status, new_status), (401, 503));
     std::fs::write(token.path(), "\n").expect("it is written");
-    let none = sent(&router, to("/alerts", "Bearer "), Body::from(payload)).await;
-    assert_eq!(none, 503, "an empty token is nobody's");
+    let none = send(&router, to("/alerts", "Bearer "), Body::from(payload)).await;
+    assert_eq!(none, 503, "an empty token authenticates no sender");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn a_body_that_does_not_arrive_is_timed_out() {
     let (router, _, _token) = receiver();
     let never = Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
     assert_eq!(
-        sent(&router, to("/alerts", "Bearer right"), never).await,
+        send(&router, to("/alerts", "Bearer right"), never).await,
         408
     );
 }
 
 #[tokio::test]
-async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_alerts() {
+async fn a_receiver_that_shuts_down_answers_its_requests_and_accepts_no_alerts() {
     let (ready, shared, token) = receiver();
     Box::pin(list(&shared)).await;
-    let sent = sent(&ready, to("/alerts", "Bearer right"), Body::from(EMPTY));
-    assert_eq!(sent.await, 200, "until it ends");
+    let status = send(&ready, to("/alerts", "Bearer right"), Body::from(EMPTY));
+    assert_eq!(status.await, 200, "until it ends");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cancel = CancellationToken::new();
@@ -155,7 +155,7 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
         token_file: token.path().to_owned(),
         cancel: cancel.clone(),
     });
-    let asking = async {
+    let sender = async {
         let length = EMPTY.len();
         let head = format!(
             "POST /alerts HTTP/1.1\r\nhost: a\r\nauthorization: Bearer right\r\nexpect: 100-continue\r\n\
@@ -167,9 +167,12 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
             .await
             .expect("it is read");
         // The receiver sends 100 once it reads the body, so the request is under way.
-        let mut first = [0; 12];
-        connection.read_exact(&mut first).await.expect("it goes on");
-        assert_eq!(&first, b"HTTP/1.1 100");
+        let mut status_line = [0; 12];
+        connection
+            .read_exact(&mut status_line)
+            .await
+            .expect("it goes on");
+        assert_eq!(&status_line, b"HTTP/1.1 100");
         cancel.cancel();
         connection
             .write_all(EMPTY.as_bytes())
@@ -183,13 +186,13 @@ async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_ale
         assert!(rest.contains("HTTP/1.1 503"), "{rest}");
         assert!(rest.to_lowercase().contains("connection: close"), "{rest}");
     };
-    let both = async { tokio::join!(accept(&listener, &router, &cancel), asking) };
+    let both = async { tokio::join!(accept(&listener, &router, &cancel), sender) };
     let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
     ended.expect("the receiver ends");
 }
 
 #[test]
-fn only_alerts_for_a_trigger_that_has_not_begun_are_sent_again() {
+fn only_alerts_for_a_trigger_that_has_not_started_are_sent_again() {
     let pool = |name: &str, alert: &str| -> Arc<BurstPool> {
         let pool = serde_json::json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
