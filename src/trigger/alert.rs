@@ -1,8 +1,8 @@
 //! Which alerts fire.
 //!
-//! In: the bodies of Alertmanager's webhook (version 4). Out: [`AlertNotice`]s, and for each trigger its [`ActiveAlerts`]
-//! alerts. An alert fires until Alertmanager reports it resolved. If that report is lost, the alert ends when
-//! Alertmanager has not sent it again for `expireAfter`.
+//! In: the bodies of Alertmanager's webhook (version 4). Out: [`AlertNotice`]s, and for each trigger its
+//! [`ActiveAlerts`]. An alert fires until Alertmanager reports it resolved. If that report is lost, the alert
+//! ends when Alertmanager has not sent it again for `expireAfter`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,10 +51,10 @@ enum AlertState {
 /// Parses a body of the webhook.
 pub fn parse(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
     let payload: WebhookPayload = serde_json::from_slice(body)
-        .map_err(|error| format!("it is no payload of Alertmanager's webhook: {error}"))?;
+        .map_err(|error| format!("the body is not a payload of Alertmanager's webhook: {error}"))?;
     if payload.version != "4" {
         return Err(format!(
-            "its version is '{}', and only 4 is understood",
+            "the payload's version is '{}', but burstpool supports only 4",
             payload.version.chars().take(20).collect::<String>()
         ));
     }
@@ -96,19 +96,19 @@ impl ActiveAlerts {
     /// Applies the notices that match the trigger. Returns whether any did.
     pub fn apply(&mut self, spec: &Alert, notices: &[AlertNotice], now: Timestamp) -> bool {
         self.0.retain(|_, expires| *expires > now);
-        let believed = Duration::from(spec.expire_after);
-        let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
-        let ours = || notices.iter().filter(|notice| matches(spec, notice));
+        let expire_after = Duration::from(spec.expire_after);
+        let expires = now.saturating_add(expire_after).unwrap_or(Timestamp::MAX);
+        let matching = || notices.iter().filter(|notice| matches(spec, notice));
         // Resolved alerts first, because they make room.
-        for over in ours().filter(|notice| !notice.is_firing) {
-            self.0.remove(&over.fingerprint);
+        for notice in matching().filter(|notice| !notice.is_firing) {
+            self.0.remove(&notice.fingerprint);
         }
-        for fires in ours().filter(|notice| notice.is_firing) {
-            if self.0.len() < MAX_REMEMBERED || self.0.contains_key(&fires.fingerprint) {
-                self.0.insert(fires.fingerprint.clone(), expires);
+        for notice in matching().filter(|notice| notice.is_firing) {
+            if self.0.len() < MAX_REMEMBERED || self.0.contains_key(&notice.fingerprint) {
+                self.0.insert(notice.fingerprint.clone(), expires);
             }
         }
-        ours().next().is_some()
+        matching().next().is_some()
     }
 
     /// Whether any alert fires at `now`.
@@ -127,20 +127,21 @@ impl ActiveAlerts {
 
     /// The alerts that fire, for a status.
     pub fn to_status(&self, now: Timestamp) -> Vec<FiringAlert> {
-        let fire = self.0.iter().filter(|(_, expires)| **expires > now);
-        fire.map(|(fingerprint, expires)| FiringAlert {
-            fingerprint: fingerprint.clone(),
-            expires: Time(Timestamp::from_second(expires.as_second()).unwrap_or(*expires)),
-        })
-        .collect()
+        let firing = self.0.iter().filter(|(_, expires)| **expires > now);
+        firing
+            .map(|(fingerprint, expires)| FiringAlert {
+                fingerprint: fingerprint.clone(),
+                expires: Time(Timestamp::from_second(expires.as_second()).unwrap_or(*expires)),
+            })
+            .collect()
     }
 }
 
 /// Whether a notice matches the trigger's labels. A trigger without labels matches none; otherwise it would
 /// match every alert.
 pub fn matches(spec: &Alert, notice: &AlertNotice) -> bool {
-    let has = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
-    !spec.match_labels.is_empty() && spec.match_labels.iter().all(has)
+    let is_present = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
+    !spec.match_labels.is_empty() && spec.match_labels.iter().all(is_present)
 }
 
 #[cfg(test)]
@@ -196,17 +197,17 @@ mod tests {
         assert!(firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0)));
         assert!(firing.is_any_firing(at(1)));
         firing.apply(&spec(), &notices("resolved", &["a"]), at(2));
-        assert!(firing.is_any_firing(at(3)), "the other one fires still");
+        assert!(firing.is_any_firing(at(3)), "the other alert still fires");
         firing.apply(&spec(), &notices("resolved", &["b"]), at(4));
         assert!(!firing.is_any_firing(at(4)));
         assert!(
             firing.apply(&spec(), &notices("resolved", &["b"]), at(5)),
-            "again: as before"
+            "a repeated notification also matches"
         );
     }
 
     #[test]
-    fn an_alert_whose_end_was_lost_expires_unless_it_is_sent_again() {
+    fn an_alert_whose_resolution_was_lost_expires_unless_it_is_sent_again() {
         let mut firing = ActiveAlerts::default();
         firing.apply(&spec(), &notices("firing", &["a"]), at(0));
         firing.apply(&spec(), &notices("firing", &["a"]), at(60));
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_after_a_restart_what_they_were_and_one_that_is_sent_again_restores_the_rest() {
+    fn a_restart_keeps_the_alerts_and_a_repeat_restores_lost_ones() {
         let mut firing = ActiveAlerts::default();
         firing.apply(&spec(), &notices("firing", &["a", "b"]), at(0));
         let mut restored = ActiveAlerts::from_status(&firing.to_status(at(1)));
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn only_alerts_with_all_of_the_labels_concern_a_trigger() {
+    fn only_alerts_with_all_labels_match_a_trigger() {
         let mut firing = ActiveAlerts::default();
         let mut other = spec();
         other
@@ -242,16 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_alerts_is_remembered_in_part() {
+    fn only_a_limited_number_of_alerts_is_kept() {
         let mut firing = ActiveAlerts::default();
-        let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        firing.apply(&spec(), &notices("firing", &many), at(0));
+        let fingerprints: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+        firing.apply(&spec(), &notices("firing", &fingerprints), at(0));
         assert_eq!(firing.to_status(at(0)).len(), MAX_REMEMBERED);
     }
 
     #[test]
-    fn what_is_over_makes_room_for_what_fires_in_the_same_request() {
+    fn resolved_alerts_make_room_for_firing_ones_in_the_same_request() {
         let mut firing = ActiveAlerts::default();
         let old: Vec<String> = (0..MAX_REMEMBERED).map(|n| n.to_string()).collect();
         let old: Vec<&str> = old.iter().map(String::as_str).collect();
@@ -259,36 +260,36 @@ mod tests {
         let new = notices("firing", &["new"]);
         let both = [new, notices("resolved", &old)].concat();
         assert!(firing.apply(&spec(), &both, at(1)));
-        let left: Vec<String> = firing
+        let remaining: Vec<String> = firing
             .to_status(at(1))
             .into_iter()
-            .map(|one| one.fingerprint)
+            .map(|alert| alert.fingerprint)
             .collect();
-        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(remaining.len(), 1, "{remaining:?}");
     }
 
     #[test]
-    fn what_is_no_payload_is_refused_in_words() {
-        let mut old = payload("firing", &["a"]);
-        old["version"] = json!("3");
-        let mut odd = payload("firing", &["a"]);
-        odd["alerts"][0]["status"] = json!("maybe");
-        for (body, said) in [
-            (b"{".to_vec(), "no payload"),
-            (b"[]".to_vec(), "no payload"),
-            (b"\xff".to_vec(), "no payload"),
-            (old.to_string().into_bytes(), "version is '3'"),
-            (odd.to_string().into_bytes(), "maybe"),
+    fn an_invalid_payload_is_refused_with_a_reason() {
+        let mut old_version = payload("firing", &["a"]);
+        old_version["version"] = json!("3");
+        let mut unknown_status = payload("firing", &["a"]);
+        unknown_status["alerts"][0]["status"] = json!("maybe");
+        for (body, expected) in [
+            (b"{".to_vec(), "not a payload"),
+            (b"[]".to_vec(), "not a payload"),
+            (b"\xff".to_vec(), "not a payload"),
+            (old_version.to_string().into_bytes(), "version is '3'"),
+            (unknown_status.to_string().into_bytes(), "maybe"),
         ] {
-            let why = parse(&body).expect_err(said);
-            assert!(why.contains(said), "{said}: {why}");
+            let why = parse(&body).expect_err(expected);
+            assert!(why.contains(expected), "{expected}: {why}");
         }
-        let mut bare = payload("firing", &["a"]);
-        bare["alerts"][0]
+        let mut without_fingerprint = payload("firing", &["a"]);
+        without_fingerprint["alerts"][0]
             .as_object_mut()
             .expect("fields")
             .remove("fingerprint");
-        let read = parse(bare.to_string().as_bytes()).expect("a payload");
-        assert_eq!(read[0].fingerprint.len(), 16);
+        let parsed = parse(without_fingerprint.to_string().as_bytes()).expect("a payload");
+        assert_eq!(parsed[0].fingerprint.len(), 16);
     }
 }

@@ -25,7 +25,7 @@ pub struct CronSchedule {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether a day must match both day fields. So it is if one of them begins with `*`.
+    /// Whether a day must match both day fields. This is the case if one of them begins with `*`.
     both_days: bool,
     /// Whether the hour field begins with `*`. The schedule then counts elapsed hours, not hours of the clock.
     pub is_every_hour: bool,
@@ -66,9 +66,9 @@ impl CronSchedule {
 
     /// Whether it names any day at all.
     fn can_occur(&self) -> bool {
-        let named = |month: &usize| self.months >> (month + 1) & 1 == 1;
+        let is_named = |month: &usize| self.months >> (month + 1) & 1 == 1;
         let has_day = |month: usize| self.days & ((1 << (DAYS[month] + 1)) - 1) != 0;
-        let mut months = (0..12).filter(named);
+        let mut months = (0..12).filter(is_named);
         // If neither day field begins with `*`, a day of the week is enough.
         !self.both_days || months.any(has_day)
     }
@@ -107,7 +107,7 @@ impl FromStr for CronSchedule {
         };
         if !cron.can_occur() {
             return Err(CronError(format!(
-                "'{text}' never comes: no month has that day"
+                "'{text}' never occurs: no month has that day"
             )));
         }
         Ok(cron)
@@ -116,15 +116,15 @@ impl FromStr for CronSchedule {
 
 /// Parses one field to a bit set of numbers. `names` stand for the numbers from `first` on.
 fn parse_field(
-    what: &str,
+    field: &str,
     text: &str,
     range: RangeInclusive<u32>,
     names: &[&str],
     first: u32,
 ) -> Result<u64, CronError> {
-    let wrong = |part: &str| {
+    let invalid = |part: &str| {
         CronError(format!(
-            "'{part}' is no {what}: write numbers from {} to {}, ranges such as 1-5, and steps such as */15",
+            "'{part}' is not a valid {field}: write numbers from {} to {}, ranges such as 1-5, and steps such as */15",
             range.start(),
             range.end()
         ))
@@ -145,16 +145,16 @@ fn parse_field(
             Some((span, step)) => (span, step.parse().ok().filter(|step| *step > 0)),
             None => (part, Some(1)),
         };
-        let step: usize = step.ok_or_else(|| wrong(part))?;
-        let ends = match span.split_once('-') {
+        let step: usize = step.ok_or_else(|| invalid(part))?;
+        let bounds = match span.split_once('-') {
             _ if span == "*" => Some((*range.start(), *range.end())),
             Some((from, to)) => number(from).zip(number(to)),
             None if part.contains('/') => number(span).map(|from| (from, *range.end())),
             None => number(span).map(|only| (only, only)),
         };
-        let (from, to) = ends
+        let (from, to) = bounds
             .filter(|(from, to)| from <= to)
-            .ok_or_else(|| wrong(part))?;
+            .ok_or_else(|| invalid(part))?;
         for number in (from..=to).step_by(step) {
             bits |= 1 << number;
         }
@@ -202,28 +202,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_crontab_is_refused_by_the_name_of_its_field() {
-        for (text, said) in [
+    fn an_invalid_crontab_is_refused_with_the_name_of_the_field() {
+        for (text, expected) in [
             ("0 8 * *", "has 4 fields"),
-            ("60 8 * * *", "'60' is no minute"),
-            ("0 24 * * *", "'24' is no hour"),
-            ("0 8 0 * *", "'0' is no day of month"),
-            ("0 8 * 13 *", "'13' is no month"),
-            ("0 8 * * 8", "'8' is no day of week"),
-            ("0 8 * * mo", "'mo' is no day of week"),
-            ("5-1 8 * * *", "'5-1' is no minute"),
-            ("*/0 8 * * *", "'*/0' is no minute"),
-            ("+5 8 * * *", "'+5' is no minute"),
-            ("0 8,, * * *", "'' is no hour"),
-            ("0 8 30 2 *", "never comes"),
-            ("0 8 31 4,6,9,11 *", "never comes"),
+            ("60 8 * * *", "'60' is not a valid minute"),
+            ("0 24 * * *", "'24' is not a valid hour"),
+            ("0 8 0 * *", "'0' is not a valid day of month"),
+            ("0 8 * 13 *", "'13' is not a valid month"),
+            ("0 8 * * 8", "'8' is not a valid day of week"),
+            ("0 8 * * mo", "'mo' is not a valid day of week"),
+            ("5-1 8 * * *", "'5-1' is not a valid minute"),
+            ("*/0 8 * * *", "'*/0' is not a valid minute"),
+            ("+5 8 * * *", "'+5' is not a valid minute"),
+            ("0 8,, * * *", "'' is not a valid hour"),
+            ("0 8 30 2 *", "never occurs"),
+            ("0 8 31 4,6,9,11 *", "never occurs"),
         ] {
             let CronError(why) = text.parse::<CronSchedule>().expect_err(text);
-            assert!(why.contains(said), "{text}: {why}");
+            assert!(why.contains(expected), "{text}: {why}");
         }
         assert!(
             "0 8 30 2 1".parse::<CronSchedule>().is_ok(),
-            "on Mondays it comes"
+            "it occurs on Mondays"
         );
     }
 }

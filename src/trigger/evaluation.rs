@@ -17,29 +17,29 @@ pub fn prometheus(
     spec: &Prometheus,
     on_error: &OnError,
     before: &TriggerState,
-    read: Result<MetricValue, QueryError>,
+    result: Result<MetricValue, QueryError>,
     now: Timestamp,
 ) -> TriggerState {
-    let numbers = match PrometheusThresholds::parse(spec) {
-        Ok(numbers) => numbers,
+    let thresholds = match PrometheusThresholds::parse(spec) {
+        Ok(thresholds) => thresholds,
         Err(why) => return TriggerState::invalid(why, before, now),
     };
-    let standing = match read {
-        Ok(reading) => state_with_value(&numbers, reading),
+    let state = match result {
+        Ok(value) => state_with_value(&thresholds, value),
         Err(QueryError::Unknown(why)) => state_without_value(on_error, before, &why, now),
         // The last decision stays in force for `keepFor`, as in an outage of Prometheus.
         Err(QueryError::InvalidSpec(why)) => {
-            let standing = state_without_value(on_error, before, &why, now);
+            let state = state_without_value(on_error, before, &why, now);
             TriggerState {
-                spec_error: Some(standing.message.clone()),
-                ..standing
+                spec_error: Some(state.message.clone()),
+                ..state
             }
         }
     };
-    standing.with_since(before, now)
+    state.with_since(before, now)
 }
 
-/// The numbers that a spec contains as text.
+/// The numbers of a Prometheus trigger, which its spec contains as text.
 struct PrometheusThresholds {
     threshold: Option<f64>,
     activation: f64,
@@ -49,7 +49,7 @@ impl PrometheusThresholds {
     fn parse(spec: &Prometheus) -> Result<Self, String> {
         let number = |field: &str, text: &str| {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-            number.ok_or_else(|| format!("prometheus.{field}: '{text}' is no number"))
+            number.ok_or_else(|| format!("prometheus.{field}: '{text}' is not a number"))
         };
         let threshold = spec.threshold.as_ref();
         let threshold = threshold
@@ -65,19 +65,19 @@ impl PrometheusThresholds {
     }
 }
 
-fn state_with_value(numbers: &PrometheusThresholds, reading: MetricValue) -> TriggerState {
-    let value = reading.value;
-    let active = value > numbers.activation;
-    let wish = match (active, numbers.threshold) {
+fn state_with_value(thresholds: &PrometheusThresholds, metric: MetricValue) -> TriggerState {
+    let value = metric.value;
+    let active = value > thresholds.activation;
+    let proposal = match (active, thresholds.threshold) {
         (false, _) => ReplicaProposal::Inactive,
         (true, None) => ReplicaProposal::ActiveOnly,
         (true, Some(threshold)) => ReplicaProposal::PerReplica { value, threshold },
     };
     TriggerState {
         active,
-        proposal: wish,
+        proposal,
         value: Some(value),
-        message: reading.warning.unwrap_or_default(),
+        message: metric.warning.unwrap_or_default(),
         ..TriggerState::default()
     }
 }
@@ -93,7 +93,7 @@ fn state_without_value(
     let since = before.unknown_since.unwrap_or(now).min(now);
     let keep_for = Duration::from(on_error.keep_for);
     let until = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
-    let standing = TriggerState {
+    let unknown_state = TriggerState {
         value: before.value,
         unknown_since: Some(since),
         ..TriggerState::default()
@@ -103,26 +103,26 @@ fn state_without_value(
             active: before.active,
             proposal: ReplicaProposal::Hold,
             message: format!(
-                "{why}; what was decided last is kept until {}",
+                "{why}; the last decision is kept until {}",
                 truncated_to_second(until)
             ),
-            ..standing
+            ..unknown_state
         };
     }
     let active = on_error.then == Then::Active;
-    let (wish, then) = if active {
+    let (proposal, then) = if active {
         (ReplicaProposal::Hold, "Active")
     } else {
         (ReplicaProposal::Inactive, "Inactive")
     };
     TriggerState {
         active,
-        proposal: wish,
+        proposal,
         message: format!(
-            "{why}; it is {then} since {}, as onError says",
+            "{why}; the trigger is {then} since {}, according to onError",
             truncated_to_second(until)
         ),
-        ..standing
+        ..unknown_state
     }
 }
 
@@ -136,7 +136,7 @@ pub fn schedule(
         Ok(windows) => windows,
         Err(why) => return (TriggerState::invalid(why, before, now), None),
     };
-    let (standing, next) = match windows.state_at(now) {
+    let (state, next) = match windows.state_at(now) {
         WindowState::Open(end) => {
             let open = TriggerState {
                 active: true,
@@ -150,7 +150,7 @@ pub fn schedule(
         }
         WindowState::Closed(next) => {
             let message = next.map_or_else(
-                || "it does not open again".to_owned(),
+                || "never opens again".to_owned(),
                 |next| format!("opens at {}", truncated_to_second(next)),
             );
             let closed = TriggerState {
@@ -160,7 +160,7 @@ pub fn schedule(
             (closed, next)
         }
     };
-    (standing.with_since(before, now), next)
+    (state.with_since(before, now), next)
 }
 
 /// The state of an alert trigger, with the alerts that fire.
@@ -171,7 +171,7 @@ pub fn alert(
     now: Timestamp,
 ) -> TriggerState {
     let active = firing.is_any_firing(now);
-    let wish = match (active, spec.replicas) {
+    let proposal = match (active, spec.replicas) {
         (false, _) => ReplicaProposal::Inactive,
         (true, None) => ReplicaProposal::ActiveOnly,
         (true, Some(replicas)) => ReplicaProposal::Replicas(replicas),
@@ -180,16 +180,16 @@ pub fn alert(
     let message = match alerts.len() {
         0 => String::new(),
         1 => "1 alert fires".to_owned(),
-        more => format!("{more} alerts fire"),
+        count => format!("{count} alerts fire"),
     };
-    let standing = TriggerState {
+    let state = TriggerState {
         active,
-        proposal: wish,
+        proposal,
         alerts,
         message,
         ..TriggerState::default()
     };
-    standing.with_since(before, now)
+    state.with_since(before, now)
 }
 
 /// A time for a message, without fractions of a second.
@@ -213,7 +213,7 @@ mod tests {
         serde_json::from_value(spec).expect("a spec")
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "what is read may be an error")]
+    #[allow(clippy::unnecessary_wraps, reason = "a query may fail")]
     fn read(value: f64) -> Result<MetricValue, String> {
         Ok(MetricValue {
             value,
@@ -247,20 +247,20 @@ mod tests {
         assert_eq!(
             still.since,
             Some(at(15)),
-            "the time moves only with the decision"
+            "`since` changes only with `active`"
         );
     }
 
     #[test]
-    fn while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away() {
-        let down = || Err("no answer".to_owned());
+    fn during_an_outage_the_last_decision_is_kept_and_no_replicas_are_removed() {
+        let outage = || Err("no answer".to_owned());
         let active = after(&TriggerState::default(), read(700.0), 0);
         // 30 s, and just under 5 minutes.
         for second in [15, 45, 314] {
             let kept = (15..=second)
                 .step_by(15)
                 .fold(active.clone(), |before, second| {
-                    after(&before, down(), second)
+                    after(&before, outage(), second)
                 });
             assert_eq!(
                 (kept.active, kept.proposal, kept.value),
@@ -274,18 +274,18 @@ mod tests {
             assert!(!kept.is_known());
         }
         // 10 minutes and 2 hours.
-        let first = after(&active, down(), 15);
+        let first = after(&active, outage(), 15);
         for second in [315, 600, 7200] {
-            let over = after(&first, down(), second);
+            let over = after(&first, outage(), second);
             assert_eq!(
                 (over.active, over.proposal),
                 (false, ReplicaProposal::Inactive),
                 "{second}"
             );
             assert!(over.message.contains("Inactive"), "{}", over.message);
-            let back = after(&over, read(700.0), second + 15);
+            let recovered = after(&over, read(700.0), second + 15);
             assert_eq!(
-                (back.active, back.unknown_since),
+                (recovered.active, recovered.unknown_since),
                 (true, None),
                 "it recovers"
             );
@@ -293,26 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_reported_and_the_last_decision_holds_meanwhile() {
+    fn a_spec_error_is_reported_and_the_last_decision_is_kept() {
         let active = after(&TriggerState::default(), read(700.0), 0);
-        let refused = |second| {
-            let read = Err(QueryError::InvalidSpec("annotate it".to_owned()));
-            prometheus(&spec("5"), &OnError::default(), &active, read, at(second))
+        let state_at = |second| {
+            let result = Err(QueryError::InvalidSpec("annotate it".to_owned()));
+            prometheus(&spec("5"), &OnError::default(), &active, result, at(second))
         };
-        let kept = refused(15);
+        let kept = state_at(15);
         assert_eq!((kept.active, kept.proposal), (true, ReplicaProposal::Hold));
         assert!(!kept.is_known());
-        let why = kept.spec_error.as_deref().expect("a mistake");
+        let why = kept.spec_error.as_deref().expect("an error");
         assert!(
             why.contains("annotate it") && why.contains("is kept until"),
             "{why}"
         );
-        let again = after(&kept, read(700.0), 30);
-        assert_eq!((again.active, again.spec_error), (true, None));
+        let recovered = after(&kept, read(700.0), 30);
+        assert_eq!((recovered.active, recovered.spec_error), (true, None));
     }
 
     #[test]
-    fn an_outage_that_goes_on_can_be_declared_a_peak() {
+    fn a_long_outage_can_count_as_a_peak() {
         let on_error = OnError {
             then: Then::Active,
             ..OnError::default()
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away() {
+    fn a_trigger_that_was_never_known_is_inactive_and_removes_no_replicas() {
         let unknown = after(&TriggerState::default(), Err("down".to_owned()), 0);
         assert_eq!(
             (unknown.active, unknown.proposal),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_goes_on_across_a_restart_of_the_operator() {
+    fn an_outage_continues_across_a_restart_of_the_operator() {
         let active = after(&TriggerState::default(), read(700.0), 0);
         let down = after(&active, Err("down".to_owned()), 15);
         let restored = TriggerState::from_status(&down.to_status("requests"));
@@ -354,50 +354,50 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_that_the_apiserver_should_have_refused_is_never_active_and_says_why() {
-        let wrong = prometheus(
+    fn a_trigger_with_an_invalid_spec_is_never_active_and_reports_the_error() {
+        let invalid = prometheus(
             &spec("many"),
             &OnError::default(),
             &TriggerState::default(),
             Ok(read(1e9).expect("a value")),
             at(0),
         );
-        assert!(!wrong.active && !wrong.is_known());
-        let why = wrong.spec_error.expect("a mistake");
+        assert!(!invalid.active && !invalid.is_known());
+        let why = invalid.spec_error.expect("an error");
         assert!(why.contains("activationThreshold"), "{why}");
         let spec: Schedule = serde_json::from_value(
             json!({"start": "0 8 30 2 *", "duration": "1h", "timeZone": "UTC"}),
         )
         .expect("a schedule");
-        let (wrong, next) = schedule(&spec, &TriggerState::default(), at(0));
-        assert!(!wrong.active && next.is_none());
+        let (invalid, next) = schedule(&spec, &TriggerState::default(), at(0));
+        assert!(!invalid.active && next.is_none());
         assert_eq!(
-            wrong.proposal,
+            invalid.proposal,
             ReplicaProposal::Hold,
-            "a slip takes no replicas away"
+            "an error in the spec removes no replicas"
         );
-        let why = wrong.to_status("hours").message;
+        let why = invalid.to_status("hours").message;
         assert!(
-            why.contains("schedule.start") && why.contains("never comes"),
+            why.contains("schedule.start") && why.contains("never occurs"),
             "{why}"
         );
     }
 
     #[test]
-    fn a_schedule_is_after_a_restart_what_it_was_without() {
+    fn a_restart_does_not_change_the_state_of_a_schedule() {
         let spec: Schedule = serde_json::from_value(
             json!({"start": "0 8 * * *", "duration": "10h", "timeZone": "UTC", "replicas": 20}),
         )
         .expect("a schedule");
         let opened = schedule(&spec, &TriggerState::default(), at(8 * 3600)).0;
         let later = at(11 * 3600);
-        let without = schedule(&spec, &opened, later);
+        let unrestarted = schedule(&spec, &opened, later);
         let restored = TriggerState::from_status(&opened.to_status("hours"));
-        let with = schedule(&spec, &restored, later);
-        assert_eq!(with, without);
-        assert_eq!(with.0.proposal, ReplicaProposal::Replicas(20));
+        let restarted = schedule(&spec, &restored, later);
+        assert_eq!(restarted, unrestarted);
+        assert_eq!(restarted.0.proposal, ReplicaProposal::Replicas(20));
         assert_eq!(
-            (with.0.since, with.1),
+            (restarted.0.since, restarted.1),
             (Some(at(8 * 3600)), Some(at(18 * 3600)))
         );
         let (closed, next) = schedule(&spec, &opened, at(18 * 3600));

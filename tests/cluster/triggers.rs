@@ -6,15 +6,15 @@
 //! | scenario | shown by |
 //! | --- | --- |
 //! | activation threshold | `trigger::evaluation::tests::a_value_that_equals_the_activation_threshold_does_not_activate` |
-//! | an empty vector is unknown; each unusual answer | `trigger::query_response::tests::each_answer_that_says_nothing_has_its_own_words_and_none_is_zero`, `..::a_warning_is_told_beside_the_value_or_beside_the_trouble` |
-//! | Prometheus down for 30 s, 10 m, 2 h | `trigger::evaluation::tests::while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away`, `..::an_outage_goes_on_across_a_restart_of_the_operator`; with a real one `triggers_prometheus::load_raises_replicas_that_spill_at_once_and_go_first_and_an_outage_moves_nothing` |
-//! | a trigger without any value so far | `trigger::evaluation::tests::a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away`, `scale::desired::tests::while_one_value_is_not_known_the_others_may_only_add` |
+//! | an empty vector is unknown; each unusual answer | `trigger::query_response::tests::each_answer_without_a_value_has_its_own_message_and_none_is_zero`, `..::a_warning_is_reported_with_the_value_or_with_the_error` |
+//! | Prometheus down for 30 s, 10 m, 2 h | `trigger::evaluation::tests::during_an_outage_the_last_decision_is_kept_and_no_replicas_are_removed`, `..::an_outage_continues_across_a_restart_of_the_operator`; with a real one `triggers_prometheus::load_raises_replicas_that_spill_at_once_and_go_first_and_an_outage_moves_nothing` |
+//! | a trigger without any value so far | `trigger::evaluation::tests::a_trigger_that_was_never_known_is_inactive_and_removes_no_replicas`, `scale::desired::tests::while_one_value_is_not_known_the_others_may_only_add` |
 //! | credentials for Prometheus | `triggers_auth::each_kind_of_credential_works_changes_without_a_restart_and_is_never_shown`, `..::azure_monitor_is_asked_as_the_operator_itself_with_the_token_of_the_moment`; workload identity and similar: `login` of the emulator's tests, `controller::triggers::auth::tests` |
 //! | an alert is resolved, or flaps | `triggers_alert::an_alert_scales_and_spills_until_it_is_resolved_also_across_a_restart`, with a real Alertmanager `triggers_alertmanager::an_alert_of_a_real_alertmanager_spills_without_hold_and_repeats_restore_it`, `..::of_two_operators_behind_one_address_the_one_that_leads_gets_every_alert`; `trigger::alert::tests`, `scale::step::tests::what_flaps_does_not_flap_replicas` |
 //! | schedule windows at daylight saving changes | `trigger::window::tests`: Berlin, New York, Lord Howe, Apia |
-//! | a duration longer than the period | `trigger::window::tests::an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights` |
+//! | a duration longer than the period | `trigger::window::tests::an_hourly_window_of_over_an_hour_is_always_open_even_at_clock_changes` |
 //! | an invalid schedule | `what_a_trigger_may_be_is_checked_at_apply_time`, `triggers_beside_others::an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_reason` |
-//! | a restart inside a window | `trigger::evaluation::tests::a_schedule_is_after_a_restart_what_it_was_without`, `triggers_beside_others::a_schedule_scales_also_after_a_restart_and_undoes_a_manual_change` |
+//! | a restart inside a window | `trigger::evaluation::tests::a_restart_does_not_change_the_state_of_a_schedule`, `triggers_beside_others::a_schedule_scales_also_after_a_restart_and_undoes_a_manual_change` |
 //! | several triggers | `scale::desired::tests::the_greatest_wish_counts_and_says_whose_it_is`, `..::while_one_value_is_not_known_the_others_may_only_add` |
 //! | an endpoint that hangs | `triggers_beside_others::an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_reason` |
 //! | a burst before the cluster's own nodes are full | `burst::tests::granting::while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceeded`, `triggers_prometheus::load_raises_..` |

