@@ -35,29 +35,31 @@ pub struct DesiredReplicas {
 /// The greatest proposal, or `minReplicas` if there is none. `current` is the target's `spec.replicas`.
 pub fn desired_replicas(
     spec: &WorkloadScale,
-    asks: &[TriggerRequest<'_>],
+    requests: &[TriggerRequest<'_>],
     current: i32,
 ) -> DesiredReplicas {
     let tolerances = Tolerances::from_spec(spec);
-    let mut all = DesiredReplicas {
+    let mut desired = DesiredReplicas {
         replicas: spec.min_replicas,
         ..DesiredReplicas::default()
     };
-    let mut take = |trigger: &str, replicas: i32| {
-        if all.trigger.is_none() || replicas > all.replicas {
-            all.replicas = replicas;
-            all.trigger = Some(trigger.to_owned());
+    let mut propose = |trigger: &str, replicas: i32| {
+        if desired.trigger.is_none() || replicas > desired.replicas {
+            desired.replicas = replicas;
+            desired.trigger = Some(trigger.to_owned());
         }
     };
-    for ask in asks {
-        match ask.proposal {
+    for request in requests {
+        match request.proposal {
             ReplicaProposal::Inactive => {}
-            ReplicaProposal::ActiveOnly => all.without_replicas = Some(ask.trigger.to_owned()),
-            ReplicaProposal::Hold => all.held_by = Some(ask.trigger.to_owned()),
-            ReplicaProposal::Replicas(replicas) => take(ask.trigger, replicas),
+            ReplicaProposal::ActiveOnly => {
+                desired.without_replicas = Some(request.trigger.to_owned());
+            }
+            ReplicaProposal::Hold => desired.held_by = Some(request.trigger.to_owned()),
+            ReplicaProposal::Replicas(replicas) => propose(request.trigger, replicas),
             ReplicaProposal::PerReplica { value, threshold } => {
-                take(
-                    ask.trigger,
+                propose(
+                    request.trigger,
                     tolerances.per_replica(value, threshold, current),
                 );
             }
@@ -65,11 +67,11 @@ pub fn desired_replicas(
     }
     // A trigger with an unknown value might ask for more. As in an HPA with a failing metric, the other
     // triggers may only add replicas.
-    if all.held_by.is_some() && all.replicas < current {
-        all.replicas = current;
-        all.trigger = None;
+    if desired.held_by.is_some() && desired.replicas < current {
+        desired.replicas = current;
+        desired.trigger = None;
     }
-    all
+    desired
 }
 
 /// How far the load per replica may be above or below the threshold without a change, as a fraction.
@@ -81,13 +83,13 @@ struct Tolerances {
 impl Tolerances {
     fn from_spec(spec: &WorkloadScale) -> Self {
         let behavior = &spec.behavior;
-        let of = |rules: &crate::api::ScalingRules| {
+        let tolerance = |rules: &crate::api::ScalingRules| {
             let text = rules.tolerance.as_ref().map(|quantity| quantity.0.as_str());
             text.and_then(parse_fraction).unwrap_or(DEFAULT_TOLERANCE)
         };
         Self {
-            up: of(&behavior.scale_up),
-            down: of(&behavior.scale_down),
+            up: tolerance(&behavior.scale_up),
+            down: tolerance(&behavior.scale_down),
         }
     }
 
@@ -142,15 +144,15 @@ mod tests {
     }
 
     fn replicas_for(behavior: &Value, value: f64, threshold: f64, current: i32) -> i32 {
-        let ask = TriggerRequest {
+        let request = TriggerRequest {
             trigger: "a",
             proposal: per_replica(value, threshold),
         };
-        desired_replicas(&spec(behavior), &[ask], current).replicas
+        desired_replicas(&spec(behavior), &[request], current).replicas
     }
 
     #[test]
-    fn a_value_is_divided_by_what_a_replica_bears_as_in_the_autoscalers_own_tests() {
+    fn a_value_is_divided_by_the_threshold_as_in_the_autoscalers_own_tests() {
         // From replica_calculator_test.go (1.37), TestReplicaCalcExternalPerPodMetric: up, down, within the
         // tolerance, and an overflow.
         for (value, threshold, current, expected) in [
@@ -171,21 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn replicas_that_nearly_bear_the_value_stay() {
-        let usual = json!({});
+    fn replicas_within_the_tolerance_stay() {
+        let default = json!({});
         // 10 replicas take 1000. 900 and 1100 are within the tolerance of 10%; one more or less is not.
-        assert_eq!(replicas_for(&usual, 1100.0, 100.0, 10), 10);
-        assert_eq!(replicas_for(&usual, 1101.0, 100.0, 10), 12);
-        assert_eq!(replicas_for(&usual, 901.0, 100.0, 10), 10);
-        assert_eq!(replicas_for(&usual, 899.0, 100.0, 10), 9);
-        let own = json!({"scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "500m"}});
-        assert_eq!(replicas_for(&own, 1001.0, 100.0, 10), 11);
-        assert_eq!(replicas_for(&own, 501.0, 100.0, 10), 10);
-        assert_eq!(replicas_for(&own, 499.0, 100.0, 10), 5);
+        assert_eq!(replicas_for(&default, 1100.0, 100.0, 10), 10);
+        assert_eq!(replicas_for(&default, 1101.0, 100.0, 10), 12);
+        assert_eq!(replicas_for(&default, 901.0, 100.0, 10), 10);
+        assert_eq!(replicas_for(&default, 899.0, 100.0, 10), 9);
+        let custom = json!({"scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "500m"}});
+        assert_eq!(replicas_for(&custom, 1001.0, 100.0, 10), 11);
+        assert_eq!(replicas_for(&custom, 501.0, 100.0, 10), 10);
+        assert_eq!(replicas_for(&custom, 499.0, 100.0, 10), 5);
     }
 
     #[test]
-    fn what_only_floats_have_added_is_no_replica() {
+    fn a_rounding_error_adds_no_replica() {
         let sum = 0.1 + 0.2;
         assert!(sum / 0.1 > 3.0);
         assert_eq!(replicas_for(&json!({}), sum, 0.1, 1), 3);
@@ -197,49 +199,53 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_wish_counts_and_says_whose_it_is() {
+    fn the_greatest_proposal_counts_and_names_its_trigger() {
         let spec = spec(&json!({}));
-        let ask = |trigger, wish| TriggerRequest {
-            trigger,
-            proposal: wish,
-        };
-        let asks = [
-            ask("requests", per_replica(1520.0, 100.0)),
-            ask("hours", ReplicaProposal::Replicas(20)),
-            ask("pager", ReplicaProposal::Inactive),
+        let request = |trigger, proposal| TriggerRequest { trigger, proposal };
+        let requests = [
+            request("requests", per_replica(1520.0, 100.0)),
+            request("hours", ReplicaProposal::Replicas(20)),
+            request("pager", ReplicaProposal::Inactive),
         ];
-        let all = desired_replicas(&spec, &asks, 8);
-        assert_eq!((all.replicas, all.trigger.as_deref()), (20, Some("hours")));
-        let quiet = desired_replicas(&spec, &[ask("pager", ReplicaProposal::Inactive)], 8);
+        let desired = desired_replicas(&spec, &requests, 8);
+        assert_eq!(
+            (desired.replicas, desired.trigger.as_deref()),
+            (20, Some("hours"))
+        );
+        let quiet = desired_replicas(&spec, &[request("pager", ReplicaProposal::Inactive)], 8);
         assert_eq!(
             (quiet.replicas, quiet.trigger),
             (2, None),
-            "all are quiet: the fewest"
+            "without a proposal, minReplicas counts"
         );
-        let few = desired_replicas(&spec, &[ask("hours", ReplicaProposal::Replicas(1))], 8);
+        let few = desired_replicas(&spec, &[request("hours", ReplicaProposal::Replicas(1))], 8);
         assert_eq!((few.replicas, few.trigger.as_deref()), (1, Some("hours")));
-        let unsaid = desired_replicas(&spec, &[ask("hours", ReplicaProposal::ActiveOnly)], 8);
+        let without_replicas =
+            desired_replicas(&spec, &[request("hours", ReplicaProposal::ActiveOnly)], 8);
         assert_eq!(
-            (unsaid.replicas, unsaid.without_replicas.as_deref()),
+            (
+                without_replicas.replicas,
+                without_replicas.without_replicas.as_deref()
+            ),
             (2, Some("hours"))
         );
     }
 
     #[test]
-    fn while_one_value_is_not_known_the_others_may_only_add() {
+    fn while_one_value_is_unknown_the_others_may_only_add_replicas() {
         let spec = spec(&json!({}));
-        let with = |wish, current| {
-            let ask = |trigger, wish| TriggerRequest {
-                trigger,
-                proposal: wish,
-            };
-            let asks = [ask("requests", ReplicaProposal::Hold), ask("hours", wish)];
-            let all = desired_replicas(&spec, &asks, current);
-            (all.replicas, all.held_by.is_some())
+        let desired_with = |proposal, current| {
+            let request = |trigger, proposal| TriggerRequest { trigger, proposal };
+            let requests = [
+                request("requests", ReplicaProposal::Hold),
+                request("hours", proposal),
+            ];
+            let desired = desired_replicas(&spec, &requests, current);
+            (desired.replicas, desired.held_by.is_some())
         };
-        assert_eq!(with(ReplicaProposal::Replicas(5), 12), (12, true));
-        assert_eq!(with(ReplicaProposal::Replicas(20), 12), (20, true));
-        assert_eq!(with(ReplicaProposal::Inactive, 12), (12, true));
-        assert_eq!(with(ReplicaProposal::Inactive, 0), (2, true));
+        assert_eq!(desired_with(ReplicaProposal::Replicas(5), 12), (12, true));
+        assert_eq!(desired_with(ReplicaProposal::Replicas(20), 12), (20, true));
+        assert_eq!(desired_with(ReplicaProposal::Inactive, 12), (12, true));
+        assert_eq!(desired_with(ReplicaProposal::Inactive, 0), (2, true));
     }
 }

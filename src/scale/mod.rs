@@ -4,9 +4,9 @@
 //! replicas to set now, why, and what limits them. Called by `controller::triggers`.
 //!
 //! ```text
-//! proposals ─▶ wanted (greatest, tolerance) ─▶ step (stabilization, policies, bounds) ─▶ replicas
-//!                                               ▲
-//!                                            History
+//! proposals ─▶ desired (greatest, tolerance) ─▶ step (stabilization, policies, bounds) ─▶ replicas
+//!                                                ▲
+//!                                         ScalingHistory
 //! ```
 //!
 //! A Prometheus trigger corresponds to an external metric with an average value in an HPA. The value is divided
@@ -28,7 +28,7 @@ pub use step::{ReplicaStep, ScalingHistory, step};
 /// `i32`.
 #[allow(
     clippy::cast_possible_truncation,
-    reason = "a cast from a float saturates, which is what is wanted of too large ones"
+    reason = "a cast from a float saturates, which is correct for numbers that are too large"
 )]
 fn to_replicas(number: f64) -> i32 {
     number as i32

@@ -33,9 +33,9 @@ impl ScalingHistory {
             self.removed.push((now, from - to));
         }
         // The CRD limits a policy's period to 30 minutes.
-        let old = seconds_before(now, 1800);
-        self.added.retain(|(at, _)| *at > old);
-        self.removed.retain(|(at, _)| *at > old);
+        let horizon = seconds_before(now, 1800);
+        self.added.retain(|(time, _)| *time > horizon);
+        self.removed.retain(|(time, _)| *time > horizon);
     }
 
     /// The replicas at the beginning of a policy's period.
@@ -45,9 +45,9 @@ impl ScalingHistory {
         current: i32,
         now: Timestamp,
     ) -> i32 {
-        let since = seconds_before(now, policy.period_seconds);
+        let period_start = seconds_before(now, policy.period_seconds);
         let sum = |changes: &[(Timestamp, i32)]| -> i32 {
-            let recent = changes.iter().filter(|(at, _)| *at > since);
+            let recent = changes.iter().filter(|(time, _)| *time > period_start);
             recent.map(|(_, change)| change).sum()
         };
         current - sum(&self.added) + sum(&self.removed)
@@ -64,37 +64,37 @@ pub struct ReplicaStep {
 }
 
 /// Computes the replicas to set now, if the target's `spec.replicas` is `current` and the triggers ask for
-/// `wanted`.
+/// `desired`.
 pub fn step(
     spec: &WorkloadScale,
     history: &mut ScalingHistory,
     current: i32,
-    wanted: i32,
+    desired: i32,
     now: Timestamp,
 ) -> ReplicaStep {
     if history.recommended.is_empty() {
         history.recommended.push((now, current));
     }
-    let bounded = |replicas, held| ReplicaStep {
+    let limited = |replicas, reason| ReplicaStep {
         replicas,
-        limited_by: Some(held),
+        limited_by: Some(reason),
     };
     if current == 0 && spec.min_replicas > 0 {
-        return bounded(0, "somebody has set 0 replicas, which switches scaling off");
+        return limited(0, "0 replicas are set, which switches scaling off");
     }
     if current > spec.max_replicas {
-        return bounded(spec.max_replicas, "there are more than maxReplicas");
+        return limited(spec.max_replicas, "there are more than maxReplicas");
     }
     if current < spec.min_replicas {
-        return bounded(spec.min_replicas, "there are fewer than minReplicas");
+        return limited(spec.min_replicas, "there are fewer than minReplicas");
     }
-    let stable = stabilize(spec, history, current, wanted, now);
+    let stable = stabilize(spec, history, current, desired, now);
     let mut step = apply_limits(spec, history, current, stable, now);
-    if step.limited_by.is_none() && stable != wanted {
-        step.limited_by = Some(if wanted >= current {
-            "fewer were asked for within scaleUp.stabilizationWindowSeconds"
+    if step.limited_by.is_none() && stable != desired {
+        step.limited_by = Some(if desired >= current {
+            "triggers asked for fewer within scaleUp.stabilizationWindowSeconds"
         } else {
-            "more were asked for within scaleDown.stabilizationWindowSeconds"
+            "triggers asked for more within scaleDown.stabilizationWindowSeconds"
         });
     }
     step
@@ -106,7 +106,7 @@ fn stabilize(
     spec: &WorkloadScale,
     history: &mut ScalingHistory,
     current: i32,
-    wanted: i32,
+    desired: i32,
     now: Timestamp,
 ) -> i32 {
     let behavior = &spec.behavior;
@@ -116,7 +116,7 @@ fn stabilize(
     );
     let down = behavior.scale_down.stabilization_window_seconds;
     let down = seconds_before(now, down.unwrap_or(DEFAULT_DOWNSCALE_WINDOW_SECONDS));
-    let (mut lowest, mut highest) = (wanted, wanted);
+    let (mut lowest, mut highest) = (desired, desired);
     for (at, recommended) in &history.recommended {
         if *at > up {
             lowest = lowest.min(*recommended);
@@ -128,7 +128,7 @@ fn stabilize(
     history
         .recommended
         .retain(|(at, _)| *at >= up || *at >= down);
-    history.recommended.push((now, wanted));
+    history.recommended.push((now, desired));
     current.max(lowest).min(highest)
 }
 
@@ -137,47 +137,47 @@ fn apply_limits(
     spec: &WorkloadScale,
     history: &ScalingHistory,
     current: i32,
-    wanted: i32,
+    desired: i32,
     now: Timestamp,
 ) -> ReplicaStep {
     let behavior = &spec.behavior;
-    let (limit, held) = match wanted.cmp(&current) {
+    let (limit, reason) = match desired.cmp(&current) {
         Ordering::Greater => {
             let allowed = up_limit(&behavior.scale_up, history, current, now).max(current);
             if spec.max_replicas > allowed {
-                (allowed, "scaleUp allows no more at a time")
+                (allowed, "limited by the scaleUp policies")
             } else {
-                (spec.max_replicas, "it is maxReplicas")
+                (spec.max_replicas, "limited by maxReplicas")
             }
         }
         Ordering::Less => {
             let allowed = down_limit(&behavior.scale_down, history, current, now).min(current);
             if spec.min_replicas < allowed {
-                (allowed, "scaleDown allows no more at a time")
+                (allowed, "limited by the scaleDown policies")
             } else {
-                (spec.min_replicas, "it is minReplicas")
+                (spec.min_replicas, "limited by minReplicas")
             }
         }
-        Ordering::Equal => (wanted, ""),
+        Ordering::Equal => (desired, ""),
     };
-    let is_beyond = if wanted > current {
-        wanted > limit
+    let is_beyond = if desired > current {
+        desired > limit
     } else {
-        wanted < limit
+        desired < limit
     };
     ReplicaStep {
-        replicas: if is_beyond { limit } else { wanted },
-        limited_by: is_beyond.then_some(held),
+        replicas: if is_beyond { limit } else { desired },
+        limited_by: is_beyond.then_some(reason),
     }
 }
 
 /// The most replicas that the scale-up policies allow.
 fn up_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: Timestamp) -> i32 {
-    let usual = [
+    let defaults = [
         policy(PolicyType::Pods, 4),
         policy(PolicyType::Percent, 100),
     ];
-    let proposals = policies_or_default(rules, &usual).iter().map(|policy| {
+    let proposals = policies_or_default(rules, &defaults).iter().map(|policy| {
         let start = history.replicas_at_period_start(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_add(policy.value),
@@ -185,30 +185,30 @@ fn up_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: T
             PolicyType::Percent => percent(start, 100 + i64::from(policy.value), 99),
         }
     });
-    let chosen = match rules.select_policy {
+    let limit = match rules.select_policy {
         SelectPolicy::Disabled => None,
         SelectPolicy::Max => proposals.max(),
         SelectPolicy::Min => proposals.min(),
     };
-    chosen.unwrap_or(current)
+    limit.unwrap_or(current)
 }
 
 /// The fewest replicas that the scale-down policies allow.
 fn down_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: Timestamp) -> i32 {
-    let usual = [policy(PolicyType::Percent, 100)];
-    let proposals = policies_or_default(rules, &usual).iter().map(|policy| {
+    let defaults = [policy(PolicyType::Percent, 100)];
+    let proposals = policies_or_default(rules, &defaults).iter().map(|policy| {
         let start = history.replicas_at_period_start(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_sub(policy.value),
             PolicyType::Percent => percent(start, 100 - i64::from(policy.value), 0),
         }
     });
-    let chosen = match rules.select_policy {
+    let limit = match rules.select_policy {
         SelectPolicy::Disabled => None,
         SelectPolicy::Max => proposals.min(),
         SelectPolicy::Min => proposals.max(),
     };
-    chosen.unwrap_or(current)
+    limit.unwrap_or(current)
 }
 
 /// `percent` percent of `start`, in exact integer arithmetic. `remainder` 99 rounds up, 0 rounds down.
@@ -227,10 +227,10 @@ const fn policy(kind: PolicyType, value: i32) -> ScalingPolicy {
 
 fn policies_or_default<'a>(
     rules: &'a ScalingRules,
-    usual: &'a [ScalingPolicy],
+    defaults: &'a [ScalingPolicy],
 ) -> &'a [ScalingPolicy] {
     if rules.policies.is_empty() {
-        usual
+        defaults
     } else {
         &rules.policies
     }

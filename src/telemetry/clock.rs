@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// A larger difference between the clocks causes a warning, because it also affects certificates, tokens and
 /// leases.
-const SKEWED: SignedDuration = SignedDuration::from_secs(5);
+const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// The resolution of `Date` and of times in Kubernetes objects: fractions are cut off.
 const WHOLE: SignedDuration = SignedDuration::from_secs(1);
@@ -38,7 +38,8 @@ struct OffsetState {
     bounds: Option<OffsetBounds>,
     /// The estimated offset: how far the API server's clock is ahead.
     ahead: SignedDuration,
-    is_told: bool,
+    /// Whether a warning about the skew has been logged.
+    is_warned: bool,
 }
 
 /// The smallest and the largest possible offset: how far the API server's clock is ahead of this one.
@@ -120,16 +121,16 @@ impl ServerClock {
         };
         self.learn(sent, self.elapsed(), date.timestamp());
         let skew = self.skew();
-        let is_skewed = skew.abs() > SKEWED;
-        let is_news = {
+        let is_skewed = skew.abs() > MAX_SKEW;
+        let has_changed = {
             let mut state = self.lock();
-            std::mem::replace(&mut state.is_told, is_skewed) != is_skewed
+            std::mem::replace(&mut state.is_warned, is_skewed) != is_skewed
         };
-        if is_news && is_skewed {
+        if has_changed && is_skewed {
             tracing::warn!(
                 seconds = skew.as_secs(),
                 "this machine's clock is ahead of the API server's (behind, if negative): synchronize it; \
-                 the API server's time is used for holds"
+                 burstpool uses the API server's time for holds"
             );
         }
     }
@@ -140,7 +141,7 @@ impl ServerClock {
             most: later(date, WHOLE).duration_since(self.local(sent)),
         };
         let mut state = self.lock();
-        let bounds = state.bounds.map_or(new, |known| known.with(new));
+        let bounds = state.bounds.map_or(new, |earlier| earlier.with(new));
         state.ahead = bounds.nearest(state.ahead);
         state.bounds = Some(bounds);
     }
@@ -155,14 +156,14 @@ impl OffsetBounds {
     /// the end of `new` that is nearest to the old bounds is used. If they differ by more, a clock was set, and
     /// only `new` is used.
     fn with(self, new: Self) -> Self {
-        let both = Self {
+        let overlap = Self {
             least: self.least.max(new.least),
             most: self.most.min(new.most),
         };
-        if both.least <= both.most {
-            return both;
+        if overlap.least <= overlap.most {
+            return overlap;
         }
-        if both.least - both.most > WHOLE {
+        if overlap.least - overlap.most > WHOLE {
             return new;
         }
         let end = if new.least > self.most {
@@ -189,8 +190,8 @@ impl OffsetBounds {
     }
 }
 
-fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(at)
+fn later(time: Timestamp, offset: SignedDuration) -> Timestamp {
+    time.saturating_add(offset).unwrap_or(time)
 }
 
 fn signed(span: Duration) -> SignedDuration {
@@ -210,8 +211,9 @@ mod tests {
     fn corrected(ahead: i64, answers: &[(u64, u64)]) -> SignedDuration {
         let clock = ServerClock::default();
         for (sent, answered) in answers {
-            let truly = i64::try_from(u64::midpoint(*sent, *answered)).expect("small") + ahead;
-            let date = later(clock.origin, ms(truly));
+            let server_time =
+                i64::try_from(u64::midpoint(*sent, *answered)).expect("small") + ahead;
+            let date = later(clock.origin, ms(server_time));
             let date = Timestamp::from_second(date.as_second()).expect("in range");
             clock.learn(
                 Duration::from_millis(*sent),
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_may_be_right_is_not_corrected() {
+    fn a_clock_that_may_be_correct_is_not_corrected() {
         for ahead in [-20, 0, 20] {
             assert_eq!(corrected(ahead, &[(0, 60)]), ms(0), "{ahead} ms");
         }
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_took_long_tells_little_and_one_of_a_clock_that_was_set_counts_alone() {
+    fn a_slow_answer_has_wide_bounds_and_a_set_clock_replaces_the_old_bounds() {
         let slow = corrected(90_000, &[(0, 20_000)]);
         assert!(slow >= ms(78_000) && slow <= ms(90_000), "{slow}");
         let clock = ServerClock::default();
@@ -280,26 +282,29 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_wrote_is_at_least_so_old() {
+    fn the_age_of_a_server_time_is_never_overestimated() {
         for ahead in [-90, 0, 90] {
             let clock = ServerClock::shifted(SignedDuration::from_secs(-ahead));
-            let truly = Timestamp::now();
-            let date = Timestamp::from_second(truly.as_second()).expect("in range");
+            let server_time = Timestamp::now();
+            let date = Timestamp::from_second(server_time.as_second()).expect("in range");
             clock.learn(clock.elapsed(), clock.elapsed(), date);
             let age = clock.age(date - Duration::from_secs(60));
             let (least, most) = (Duration::from_secs(58), Duration::from_secs(61));
             assert!(least <= age && age <= most, "{ahead}: {age:?}");
-            assert_eq!(clock.age(truly + Duration::from_secs(60)), Duration::ZERO);
+            assert_eq!(
+                clock.age(server_time + Duration::from_secs(60)),
+                Duration::ZERO
+            );
         }
     }
 
     #[test]
-    fn a_machine_that_is_ahead_is_said_to_be() {
+    fn a_skew_is_measured_after_the_first_answer() {
         let clock = ServerClock::shifted(SignedDuration::from_secs(90));
         let skew = clock.skew().as_secs();
         assert!(
             (-1..=1).contains(&skew),
-            "nothing is known of it yet: {skew}"
+            "no answer has arrived yet: {skew}"
         );
         let date =
             jiff::fmt::rfc2822::to_string(&Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC));

@@ -14,15 +14,15 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// invalid.
 pub fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (people, programs) = if std::io::stderr().is_terminal() {
+    let (text, json) = if std::io::stderr().is_terminal() {
         (Some(fmt::layer().with_writer(std::io::stderr)), None)
     } else {
         let json = fmt::layer().json().flatten_event(true);
         (None, Some(json.with_writer(std::io::stderr)))
     };
-    let all = tracing_subscriber::registry().with(filter);
-    let all = all.with(filter_fn(|metadata| !may_quote(metadata)));
-    all.with(people).with(programs).init();
+    let subscriber = tracing_subscriber::registry().with(filter);
+    let subscriber = subscriber.with(filter_fn(|metadata| !may_quote(metadata)));
+    subscriber.with(text).with(json).init();
 }
 
 /// Whether a log line may quote a Secret: if the Kubernetes client cannot parse an answer, it logs a warning with
@@ -55,21 +55,23 @@ mod tests {
     }
 
     /// The log after an API server has answered a GET of a Secret with something that is not a Secret.
-    async fn logged(keeps: bool) -> String {
-        let answers = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+    async fn logged(keeps_quotes: bool) -> String {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             let body = kube::client::Body::from(
                 br#"{"data": {"password": "hunter2"}, "kind": 7}"#.to_vec(),
             );
             Ok::<_, std::convert::Infallible>(http::Response::new(body))
         });
-        let (lines, secrets) = (LogLines::default(), Client::new(answers, "default"));
+        let (lines, secrets) = (LogLines::default(), Client::new(service, "default"));
         let written = lines.clone();
         let layer = fmt::layer().with_writer(move || written.clone());
-        let all = tracing_subscriber::registry().with(EnvFilter::new("info"));
-        let all = all.with(filter_fn(move |metadata| keeps || !may_quote(metadata)));
-        let _logging = tracing::subscriber::set_default(all.with(layer));
+        let subscriber = tracing_subscriber::registry().with(EnvFilter::new("info"));
+        let subscriber = subscriber.with(filter_fn(move |metadata| {
+            keeps_quotes || !may_quote(metadata)
+        }));
+        let _logging = tracing::subscriber::set_default(subscriber.with(layer));
         let secrets: Api<Secret> = Api::default_namespaced(secrets);
-        secrets.get("login").await.expect_err("it is no Secret");
+        secrets.get("login").await.expect_err("it is not a Secret");
         String::from_utf8(lines.0.lock().expect("it is written").clone()).expect("text")
     }
 
@@ -78,7 +80,7 @@ mod tests {
         let quoted = logged(true).await;
         assert!(
             quoted.contains("hunter2"),
-            "the client quotes no more: {quoted}"
+            "the client no longer quotes answers: {quoted}"
         );
         let kept = logged(false).await;
         assert!(!kept.contains("hunter2"), "{kept}");

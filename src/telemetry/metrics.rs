@@ -118,12 +118,12 @@ impl Metrics {
             ),
             grants: counters(
                 "burstpool_grants_total",
-                "Pods that were to be granted, by what came of it.",
+                "Pods that were to be granted, by outcome.",
                 &["pool", "outcome"],
             ),
             requests: counters(
                 "burstpool_azure_requests_total",
-                "Requests to Azure by the class that it counts them in, and by what came of them.",
+                "Requests to Azure, by the class of its rate limits and by outcome.",
                 &["class", "outcome"],
             ),
             request_seconds: HistogramVec::new(
@@ -142,7 +142,7 @@ impl Metrics {
         let build = IntGauge::with_opts(build).expect("a well-formed metric");
         build.set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        let all: [Box<dyn prometheus::core::Collector>; 12] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(build),
             Box::new(process),
             Box::new(self.leader.clone()),
@@ -156,9 +156,9 @@ impl Metrics {
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
         ];
-        for one in all {
-            let registered = self.registry.register(one);
-            registered.expect("no two of them have a name");
+        for collector in collectors {
+            let registered = self.registry.register(collector);
+            registered.expect("metric names are unique");
         }
         super::watches::register(&self.registry);
     }
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_of_a_pool_is_shown_and_then_forgotten() {
+    fn the_series_of_a_pool_are_shown_and_then_removed() {
         let metrics = Metrics::new();
         metrics.set_pods("shop", [1, 2, 3, 4, 5, 6], 100);
         metrics.set_placement("shop", "weu", true, 3);

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 
-/// How long requests in progress may take after the process was asked to end.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long requests in progress may take after the process was told to shut down.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether this process can work, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ struct ServerState {
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("--metrics-listen: {address} cannot be listened on"))?;
+        .with_context(|| format!("--metrics-listen: cannot listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "serving metrics");
     Ok(listener)
 }
@@ -71,29 +71,32 @@ pub async fn serve(
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(cancel.clone().cancelled_owned())
         .into_future();
-    let too_long = async {
+    let shutdown_timeout = async {
         cancel.cancelled().await;
-        tokio::time::sleep(FAREWELL).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         served = served => served.context("serving metrics"),
         // A client that sends only half a request must not keep the process alive.
-        () = too_long => Ok(()),
+        () = shutdown_timeout => Ok(()),
     }
 }
 
-async fn metrics_text(State(shared): State<ServerState>) -> impl IntoResponse {
-    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-    (kind, shared.metrics.encode())
+async fn metrics_text(State(state): State<ServerState>) -> impl IntoResponse {
+    let content_type = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    (content_type, state.metrics.encode())
 }
 
-async fn readyz(State(shared): State<ServerState>) -> (StatusCode, String) {
-    (shared.ready)().response()
+async fn readyz(State(state): State<ServerState>) -> (StatusCode, String) {
+    (state.ready)().response()
 }
 
 impl Readiness {
     fn response(&self) -> (StatusCode, String) {
-        let warnings = self.warnings.iter().map(|one| format!("warning: {one}\n"));
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}\n"));
         let warnings: String = warnings.collect();
         if self.missing.is_empty() {
             return (StatusCode::OK, format!("ok\n{warnings}"));
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_is_told_and_keeps_nothing_from_being_ready() {
+    fn a_warning_is_shown_and_does_not_affect_readiness() {
         let mut readiness = Readiness::default();
         assert_eq!(readiness.response(), (StatusCode::OK, "ok\n".to_owned()));
         readiness.warnings.push("unbound".to_owned());

@@ -26,53 +26,53 @@ impl TriggerMetrics {
     /// Creates the metrics and registers them in `registry`.
     pub(super) fn new(registry: &Registry) -> Self {
         let trigger = &["pool", "trigger"];
-        let of = |name: &str, help: &str| Opts::new(format!("burstpool_{name}"), help);
+        let opts = |name: &str, help: &str| Opts::new(format!("burstpool_{name}"), help);
         let histogram = HistogramOpts::new(
             "burstpool_trigger_latency_seconds",
             "How long a trigger's source took to answer.",
         );
-        let right = "the names and labels of this file are right, and each is there once";
-        let all = Self {
+        let valid = "the names and labels in this file are valid and unique";
+        let metrics = Self {
             value: GaugeVec::new(
-                of("trigger_value", "The last value of a trigger's query."),
+                opts("trigger_value", "The last value of a trigger's query."),
                 trigger,
             )
-            .expect(right),
+            .expect(valid),
             active: IntGaugeVec::new(
-                of("trigger_active", "Whether a trigger is active."),
+                opts("trigger_active", "Whether a trigger is active."),
                 trigger,
             )
-            .expect(right),
+            .expect(valid),
             errors: IntCounterVec::new(
-                of(
+                opts(
                     "trigger_errors_total",
-                    "How often a trigger's source did not say a value.",
+                    "How often a trigger's source returned no value.",
                 ),
                 trigger,
             )
-            .expect(right),
+            .expect(valid),
             latency: HistogramVec::new(histogram.buckets(LATENCY_BUCKETS.to_vec()), trigger)
-                .expect(right),
+                .expect(valid),
             refused_alerts: IntCounterVec::new(
-                of(
+                opts(
                     "alerts_refused_total",
                     "Requests that the alert receiver refused.",
                 ),
                 &["reason"],
             )
-            .expect(right),
+            .expect(valid),
         };
-        let parts: [Box<dyn prometheus::core::Collector>; 5] = [
-            Box::new(all.value.clone()),
-            Box::new(all.active.clone()),
-            Box::new(all.errors.clone()),
-            Box::new(all.latency.clone()),
-            Box::new(all.refused_alerts.clone()),
+        let collectors: [Box<dyn prometheus::core::Collector>; 5] = [
+            Box::new(metrics.value.clone()),
+            Box::new(metrics.active.clone()),
+            Box::new(metrics.errors.clone()),
+            Box::new(metrics.latency.clone()),
+            Box::new(metrics.refused_alerts.clone()),
         ];
-        for part in parts {
-            registry.register(part).expect(right);
+        for collector in collectors {
+            registry.register(collector).expect(valid);
         }
-        all
+        metrics
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trigger_has_a_value_a_state_errors_and_latencies_until_it_is_no_more() {
+    fn a_trigger_has_series_until_it_is_removed() {
         let metrics = Metrics::default();
         metrics.set_trigger("shop", "requests", true, Some(1520.0));
         metrics.record_query("shop", "requests", Duration::from_millis(20), true);

@@ -33,9 +33,9 @@ fn counter(name: &str, help: &str, label: &str) -> IntCounterVec {
 
 /// Registers both counters in `registry`.
 pub(super) fn register(registry: &Registry) {
-    for one in [&FAILURES, &UNREADABLE] {
-        let registered = registry.register(Box::new((*one).clone()));
-        registered.expect("no two metrics have a name");
+    for counter in [&FAILURES, &UNREADABLE] {
+        let registered = registry.register(Box::new((*counter).clone()));
+        registered.expect("metric names are unique");
     }
 }
 
@@ -65,16 +65,16 @@ impl FailureStreak {
     /// while they continue. Returns whether it logged a warning.
     pub fn record_failure(&mut self, error: &dyn std::error::Error) -> bool {
         FAILURES.with_label_values(&[self.watch]).inc();
-        let warns = self
+        let should_warn = self
             .last_warned
-            .is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
-        if warns {
+            .is_none_or(|time| time.elapsed() >= WARN_INTERVAL);
+        if should_warn {
             self.last_warned = Some(Instant::now());
             tracing::warn!(watch = self.watch, error = %error_chain(error), "a watch fails");
         } else {
             tracing::debug!(watch = self.watch, error = %error_chain(error), "a watch fails");
         }
-        warns
+        should_warn
     }
 
     /// Records that the watch has delivered something, which ends the consecutive failures.
@@ -90,9 +90,9 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+        let cause_text = error.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
         }
         cause = error.source();
     }
@@ -105,15 +105,18 @@ mod tests {
     use crate::telemetry::Metrics;
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_goes_on_failing_is_warned_of_once_and_then_now_and_then() {
+    async fn a_watch_that_keeps_failing_causes_a_warning_at_intervals() {
         let error = std::io::Error::other("refused");
         let mut streak = FailureStreak::new("tests");
-        assert!(streak.record_failure(&error), "the first one is seen");
+        assert!(streak.record_failure(&error), "the first failure is logged");
         assert!(!streak.record_failure(&error));
         tokio::time::advance(WARN_INTERVAL).await;
-        assert!(streak.record_failure(&error), "it is not forgotten");
+        assert!(streak.record_failure(&error), "the warning is repeated");
         streak.record_success();
-        assert!(streak.record_failure(&error), "the next one is another");
+        assert!(
+            streak.record_failure(&error),
+            "the next failure starts a new streak"
+        );
         let text = Metrics::new().encode();
         let line = "burstpool_watch_failures_total{watch=\"tests\"} 4";
         assert!(text.contains(line), "{text}");

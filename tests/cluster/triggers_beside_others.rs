@@ -240,7 +240,7 @@ async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_
     })
     .await;
     until_trigger(&world, "declared", "declared", |one| {
-        one.active && one.message.contains("it is Active")
+        one.active && one.message.contains("the trigger is Active")
     })
     .await;
     until_trigger(&world, "warns", "warned", |one| {
@@ -252,7 +252,7 @@ async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_
     })
     .await;
     until_trigger(&world, "lost", "closed", |one| {
-        !one.active && one.message.contains("no time zone")
+        !one.active && one.message.contains("is not a time zone")
     })
     .await;
     world

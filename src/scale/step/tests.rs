@@ -57,20 +57,20 @@ struct StepCase(
 );
 
 fn check(case: &StepCase, history: &ScalingHistory) {
-    let StepCase(name, (min, max), behavior, current, wanted, expected, held) = case;
+    let StepCase(name, (min, max), behavior, current, desired, expected, limited_by) = case;
     let spec = spec(*min, *max, behavior);
-    let step = apply_limits(&spec, history, *current, *wanted, at(NOW));
+    let step = apply_limits(&spec, history, *current, *desired, at(NOW));
     assert_eq!(
         (step.replicas, step.limited_by),
-        (*expected, *held),
+        (*expected, *limited_by),
         "{name}"
     );
 }
 
-const UP: Option<&str> = Some("scaleUp allows no more at a time");
-const DOWN: Option<&str> = Some("scaleDown allows no more at a time");
-const MOST: Option<&str> = Some("it is maxReplicas");
-const FEWEST: Option<&str> = Some("it is minReplicas");
+const UP: Option<&str> = Some("limited by the scaleUp policies");
+const DOWN: Option<&str> = Some("limited by the scaleDown policies");
+const MOST: Option<&str> = Some("limited by maxReplicas");
+const FEWEST: Option<&str> = Some("limited by minReplicas");
 
 #[test]
 #[rustfmt::skip]
@@ -145,7 +145,7 @@ fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
 }
 
 #[test]
-fn the_least_change_and_none_at_all_can_be_chosen() {
+fn select_policy_can_choose_the_least_change_or_none() {
     let choose = |policy: &str, mut rules: Value| {
         rules["selectPolicy"] = policy.into();
         rules
@@ -162,8 +162,8 @@ fn the_least_change_and_none_at_all_can_be_chosen() {
 
 #[test]
 #[rustfmt::skip]
-fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
-    for (name, up, down, recommended, current, wanted, expected) in [
+fn recommendations_are_stabilized_as_in_the_autoscalers_own_tests() {
+    for (name, up, down, recommended, current, desired, expected) in [
         ("empty recommendations", 0, 0, vec![], 100, 5, 5),
         ("simple scale down stabilization", 0, 180, vec![(120, 4), (60, 5)], 100, 3, 5),
         ("simple scale up stabilization", 300, 0, vec![(120, 4), (60, 5)], 1, 7, 4),
@@ -179,33 +179,37 @@ fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
         let behavior = json!({"scaleUp": {"stabilizationWindowSeconds": up}, "scaleDown": {"stabilizationWindowSeconds": down}});
         let recommended = recommended.into_iter().map(|(ago, replicas)| (at(NOW - ago), replicas));
         let mut history = ScalingHistory { recommended: recommended.collect(), ..ScalingHistory::default() };
-        let found = stabilize(&spec(1, 1000, &behavior), &mut history, current, wanted, at(NOW));
-        assert_eq!(found, expected, "{name}");
+        let stabilized = stabilize(&spec(1, 1000, &behavior), &mut history, current, desired, at(NOW));
+        assert_eq!(stabilized, expected, "{name}");
     }
 }
 
-/// The replicas at each of the seconds, for what is wanted then. Each decision is carried out.
-fn played(spec: &WorkloadScale, first: i32, wanted: &[(i64, i32)]) -> Vec<i32> {
-    let (mut history, mut current) = (ScalingHistory::default(), first);
-    let play = wanted.iter().map(|(second, wanted)| {
+/// The replicas at each of the given seconds, if the triggers ask for the given number then and each decision is
+/// carried out.
+fn replicas_over_time(spec: &WorkloadScale, initial: i32, desired: &[(i64, i32)]) -> Vec<i32> {
+    let (mut history, mut current) = (ScalingHistory::default(), initial);
+    let replicas = desired.iter().map(|(second, desired)| {
         let now = at(NOW + second);
-        let next = step(spec, &mut history, current, *wanted, now).replicas;
+        let next = step(spec, &mut history, current, *desired, now).replicas;
         if next != current {
             history.record_change(current, next, now);
         }
         current = next;
         current
     });
-    play.collect()
+    replicas.collect()
 }
 
 #[test]
 fn replicas_double_every_fifteen_seconds_and_stay_for_five_minutes() {
-    let usual = spec(1, 100, &json!({}));
+    let default = spec(1, 100, &json!({}));
     let peak = [(0, 50), (15, 50), (30, 50), (45, 50), (60, 50)];
-    assert_eq!(played(&usual, 1, &peak), [5, 10, 20, 40, 50]);
-    let over = [(0, 50), (1, 1), (150, 1), (299, 1), (300, 1)];
-    assert_eq!(played(&usual, 50, &over), [50, 50, 50, 50, 1]);
+    assert_eq!(replicas_over_time(&default, 1, &peak), [5, 10, 20, 40, 50]);
+    let after_peak = [(0, 50), (1, 1), (150, 1), (299, 1), (300, 1)];
+    assert_eq!(
+        replicas_over_time(&default, 50, &after_peak),
+        [50, 50, 50, 50, 1]
+    );
 }
 
 #[test]
@@ -218,55 +222,62 @@ fn the_documentations_slow_scale_down_removes_ten_percent_a_minute() {
     let minutes: Vec<(i64, i32)> = (0..7).map(|n| (n * 61, 10)).collect();
     // 10 percent are more than 5 pods until fewer than 50 are left; from 45, 4.5 pods are removed.
     assert_eq!(
-        played(&spec(10, 100, &slow), 80, &minutes),
+        replicas_over_time(&spec(10, 100, &slow), 80, &minutes),
         [75, 70, 65, 60, 55, 50, 45]
     );
     let more: Vec<(i64, i32)> = (0..3).map(|n| (n * 61, 10)).collect();
-    assert_eq!(played(&spec(10, 100, &slow), 45, &more), [40, 36, 32]);
+    assert_eq!(
+        replicas_over_time(&spec(10, 100, &slow), 45, &more),
+        [40, 36, 32]
+    );
 }
 
 #[test]
-fn what_flaps_does_not_flap_replicas() {
-    let usual = spec(2, 100, &json!({}));
+fn a_flapping_value_does_not_flap_replicas() {
+    let default = spec(2, 100, &json!({}));
     let flaps: Vec<(i64, i32)> = (0..40)
         .map(|n| (n * 15, if n % 2 == 0 { 6 } else { 2 }))
         .collect();
-    let seen = played(&usual, 2, &flaps);
-    assert!(seen.iter().all(|replicas| *replicas == 6), "{seen:?}");
+    let replicas = replicas_over_time(&default, 2, &flaps);
+    assert!(
+        replicas.iter().all(|replicas| *replicas == 6),
+        "{replicas:?}"
+    );
 }
 
 #[test]
-fn a_persons_change_is_overwritten_only_as_an_autoscaler_would() {
-    let usual = spec(2, 10, &json!({}));
+fn a_manual_change_is_overwritten_as_an_hpa_would() {
+    let default = spec(2, 10, &json!({}));
     let after = |current| {
         let mut history = ScalingHistory::default();
-        step(&usual, &mut history, 4, 4, at(NOW));
-        step(&usual, &mut history, current, 4, at(NOW + 15))
+        step(&default, &mut history, 4, 4, at(NOW));
+        step(&default, &mut history, current, 4, at(NOW + 15))
     };
     assert_eq!(after(8).replicas, 4);
     assert_eq!(after(3).replicas, 4);
     assert_eq!(after(50).replicas, 10);
     assert_eq!(after(1).replicas, 2);
-    let off = after(0);
-    assert_eq!(off.replicas, 0);
+    let at_zero = after(0);
+    assert_eq!(at_zero.replicas, 0);
     assert!(
-        off.limited_by
+        at_zero
+            .limited_by
             .is_some_and(|why| why.contains("switches scaling off"))
     );
     let mut history = ScalingHistory::default();
     let from_zero = step(&spec(0, 10, &json!({})), &mut history, 0, 3, at(NOW));
     assert_eq!(
         from_zero.replicas, 3,
-        "with minReplicas 0 a trigger may begin at 0"
+        "with minReplicas 0 a trigger may scale up from 0"
     );
 }
 
 #[test]
-fn after_a_restart_nothing_is_taken_away_for_the_length_of_the_window() {
-    let usual = spec(2, 10, &json!({}));
+fn after_a_restart_nothing_is_scaled_in_for_the_length_of_the_window() {
+    let default = spec(2, 10, &json!({}));
     let restarted = [(0, 2), (150, 2), (299, 2), (300, 2)];
-    assert_eq!(played(&usual, 8, &restarted), [8, 8, 8, 2]);
+    assert_eq!(replicas_over_time(&default, 8, &restarted), [8, 8, 8, 2]);
     let mut history = ScalingHistory::default();
-    let held = step(&usual, &mut history, 8, 2, at(NOW)).limited_by;
-    assert!(held.is_some_and(|why| why.contains("scaleDown.stabilizationWindowSeconds")));
+    let limited_by = step(&default, &mut history, 8, 2, at(NOW)).limited_by;
+    assert!(limited_by.is_some_and(|why| why.contains("scaleDown.stabilizationWindowSeconds")));
 }
