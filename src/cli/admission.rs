@@ -24,8 +24,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(300);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const WARNING: &str = "no admission policy narrows the operator's account: it may change any pod and any node. \
-    Apply config/admission, and give the account the ClusterRole burstpool of config/default, whose rule for \
-    the resource admission the policies look for";
+    Apply config/admission, and bind the account to the ClusterRole burstpool of config/default: the policies \
+    apply to accounts that have its rule for the resource admission";
 
 /// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,23 +53,26 @@ impl AdmissionWarnings {
     pub async fn run(&self, client: &Client, cancel: &CancellationToken) {
         let (nodes, mut admitted) = (Api::all(client.clone()), 0_u32);
         loop {
-            let tried = probe(&nodes).await;
-            admitted = match &tried {
+            let result = probe(&nodes).await;
+            admitted = match &result {
                 PolicyProbeResult::Admitted => admitted.saturating_add(1),
                 PolicyProbeResult::Refused => 0,
                 PolicyProbeResult::Unknown(why) => {
-                    tracing::debug!(why, "trying whether admission policies bind the operator");
+                    tracing::debug!(
+                        why,
+                        "checking whether admission policies apply to the operator"
+                    );
                     admitted
                 }
             };
             self.update(admitted);
-            let pause = if tried == PolicyProbeResult::Admitted {
+            let interval = if result == PolicyProbeResult::Admitted {
                 ADMITTED_RETRY_INTERVAL
             } else {
                 PROBE_INTERVAL
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(interval) => {}
                 () = cancel.cancelled() => return,
             }
         }
@@ -79,14 +82,14 @@ impl AdmissionWarnings {
     /// the moment when the policies take effect.
     fn update(&self, admitted: u32) {
         let is_unbound = admitted > 1;
-        let has_changed = self.0.send_if_modified(|now| {
-            let has_changed = *now != is_unbound;
-            *now = is_unbound;
+        let has_changed = self.0.send_if_modified(|current| {
+            let has_changed = *current != is_unbound;
+            *current = is_unbound;
             has_changed
         });
         match (has_changed, is_unbound) {
             (true, true) => tracing::warn!("{WARNING}"),
-            (true, false) => tracing::info!("admission policies narrow the operator's account now"),
+            (true, false) => tracing::info!("admission policies now narrow the operator's account"),
             (false, _) => {}
         }
     }
@@ -129,24 +132,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_is_the_policys_own_and_any_other_says_nothing() {
+    fn only_the_policys_own_refusal_counts() {
         let policies = include_str!("../../config/admission/own-objects.yaml");
         assert!(policies.contains(&format!("message: {POLICY_MESSAGE}")));
-        let of = |words: &str| {
-            let status = Status::failure(words, "Invalid").boxed();
+        let result_for = |message: &str| {
+            let status = Status::failure(message, "Invalid").boxed();
             probe_result(&kube::Error::Api(status))
         };
-        let words =
+        let message =
             format!("ValidatingAdmissionPolicy 'x' denied request: {POLICY_MESSAGE}, whose names");
-        assert_eq!(of(&words), PolicyProbeResult::Refused);
+        assert_eq!(result_for(&message), PolicyProbeResult::Refused);
         assert!(matches!(
-            of("nodes is forbidden: User x"),
+            result_for("nodes is forbidden: User x"),
             PolicyProbeResult::Unknown(_)
         ));
     }
 
     #[test]
-    fn it_is_warned_of_from_the_second_try_on_and_until_one_is_refused() {
+    fn the_warning_lasts_from_the_second_admitted_attempt_until_a_refusal() {
         let admission = AdmissionWarnings::default();
         for (admitted, warnings) in [(0, 0), (1, 0), (2, 1), (3, 1), (0, 0)] {
             admission.update(admitted);

@@ -78,11 +78,11 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (dated, sent) = (self.dated.clone(), self.dated.clock.elapsed());
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
-            dated.heard(sent, answer.headers());
-            Ok(answer)
+            let response = response.await?;
+            dated.heard(sent, response.headers());
+            Ok(response)
         })
     }
 }

@@ -46,10 +46,10 @@ pub async fn explain(arguments: ExplainArguments) -> anyhow::Result<String> {
         .namespace
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("connecting to Kubernetes")?;
-    let question = ExplainQuery {
+    let query = ExplainQuery {
         pool: arguments.pool,
         pod: arguments.pod.map(|name| (namespace, name)),
         identities: arguments.pod_identity_namespaces.into_iter().collect(),
     };
-    Box::pin(explain::explain(&client, &question)).await
+    Box::pin(explain::explain(&client, &query)).await
 }

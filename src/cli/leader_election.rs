@@ -43,43 +43,43 @@ pub(super) async fn lead(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     // Followers watch the cluster too, so that their caches are complete when they take over.
-    let (stores, client) = (context.cache.clone(), context.client.clone());
-    let watching = async move { Box::pin(stores.watch(&client)).await };
-    tokio::pin!(watching);
+    let (cache, client) = (context.cache.clone(), context.client.clone());
+    let watch = async move { Box::pin(cache.watch(&client)).await };
+    tokio::pin!(watch);
     let manager = tokio::select! {
         manager = acquire_lease(&context, leases) => manager?,
-        () = &mut watching => bail!("watching the cluster ended"),
+        () = &mut watch => bail!("watching the cluster ended"),
         () = cancel.cancelled() => return Ok(()),
     };
     tracing::info!("leading");
     context.metrics.set_leader(true);
-    let (mut leading, task) = manager.watch().await;
+    let (mut is_leader, task) = manager.watch().await;
     // When the lease is lost, only the controller is stopped at first. Everything else runs until it has ended, so
     // that the lost lease is the error with which the process ends.
-    let working = cancel.child_token();
+    let work_cancel = cancel.child_token();
     let outcome = {
         // In every case, the controller must stop: its work must not outlive the lease.
-        let _ends = working.clone().drop_guard();
-        let work = controller::run(context, working.clone());
+        let _cancel_guard = work_cancel.clone().drop_guard();
+        let work = controller::run(context, work_cancel.clone());
         tokio::pin!(work);
-        let lost = async { leading.wait_for(|leads| !leads).await.map(drop) };
+        let lease_lost = async { is_leader.wait_for(|leads| !leads).await.map(drop) };
         tokio::select! {
             () = &mut work => Ok(()),
-            () = &mut watching => Err(anyhow::anyhow!("watching the cluster ended")),
+            () = &mut watch => Err(anyhow::anyhow!("watching the cluster ended")),
             () = cancel.cancelled() => Ok(()),
-            lost = lost => {
-                working.cancel();
+            lease_lost = lease_lost => {
+                work_cancel.cancel();
                 // Work that has not ended by then ends with the process, because another process already leads.
                 if tokio::time::timeout(STOP_TIMEOUT, &mut work).await.is_err() {
-                    tracing::warn!("what was begun as leader did not end in time");
+                    tracing::warn!("the work of the leader did not end in time");
                 }
-                lost.context("watching the leader's lease")
+                lease_lost.context("watching the leader's lease")
                     .and_then(|()| bail!("another process leads now"))
             }
         }
     };
     // With its last receiver dropped, the manager releases the lease and its task ends.
-    drop(leading);
+    drop(is_leader);
     let _ = task.await;
     outcome
 }
@@ -109,12 +109,12 @@ pub(super) struct Standby<'a> {
 }
 
 impl Standby<'_> {
-    /// Waits until this process holds the lease. `free` yields whenever no process holds it.
+    /// Waits until this process holds the lease. `released` yields whenever no process holds it.
     pub(super) async fn elected(
         &self,
-        free: impl futures::Stream<Item = ()>,
+        released: impl futures::Stream<Item = ()>,
     ) -> anyhow::Result<LeaseManager> {
-        let mut free = std::pin::pin!(free);
+        let mut released = std::pin::pin!(released);
         loop {
             let manager = LeaseManagerBuilder::new(self.leases.clone(), LEASE_NAME)
                 .with_namespace(self.namespace)
@@ -131,12 +131,12 @@ impl Standby<'_> {
                     Ok(true) => return Ok(manager),
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "asking for the leader's lease");
+                        tracing::warn!(%error, "requesting the leader's lease");
                         tokio::time::sleep(LEASE_RETRY_INTERVAL).await;
                     }
                 },
-                Some(()) = free.next() => tracing::debug!("the lease is free"),
-                () = self.renewals.over(OVERDUE) => tracing::debug!("the lease is over"),
+                Some(()) = released.next() => tracing::debug!("the lease is free"),
+                () = self.renewals.expired(OVERDUE) => tracing::debug!("the lease has expired"),
             }
         }
     }
@@ -150,13 +150,13 @@ fn lease_released(
 ) -> impl futures::Stream<Item = ()> + use<> {
     let leases: Api<DeserializeGuard<Lease>> =
         Api::namespaced(context.client.clone(), &context.lease_namespace);
-    let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
-    let seen = skip_unreadable(watcher(leases, ours).default_backoff());
-    let seen = report_errors("the leader's lease", seen).applied_objects();
-    seen.filter_map(move |lease| {
+    let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
+    let events = skip_unreadable(watcher(leases, config).default_backoff());
+    let applied = report_errors("the leader's lease", events).applied_objects();
+    applied.filter_map(move |lease| {
         let spec = lease.ok().map(|lease| lease.spec.unwrap_or_default());
         std::future::ready(spec.and_then(|spec| {
-            renewals.see(&spec);
+            renewals.observe(&spec);
             let holder = spec.holder_identity;
             holder.is_none_or(|holder| holder.is_empty()).then_some(())
         }))

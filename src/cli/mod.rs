@@ -57,10 +57,10 @@ pub fn run() -> anyhow::Result<()> {
 ///
 /// If the arguments are invalid, or the operator cannot start or cannot continue.
 pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
-    let all = ["burstpool", "run"]
+    let command_line = ["burstpool", "run"]
         .into_iter()
         .chain(arguments.iter().copied());
-    match CommandLine::try_parse_from(all)?.command {
+    match CommandLine::try_parse_from(command_line)?.command {
         Command::Run(arguments) => Box::pin(run::run(*arguments)).await,
         Command::Explain(_) | Command::Crds | Command::Version => Ok(()),
     }

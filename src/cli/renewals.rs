@@ -26,14 +26,16 @@ pub(super) struct Renewals(Arc<Mutex<Option<(LeaseSpec, Instant)>>>);
 
 impl Renewals {
     /// Records that the lease has this content now. Returns how long ago this content was first observed.
-    pub(super) fn see(&self, lease: &LeaseSpec) -> Duration {
-        self.see_at(lease, Instant::now())
+    pub(super) fn observe(&self, lease: &LeaseSpec) -> Duration {
+        self.observe_at(lease, Instant::now())
     }
 
-    fn see_at(&self, lease: &LeaseSpec, now: Instant) -> Duration {
+    fn observe_at(&self, lease: &LeaseSpec, now: Instant) -> Duration {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((known, since)) if known == lease => now.saturating_duration_since(*since),
+            Some((known, first_observed)) if known == lease => {
+                now.saturating_duration_since(*first_observed)
+            }
             _ => {
                 *last = Some((lease.clone(), now));
                 Duration::ZERO
@@ -41,11 +43,11 @@ impl Renewals {
         }
     }
 
-    /// Completes when no renewal has been observed for `lasts`, and at the earliest `lasts` after the call.
-    pub(super) async fn over(&self, lasts: Duration) {
+    /// Completes when no renewal has been observed for `timeout`, and at the earliest `timeout` after the call.
+    pub(super) async fn expired(&self, timeout: Duration) {
         let mut since = Instant::now();
         loop {
-            tokio::time::sleep_until(since + lasts).await;
+            tokio::time::sleep_until(since + timeout).await;
             let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match &*last {
                 Some((_, renewed)) if *renewed > since => since = *renewed,
@@ -60,16 +62,24 @@ impl Renewals {
         let renewals = self.clone();
         let service = tower::service_fn(move |request| {
             let (client, renewals) = (client.clone(), renewals.clone());
-            async move { renewals.local(client.send(request).await?).await }
+            async move {
+                renewals
+                    .localize_response(client.send(request).await?)
+                    .await
+            }
         });
         Client::new(service, namespace)
     }
 
-    async fn local(self, answer: Response<Body>) -> Result<Response<Body>, kube::Error> {
-        if !answer.status().is_success() {
-            return Ok(answer);
+    /// Replaces the renewal time in a successful answer.
+    async fn localize_response(
+        self,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, kube::Error> {
+        if !response.status().is_success() {
+            return Ok(response);
         }
-        let (mut head, body) = answer.into_parts();
+        let (mut head, body) = response.into_parts();
         let body = body.collect().await?;
         let mut body = body.to_bytes();
         if let Some(lease) = self.localized(&body) {
@@ -84,7 +94,7 @@ impl Renewals {
     fn localized(&self, body: &[u8]) -> Option<Vec<u8>> {
         let mut lease: Lease = serde_json::from_slice(body).ok()?;
         let spec = lease.spec.as_mut()?;
-        let age = self.see(spec);
+        let age = self.observe(spec);
         spec.renew_time.as_ref()?;
         let age = SignedDuration::try_from(age).ok()?;
         spec.renew_time = Some(MicroTime(Timestamp::now().saturating_sub(age).ok()?));
@@ -116,12 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_counts_from_when_it_was_seen_first() {
+    fn a_renewal_counts_from_its_first_observation() {
         let renewals = Renewals::default();
         let start = Instant::now();
         let age = |lease: &LeaseSpec, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            renewals.see_at(lease, now).as_secs()
+            renewals.observe_at(lease, now).as_secs()
         };
         for skew in [-3600, -90, 0, 90, 3600] {
             let (first, second) = (held(skew), held(skew + 10));
@@ -137,12 +147,12 @@ mod tests {
         lease: LeaseSpec,
         renewals: &Renewals,
     ) -> (LeaseManager, mpsc::UnboundedReceiver<String>) {
-        let (asks, asked) = mpsc::unbounded_channel();
+        let (sender, methods) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let _ = asks.send(request.method().to_string());
-            let answer = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            let _ = sender.send(request.method().to_string());
+            let lease_json = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": "burstpool"}, "spec": lease});
-            async move { answered(&answer) }
+            async move { response(&lease_json) }
         });
         let client = renewals.client(Client::new(service, "default"));
         let manager = LeaseManagerBuilder::new(client, "burstpool")
@@ -150,33 +160,33 @@ mod tests {
             .with_duration(15)
             .with_grace(5)
             .build();
-        (manager.await.expect("a manager"), asked)
+        (manager.await.expect("a manager"), methods)
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "a service may fail")]
-    fn answered(answer: &Value) -> Result<Response<Body>, std::convert::Infallible> {
-        Ok(Response::new(Body::from(answer.to_string().into_bytes())))
+    fn response(body: &Value) -> Result<Response<Body>, std::convert::Infallible> {
+        Ok(Response::new(Body::from(body.to_string().into_bytes())))
     }
 
     /// Whether a manager writes to the lease within the next minute.
     async fn takes(lease: LeaseSpec, renewals: &Renewals) -> bool {
-        let (manager, mut asked) = manager(lease, renewals).await;
+        let (manager, mut methods) = manager(lease, renewals).await;
         let minute = Duration::from_secs(60);
         drop(tokio::time::timeout(minute, manager.changed()).await);
-        let mut all = std::iter::from_fn(|| asked.try_recv().ok());
-        all.any(|method| method == "PATCH")
+        let mut sent = std::iter::from_fn(|| methods.try_recv().ok());
+        sent.any(|method| method == "PATCH")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_is_taken_when_its_time_is_over_though_the_clock_was_set_back_meanwhile() {
+    async fn an_expired_lease_is_taken_even_if_the_clock_was_set_back() {
         // The machine's clock stands still while the paused time goes on: it is set back all the time.
         let lease = held(0);
-        let (asks, mut asked) = mpsc::unbounded_channel();
+        let (sender, mut requests) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let _ = asks.send((request.method().to_string(), Instant::now()));
-            let answer = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            let _ = sender.send((request.method().to_string(), Instant::now()));
+            let lease_json = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": "burstpool"}, "spec": lease});
-            async move { answered(&answer) }
+            async move { response(&lease_json) }
         });
         let renewals = Renewals::default();
         let standby = Standby {
@@ -185,38 +195,37 @@ mod tests {
             identity: "us",
             renewals,
         };
-        let began = Instant::now();
+        let start = Instant::now();
         let minute = Duration::from_secs(60);
         let elected = standby.elected(futures::stream::pending());
         drop(tokio::time::timeout(minute, elected).await);
-        let mut all = std::iter::from_fn(|| asked.try_recv().ok());
-        let taken = all.find(|(method, _)| method == "PATCH");
-        let (_, at) = taken.expect("the lease is taken");
-        let after = at.saturating_duration_since(began);
+        let mut sent = std::iter::from_fn(|| requests.try_recv().ok());
+        let patch = sent.find(|(method, _)| method == "PATCH");
+        let (_, taken_at) = patch.expect("the lease is taken");
+        let delay = taken_at.saturating_duration_since(start);
         assert!(
-            after >= Duration::from_secs(15) && after < Duration::from_secs(25),
-            "{after:?}"
+            delay >= Duration::from_secs(15) && delay < Duration::from_secs(25),
+            "{delay:?}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_renewed_is_not_over() {
+    async fn a_lease_that_is_renewed_does_not_expire() {
         let renewals = Renewals::default();
-        let lasts = Duration::from_secs(20);
-        let renewing = async {
+        let timeout = Duration::from_secs(20);
+        let renewal = async {
             for n in 0..10 {
-                renewals.see(&held(n));
+                renewals.observe(&held(n));
                 tokio::time::sleep(Duration::from_secs(10)).await;
             }
         };
-        let began = Instant::now();
-        tokio::join!(renewals.over(lasts), renewing);
-        assert_eq!(began.elapsed().as_secs(), 110);
+        let start = Instant::now();
+        tokio::join!(renewals.expired(timeout), renewal);
+        assert_eq!(start.elapsed().as_secs(), 110);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_is_taken_when_it_was_it_was_not_renewed_for_its_duration_whatever_the_clocks_say()
-     {
+    async fn an_unrenewed_lease_is_taken_after_its_duration_whatever_the_clocks_show() {
         for skew in [-3600, -90, 0, 90, 3600] {
             let lease = held(skew);
             let renewals = Renewals::default();
@@ -226,8 +235,8 @@ mod tests {
             );
             let long_ago = Instant::now() - Duration::from_secs(20);
             let renewals = Renewals::default();
-            renewals.see_at(&lease, long_ago);
-            assert!(takes(lease, &renewals).await, "{skew}: its holder is gone");
+            renewals.observe_at(&lease, long_ago);
+            assert!(takes(lease, &renewals).await, "{skew}: it was not renewed");
         }
     }
 }

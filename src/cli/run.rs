@@ -50,35 +50,35 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         kubelet.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
     let port = kubelet.local_addr().context("--kubelet-listen")?.port();
     let leases = lease_client(&config)?;
-    let told = telemetry::bind(arguments.metrics_listen).await?;
+    let metrics_listener = telemetry::bind(arguments.metrics_listen).await?;
     let context =
         Arc::new(controller_context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
-    let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
+    let kubelet_server = serve(&arguments, kubelet, &context, cancel.clone()).await?;
     let admission = AdmissionWarnings::default();
-    let told = telemetry::serve(
-        told,
+    let telemetry_server = telemetry::serve(
+        metrics_listener,
         context.metrics.clone(),
         readiness_check(&context, &admission),
         cancel.clone(),
     );
-    let (client, until) = (context.client.clone(), cancel.clone());
-    let narrowed = async move { admission.run(&client, &until).await };
-    let led = lead(context, leases, cancel.clone());
-    tokio::pin!(led, served, told, narrowed);
+    let (client, shutdown) = (context.client.clone(), cancel.clone());
+    let admission_check = async move { admission.run(&client, &shutdown).await };
+    let leader = lead(context, leases, cancel.clone());
+    tokio::pin!(leader, kubelet_server, telemetry_server, admission_check);
     let ended = tokio::select! {
-        ended = &mut led => Some(ended),
-        () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
-        ended = &mut told => Some(ended),
-        () = &mut narrowed => None,
+        ended = &mut leader => Some(ended),
+        () = &mut kubelet_server => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
+        ended = &mut telemetry_server => Some(ended),
+        () = &mut admission_check => None,
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
-    tracing::info!("ending; nodes, pods and container groups stay as they are");
+    tracing::info!("shutting down; nodes, pods and container groups stay as they are");
     cancel.cancel();
     match ended {
         Some(ended) => ended,
-        None => tokio::join!(led, served, told).0,
+        None => tokio::join!(leader, kubelet_server, telemetry_server).0,
     }
 }
 
@@ -102,8 +102,8 @@ async fn serve(
         client: context.client.clone(),
         nodes: context.served_nodes.clone(),
     };
-    let served = kubelet_api::listen(settings, cancel).await;
-    served.context("serving the kubelet API")
+    let server = kubelet_api::listen(settings, cancel).await;
+    server.context("serving the kubelet API")
 }
 
 /// The readiness of this process: the caches that it still waits for, and its warnings.
@@ -111,9 +111,9 @@ fn readiness_check(
     context: &Arc<controller::ControllerContext>,
     admission: &AdmissionWarnings,
 ) -> telemetry::ReadinessCheck {
-    let (stores, admission) = (context.cache.clone(), admission.clone());
+    let (cache, admission) = (context.cache.clone(), admission.clone());
     Arc::new(move || telemetry::Readiness {
-        missing: stores.not_synced(),
+        missing: cache.not_synced(),
         warnings: admission.warnings(),
     })
 }
@@ -123,14 +123,14 @@ pub(super) async fn kube_config(kubeconfig: Option<&Path>) -> anyhow::Result<Con
     match kubeconfig {
         None => Config::infer()
             .await
-            .context("finding the cluster: use --kubeconfig outside of one"),
+            .context("finding the cluster: outside of a cluster, set --kubeconfig"),
         Some(path) => {
-            let what = || format!("reading {}", path.display());
-            let kubeconfig = Kubeconfig::read_from(path).with_context(what)?;
+            let reading = || format!("reading {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(reading)?;
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(kubeconfig, &options)
                 .await
-                .with_context(what)
+                .with_context(reading)
         }
     }
 }
@@ -145,19 +145,19 @@ fn kube_proxy(
 ) -> anyhow::Result<Option<KubeProxy>> {
     let url = match (&arguments.api_server_url, &arguments.kubeconfig) {
         (Some(url), _) if url.scheme() != "https" => {
-            bail!("--api-server-url: {url} must begin with https://: tokens are sent there")
+            bail!("--api-server-url: {url} must begin with https://, because tokens are sent there")
         }
         (Some(url), _) => url.to_string(),
         (None, Some(_)) => config.cluster_url.to_string(),
         (None, None) => return Ok(None),
     };
-    let own = || AccountName {
+    let default_account = || AccountName {
         namespace: namespace.to_owned(),
         name: SERVICE_ACCOUNT.to_owned(),
     };
     let account = arguments.kube_proxy_service_account.clone();
     Ok(Some(KubeProxy {
-        account: account.unwrap_or_else(own),
+        account: account.unwrap_or_else(default_account),
         api_server: ApiServer {
             url: url.trim_end_matches('/').to_owned(),
             certificate_authority: server_ca_certificates(config)?,
@@ -170,12 +170,13 @@ fn server_ca_certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
     if let Some(path) = &config.root_cert_file {
         return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     }
-    let all = config.root_cert.iter().flatten();
-    let all = all.map(|der| pem::Pem::new("CERTIFICATE", der.clone()));
-    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    Ok(pem::encode_many_config(&all.collect::<Vec<_>>(), unix).into_bytes())
+    let certificates = config.root_cert.iter().flatten();
+    let certificates = certificates.map(|der| pem::Pem::new("CERTIFICATE", der.clone()));
+    let encoding = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_many_config(&certificates.collect::<Vec<_>>(), encoding).into_bytes())
 }
 
+/// Connects to Kubernetes and Azure, and assembles what the controller needs.
 async fn controller_context(
     arguments: &RunArguments,
     config: Config,
@@ -183,8 +184,8 @@ async fn controller_context(
     kube_proxy: Option<KubeProxy>,
     lease_namespace: String,
 ) -> anyhow::Result<controller::ControllerContext> {
-    let mut impatient = config.clone();
-    impatient.default_retry = false;
+    let mut no_retry_config = config.clone();
+    no_retry_config.default_retry = false;
     let shift = SignedDuration::from_secs(arguments.clock_shift);
     let clock = Arc::new(ServerClock::shifted(shift));
     let metrics = Arc::new(Metrics::new());
@@ -192,24 +193,24 @@ async fn controller_context(
     let version = client
         .apiserver_version()
         .await
-        .context("asking for Kubernetes' version")?;
+        .context("reading the version of Kubernetes")?;
     let minor = version
         .minor
         .trim_end_matches('+')
         .parse()
         .unwrap_or(NEWEST_MINOR);
-    let system = Api::<Namespace>::all(client.clone())
+    let kube_system = Api::<Namespace>::all(client.clone())
         .get("kube-system")
         .await;
-    let system =
-        system.context("reading the namespace kube-system, whose UID names this cluster")?;
+    let kube_system = kube_system
+        .context("reading the namespace kube-system, whose UID identifies this cluster")?;
     let azure = azure_client(arguments)?.with_metrics(metrics.clone());
-    let stores = Arc::new(ClusterCache::with_clock(clock.clone()));
+    let cache = Arc::new(ClusterCache::with_clock(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = TriggerTasks::new(triggers::TriggerParts {
         client: client.clone(),
         azure: azure.clone(),
-        cache: stores.clone(),
+        cache: cache.clone(),
         metrics: metrics.clone(),
         identity: identity.clone(),
         monitor_hosts: monitor_hosts(arguments),
@@ -219,13 +220,13 @@ async fn controller_context(
         .zip(arguments.alerts_token_file.clone());
     Ok(controller::ControllerContext {
         client,
-        client_no_retry: connected(impatient, &clock, &metrics)?,
+        client_no_retry: connected(no_retry_config, &clock, &metrics)?,
         azure,
         default_scope: GroupScope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
         },
-        cluster_uid: system.metadata.uid.context("kube-system has no UID")?,
+        cluster_uid: kube_system.metadata.uid.context("kube-system has no UID")?,
         node_address: arguments.node_address.to_string(),
         kubelet_port: i32::from(port),
         kubernetes_minor: NEWEST_MINOR.min(minor),
@@ -240,7 +241,7 @@ async fn controller_context(
         refused_statuses: controller::StatusRefusals::default(),
         identity,
         lease_namespace,
-        cache: stores,
+        cache,
         triggers,
         alert_receiver: alerts.map(|(listen, token_file)| {
             triggers::alert_receiver::ReceiverSettings { listen, token_file }
@@ -252,11 +253,11 @@ async fn controller_context(
 
 /// The hosts of Azure Monitor: the cloud's own, and those of `--azure-monitor-host`.
 fn monitor_hosts(arguments: &RunArguments) -> Vec<String> {
-    let own = arguments.cloud.monitor_host().to_owned();
-    let more = arguments.azure_monitor_host.iter();
-    let more = more.map(|host| host.trim().trim_matches('.').to_ascii_lowercase());
-    let more = more.filter(|host| !host.is_empty());
-    std::iter::once(own).chain(more).collect()
+    let cloud_host = arguments.cloud.monitor_host().to_owned();
+    let additional = arguments.azure_monitor_host.iter();
+    let additional = additional.map(|host| host.trim().trim_matches('.').to_ascii_lowercase());
+    let additional = additional.filter(|host| !host.is_empty());
+    std::iter::once(cloud_host).chain(additional).collect()
 }
 
 fn azure_client(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
@@ -302,28 +303,30 @@ mod tests {
     }
 
     /// The kube-proxy settings for these arguments, in a cluster whose API server is `https://127.0.0.1:6443`.
-    fn given(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
-        let usual = ["burstpool", "--node-address", "10.1.2.3"];
-        let line = RunCommandLine::try_parse_from(usual.iter().chain(arguments))?;
+    fn settings_for(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
+        let required = ["burstpool", "--node-address", "10.1.2.3"];
+        let line = RunCommandLine::try_parse_from(required.iter().chain(arguments))?;
         let mut config = Config::new("https://127.0.0.1:6443/".parse()?);
         config.root_cert = Some(vec![b"der".to_vec()]);
         kube_proxy(&line.run, &config, "system")
     }
 
     #[test]
-    fn kube_proxies_are_given_what_the_flags_say_and_what_a_kubeconfig_tells() {
+    fn kube_proxy_settings_come_from_the_flags_or_the_kubeconfig() {
         assert_eq!(
-            given(&[]).expect("arguments"),
+            settings_for(&[]).expect("arguments"),
             None,
-            "in a cluster nobody knows"
+            "inside a cluster the URL is not known"
         );
-        let told = |arguments: &[&str]| {
-            let told = given(arguments).expect("arguments").expect("a kube-proxy");
-            (told.api_server.url, told.account.to_string())
+        let url_and_account = |arguments: &[&str]| {
+            let settings = settings_for(arguments)
+                .expect("arguments")
+                .expect("a kube-proxy");
+            (settings.api_server.url, settings.account.to_string())
         };
         let url = "https://api.example:443/";
         assert_eq!(
-            told(&["--api-server-url", url]),
+            url_and_account(&["--api-server-url", url]),
             (
                 "https://api.example".into(),
                 "system/burstpool-kube-proxy".into()
@@ -331,27 +334,28 @@ mod tests {
         );
         let account = ["--kube-proxy-service-account", "net/proxy"];
         assert_eq!(
-            told(&["--kubeconfig", "f", account[0], account[1]]),
+            url_and_account(&["--kubeconfig", "f", account[0], account[1]]),
             ("https://127.0.0.1:6443".into(), "net/proxy".into())
         );
-        let told = given(&["--kubeconfig", "f"])
+        let settings = settings_for(&["--kubeconfig", "f"])
             .expect("arguments")
             .expect("a kube-proxy");
         assert_eq!(
-            told.api_server.certificate_authority,
+            settings.api_server.certificate_authority,
             b"-----BEGIN CERTIFICATE-----\nZGVy\n-----END CERTIFICATE-----\n"
         );
     }
 
     #[test]
-    fn wrong_flags_of_kube_proxy_are_named() {
-        let said = |arguments: &[&str]| given(arguments).expect_err("a mistake").to_string();
-        let plain = said(&["--api-server-url", "http://api.example"]);
+    fn an_error_names_the_invalid_kube_proxy_flag() {
+        let error_for =
+            |arguments: &[&str]| settings_for(arguments).expect_err("an error").to_string();
+        let plaintext_url = error_for(&["--api-server-url", "http://api.example"]);
         assert!(
-            plain.contains("--api-server-url") && plain.contains("https://"),
-            "{plain}"
+            plaintext_url.contains("--api-server-url") && plaintext_url.contains("https://"),
+            "{plaintext_url}"
         );
-        let account = said(&["--kube-proxy-service-account", "proxy"]);
+        let account = error_for(&["--kube-proxy-service-account", "proxy"]);
         assert!(account.contains("NAMESPACE/NAME"), "{account}");
     }
 }
