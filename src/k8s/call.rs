@@ -20,11 +20,11 @@ use tokio::time::error::Elapsed;
 
 /// The call's answer, or [`kube::Error::Service`] after the timeout.
 pub async fn with_timeout<T>(
-    patience: Duration,
+    timeout: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> kube::Result<T> {
-    let answer = tokio::time::timeout(patience, call).await;
-    answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
+    let answer = tokio::time::timeout(timeout, call).await;
+    answer.unwrap_or_else(|elapsed| Err(kube::Error::Service(Box::new(elapsed))))
 }
 
 /// Whether a call had no answer within the timeout of [`with_timeout`].
@@ -59,13 +59,13 @@ impl ObjectTarget {
 pub enum DeletionOutcome {
     /// The API server deletes the object, or will when its grace period and its finalizers allow it.
     Started,
-    /// The object does not exist any longer, another object has its name, or its version differs from the target's.
+    /// The object no longer exists, another object has its name, or its version differs from the target's.
     NotFound,
 }
 
 /// Deletes an object, with a grace period of `grace` seconds if given.
 pub async fn delete<K>(
-    patience: Duration,
+    timeout: Duration,
     api: &Api<K>,
     target: &ObjectTarget,
     grace: Option<u32>,
@@ -73,7 +73,7 @@ pub async fn delete<K>(
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let only_this = DeleteParams {
+    let params = DeleteParams {
         grace_period_seconds: grace,
         preconditions: Some(Preconditions {
             uid: Some(target.uid.clone()),
@@ -82,18 +82,18 @@ where
         ..DeleteParams::default()
     };
     #[allow(clippy::disallowed_methods, reason = "with preconditions")]
-    let deleted = api.delete(&target.name, &only_this);
-    match with_timeout(patience, deleted).await {
+    let call = api.delete(&target.name, &params);
+    match with_timeout(timeout, call).await {
         Err(kube::Error::Api(status)) if is_object_not_found(&status) || status.is_conflict() => {
             Ok(DeletionOutcome::NotFound)
         }
-        deleted => deleted.map(|_| DeletionOutcome::Started),
+        result => result.map(|_| DeletionOutcome::Started),
     }
 }
 
 /// Evicts a pod. The client's own method writes the options under a name that the API server does not know
 /// (`delete_options`), and would evict any pod of that name (kube 5.0).
-pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &ObjectTarget) -> kube::Result<()> {
+pub async fn evict(timeout: Duration, pods: &Api<Pod>, target: &ObjectTarget) -> kube::Result<()> {
     let eviction = Eviction {
         metadata: ObjectMeta {
             name: Some(target.name.clone()),
@@ -107,23 +107,23 @@ pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &ObjectTarget) -
             ..meta::DeleteOptions::default()
         }),
     };
-    let to = PostParams::default();
-    let sent = pods.create_subresource::<_, Status>("eviction", &target.name, &to, &eviction);
-    with_timeout(patience, sent).await.map(drop)
+    let params = PostParams::default();
+    let call = pods.create_subresource::<_, Status>("eviction", &target.name, &params, &eviction);
+    with_timeout(timeout, call).await.map(drop)
 }
 
-/// The object of this name; `None` if the API server says that there is none.
-pub async fn find<K>(patience: Duration, api: &Api<K>, name: &str) -> kube::Result<Option<K>>
+/// Reads the object of this name; `None` if the API server answers that it does not exist.
+pub async fn find<K>(timeout: Duration, api: &Api<K>, name: &str) -> kube::Result<Option<K>>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    match with_timeout(patience, api.get(name)).await {
+    match with_timeout(timeout, api.get(name)).await {
         Err(kube::Error::Api(status)) if is_object_not_found(&status) => Ok(None),
-        found => found.map(Some),
+        result => result.map(Some),
     }
 }
 
-/// Whether the API server itself says that the object does not exist. The 404 of a proxy in between, a page in HTML
+/// Whether the API server itself answers that the object does not exist. The 404 of a proxy in between, a page in HTML
 /// or plain text, does not count; `Status::is_not_found` accepts it.
 pub fn is_object_not_found(status: &Status) -> bool {
     status.code == 404 && status.reason == "NotFound"
@@ -165,12 +165,12 @@ mod tests {
                     403 => ("Failure", "Forbidden"),
                     _ => ("Success", ""),
                 };
-                let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                let response = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
                     "status": status, "reason": reason, "message": "m", "code": code});
-                let answer = Response::builder()
+                let response = Response::builder()
                     .status(code)
-                    .body(Body::from(answer.to_string().into_bytes()));
-                Ok::<_, Infallible>(answer.expect("an answer"))
+                    .body(Body::from(response.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.expect("an answer"))
             }
         });
         (Client::new(service, "default"), sent)
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_deletion_and_every_eviction_names_the_one_object_that_it_is_meant_for() {
+    async fn every_deletion_and_eviction_names_its_object_by_uid() {
         let (client, sent) = recorded(200);
         let pods: Api<Pod> = Api::namespaced(client, "default");
         for version in [None, Some("7")] {
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(sent.len(), 4);
         for (number, (method, path, body)) in sent.iter().enumerate() {
             // Exactly as the API server spells it, because it ignores unknown fields.
-            let only = if *method == Method::DELETE {
+            let preconditions = if *method == Method::DELETE {
                 assert!(path.ends_with("/pods/db-0"), "{path}");
                 &body["preconditions"]
             } else {
@@ -206,14 +206,14 @@ mod tests {
             };
             let version = if number < 2 { Value::Null } else { json!("7") };
             assert_eq!(
-                (&only["uid"], &only["resourceVersion"]),
+                (&preconditions["uid"], &preconditions["resourceVersion"]),
                 (&json!("u"), &version)
             );
         }
     }
 
     #[tokio::test]
-    async fn an_object_that_is_not_the_one_that_was_meant_is_left_alone_and_that_is_no_error() {
+    async fn a_missing_or_different_object_is_left_alone_without_an_error() {
         for (code, outcome) in [
             (200, Some(DeletionOutcome::Started)),
             (404, Some(DeletionOutcome::NotFound)),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_uid_is_not_deleted() {
+    fn an_object_without_a_uid_is_not_deleted() {
         let named = ObjectMeta {
             name: Some("db-0".to_owned()),
             ..ObjectMeta::default()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_api_server_can_say_that_there_is_no_such_object() {
+    async fn only_the_api_server_itself_can_report_a_missing_object() {
         let find = async |client| {
             let pods: Api<Pod> = Api::namespaced(client, "default");
             find(SOON, &pods, "db-0").await
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_servers_own_404_says_that_an_object_is_gone() {
+    fn only_the_api_servers_own_404_means_that_an_object_is_gone() {
         let own = Status::failure("pods \"a\" not found", "NotFound").with_code(404);
         assert!(is_object_not_found(&own));
         // How the client represents an answer that is not a Status.

@@ -42,9 +42,9 @@ pub fn truncate_reason(text: &str) -> String {
 /// The name of an Event: the name of its object, a dot, and `unique` (at most 64 letters and digits). If the result
 /// would be too long, the object's name is truncated.
 pub fn event_name(object: &str, unique: &str) -> String {
-    let front = truncate(object, MAX_NAME_BYTES - unique.len() - 1);
+    let prefix = truncate(object, MAX_NAME_BYTES - unique.len() - 1);
     // Each part between dots must end with a letter or a digit.
-    format!("{}.{unique}", front.trim_end_matches(['.', '-']))
+    format!("{}.{unique}", prefix.trim_end_matches(['.', '-']))
 }
 
 /// Writes one Event about `object`. Unlike kube's `Recorder`, which merges Events of the same reason into one and
@@ -136,28 +136,29 @@ mod tests {
             };
             let about = ObjectReference { name: Some(object), ..ObjectReference::default() };
             let written = build_event(&reporter, &event, &about, Timestamp::now());
-            let (kept, said) = (written.note.expect("a note"), written.reason.expect("a reason"));
-            prop_assert!(kept.len() <= 1024 && said.len() <= 128);
+            let (kept_note, kept_reason) = (written.note.expect("a note"), written.reason.expect("a reason"));
+            prop_assert!(kept_note.len() <= 1024 && kept_reason.len() <= 128);
             prop_assert!(written.action.expect("an action").len() <= 128);
             prop_assert!(written.reporting_instance.expect("an instance").len() <= 128);
             if note.len() <= 1024 {
-                prop_assert_eq!(&kept, &note);
+                prop_assert_eq!(&kept_note, &note);
             } else {
-                prop_assert!(kept.len() > 1024 - 4 && kept.ends_with(ELLIPSIS));
+                prop_assert!(kept_note.len() > 1024 - 4 && kept_note.ends_with(ELLIPSIS));
             }
-            prop_assert!(reason.starts_with(&said) && (said == reason || said.len() > 128 - 4));
+            let is_long_enough = kept_reason == reason || kept_reason.len() > 128 - 4;
+            prop_assert!(reason.starts_with(&kept_reason) && is_long_enough);
             let name = written.metadata.name.expect("a name");
             prop_assert!(name.len() <= 253);
             // The rules of RFC 1123 that truncation can violate.
             let is_label = |part: &str| !part.ends_with('-') && !part.is_empty();
             prop_assert!(is_label(name.split('.').next_back().expect("a part")));
-            let before = name.rsplit_once('.').expect("two parts").0;
-            prop_assert!(!before.ends_with(['.', '-']), "{name}");
+            let prefix = name.rsplit_once('.').expect("two parts").0;
+            prop_assert!(!prefix.ends_with(['.', '-']), "{name}");
         }
     }
 
     #[test]
-    fn a_note_of_many_bytes_in_few_characters_is_cut_between_them() {
+    fn a_note_is_cut_between_multi_byte_characters() {
         let long = "€".repeat(1000);
         let cut = truncate_note(&long);
         assert_eq!((cut.len(), cut.chars().count()), (1023, 343));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_an_event_ends_with_what_makes_it_unique() {
+    fn the_name_of_an_event_ends_with_its_unique_part() {
         assert_eq!(event_name("web-1", "2a"), "web-1.2a");
         let long = format!("{}-{}", "a".repeat(249), "b".repeat(3));
         assert_eq!(event_name(&long, "2a"), format!("{}.2a", "a".repeat(249)));

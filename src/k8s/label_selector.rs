@@ -8,25 +8,25 @@ use kube::core::{Expression, Selector};
 
 /// Parses a selector. An error contains the text and the part that is invalid.
 pub fn parse(text: &str) -> Result<Selector, String> {
-    let mut all = Selector::default();
+    let mut selector = Selector::default();
     for part in split_requirements(text) {
-        let one = parse_requirement(part)
-            .ok_or_else(|| format!("the selector '{text}' cannot be read at '{part}'"))?;
-        all.extend(one);
+        let requirement = parse_requirement(part)
+            .ok_or_else(|| format!("the selector '{text}' is invalid at '{part}'"))?;
+        selector.extend(requirement);
     }
-    Ok(all)
+    Ok(selector)
 }
 
 /// Splits at commas outside of parentheses.
 fn split_requirements(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0_u32, 0);
-    for (at, letter) in text.char_indices() {
-        match letter {
+    for (index, character) in text.char_indices() {
+        match character {
             '(' => depth += 1,
             ')' => depth = depth.saturating_sub(1),
             ',' if depth == 0 => {
-                parts.push(text[start..at].trim());
-                start = at + 1;
+                parts.push(text[start..index].trim());
+                start = index + 1;
             }
             _ => {}
         }
@@ -52,9 +52,9 @@ fn parse_requirement(part: &str) -> Option<Expression> {
     };
     let values = values.strip_suffix(')')?.split(',').map(parse_value);
     let values = values.collect::<Option<_>>()?;
-    let mut words = before.split_whitespace();
-    let (key, operator) = (words.next()?.to_owned(), words.next()?);
-    match (operator, words.next()) {
+    let mut parts = before.split_whitespace();
+    let (key, operator) = (parts.next()?.to_owned(), parts.next()?);
+    match (operator, parts.next()) {
         ("in", None) => Some(Expression::In(key, values)),
         ("notin", None) => Some(Expression::NotIn(key, values)),
         _ => None,
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_are_read_as_kubernetes_reads_them() {
+    fn selectors_are_parsed_as_in_kubernetes() {
         let labels: BTreeMap<String, String> = [("app", "web"), ("tier", "front"), ("empty", "")]
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_is_an_error_that_shows_it() {
+    fn an_invalid_selector_is_an_error_that_quotes_it() {
         for text in [
             "=web",
             "app=web,",

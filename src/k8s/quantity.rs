@@ -98,7 +98,7 @@ fn scale(suffix: &str) -> Option<(u32, i32)> {
 fn scaled(whole: &str, fraction: &str, base: u32, exponent: i32) -> Option<i128> {
     // Further digits can only round the result up.
     let kept = &fraction[..fraction.len().min(24)];
-    let more = fraction[kept.len()..].bytes().any(|digit| digit != b'0');
+    let has_more = fraction[kept.len()..].bytes().any(|digit| digit != b'0');
     let digits = format!("{whole}{kept}");
     let digits = digits.trim_start_matches('0');
     let mut value: i128 = if digits.is_empty() {
@@ -111,16 +111,16 @@ fn scaled(whole: &str, fraction: &str, base: u32, exponent: i32) -> Option<i128>
         .checked_add(9)?
         .checked_sub(i32::try_from(kept.len()).ok()?)?;
     if value == 0 {
-        return Some(i128::from(more));
+        return Some(i128::from(has_more));
     }
     if shift >= 0 {
         value = value.checked_mul(10_i128.checked_pow(shift.unsigned_abs())?)?;
-        return value.checked_add(i128::from(more));
+        return value.checked_add(i128::from(has_more));
     }
     let Some(divisor) = 10_i128.checked_pow(shift.unsigned_abs()) else {
         return Some(1);
     };
-    Some(value / divisor + i128::from(value % divisor > 0 || more))
+    Some(value / divisor + i128::from(value % divisor > 0 || has_more))
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn quantities_are_read_as_kubernetes_reads_them() {
+    fn quantities_are_parsed_as_in_kubernetes() {
         for (text, thousandths) in [
             ("0", 0),
             ("1", 1000),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_fine_is_rounded_up() {
+    fn an_amount_that_is_too_fine_is_rounded_up() {
         for text in [
             "1n",
             "0.1n",
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_none() {
+    fn an_invalid_amount_is_none() {
         for text in [
             "",
             " ",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_counted_up() {
+    fn steps_are_rounded_up() {
         let step = NanoAmount::thousandths(10);
         for (text, steps) in [("0", 0), ("1m", 1), ("10m", 1), ("11m", 2), ("1.981", 199)] {
             assert_eq!(

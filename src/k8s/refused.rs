@@ -80,32 +80,32 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_refused_is_paused_longer_each_time_and_a_success_ends_that() {
+    fn a_refusal_pauses_longer_each_time_and_a_success_resets_the_pause() {
         let now = Instant::now();
-        let mut refusals = WriteBackoff::default();
+        let mut refused = WriteBackoff::default();
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            refusals.answered(&answer(403), now);
-            let until = refusals.until.expect("it is paused");
-            assert!(!refusals.may_write(now) && refusals.may_write(until));
+            refused.answered(&answer(403), now);
+            let until = refused.until.expect("it is paused");
+            assert!(!refused.may_write(now) && refused.may_write(until));
             pauses.push((until - now).as_secs());
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
         for code in [401, 404, 408, 409, 429, 500, 503] {
-            let mut other = WriteBackoff::default();
-            other.answered(&answer(code), now);
-            assert!(other.may_write(now), "{code}");
+            let mut backoff = WriteBackoff::default();
+            backoff.answered(&answer(code), now);
+            assert!(backoff.may_write(now), "{code}");
         }
         for code in [400, 403, 413, 422] {
-            let mut other = WriteBackoff::default();
-            other.answered(&answer(code), now);
-            assert!(!other.may_write(now), "{code}");
+            let mut backoff = WriteBackoff::default();
+            backoff.answered(&answer(code), now);
+            assert!(!backoff.may_write(now), "{code}");
         }
-        let mut seldom = WriteBackoff::up_to(Duration::from_secs(15));
-        seldom.answered(&answer(403), now);
-        seldom.answered(&answer(403), now);
-        assert!(seldom.may_write(now + Duration::from_secs(15)));
-        refusals.answered(&Ok(()), now);
-        assert!(refusals.may_write(now));
+        let mut capped = WriteBackoff::up_to(Duration::from_secs(15));
+        capped.answered(&answer(403), now);
+        capped.answered(&answer(403), now);
+        assert!(capped.may_write(now + Duration::from_secs(15)));
+        refused.answered(&Ok(()), now);
+        assert!(refused.may_write(now));
     }
 }

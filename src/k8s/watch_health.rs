@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event};
 
 use crate::telemetry::{self, FailureStreak};
 
-/// The watch, with its failures counted and logged. `watch` says in the log what is watched.
+/// The watch, with its failures counted and logged. `watch` names the watched objects in the log and the metric.
 pub fn report_errors<K>(
     watch: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
@@ -41,7 +41,7 @@ fn report_failure(streak: &mut FailureStreak, error: &watcher::Error) {
     // The API server forgets old versions of objects that change often; the watcher then lists again.
     let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
     if is_expired {
-        tracing::debug!(%error, "a watch begins again");
+        tracing::debug!(%error, "a watch starts again");
     } else {
         streak.record_failure(error);
     }
