@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_shown_runs_at_the_hosts_speed_through_changes_of_the_speed() {
+    async fn shown_time_runs_at_the_hosts_speed_whatever_the_emulated_speed() {
         let clock = EmulatorClock::new(10.0, ShownTime::HostTime);
         let (start, mut passed) = (clock.now(), 0);
         assert_eq!(clock.face().shown(start), start);

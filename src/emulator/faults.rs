@@ -218,7 +218,7 @@ impl FaultOutcome {
                 let code = code.as_deref().unwrap_or(usual_code(status));
                 let message = message
                     .clone()
-                    .unwrap_or_else(|| "A fault that was asked for.".to_owned());
+                    .unwrap_or_else(|| "A fault that a rule configures.".to_owned());
                 let mut error = ArmFailure::new(status, code, message);
                 if let Some(seconds) = retry_after {
                     error = error.with_header("retry-after", &seconds.to_string());
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_concerns_its_operation_and_groups_only() {
+    fn a_rule_applies_only_to_its_operation_and_groups() {
         let mut faults = FaultRules::default();
         let json = serde_json::json!({"operation": "containergroups_get", "group": "web-", "fault": "loseAnswer"});
         faults.add(rule(json)).expect("a rule");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_cannot_be_is_refused_by_its_field() {
+    fn an_invalid_rule_is_refused_with_the_name_of_its_field() {
         let mut faults = FaultRules::default();
         let refused = |faults: &mut FaultRules, json| faults.add(rule(json)).expect_err("refused");
         let lag = serde_json::json!({"operation": "ContainerGroups_Get", "fault": {"lag": "5s"}});

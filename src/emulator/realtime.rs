@@ -130,7 +130,7 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
         .ok_or(StatusCode::NOT_FOUND)?;
     let now = face.shown(now);
     let measured = group.containers.iter().filter(|run| !run.script.unmeasured);
-    let mut all: Vec<(String, f64, f64)> = measured
+    let mut usages: Vec<(String, f64, f64)> = measured
         .filter_map(|run| {
             Some((
                 run.name.clone(),
@@ -139,20 +139,22 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
             ))
         })
         .collect();
-    all.push(("infra".to_owned(), 0.5, 1_048_576.0));
-    let (seconds, memory) = all.iter().fold((0.0, 0.0), |(s, m), (_, seconds, bytes)| {
-        (s + seconds, m + bytes)
+    usages.push(("infra".to_owned(), 0.5, 1_048_576.0));
+    let (seconds, memory) = usages
+        .iter()
+        .fold((0.0, 0.0), |(s, m), (_, seconds, bytes)| {
+            (s + seconds, m + bytes)
+        });
+    let containers = usages.iter().map(|(name, seconds, bytes)| {
+        let mut stats_json = numbers(*seconds, *bytes);
+        stats_json["name"] = json!(name);
+        stats_json
     });
-    let containers = all.iter().map(|(name, seconds, bytes)| {
-        let mut told = numbers(*seconds, *bytes);
-        told["name"] = json!(name);
-        told
-    });
-    let mut told = numbers(seconds, memory);
-    told["containers"] = containers.collect();
-    told["timestamp"] = json!(u64::try_from(now.as_nanosecond()).unwrap_or_default());
-    told["network"] = json!({"name": "eth0", "interfaces": []});
-    Ok(Json(told))
+    let mut stats_json = numbers(seconds, memory);
+    stats_json["containers"] = containers.collect();
+    stats_json["timestamp"] = json!(u64::try_from(now.as_nanosecond()).unwrap_or_default());
+    stats_json["network"] = json!({"name": "eth0", "interfaces": []});
+    Ok(Json(stats_json))
 }
 
 impl Extension {
@@ -162,20 +164,20 @@ impl Extension {
             return None;
         };
         let since = face.shown(since);
-        let begins = MeteredContainer {
+        let start = MeteredContainer {
             since,
             until: since,
             seconds: 0.0,
         };
-        let mut all = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = all.entry(run.name.clone()).or_insert(begins);
-        if counted.since != since {
-            *counted = begins;
+        let mut counters = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = counters.entry(run.name.clone()).or_insert(start);
+        if counter.since != since {
+            *counter = start;
         }
-        let passed = now.duration_since(counted.until).as_secs_f64();
-        counted.seconds += millicores(run) / 1000.0 * passed;
-        counted.until = now;
-        Some(counted.seconds)
+        let passed = now.duration_since(counter.until).as_secs_f64();
+        counter.seconds += millicores(run) / 1000.0 * passed;
+        counter.until = now;
+        Some(counter.seconds)
     }
 }
 

@@ -70,9 +70,9 @@ impl DropConnection {
     }
 }
 
-/// The server drops the connection because a fault rule asks for it.
+/// The server drops the connection because of a fault rule.
 #[derive(Debug, Error)]
-#[error("dropped, as a fault asked for")]
+#[error("dropped by a fault rule")]
 struct DroppedConnection;
 
 /// A running emulator.
@@ -96,10 +96,10 @@ impl Emulator {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let (acceptor, ca_file) = match &options.tls {
-            Some(wanted) => {
-                let made = tls::loopback().map_err(StartError::Certificates)?;
-                let file = WrittenCaFile::write(wanted, local.port(), &made.ca_pem)?;
-                (Some(TlsAcceptor::from(made.server)), Some(file))
+            Some(tls_options) => {
+                let certificates = tls::loopback().map_err(StartError::Certificates)?;
+                let file = WrittenCaFile::write(tls_options, local.port(), &certificates.ca_pem)?;
+                (Some(TlsAcceptor::from(certificates.server)), Some(file))
             }
             None => (None, None),
         };
@@ -262,31 +262,38 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
 /// The file with the CA certificate. Drop removes it if the emulator chose a temporary path.
 struct WrittenCaFile {
     path: PathBuf,
-    ours: Option<PathBuf>,
+    /// The folder that the emulator created.
+    temporary_folder: Option<PathBuf>,
 }
 
 impl WrittenCaFile {
-    fn write(wanted: &TlsOptions, port: u16, pem: &str) -> Result<Self, StartError> {
+    fn write(options: &TlsOptions, port: u16, pem: &str) -> Result<Self, StartError> {
         let folder =
             std::env::temp_dir().join(format!("aci-emulator-{}-{port}", std::process::id()));
-        let path = wanted
+        let path = options
             .ca_file
             .clone()
             .unwrap_or_else(|| folder.join("ca.crt"));
-        let ours = wanted.ca_file.is_none().then_some(folder);
-        let made = ours.as_ref().map_or(Ok(()), std::fs::create_dir_all);
-        made.and_then(|()| std::fs::write(&path, pem))
+        let temporary_folder = options.ca_file.is_none().then_some(folder);
+        let created = temporary_folder
+            .as_ref()
+            .map_or(Ok(()), std::fs::create_dir_all);
+        created
+            .and_then(|()| std::fs::write(&path, pem))
             .map_err(|source| StartError::WriteCa {
                 path: path.clone(),
                 source,
             })?;
-        Ok(Self { path, ours })
+        Ok(Self {
+            path,
+            temporary_folder,
+        })
     }
 }
 
 impl Drop for WrittenCaFile {
     fn drop(&mut self) {
-        if let Some(folder) = &self.ours {
+        if let Some(folder) = &self.temporary_folder {
             // A temporary file that cannot be removed does no harm.
             let _ = std::fs::remove_dir_all(folder);
         }

@@ -276,7 +276,8 @@ async fn simulated_output(
     group: &GroupKey,
     container: &str,
 ) {
-    let mut seen = with_run(shared, group, container, |run| run.log.written()).unwrap_or_default();
+    let mut position =
+        with_run(shared, group, container, |run| run.log.written()).unwrap_or_default();
     let mut ticks = tokio::time::interval(ATTACH_POLL_INTERVAL);
     loop {
         tokio::select! {
@@ -286,19 +287,19 @@ async fn simulated_output(
                 Some(Ok(_)) => continue,
             },
         }
-        let looked = with_run(shared, group, container, |run| {
+        let state = with_run(shared, group, container, |run| {
             (
-                run.log.since(seen),
+                run.log.since(position),
                 run.log.written(),
                 matches!(run.current, Some(RunState::Running { .. })),
             )
         });
-        let Some((text, written, running)) = looked else {
+        let Some((text, written, running)) = state else {
             return;
         };
-        seen = written;
-        let gone = !text.is_empty() && socket.send(Message::Text(text.into())).await.is_err();
-        if gone || !running {
+        position = written;
+        let is_gone = !text.is_empty() && socket.send(Message::Text(text.into())).await.is_err();
+        if is_gone || !running {
             return;
         }
     }

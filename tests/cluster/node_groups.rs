@@ -78,7 +78,7 @@ async fn a_pod_that_azure_refuses_for_a_while_runs_afterwards_without_a_trace() 
         burst
             .until(name, "the pod to say why it waits", |pod| {
                 let is_pending = pod.is_some_and(|pod| phase(pod) == "Pending");
-                is_pending && says(pod, "A fault that was asked for.")
+                is_pending && says(pod, "A fault that a rule configures.")
             })
             .await;
         burst.until(name, "the pod to run", is_running).await;

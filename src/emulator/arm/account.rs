@@ -58,11 +58,11 @@ pub fn provider(subscription: &str) -> ArmResponse {
 pub fn resource_groups(shared: &EmulatorState, subscription: &str) -> ArmResponse {
     let store = shared.store();
     let subscription = subscription.to_lowercase();
-    let made = store
+    let created = store
         .resource_groups
         .iter()
         .filter(|((owner, _), _)| *owner == subscription);
-    ArmResponse::ok(json!({"value": made.map(|(_, group)| group).collect::<Vec<_>>()}))
+    ArmResponse::ok(json!({"value": created.map(|(_, group)| group).collect::<Vec<_>>()}))
 }
 
 /// Handles an operation on a resource group.
@@ -82,16 +82,16 @@ pub fn resource_group(
         }),
         CrudVerb::Get => {
             require_resource_group(&store, subscription, name)?;
-            let kept = store.resource_groups.get(&key).cloned();
-            Ok(ArmResponse::ok(kept.unwrap_or_else(|| {
+            let stored = store.resource_groups.get(&key).cloned();
+            Ok(ArmResponse::ok(stored.unwrap_or_else(|| {
                 group(subscription, name, &JsonObject::new())
             })))
         }
         CrudVerb::Put => {
             let group = group(subscription, name, &parse_body::<JsonObject>(call)?);
             store.deleted_resource_groups.remove(&key);
-            let known = store.resource_groups.insert(key, group.clone()).is_some();
-            let status = if known {
+            let existed = store.resource_groups.insert(key, group.clone()).is_some();
+            let status = if existed {
                 StatusCode::OK
             } else {
                 StatusCode::CREATED
@@ -118,8 +118,8 @@ pub fn resource_group(
 }
 
 fn groups_of(store: &GroupStore, (subscription, name): &(String, String)) -> Vec<GroupKey> {
-    let all = store.groups.keys();
-    all.filter(|key| key.subscription == *subscription && key.resource_group == *name)
+    let keys = store.groups.keys();
+    keys.filter(|key| key.subscription == *subscription && key.resource_group == *name)
         .cloned()
         .collect()
 }

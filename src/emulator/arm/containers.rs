@@ -96,12 +96,12 @@ fn exec(
         return Err(ArmFailure::bad_request("InvalidRequestContent", message).about("command"));
     }
     let size = body.terminal_size.unwrap_or_default();
-    let within = |n: Option<i64>, usual| {
+    let in_range = |n: Option<i64>, default| {
         n.and_then(|n| u16::try_from(n).ok())
             .filter(|n| *n > 0)
-            .unwrap_or(usual)
+            .unwrap_or(default)
     };
-    let size = (within(size.rows, 24), within(size.cols, 80));
+    let size = (in_range(size.rows, 24), in_range(size.cols, 80));
     // Like the service, succeed also for a container that has ended: its session just closes.
     find_log(shared, id, name)?;
     Ok(session(

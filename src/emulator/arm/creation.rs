@@ -193,19 +193,23 @@ fn update_metadata(
     ArmResponse::ok(view::created(group, call.version))
 }
 
-fn check_update(old: &EmulatedGroup, body: &GroupBody, place: &str) -> Result<(), ArmFailure> {
-    require_settled(old)?;
-    let name = &old.id.name;
-    if old.region != place {
+fn check_update(
+    existing: &EmulatedGroup,
+    body: &GroupBody,
+    region: &str,
+) -> Result<(), ArmFailure> {
+    require_settled(existing)?;
+    let name = &existing.id.name;
+    if existing.region != region {
         let message = format!(
             "The resource '{name}' already exists in location '{}' in resource group '{}'. A \
-             resource with the same name cannot be created in location '{place}'. Please select a \
+             resource with the same name cannot be created in location '{region}'. Please select a \
              new resource name.",
-            old.region, old.id.resource_group
+            existing.region, existing.id.resource_group
         );
         return Err(ArmFailure::conflict("InvalidResourceLocation", message));
     }
-    let (Some(before), Some(after)) = (&old.body.properties, &body.properties) else {
+    let (Some(before), Some(after)) = (&existing.body.properties, &body.properties) else {
         return Ok(());
     };
     match validate::immutable_difference(before, after) {
@@ -238,23 +242,23 @@ fn check_quota(
     store: &GroupStore,
     id: &GroupId,
     body: &GroupBody,
-    place: &str,
+    region: &str,
 ) -> Result<(), ArmFailure> {
     let Some(properties) = &body.properties else {
         return Ok(());
     };
-    let used = store.usages(&id.subscription, place);
-    for (name, wanted) in quota::required_usage(properties) {
+    let used = store.usages(&id.subscription, region);
+    for (name, required) in quota::required_usage(properties) {
         let (limit, usage) = (
             store.quota(&name),
             used.get(&name).copied().unwrap_or_default(),
         );
-        let wanted = crate::emulator::store::whole_cores(wanted);
-        if usage + wanted > limit {
+        let required = crate::emulator::store::whole_cores(required);
+        if usage + required > limit {
             let message = format!(
                 "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota \
-                 '{name}' exceeded in region '{place}'. Limit: '{limit}', Usage: '{usage}' \
-                 Requested: '{wanted}'."
+                 '{name}' exceeded in region '{region}'. Limit: '{limit}', Usage: '{usage}' \
+                 Requested: '{required}'."
             );
             return Err(ArmFailure::bad_request(
                 "ContainerGroupQuotaReached",
@@ -270,23 +274,23 @@ fn check_quota(
 fn take_capacity(
     store: &mut GroupStore,
     body: &GroupBody,
-    place: &str,
+    region: &str,
 ) -> Result<bool, ArmFailure> {
-    let Some((face, left)) = store.capacity.get_mut(place) else {
+    let Some((failure, remaining)) = store.capacity.get_mut(region) else {
         return Ok(false);
     };
-    let face = *face;
-    if let Some(left) = left {
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            store.capacity.remove(place);
+    let failure = *failure;
+    if let Some(remaining) = remaining {
+        *remaining = remaining.saturating_sub(1);
+        if *remaining == 0 {
+            store.capacity.remove(region);
         }
     }
-    match face {
+    match failure {
         CapacityFailure::Async => Ok(true),
         CapacityFailure::Sync => Err(ArmFailure::conflict(
             "ServiceUnavailable",
-            validate::no_capacity(body, place),
+            validate::no_capacity(body, region),
         )),
     }
 }

@@ -197,9 +197,9 @@ fn machine_token(
     shared: &EmulatorState,
     kind: &str,
     allowed: bool,
-    asked: MachineToken,
+    query: MachineToken,
 ) -> Response {
-    let resource = asked.resource.filter(|resource| !resource.is_empty());
+    let resource = query.resource.filter(|resource| !resource.is_empty());
     let Some(resource) = resource.filter(|_| allowed) else {
         shared.counters.count(kind, "400");
         let error = json!({
@@ -209,7 +209,7 @@ fn machine_token(
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();
     };
     shared.counters.count(kind, "200");
-    let client = asked
+    let client = query
         .client_id
         .unwrap_or_else(|| "managed-identity".to_owned());
     let lives = lifetime(shared);

@@ -35,7 +35,7 @@ pub fn list(
 
 /// The operations that a role can permit: the response of `Operations_List`.
 pub fn operations() -> ArmResponse {
-    let all = [
+    let operations = [
         ("containerGroups/read", "Get Container Groups"),
         ("containerGroups/write", "Create or Update Container Groups"),
         ("containerGroups/delete", "Delete Container Groups"),
@@ -56,7 +56,7 @@ pub fn operations() -> ArmResponse {
         ("locations/capabilities/read", "Get Capabilities"),
         ("locations/operations/read", "Get Operation"),
     ];
-    let one = |(name, description): &(&str, &str)| {
+    let to_json = |(name, description): &(&str, &str)| {
         json!({
             "name": format!("Microsoft.ContainerInstance/{name}"),
             "display": {
@@ -68,7 +68,7 @@ pub fn operations() -> ArmResponse {
             "origin": "User",
         })
     };
-    ArmResponse::ok(json!({"value": all.iter().map(one).collect::<Vec<_>>()}))
+    ArmResponse::ok(json!({"value": operations.iter().map(to_json).collect::<Vec<_>>()}))
 }
 
 fn usages(shared: &EmulatorState, subscription: &str, region: &str) -> Value {
@@ -76,7 +76,7 @@ fn usages(shared: &EmulatorState, subscription: &str, region: &str) -> Value {
     let mut store = shared.store();
     store.advance_all(now);
     let used = store.usages(subscription, region);
-    let one = |name: &&str| {
+    let to_json = |name: &&str| {
         json!({
             "id": format!(
                 "/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{region}/usages/{name}"
@@ -87,19 +87,19 @@ fn usages(shared: &EmulatorState, subscription: &str, region: &str) -> Value {
             "name": {"value": name, "localizedValue": localized(name)},
         })
     };
-    json!({"value": quota::NAMES.iter().map(one).collect::<Vec<_>>()})
+    json!({"value": quota::NAMES.iter().map(to_json).collect::<Vec<_>>()})
 }
 
 /// Splits a usage name into words: `StandardCores` becomes `Standard Cores`.
 fn localized(name: &str) -> String {
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && words.ends_with(char::is_lowercase) {
-            words.push(' ');
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_uppercase() && text.ends_with(char::is_lowercase) {
+            text.push(' ');
         }
-        words.push(letter);
+        text.push(character);
     }
-    words
+    text
 }
 
 fn capabilities(region: &str) -> Value {

@@ -84,8 +84,8 @@ pub fn network(
 pub fn require(store: &GroupStore, subnet: &str) -> Result<(), ArmFailure> {
     let key = subnet.to_lowercase();
     let network = key.split("/subnets/").next().unwrap_or_default();
-    let deleted = |id: &str| matches!(store.networks.get(id), Some(None));
-    if deleted(&key) || deleted(network) {
+    let is_deleted = |id: &str| matches!(store.networks.get(id), Some(None));
+    if is_deleted(&key) || is_deleted(network) {
         let message = format!("The virtual network of the subnet '{subnet}' was not found.");
         return Err(ArmFailure::bad_request("VirtualNetworkNotFound", message));
     }

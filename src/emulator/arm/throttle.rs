@@ -219,22 +219,22 @@ impl Throttle {
                 seconds,
             )
         };
-        let mut left = Vec::new();
-        for (seconds, most, name) in windows {
+        let mut remaining = Vec::new();
+        for (seconds, limit, name) in windows {
             let (used, since) = self.windows.entry(key(seconds)).or_insert((0, now));
-            let ends = later(*since, Duration::from_secs(seconds));
-            if now >= ends {
+            let window_end = later(*since, Duration::from_secs(seconds));
+            if now >= window_end {
                 (*used, *since) = (0, now);
-            } else if *used >= most {
+            } else if *used >= limit {
                 let message = format!(
-                    "The request is being throttled: the limit of {most} requests in {name} for \
+                    "The request is being throttled: the limit of {limit} requests in {name} for \
                      container groups in '{region}' is reached."
                 );
                 let error =
                     ArmFailure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
-                return Err(retry_after(error, between(now, ends), speed));
+                return Err(retry_after(error, between(now, window_end), speed));
             }
-            left.push((name, most - *used - 1));
+            remaining.push((name, limit - *used - 1));
         }
         for (seconds, _, _) in windows {
             self.windows
@@ -244,9 +244,9 @@ impl Throttle {
         let name = |window: &str| {
             format!("x-ms-ratelimit-remaining-subscription-resource-requests-{window}")
         };
-        Ok(left
+        Ok(remaining
             .into_iter()
-            .map(|(window, left)| header(&name(window), left))
+            .map(|(window, remaining)| header(&name(window), remaining))
             .collect())
     }
 

@@ -13,10 +13,10 @@ use super::listing::ListedContainer;
 /// Removes containers and directories whose emulator has ended. Several emulators may do so at the same
 /// time.
 pub async fn remove_orphans(client: &EngineClient) -> Result<(), EngineError> {
-    let all = client.list(&[OWNER.to_owned()]).await?;
-    let dead = |c: &ListedContainer| InstanceOwner::of(c).is_some_and(|owner| owner.is_dead());
-    let orphans: Vec<ListedContainer> = all.into_iter().filter(dead).collect();
-    let named: Vec<PathBuf> = orphans
+    let containers = client.list(&[OWNER.to_owned()]).await?;
+    let is_orphan = |c: &ListedContainer| InstanceOwner::of(c).is_some_and(|owner| owner.is_dead());
+    let orphans: Vec<ListedContainer> = containers.into_iter().filter(is_orphan).collect();
+    let directories: Vec<PathBuf> = orphans
         .iter()
         .filter_map(|c| c.label(DIRECTORY))
         .map(PathBuf::from)
@@ -24,11 +24,11 @@ pub async fn remove_orphans(client: &EngineClient) -> Result<(), EngineError> {
     if !orphans.is_empty() {
         tracing::info!(
             containers = orphans.len(),
-            "removing what an ended emulator has left"
+            "removing containers of an emulator that has ended"
         );
     }
     remove(client, orphans).await?;
-    for path in instance::orphaned_directories(named.into_iter()) {
+    for path in instance::orphaned_directories(directories.into_iter()) {
         instance::remove_directory(&path);
     }
     Ok(())

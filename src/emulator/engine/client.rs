@@ -101,9 +101,9 @@ impl EngineClient {
 
     /// A container's state and network. `None` if it does not exist.
     pub async fn inspect(&self, name: &str) -> Result<Option<InspectedContainer>, EngineError> {
-        let seen = listing::inspect(&self.socket, name);
+        let call = listing::inspect(&self.socket, name);
         none_if_not_found(
-            self.call(&format!("inspecting container {name}"), seen)
+            self.call(&format!("inspecting container {name}"), call)
                 .await,
         )
     }
@@ -132,9 +132,8 @@ impl EngineClient {
     /// Sends SIGTERM to a container's process, and SIGKILL after `grace` seconds.
     pub async fn stop(&self, name: &str, grace: i32) -> Result<(), EngineError> {
         let options = query::StopContainerOptionsBuilder::new().t(grace).build();
-        let stopped = self.docker.stop_container(name, Some(options));
-        self.call(&format!("stopping container {name}"), stopped)
-            .await
+        let call = self.docker.stop_container(name, Some(options));
+        self.call(&format!("stopping container {name}"), call).await
     }
 
     /// Sends SIGKILL to a container's process.
@@ -142,9 +141,8 @@ impl EngineClient {
         let options = query::KillContainerOptionsBuilder::new()
             .signal("SIGKILL")
             .build();
-        let killed = self.docker.kill_container(name, Some(options));
-        self.call(&format!("killing container {name}"), killed)
-            .await
+        let call = self.docker.kill_container(name, Some(options));
+        self.call(&format!("killing container {name}"), call).await
     }
 
     /// Removes a container and its anonymous volumes, also while it runs. Succeeds if it does not
@@ -154,12 +152,8 @@ impl EngineClient {
             .force(true)
             .v(true)
             .build();
-        let removed = self.docker.remove_container(name, Some(options));
-        none_if_not_found(
-            self.call(&format!("removing container {name}"), removed)
-                .await,
-        )
-        .map(drop)
+        let call = self.docker.remove_container(name, Some(options));
+        none_if_not_found(self.call(&format!("removing container {name}"), call).await).map(drop)
     }
 
     /// All containers that have all of `labels` (`name` or `name=value`), running or not.
@@ -170,8 +164,8 @@ impl EngineClient {
 
     /// An image that the engine has locally. `None` if it does not.
     pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
-        let seen = self.docker.inspect_image(name);
-        none_if_not_found(self.call(&format!("looking up image {name}"), seen).await)
+        let call = self.docker.inspect_image(name);
+        none_if_not_found(self.call(&format!("looking up image {name}"), call).await)
     }
 
     /// Pulls an image and calls `progress` for each step that the engine reports.
@@ -270,7 +264,7 @@ impl EngineClient {
             .h(i32::from(rows))
             .w(i32::from(cols))
             .build();
-        self.call("sizing a terminal", self.docker.resize_exec(id, options))
+        self.call("resizing a terminal", self.docker.resize_exec(id, options))
             .await
     }
 

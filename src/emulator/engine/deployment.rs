@@ -137,8 +137,8 @@ impl Deployment {
     async fn create_network(&self) -> Result<Option<Ipv4Addr>, DeploymentHalt> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let name = instance.infra_name(&self.key);
-        let seen = client.inspect(&name).await?;
-        if !seen.is_some_and(|seen| seen.state.running) {
+        let inspected = client.inspect(&name).await?;
+        if !inspected.is_some_and(|inspected| inspected.state.running) {
             client.remove(&name).await?;
             let labels = instance.labels(&self.key, "");
             client
@@ -146,7 +146,10 @@ impl Deployment {
                 .await?;
             client.start(&name).await?;
         }
-        let address = client.inspect(&name).await?.and_then(|seen| seen.address());
+        let address = client
+            .inspect(&name)
+            .await?
+            .and_then(|inspected| inspected.address());
         if address.is_none() {
             tracing::warn!(
                 group = self.key.name,
@@ -279,11 +282,11 @@ impl Deployment {
 
 /// The exit code to report for a container that the engine could not start: the shell's codes if the
 /// program is missing (127) or not executable (126), otherwise 128.
-fn exit_code(words: &str) -> i32 {
-    let words = words.to_lowercase();
-    if words.contains("not found") || words.contains("no such file") {
+fn exit_code(message: &str) -> i32 {
+    let message = message.to_lowercase();
+    if message.contains("not found") || message.contains("no such file") {
         127
-    } else if words.contains("permission denied") {
+    } else if message.contains("permission denied") {
         126
     } else {
         128

@@ -22,7 +22,7 @@ pub enum EngineError {
     #[error("DOCKER_HOST is '{0}': only unix:// is supported")]
     NotAUnixSocket(String),
     /// The engine refused the call, or the connection failed.
-    #[error("{what}: {}", words(source))]
+    #[error("{what}: {}", engine_message(source))]
     Refused {
         /// The attempted action.
         what: String,
@@ -37,7 +37,7 @@ pub enum EngineError {
         what: String,
     },
     /// Creating a directory or file for a volume failed.
-    #[error("making {path}")]
+    #[error("creating {path}")]
     Files {
         /// The directory or file.
         path: PathBuf,
@@ -80,7 +80,7 @@ impl EngineError {
 }
 
 /// The engine's own message, without the text that bollard adds.
-fn words(error: &bollard::errors::Error) -> String {
+fn engine_message(error: &bollard::errors::Error) -> String {
     match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),
         bollard::errors::Error::DockerStreamError { error } => error.clone(),

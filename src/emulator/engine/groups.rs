@@ -68,7 +68,7 @@ impl Engine {
         if let Err(error) = cleanup::remove_orphans(&client).await {
             tracing::warn!(
                 error = error.error_chain(),
-                "removing what ended emulators have left"
+                "removing containers of emulators that have ended"
             );
         }
         pause::ensure(&client).await?;
@@ -156,34 +156,34 @@ impl Engine {
         self.parts.tasks.close();
         self.parts.tasks.wait().await;
         let client = &self.parts.client;
-        let swept = match client.list(&[self.parts.instance.label()]).await {
-            Ok(left) => cleanup::remove(client, left).await,
+        let result = match client.list(&[self.parts.instance.label()]).await {
+            Ok(containers) => cleanup::remove(client, containers).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = swept {
+        if let Err(error) = result {
             tracing::warn!(
                 error = error.error_chain(),
-                "removing containers at the end"
+                "removing containers at the shutdown"
             );
         }
         super::instance::remove_directory(self.parts.instance.directory());
     }
 
-    fn send_command(&self, shared: &Arc<EmulatorState>, key: GroupKey, wish: GroupCommand) {
+    fn send_command(&self, shared: &Arc<EmulatorState>, key: GroupKey, command: GroupCommand) {
         if self.parts.cancel.is_cancelled() {
             return;
         }
         match self.parts.workers().entry(key) {
-            Entry::Occupied(worker) => drop(worker.get().send_replace(wish)),
-            Entry::Vacant(place) => {
-                let (sender, wishes) = watch::channel(wish);
+            Entry::Occupied(worker) => drop(worker.get().send_replace(command)),
+            Entry::Vacant(entry) => {
+                let (sender, commands) = watch::channel(command);
                 let worker = GroupWorker {
                     shared: shared.clone(),
                     parts: self.parts.clone(),
-                    key: place.key().clone(),
+                    key: entry.key().clone(),
                 };
-                place.insert(sender);
-                self.parts.tasks.spawn(worker.run(wishes));
+                entry.insert(sender);
+                self.parts.tasks.spawn(worker.run(commands));
             }
         }
     }
@@ -203,24 +203,24 @@ struct GroupWorker {
 }
 
 impl GroupWorker {
-    async fn run(self, mut wishes: watch::Receiver<GroupCommand>) {
+    async fn run(self, mut commands: watch::Receiver<GroupCommand>) {
         loop {
-            let wish = *wishes.borrow_and_update();
+            let command = *commands.borrow_and_update();
             let interrupt = self.parts.cancel.child_token();
-            let mut work = std::pin::pin!(self.execute(wish, &interrupt));
+            let mut work = std::pin::pin!(self.execute(command, &interrupt));
             tokio::select! {
                 () = &mut work => {}
-                _ = wishes.changed() => {
+                _ = commands.changed() => {
                     interrupt.cancel();
                     work.await;
                     continue;
                 }
             }
-            if wish == GroupCommand::Remove && self.finish_if_idle(&wishes) {
+            if command == GroupCommand::Remove && self.finish_if_idle(&commands) {
                 return;
             }
             tokio::select! {
-                _ = wishes.changed() => {}
+                _ = commands.changed() => {}
                 () = self.parts.cancel.cancelled() => break,
             }
         }
@@ -234,30 +234,30 @@ impl GroupWorker {
     }
 
     /// Ends this worker if no newer command has arrived. Returns whether it has ended.
-    fn finish_if_idle(&self, wishes: &watch::Receiver<GroupCommand>) -> bool {
+    fn finish_if_idle(&self, commands: &watch::Receiver<GroupCommand>) -> bool {
         let mut workers = self.parts.workers();
-        let done = !wishes.has_changed().unwrap_or(false);
-        if done {
+        let is_idle = !commands.has_changed().unwrap_or(false);
+        if is_idle {
             workers.remove(&self.key);
         }
-        done
+        is_idle
     }
 
-    async fn execute(&self, wish: GroupCommand, interrupt: &CancellationToken) {
-        tracing::debug!(group = self.key.name, ?wish, "working on a group");
-        let scope = if wish == GroupCommand::Restart {
+    async fn execute(&self, command: GroupCommand, interrupt: &CancellationToken) {
+        tracing::debug!(group = self.key.name, ?command, "working on a group");
+        let scope = if command == GroupCommand::Restart {
             TeardownScope::ContainersOnly
         } else {
             TeardownScope::All
         };
-        let kept = match wish {
+        let stopped = match command {
             GroupCommand::Stop => {
                 teardown::stop_and_collect(&self.parts, &self.shared, &self.key).await
             }
             _ => HashMap::new(),
         };
         teardown::containers(&self.parts, &self.key, scope, TeardownManner::Gracefully).await;
-        match wish {
+        match command {
             GroupCommand::Deploy | GroupCommand::Restart => {
                 let interrupt = interrupt.clone();
                 if let Some(deployment) =
@@ -266,7 +266,7 @@ impl GroupWorker {
                     deployment.run().await;
                 }
             }
-            GroupCommand::Stop => teardown::report_stopped(&self.shared, &self.key, kept),
+            GroupCommand::Stop => teardown::report_stopped(&self.shared, &self.key, stopped),
             GroupCommand::Remove => teardown::report_gone(&self.shared, &self.key),
         }
     }

@@ -28,11 +28,12 @@ pub async fn start(
     id: &str,
     size: (u16, u16),
 ) -> Result<(HijackedOutput, OwnedWriteHalf), EngineError> {
-    let late = |_| EngineError::Terminal("the container engine did not answer in time".to_owned());
-    let started = tokio::time::timeout(START_TIMEOUT, request(socket, id, size))
+    let on_timeout =
+        |_| EngineError::Terminal("the container engine did not answer in time".to_owned());
+    let result = tokio::time::timeout(START_TIMEOUT, request(socket, id, size))
         .await
-        .map_err(late)?;
-    started.map_err(|error| EngineError::Terminal(error.to_string()))?
+        .map_err(on_timeout)?;
+    result.map_err(|error| EngineError::Terminal(error.to_string()))?
 }
 
 async fn request(
@@ -70,7 +71,7 @@ async fn request(
         // Error messages are short. A partial one is good enough.
         let more = stream.read_buf(&mut rest);
         let _ = tokio::time::timeout(Duration::from_millis(200), more).await;
-        return Ok(Err(EngineError::Terminal(words(&rest))));
+        return Ok(Err(EngineError::Terminal(error_message(&rest))));
     }
     let early = received.split_off(end);
     let (read, write) = stream.into_split();
@@ -78,7 +79,7 @@ async fn request(
 }
 
 /// The message of an error response.
-fn words(body: &[u8]) -> String {
+fn error_message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let json = text
         .find('{')

@@ -79,9 +79,9 @@ async fn status(address: Ipv4Addr, probe: &ProbeHttpGet) -> Result<u16, BoxFailu
         .header(header::ACCEPT, "*/*")
         .header(header::CONNECTION, "close")
         .body(Body::empty())?;
-    for wanted in probe.http_headers.iter().flatten() {
-        let name: HeaderName = wanted.name.as_deref().unwrap_or_default().parse()?;
-        let value: HeaderValue = wanted.value.as_deref().unwrap_or_default().parse()?;
+    for extra in probe.http_headers.iter().flatten() {
+        let name: HeaderName = extra.name.as_deref().unwrap_or_default().parse()?;
+        let value: HeaderValue = extra.value.as_deref().unwrap_or_default().parse()?;
         request.headers_mut().insert(name, value);
     }
     let stream = TcpStream::connect((address, port(probe))).await?;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_below_400_is_healthy_and_others_are_told() {
+    async fn a_status_below_400_is_healthy_and_others_are_reported() {
         assert_eq!(
             probed("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await,
             Ok(())

@@ -62,13 +62,13 @@ pub async fn check_accessible(
 /// Pulls every image of the group that the engine does not have.
 pub async fn pull(client: &EngineClient, properties: &Properties) -> Result<(), EngineError> {
     for image in names(properties) {
-        let fetched = fetch(client, properties, image, || ());
-        let late = |_| EngineError::TimedOut {
+        let call = fetch(client, properties, image, || ());
+        let on_timeout = |_| EngineError::TimedOut {
             what: format!("pulling image {image}"),
         };
-        tokio::time::timeout(PULL_TIMEOUT, fetched)
+        tokio::time::timeout(PULL_TIMEOUT, call)
             .await
-            .map_err(late)??;
+            .map_err(on_timeout)??;
     }
     Ok(())
 }
@@ -102,11 +102,13 @@ async fn fetch(
 }
 
 fn names(properties: &Properties) -> Vec<&str> {
-    let all = properties
+    let containers = properties
         .init_containers()
         .iter()
         .chain(properties.containers());
-    let mut names: Vec<&str> = all.map(|container| container.image().trim()).collect();
+    let mut names: Vec<&str> = containers
+        .map(|container| container.image().trim())
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -114,9 +116,9 @@ fn names(properties: &Properties) -> Vec<&str> {
 
 /// Whether the name is safe in a URL path without escaping.
 fn is_plain(image: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let is_plain_char = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     !image.is_empty()
-        && image.chars().all(plain)
+        && image.chars().all(is_plain_char)
         && image
             .split('/')
             .all(|part| !part.is_empty() && part != "..")
@@ -136,32 +138,32 @@ fn credentials(properties: &Properties, image: &str) -> Option<DockerCredentials
             .trim_start_matches("https://")
             .trim_start_matches("http://");
         let host = server.split('/').next().unwrap_or_default().to_lowercase();
-        let is_hub = [
+        let hub_hosts = [
             "index.docker.io",
             "registry-1.docker.io",
             "registry.hub.docker.com",
         ];
-        if is_hub.contains(&host.as_str()) {
+        if hub_hosts.contains(&host.as_str()) {
             HUB.to_owned()
         } else {
             host
         }
     };
-    let wanted = host(registry(image));
-    let fits = |c: &&RegistryCredential| {
+    let image_host = host(registry(image));
+    let is_match = |c: &&RegistryCredential| {
         c.server
             .as_deref()
-            .is_some_and(|server| host(server) == wanted)
+            .is_some_and(|server| host(server) == image_host)
     };
-    let found = properties
+    let credential = properties
         .image_registry_credentials
         .iter()
         .flatten()
-        .find(fits)?;
+        .find(is_match)?;
     Some(DockerCredentials {
-        username: found.username.clone(),
-        password: found.password.clone(),
-        serveraddress: found.server.clone(),
+        username: credential.username.clone(),
+        password: credential.password.clone(),
+        serveraddress: credential.server.clone(),
         ..DockerCredentials::default()
     })
 }

@@ -61,22 +61,22 @@ impl EmulatorInstance {
             place: place(),
         };
         let directory = std::env::temp_dir().join(format!("{PREFIX}{}", id.simple()));
-        let made = Self {
+        let instance = Self {
             id,
             owner,
             directory,
         };
-        let path = &made.directory;
+        let path = &instance.directory;
         // Volumes contain secrets: only the owner and the engine may enter the directory.
         fs::DirBuilder::new()
             .mode(0o700)
             .create(path)
-            .and_then(|()| fs::write(path.join(OWNER_FILE), made.owner.line()))
+            .and_then(|()| fs::write(path.join(OWNER_FILE), instance.owner.line()))
             .map_err(|source| EngineError::Files {
                 path: path.clone(),
                 source,
             })?;
-        Ok(made)
+        Ok(instance)
     }
 
     /// The emulator's directory.
@@ -153,12 +153,12 @@ impl InstanceOwner {
     /// Whether the process has certainly ended. `false` if this cannot be decided.
     pub fn is_dead(&self) -> bool {
         let parts = self.process.split_once('-');
-        let Some((Ok(pid), Ok(began))) =
-            parts.map(|(pid, began)| (pid.parse(), began.parse::<u64>()))
+        let Some((Ok(pid), Ok(start))) =
+            parts.map(|(pid, start)| (pid.parse(), start.parse::<u64>()))
         else {
             return false;
         };
-        !self.place.is_empty() && self.place == place() && started(pid) != Some(began)
+        !self.place.is_empty() && self.place == place() && started(pid) != Some(start)
     }
 
     fn line(&self) -> String {
@@ -178,22 +178,22 @@ impl InstanceOwner {
 /// Directories whose emulator has ended without removing them: those in the temporary directory, and
 /// those in `named`.
 pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
-    let here = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
-    let mut found: Vec<PathBuf> = here
+    let temporary = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    let mut directories: Vec<PathBuf> = temporary
         .filter_map(|entry| Some(entry.ok()?.path()))
         .chain(named)
         .collect();
-    found.sort();
-    found.dedup();
+    directories.sort();
+    directories.dedup();
     // A label can contain any path: accept only directories with the right name and owner file.
-    found.retain(|path| {
+    directories.retain(|path| {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         name.starts_with(PREFIX) && InstanceOwner::read(path).is_some_and(|owner| owner.is_dead())
     });
-    found
+    directories
 }
 
 /// Removes a directory, and logs if this fails: an emulator that does not run as root may not be
@@ -243,18 +243,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_process_of_this_place_whose_start_differs_is_dead() {
+    fn only_a_process_with_a_different_start_time_on_this_machine_is_dead() {
         let pid = std::process::id();
-        let began = started(pid).expect("this process runs");
+        let start = started(pid).expect("this process runs");
         let owner = |process: String, place: String| InstanceOwner { process, place };
-        assert!(!owner(format!("{pid}-{began}"), place()).is_dead());
-        assert!(owner(format!("{pid}-{}", began + 1), place()).is_dead());
-        assert!(!owner(format!("{pid}-{}", began + 1), "elsewhere".into()).is_dead());
+        assert!(!owner(format!("{pid}-{start}"), place()).is_dead());
+        assert!(owner(format!("{pid}-{}", start + 1), place()).is_dead());
+        assert!(!owner(format!("{pid}-{}", start + 1), "elsewhere".into()).is_dead());
         assert!(!owner("nonsense".into(), place()).is_dead());
     }
 
     #[test]
-    fn a_directory_of_a_dead_owner_is_found_and_a_living_ones_is_not() {
+    fn only_the_directory_of_a_dead_owner_is_found() {
         let living = EmulatorInstance::new().expect("a directory");
         let dead = EmulatorInstance::new().expect("a directory");
         let line = InstanceOwner {

@@ -73,8 +73,8 @@ struct NetworkEndpoint {
 impl InspectedContainer {
     /// Its IPv4 address. `None` if it has no address of its own.
     pub fn address(&self) -> Option<std::net::Ipv4Addr> {
-        let mut ends = self.network_settings.networks.iter().flatten();
-        ends.find_map(|(_, end)| end.address.as_ref()?.parse().ok())
+        let mut networks = self.network_settings.networks.iter().flatten();
+        networks.find_map(|(_, network)| network.address.as_ref()?.parse().ok())
     }
 }
 
@@ -101,28 +101,28 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cause>
         .header(header::CONNECTION, "close")
         .body(Body::empty())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answered = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let read = axum::body::to_bytes(Body::new(answer.into_body()), MAX_RESPONSE_BYTES).await;
-        read.map(|body| (status, body))
+    let call = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = axum::body::to_bytes(Body::new(response.into_body()), MAX_RESPONSE_BYTES).await;
+        body.map(|body| (status, body))
             .map_err(|error| Cause::from(std::io::Error::other(error)))
     };
     // Poll the connection together with its only request. The response shows how the connection ended.
-    let (answered, _) = tokio::join!(answered, connection);
-    let (status, body) = answered?;
+    let (response, _) = tokio::join!(call, connection);
+    let (status, body) = response?;
     if status == StatusCode::OK {
         Ok(serde_json::from_slice(&body)?)
     } else {
         Err(Cause::DockerResponseServerError {
             status_code: status.as_u16(),
-            message: words(&body),
+            message: error_message(&body),
         })
     }
 }
 
 /// The message of an error response.
-fn words(body: &Bytes) -> String {
+fn error_message(body: &Bytes) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let message = json
         .as_ref()
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matters_is_read_whatever_else_an_engine_says() {
+    fn unknown_fields_of_an_engines_response_are_ignored() {
         let seen: InspectedContainer = serde_json::from_value(json!({
             "State": {"Status": "stopped", "Running": false, "ExitCode": 3},
             "NetworkSettings": {"Networks": {"n": {"IPAddress": ""}, "podman": {"IPAddress": "10.88.0.2"}}},

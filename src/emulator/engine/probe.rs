@@ -64,13 +64,14 @@ impl ProbeLoop<'_> {
             return std::future::pending().await;
         };
         let clock = &self.deployment.shared.clock;
-        let given =
-            |value: Option<i64>, usual| value.and_then(|s| u64::try_from(s).ok()).unwrap_or(usual);
+        let value_or = |value: Option<i64>, default| {
+            value.and_then(|s| u64::try_from(s).ok()).unwrap_or(default)
+        };
         // The defaults of the service's specification.
-        let delay = Duration::from_secs(given(probe.initial_delay_seconds, 0));
-        let period = Duration::from_secs(given(probe.period_seconds, 10));
-        let timeout = Duration::from_secs(given(probe.timeout_seconds, 1));
-        let threshold = given(probe.failure_threshold, 3);
+        let delay = Duration::from_secs(value_or(probe.initial_delay_seconds, 0));
+        let period = Duration::from_secs(value_or(probe.period_seconds, 10));
+        let timeout = Duration::from_secs(value_or(probe.timeout_seconds, 1));
+        let threshold = value_or(probe.failure_threshold, 3);
         clock.sleep_until(later(clock.now(), delay)).await;
         let mut failures = 0;
         loop {
@@ -111,41 +112,44 @@ impl ProbeLoop<'_> {
 
     async fn command(&self, command: Vec<String>, timeout: Duration) -> Result<(), String> {
         let client = &self.deployment.parts.client;
-        let wanted = ExecConfig {
+        let config = ExecConfig {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             cmd: Some(command),
             ..ExecConfig::default()
         };
         let name = self.deployment.name(DeploymentTarget::App(self.index));
-        let failed = |error: super::error::EngineError| error.error_chain();
-        let id = client.create_exec(&name, wanted).await.map_err(failed)?;
+        let error_text = |error: super::error::EngineError| error.error_chain();
+        let id = client
+            .create_exec(&name, config)
+            .await
+            .map_err(error_text)?;
         let mut output = Vec::new();
         let run = async {
-            let mut parts = client.run_exec(&id).await.map_err(failed)?;
+            let mut parts = client.run_exec(&id).await.map_err(error_text)?;
             while let Some(Ok(part)) = parts.next().await {
-                let room = MAX_OUTPUT_BYTES.saturating_sub(output.len());
-                output.extend(part.as_ref().iter().take(room));
+                let free = MAX_OUTPUT_BYTES.saturating_sub(output.len());
+                output.extend(part.as_ref().iter().take(free));
             }
-            client.inspect_exec(&id).await.map_err(failed)
+            client.inspect_exec(&id).await.map_err(error_text)
         };
-        let Ok(seen) = tokio::time::timeout(timeout, run).await else {
+        let Ok(result) = tokio::time::timeout(timeout, run).await else {
             if let Err(error) = terminal::hang_up(client, &id, None).await {
                 tracing::debug!(error = error.error_chain(), "ending a probe");
             }
             return Err(format!("command timed out after {} s", timeout.as_secs()));
         };
-        match seen?.exit_code {
+        match result?.exit_code {
             Some(0) => Ok(()),
             code => {
                 let code = code.unwrap_or(-1);
-                let shown = String::from_utf8_lossy(&output[..output.len().min(MAX_MESSAGE_BYTES)])
+                let text = String::from_utf8_lossy(&output[..output.len().min(MAX_MESSAGE_BYTES)])
                     .trim()
                     .to_owned();
-                Err(if shown.is_empty() {
+                Err(if text.is_empty() {
                     format!("command exited with code {code}")
                 } else {
-                    shown
+                    text
                 })
             }
         }

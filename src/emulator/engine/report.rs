@@ -32,14 +32,14 @@ impl Deployment {
     }
 
     /// Marks the group as failed, with the engine's message.
-    pub(super) fn fail(&self, words: &str) {
+    pub(super) fn fail(&self, message: &str) {
         // Ignore the error: a group that has a newer deployment has not failed.
         let _ = self.report(|group, at, effects| {
             add_event(
                 &mut group.events,
                 at,
                 "Failed",
-                &format!("Error: {words}"),
+                &format!("Error: {message}"),
                 true,
             );
             group.fail(effects);

@@ -18,7 +18,7 @@ pub async fn connect(socket: &EngineSocket) -> Result<EngineClient, EngineError>
     let mut tried = Vec::new();
     for path in &candidates(socket)? {
         if !path.exists() {
-            tried.push(format!("{}: not there", path.display()));
+            tried.push(format!("{}: does not exist", path.display()));
             continue;
         }
         match EngineClient::connect(path).await {
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn docker_host_is_the_only_candidate_when_set_and_must_be_a_unix_socket() {
-        let found = usual(Some("unix:///a/b.sock".into()), None).expect("a candidate");
-        assert_eq!(found, [PathBuf::from("/a/b.sock")]);
+        let paths = usual(Some("unix:///a/b.sock".into()), None).expect("a candidate");
+        assert_eq!(paths, [PathBuf::from("/a/b.sock")]);
         assert!(usual(Some("tcp://host:2375".into()), None).is_err());
         let usual = usual(Some(String::new()), Some("/run/user/7".into())).expect("candidates");
         assert_eq!(usual.len(), 3);

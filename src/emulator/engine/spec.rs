@@ -34,7 +34,7 @@ pub fn infra(name: &str, properties: &Properties, labels: EngineLabels) -> Conta
         search_domains,
         options,
     } = dns;
-    let words = |text: Option<String>| {
+    let split_words = |text: Option<String>| {
         text.map(|text| {
             text.split_whitespace()
                 .map(str::to_owned)
@@ -51,8 +51,8 @@ pub fn infra(name: &str, properties: &Properties, labels: EngineLabels) -> Conta
         stop_signal: Some("SIGKILL".to_owned()),
         host_config: Some(HostConfig {
             dns: name_servers,
-            dns_search: words(search_domains),
-            dns_options: words(options),
+            dns_search: split_words(search_domains),
+            dns_options: split_words(options),
             ..host(Vec::new())
         }),
         ..ContainerCreateBody::default()
@@ -75,8 +75,8 @@ pub fn container(container: &Container, placed: PlacedContainer) -> ContainerCre
         ..host(options(security))
     };
     let capabilities = security.and_then(|s| s.get("capabilities"));
-    host.cap_add = capabilities.and_then(|c| words(c.get("add")));
-    host.cap_drop = capabilities.and_then(|c| words(c.get("drop")));
+    host.cap_add = capabilities.and_then(|c| strings(c.get("add")));
+    host.cap_drop = capabilities.and_then(|c| strings(c.get("drop")));
     ContainerCreateBody {
         image: Some(images::tagged(container.image().trim())),
         // In ACI, `command` is the whole command line: it replaces both entrypoint and command of the
@@ -107,10 +107,10 @@ fn host(mut options: Vec<String>) -> HostConfig {
 }
 
 fn environment(container: &Container) -> Vec<String> {
-    let one = |v: &crate::emulator::group::model::EnvironmentVariable| {
+    let to_text = |v: &crate::emulator::group::model::EnvironmentVariable| {
         format!("{}={}", v.name.as_deref().unwrap_or_default(), v.seen())
     };
-    container.environment().iter().map(one).collect()
+    container.environment().iter().map(to_text).collect()
 }
 
 fn options(security: Option<&JsonObject>) -> Vec<String> {
@@ -135,7 +135,7 @@ fn user(security: &JsonObject) -> Option<String> {
     }
 }
 
-fn words(list: Option<&Value>) -> Option<Vec<String>> {
+fn strings(list: Option<&Value>) -> Option<Vec<String>> {
     let list = list?.as_array()?;
     Some(
         list.iter()
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_the_containers_own_and_cpus_no_more_than_there_are() {
+    fn limits_are_the_containers_own_and_cpus_are_capped_at_the_machines() {
         let wanted = json!({"name": "a", "properties": {"image": "x",
             "environmentVariables": [{"name": "P", "secureValue": "s"}],
             "securityContext": {"runAsUser": 7, "allowPrivilegeEscalation": false},

@@ -58,29 +58,29 @@ impl Deployment {
             return self.start(DeploymentTarget::App(index)).await;
         };
         self.report(|group, at, _| {
-            let (run, words) = (&mut group.containers[index], error.error_chain());
+            let (run, message) = (&mut group.containers[index], error.error_chain());
             run.start(at);
             add_event(
                 &mut run.events,
                 at,
                 "Failed",
-                &format!("Error: {words}"),
+                &format!("Error: {message}"),
                 true,
             );
             Some(KILLED_EXIT_CODE)
         })
     }
 
-    /// Waits until the current run ends by itself, or kills it when it is unhealthy. Returns the exit
+    /// Waits until the current run ends, or kills it when it is unhealthy. Returns the exit
     /// code.
     async fn run_once(&self, index: usize) -> i32 {
-        let place = DeploymentTarget::App(index);
-        let mut ended = std::pin::pin!(self.wait_for_exit(place));
+        let target = DeploymentTarget::App(index);
+        let mut ended = std::pin::pin!(self.wait_for_exit(target));
         tokio::select! {
             code = &mut ended => return code,
             () = probe::until_unhealthy(self, index) => {}
         }
-        if let Err(error) = self.parts.client.kill(&self.name(place)).await {
+        if let Err(error) = self.parts.client.kill(&self.name(target)).await {
             tracing::warn!(
                 error = error.error_chain(),
                 "killing an unhealthy container"
@@ -90,8 +90,8 @@ impl Deployment {
     }
 
     /// Waits until a container has ended and returns its exit code.
-    pub(super) async fn wait_for_exit(&self, place: DeploymentTarget) -> i32 {
-        let (client, name) = (&self.parts.client, self.name(place));
+    pub(super) async fn wait_for_exit(&self, target: DeploymentTarget) -> i32 {
+        let (client, name) = (&self.parts.client, self.name(target));
         loop {
             match client.wait(&name).await {
                 Ok(code) => return i32::try_from(code).unwrap_or(KILLED_EXIT_CODE),

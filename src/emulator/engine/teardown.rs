@@ -90,12 +90,12 @@ async fn remove(
     scope: TeardownScope,
     manner: TeardownManner,
 ) -> Result<usize, EngineError> {
-    let found = || async {
-        let mut found = of_group(parts, key).await?;
-        found.retain(|container| scope == TeardownScope::All || !name(container).is_empty());
-        Ok::<_, EngineError>(found)
+    let list = || async {
+        let mut list = of_group(parts, key).await?;
+        list.retain(|container| scope == TeardownScope::All || !name(container).is_empty());
+        Ok::<_, EngineError>(list)
     };
-    let containers = found().await?;
+    let containers = list().await?;
     if containers.is_empty() {
         return Ok(0);
     }
@@ -103,7 +103,7 @@ async fn remove(
         stop(parts, &containers).await;
     }
     cleanup::remove(&parts.client, containers).await?;
-    Ok(found().await?.len())
+    Ok(list().await?.len())
 }
 
 /// Stops a group's containers and returns each one's exit code and log.
@@ -112,8 +112,8 @@ pub(super) async fn stop_and_collect(
     shared: &EmulatorState,
     key: &GroupKey,
 ) -> HashMap<String, StoppedContainer> {
-    let found = match of_group(parts, key).await {
-        Ok(found) => found,
+    let containers = match of_group(parts, key).await {
+        Ok(containers) => containers,
         Err(error) => {
             tracing::warn!(
                 group = key.name,
@@ -123,19 +123,22 @@ pub(super) async fn stop_and_collect(
             return HashMap::new();
         }
     };
-    stop(parts, &found).await;
+    stop(parts, &containers).await;
     let now = shared.clock.now();
-    let words = found
+    let results = containers
         .iter()
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
-            let full = parts.instance.container_name(key, name(container));
-            let seen = parts.client.inspect(&full).await.ok().flatten();
-            let code = seen.map(|seen| seen.state.exit_code);
-            let log = logs::stopped_log(&parts.client, &full, now).await;
+            let full_name = parts.instance.container_name(key, name(container));
+            let inspected = parts.client.inspect(&full_name).await.ok().flatten();
+            let code = inspected.map(|inspected| inspected.state.exit_code);
+            let log = logs::stopped_log(&parts.client, &full_name, now).await;
             (name(container).to_owned(), StoppedContainer { code, log })
         });
-    futures::future::join_all(words).await.into_iter().collect()
+    futures::future::join_all(results)
+        .await
+        .into_iter()
+        .collect()
 }
 
 /// Stops the processes. One that cannot be stopped is killed when its container is removed.
@@ -170,7 +173,7 @@ fn name(container: &ListedContainer) -> &str {
 pub(super) fn report_stopped(
     shared: &EmulatorState,
     key: &GroupKey,
-    mut words: HashMap<String, StoppedContainer>,
+    mut stopped: HashMap<String, StoppedContainer>,
 ) {
     let now = shared.clock.now();
     let mut store = shared.store();
@@ -182,7 +185,7 @@ pub(super) fn report_stopped(
         return;
     };
     for run in group.init.iter_mut().chain(&mut group.containers) {
-        if let Some(StoppedContainer { code, log }) = words.remove(&run.name) {
+        if let Some(StoppedContainer { code, log }) = stopped.remove(&run.name) {
             if let Some(code) = code {
                 run.exit(now, code, GroupRestartPolicy::Never);
             }

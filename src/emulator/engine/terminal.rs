@@ -53,7 +53,7 @@ pub(super) async fn exec(
     size: (u16, u16),
 ) -> Result<Terminal, EngineError> {
     let client = &parts.client;
-    let wanted = ExecConfig {
+    let config = ExecConfig {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
@@ -62,7 +62,7 @@ pub(super) async fn exec(
         cmd: Some(command),
         ..ExecConfig::default()
     };
-    let id = client.create_exec(name, wanted).await?;
+    let id = client.create_exec(name, config).await?;
     let (output, write) = hijack::start(client.socket(), &id, size).await?;
     let (input, typed) = tokio::io::duplex(INPUT_BUFFER_BYTES);
     parts
@@ -105,14 +105,14 @@ async fn forward_input(
     mut typed: DuplexStream,
     mut write: OwnedWriteHalf,
 ) {
-    let carried = async {
+    let copy = async {
         // Ignore the error: if the command has ended, its output ends, too.
         let _ = tokio::io::copy(&mut typed, &mut write).await;
         // After a failed write, keep reading until the client disconnects.
         let _ = tokio::io::copy(&mut typed, &mut tokio::io::sink()).await;
     };
     tokio::select! {
-        () = carried => {}
+        () = copy => {}
         // The emulator stops and kills all containers anyway.
         () = parts.cancel.cancelled() => return,
     }
@@ -128,11 +128,11 @@ pub(super) async fn hang_up(
     mut input: Option<&mut OwnedWriteHalf>,
 ) -> Result<(), EngineError> {
     for signal in ["HUP", "KILL"] {
-        let seen = client.inspect_exec(id).await?;
-        let Some(process) = running(&seen) else {
+        let state = client.inspect_exec(id).await?;
+        let Some(process) = running(&state) else {
             return Ok(());
         };
-        if !is_in_container(process, seen.container_id.as_deref()) {
+        if !is_in_container(process, state.container_id.as_deref()) {
             if let Some(input) = input.take() {
                 // Ignore the error: the command may have ended meanwhile.
                 let _ = input.write_all(INTERRUPT_KEYS).await;
@@ -147,13 +147,14 @@ pub(super) async fn hang_up(
             }
         }
     }
-    tracing::warn!("a command could not be ended");
+    tracing::warn!("cannot end a command");
     Ok(())
 }
 
-fn running(seen: &ExecInspectResponse) -> Option<i64> {
-    seen.pid
-        .filter(|pid| seen.running == Some(true) && *pid > 1)
+fn running(state: &ExecInspectResponse) -> Option<i64> {
+    state
+        .pid
+        .filter(|pid| state.running == Some(true) && *pid > 1)
 }
 
 /// Whether the process with this number belongs to the container. An engine may count processes in
@@ -165,15 +166,16 @@ fn is_in_container(process: i64, container: Option<&str>) -> bool {
 
 /// Sends a signal with the program `kill`: the standard library has no call for it.
 async fn send(signal: &str, process: i64) {
-    let sent = tokio::process::Command::new("kill")
+    let result = tokio::process::Command::new("kill")
         .args(["-s", signal, &process.to_string()])
         .kill_on_drop(true)
         .output()
         .await;
-    match sent {
+    match result {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            tracing::debug!(signal, words = %String::from_utf8_lossy(&output.stderr), "ending a command");
+            let error = String::from_utf8_lossy(&output.stderr);
+            tracing::debug!(signal, %error, "ending a command");
         }
         Err(error) => tracing::warn!(%error, "ending a command"),
     }

@@ -25,11 +25,11 @@ pub async fn make(
 ) -> Result<(), EngineError> {
     for volume in properties.volumes() {
         let path = directory(instance, key, volume);
-        let made = match &volume.secret {
+        let result = match &volume.secret {
             Some(files) => secret(&path, files.iter()).await,
             None => directory_for_all(&path).await,
         };
-        made.map_err(|source| EngineError::Files { path, source })?;
+        result.map_err(|source| EngineError::Files { path, source })?;
     }
     Ok(())
 }
@@ -47,7 +47,7 @@ pub fn mounts(
             .iter()
             .find(|v| v.name.as_deref() == name)
     };
-    let one = |mount: &crate::emulator::group::model::VolumeMount| {
+    let to_mount = |mount: &crate::emulator::group::model::VolumeMount| {
         let volume = volume(mount.name.as_deref())?;
         let read_only = mount.read_only.unwrap_or(false)
             || volume.secret.is_some()
@@ -67,7 +67,7 @@ pub fn mounts(
             ..Mount::default()
         })
     };
-    container.mounts().iter().filter_map(one).collect()
+    container.mounts().iter().filter_map(to_mount).collect()
 }
 
 /// The directory of a volume. Azure file shares are identified by account and share; others belong to

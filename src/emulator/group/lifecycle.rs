@@ -105,7 +105,7 @@ impl EmulatedGroup {
 
     /// When the group changes next without a request.
     pub fn next_at(&self) -> Option<Timestamp> {
-        let own = match &self.stage {
+        let stage_end = match &self.stage {
             GroupStage::Allocating { until }
             | GroupStage::Pulling { until }
             | GroupStage::Starting { until }
@@ -117,14 +117,14 @@ impl EmulatedGroup {
                 None
             }
         };
-        let runs = match self.stage {
+        let run_change = match self.stage {
             GroupStage::Running => self.containers.iter().filter_map(due_at).min(),
             _ => None,
         };
         if self.is_real {
-            own.filter(|_| self.lacks_capacity)
+            stage_end.filter(|_| self.lacks_capacity)
         } else {
-            own.into_iter().chain(runs).min()
+            stage_end.into_iter().chain(run_change).min()
         }
     }
 
@@ -414,12 +414,12 @@ impl EmulatedGroup {
     }
 
     fn timeout(&self) -> Duration {
-        let asked = self
+        let custom = self
             .body
             .properties
             .as_ref()
             .and_then(|p| p.provisioning_timeout_in_seconds);
-        asked
+        custom
             .and_then(|s| u64::try_from(s).ok())
             .map_or(PROVISIONING_TIMEOUT, Duration::from_secs)
     }

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_between_restarts_double_up_to_five_minutes_and_start_anew_after_ten_good_ones() {
+    fn restart_pauses_double_up_to_5_minutes_and_reset_after_10_minutes_of_running() {
         let mut run = run(ContainerScript::default());
         let (mut now, mut pauses) = (0, Vec::new());
         for _ in 0..7 {

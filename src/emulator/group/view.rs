@@ -94,7 +94,7 @@ pub fn all_events(group: &EmulatedGroup) -> Vec<ContainerEvent> {
 
 /// Events in the form of instance views and operations.
 pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
-    let one = |event: &ContainerEvent| {
+    let to_json = |event: &ContainerEvent| {
         json!({
             "count": event.count,
             "firstTimestamp": whole(face.shown(event.first)),
@@ -104,7 +104,7 @@ pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
             "type": if event.warning { "Warning" } else { "Normal" },
         })
     };
-    events.iter().map(one).collect()
+    events.iter().map(to_json).collect()
 }
 
 fn whole(at: Timestamp) -> String {
@@ -115,19 +115,19 @@ fn whole(at: Timestamp) -> String {
 
 fn base(group: &EmulatedGroup, version: ApiVersion, now: Option<Timestamp>) -> Value {
     let mut properties = json!({});
-    if let Some(asked) = &group.body.properties {
-        properties = serde_json::to_value(asked).unwrap_or(properties);
-        properties["containers"] = containers(asked.containers());
+    if let Some(spec) = &group.body.properties {
+        properties = serde_json::to_value(spec).unwrap_or(properties);
+        properties["containers"] = containers(spec.containers());
         if version.has_sku() {
-            properties["initContainers"] = containers(asked.init_containers());
+            properties["initContainers"] = containers(spec.init_containers());
         }
-        properties["osType"] = asked.os().into();
+        properties["osType"] = spec.os().into();
         properties["restartPolicy"] = format!("{:?}", group.policy()).into();
     }
     properties["provisioningState"] = provisioning(group, now).into();
     add_defaults(&mut properties, group, version);
     add_address(&mut properties, group, now.is_some());
-    let mut answer = json!({
+    let mut resource = json!({
         "properties": properties,
         "id": group.id.to_string(),
         "name": group.id.name,
@@ -136,12 +136,12 @@ fn base(group: &EmulatedGroup, version: ApiVersion, now: Option<Timestamp>) -> V
         "tags": group.body.tags.clone().unwrap_or_default(),
     });
     if let Some(zones) = &group.body.zones {
-        answer["zones"] = json!(zones);
+        resource["zones"] = json!(zones);
     }
     if let Some(identity) = identity(group) {
-        answer["identity"] = identity;
+        resource["identity"] = identity;
     }
-    answer
+    resource
 }
 
 fn add_defaults(properties: &mut Value, group: &EmulatedGroup, version: ApiVersion) {
@@ -149,16 +149,16 @@ fn add_defaults(properties: &mut Value, group: &EmulatedGroup, version: ApiVersi
         properties["sku"] = "Standard".into();
     }
     if version.has_provisioning_timeout() {
-        let asked = group
+        let custom_timeout = group
             .body
             .properties
             .as_ref()
             .and_then(|p| p.provisioning_timeout_in_seconds);
-        let timeout = asked.map_or(json!(PROVISIONING_TIMEOUT.as_secs()), |seconds| {
+        let timeout = custom_timeout.map_or(json!(PROVISIONING_TIMEOUT.as_secs()), |seconds| {
             json!(seconds)
         });
         properties["provisioningTimeoutInSeconds"] = timeout;
-        properties["isCustomProvisioningTimeout"] = asked.is_some().into();
+        properties["isCustomProvisioningTimeout"] = custom_timeout.is_some().into();
     } else if let Some(object) = properties.as_object_mut() {
         object.remove("provisioningTimeoutInSeconds");
     }
@@ -203,7 +203,7 @@ fn add_address(properties: &mut Value, group: &EmulatedGroup, with_private: bool
 }
 
 fn containers(list: &[Container]) -> Value {
-    let one = |container: &Container| {
+    let to_json = |container: &Container| {
         let mut value = serde_json::to_value(container).unwrap_or_default();
         let properties = &mut value["properties"];
         if let Some(ports) = properties.get_mut("ports").and_then(Value::as_array_mut) {
@@ -214,14 +214,14 @@ fn containers(list: &[Container]) -> Value {
                 port["protocol"] = "TCP".into();
             }
         }
-        for always in ["ports", "environmentVariables"] {
-            if properties.get(always).is_none() {
-                properties[always] = json!([]);
+        for field in ["ports", "environmentVariables"] {
+            if properties.get(field).is_none() {
+                properties[field] = json!([]);
             }
         }
         value
     };
-    list.iter().map(one).collect()
+    list.iter().map(to_json).collect()
 }
 
 fn with_runs(containers: &mut Value, runs: &[EmulatedRun], face: &ShownClock) {
@@ -267,26 +267,26 @@ fn run_state(state: &RunState, face: &ShownClock) -> Value {
 
 /// The group's identity, with principal and client ids that are derived from the group's id.
 fn identity(group: &EmulatedGroup) -> Option<Value> {
-    let asked = group.body.identity.as_ref()?;
-    let given = |salt: &str| {
+    let requested = group.body.identity.as_ref()?;
+    let derived_id = |salt: &str| {
         uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_URL,
             format!("{salt}{}", group.id).as_bytes(),
         )
     };
-    let kind = asked.kind.clone().unwrap_or_else(|| "None".to_owned());
-    let mut answer = json!({"type": kind});
+    let kind = requested.kind.clone().unwrap_or_else(|| "None".to_owned());
+    let mut identity = json!({"type": kind});
     if kind.contains("SystemAssigned") {
-        answer["principalId"] = given("principal").to_string().into();
-        answer["tenantId"] = crate::emulator::arm::entra::TENANT.into();
+        identity["principalId"] = derived_id("principal").to_string().into();
+        identity["tenantId"] = crate::emulator::arm::entra::TENANT.into();
     }
-    if let Some(identities) = &asked.user_assigned_identities {
+    if let Some(identities) = &requested.user_assigned_identities {
         for id in identities.keys() {
-            answer["userAssignedIdentities"][id] = json!({
-                "principalId": given(id).to_string(),
-                "clientId": given(&format!("client{id}")).to_string(),
+            identity["userAssignedIdentities"][id] = json!({
+                "principalId": derived_id(id).to_string(),
+                "clientId": derived_id(&format!("client{id}")).to_string(),
             });
         }
     }
-    Some(answer)
+    Some(identity)
 }

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fixed_parts_compare_without_regard_to_case_and_names_keep_theirs() {
+    fn fixed_parts_ignore_case_and_names_keep_it() {
         let path = "/SUBSCRIPTIONS/S/resourcegroups/Rg/providers/microsoft.containerinstance/ContainerGroups/Web";
         let Ok(ArmRoute::Group { id, verb }) = ArmRoute::parse(&Method::PUT, path) else {
             panic!("no route")
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_path_with_another_method_is_told_from_an_unknown_path() {
+    fn a_known_path_with_another_method_differs_from_an_unknown_path() {
         let group = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups/n";
         assert_eq!(
             ArmRoute::parse(&Method::POST, group),

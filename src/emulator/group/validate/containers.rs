@@ -112,8 +112,8 @@ fn probe(container: &str, kind: &str, probe: &Probe) -> ValidationResult {
             format!("The {kind} of container '{container}' is invalid: {why}.")
         })
     };
-    let other = probe.tcp_socket.is_some() || probe.grpc.is_some();
-    refuse(!other, "only 'exec' and 'httpGet' are supported")?;
+    let is_unsupported = probe.tcp_socket.is_some() || probe.grpc.is_some();
+    refuse(!is_unsupported, "only 'exec' and 'httpGet' are supported")?;
     let kinds = usize::from(probe.exec.is_some()) + usize::from(probe.http_get.is_some());
     refuse(
         kinds == 1,
@@ -136,11 +136,10 @@ fn probe(container: &str, kind: &str, probe: &Probe) -> ValidationResult {
             "'scheme' must be http or https",
         )?;
     }
-    let within = |value: Option<i64>, least| {
-        value.is_none_or(|v| (least..=i64::from(i32::MAX)).contains(&v))
-    };
+    let is_in_range =
+        |value: Option<i64>, min| value.is_none_or(|v| (min..=i64::from(i32::MAX)).contains(&v));
     refuse(
-        within(probe.initial_delay_seconds, 0),
+        is_in_range(probe.initial_delay_seconds, 0),
         "'initialDelaySeconds' must not be negative",
     )?;
     for (field, value) in [
@@ -149,7 +148,10 @@ fn probe(container: &str, kind: &str, probe: &Probe) -> ValidationResult {
         ("successThreshold", probe.success_threshold),
         ("timeoutSeconds", probe.timeout_seconds),
     ] {
-        refuse(within(value, 1), &format!("'{field}' must be at least 1"))?;
+        refuse(
+            is_in_range(value, 1),
+            &format!("'{field}' must be at least 1"),
+        )?;
     }
     Ok(())
 }

@@ -144,7 +144,7 @@ pub fn immutable_difference(old: &Properties, new: &Properties) -> Option<&'stat
 
 /// Fails for images in a registry under `.invalid`, a domain that never exists (RFC 2606).
 fn images(id: &GroupId, properties: &Properties) -> ValidationResult {
-    let mut all = properties
+    let mut containers = properties
         .init_containers()
         .iter()
         .chain(properties.containers());
@@ -155,8 +155,9 @@ fn images(id: &GroupId, properties: &Properties) -> ValidationResult {
             .unwrap_or_default()
             .to_owned()
     };
-    let lost = all.find(|c| c.image().contains('/') && registry(c.image()).ends_with(".invalid"));
-    lost.map_or(Ok(()), |container| {
+    let missing =
+        containers.find(|c| c.image().contains('/') && registry(c.image()).ends_with(".invalid"));
+    missing.map_or(Ok(()), |container| {
         Err(inaccessible(container.image(), &id.name))
     })
 }
@@ -274,12 +275,12 @@ fn spot(properties: &Properties) -> ValidationResult {
 }
 
 fn confidential(properties: &Properties) -> ValidationResult {
-    let wanted = properties
+    let is_confidential = properties
         .sku
         .as_deref()
         .is_some_and(|s| s.eq_ignore_ascii_case("Confidential"));
     require(
-        !wanted || (properties.os() == "Linux" && !resources::wants_gpu(properties)),
+        !is_confidential || (properties.os() == "Linux" && !resources::wants_gpu(properties)),
         "ConfidentialContainerGroupSkuIsNotSupported",
         || {
             "The SKU 'Confidential' is supported for Linux container groups without GPU only."

@@ -19,11 +19,14 @@ fn is_reserved(port: i64) -> bool {
 
 /// Validates the network properties.
 pub(super) fn check(properties: &Properties) -> ValidationResult {
-    let own = properties
+    let container_properties = properties
         .containers()
         .iter()
         .filter_map(|c| c.properties.as_ref());
-    ports(own.flat_map(|p| p.ports.iter().flatten()), "containers")?;
+    ports(
+        container_properties.flat_map(|p| p.ports.iter().flatten()),
+        "containers",
+    )?;
     for subnet in properties.subnet_ids.iter().flatten() {
         let id = subnet.id.as_deref().unwrap_or_default();
         require_resource_id(id, "properties.subnetIds[0].id")?;
@@ -36,14 +39,14 @@ pub(super) fn check(properties: &Properties) -> ValidationResult {
             || format!("The virtual network of the subnet '{id}' was not found."),
         )?;
     }
-    if let Some(wanted) = &properties.ip_address {
-        address(wanted, properties)?;
+    if let Some(requested) = &properties.ip_address {
+        address(requested, properties)?;
     }
     if let Some(dns) = &properties.dns_config {
         let servers = dns.name_servers.as_deref().unwrap_or_default();
-        let parse = |server: &String| server.parse::<std::net::IpAddr>().is_ok();
+        let is_address = |server: &String| server.parse::<std::net::IpAddr>().is_ok();
         require(
-            !servers.is_empty() && servers.iter().all(parse),
+            !servers.is_empty() && servers.iter().all(is_address),
             "InvalidDnsConfig",
             || "The DNS configuration must have name servers, each an IP address.".to_owned(),
         )?;
@@ -86,8 +89,8 @@ fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
     ports(list.iter(), "the IP address")
 }
 
-fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> ValidationResult {
-    let mut seen = HashSet::new();
+fn ports<'a>(list: impl Iterator<Item = &'a Port>, owner: &str) -> ValidationResult {
+    let mut used = HashSet::new();
     for port in list {
         let number = port.port.unwrap_or_default();
         let protocol = port
@@ -95,18 +98,18 @@ fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> ValidationRes
             .as_deref()
             .unwrap_or("TCP")
             .to_ascii_uppercase();
-        let known = protocol == "TCP" || protocol == "UDP";
+        let is_known_protocol = protocol == "TCP" || protocol == "UDP";
         require(
-            (1..=65535).contains(&number) && known,
+            (1..=65535).contains(&number) && is_known_protocol,
             "InvalidPort",
-            || format!("The port '{number}/{protocol}' of {whose} must be 1 to 65535, TCP or UDP."),
+            || format!("The port '{number}/{protocol}' of {owner} must be 1 to 65535, TCP or UDP."),
         )?;
         require(!is_reserved(number), "ReservedPort", || {
-            format!("The port '{number}' of {whose} is reserved by the service.")
+            format!("The port '{number}' of {owner} is reserved by the service.")
         })?;
-        require(seen.insert((number, protocol)), "DuplicatePort", || {
+        require(used.insert((number, protocol)), "DuplicatePort", || {
             format!(
-                "The port '{number}' of {whose} is used more than once: containers share one address."
+                "The port '{number}' of {owner} is used more than once: containers share one address."
             )
         })?;
     }

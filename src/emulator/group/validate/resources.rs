@@ -76,14 +76,14 @@ fn largest(properties: &Properties) -> (&'static str, f64, f64) {
 
 fn requests(container: &Container) -> ValidationResult {
     let name = container.name();
-    let asked = container
+    let requests = container
         .properties
         .as_ref()
         .and_then(|p| p.resources.as_ref())
         .and_then(|r| r.requests.as_ref());
     let (Some(cpu), Some(memory)) = (
-        asked.and_then(|r| r.cpu),
-        asked.and_then(|r| r.memory_in_gb),
+        requests.and_then(|r| r.cpu),
+        requests.and_then(|r| r.memory_in_gb),
     ) else {
         let message = format!(
             "The container '{name}' must have resource requests with 'cpu' and 'memoryInGB'."
