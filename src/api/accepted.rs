@@ -21,8 +21,8 @@ fn schema() -> Value {
 
 /// Generates values that the schema accepts.
 fn accepted(schema: &Value) -> BoxedStrategy<Value> {
-    let value = if let Some(words) = schema["enum"].as_array() {
-        select(words.clone()).boxed()
+    let value = if let Some(choices) = schema["enum"].as_array() {
+        select(choices.clone()).boxed()
     } else if schema["x-kubernetes-int-or-string"] == true {
         prop_oneof![integer(schema), text(schema)].boxed()
     } else {
@@ -64,12 +64,12 @@ fn object(schema: &Value) -> BoxedStrategy<Value> {
             accepted(&schema["additionalProperties"]),
             sizes,
         );
-        return values.prop_map(|all| json!(all)).boxed();
+        return values.prop_map(|map| json!(map)).boxed();
     }
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let mut fields = Just(Map::new()).boxed();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let is_required = required.iter().any(|one| one == name);
+        let is_required = required.iter().any(|required| required == name);
         let value = accepted(field);
         let value = if is_required {
             value.prop_map(Some).boxed()
@@ -88,16 +88,16 @@ fn object(schema: &Value) -> BoxedStrategy<Value> {
 }
 
 fn integer(schema: &Value) -> BoxedStrategy<Value> {
-    let (least, most) = match schema["format"].as_str() {
+    let (min, max) = match schema["format"].as_str() {
         Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
         _ => (i64::MIN, i64::MAX),
     };
     #[allow(clippy::cast_possible_truncation, reason = "bounds are whole numbers")]
     let bound = |field: &str| schema[field].as_f64().map(|bound| bound as i64);
-    let least = bound("minimum").unwrap_or(least);
-    let most = bound("maximum").unwrap_or(most);
-    let ends = select(vec![least, most]);
-    prop_oneof![1 => ends, 3 => least..=most]
+    let min = bound("minimum").unwrap_or(min);
+    let max = bound("maximum").unwrap_or(max);
+    let bounds = select(vec![min, max]);
+    prop_oneof![1 => bounds, 3 => min..=max]
         .prop_map(|number| json!(number))
         .boxed()
 }
@@ -112,9 +112,9 @@ fn text(schema: &Value) -> BoxedStrategy<Value> {
         .find(|rule| rule.starts_with("self.matches('"))
         .unwrap_or_default();
     let pattern = rule.split('\'').nth(1).or(schema["pattern"].as_str());
-    let most = schema["maxLength"].as_u64();
-    let most = most.and_then(|most| usize::try_from(most).ok());
-    let most = most.unwrap_or(usize::MAX);
+    let max_chars = schema["maxLength"].as_u64();
+    let max_chars = max_chars.and_then(|max_chars| usize::try_from(max_chars).ok());
+    let max_chars = max_chars.unwrap_or(usize::MAX);
     let text = if schema["format"] == "date-time" {
         time()
     } else if rule.contains("duration(self)") {
@@ -124,11 +124,11 @@ fn text(schema: &Value) -> BoxedStrategy<Value> {
         pattern.expect("a pattern that can be inverted").boxed()
     } else {
         let text = any::<String>();
-        text.prop_map(move |text| text.chars().take(most).collect())
+        text.prop_map(move |text| text.chars().take(max_chars).collect())
             .boxed()
     };
-    let fits = move |text: &String| text.chars().count() <= most;
-    text.prop_filter("it is too long", fits)
+    let is_short_enough = move |text: &String| text.chars().count() <= max_chars;
+    text.prop_filter("it is too long", is_short_enough)
         .prop_map(Value::String)
         .boxed()
 }
@@ -167,13 +167,13 @@ fn duration(pattern: &str) -> BoxedStrategy<String> {
 /// pattern.
 fn without_anchors(pattern: &str) -> String {
     let mut is_class = false;
-    let kept = pattern.chars().filter(|letter| {
-        match letter {
+    let kept = pattern.chars().filter(|character| {
+        match character {
             '[' => is_class = true,
             ']' => is_class = false,
             _ => {}
         }
-        is_class || !matches!(letter, '^' | '$')
+        is_class || !matches!(character, '^' | '$')
     });
     kept.collect()
 }
@@ -191,7 +191,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whatever_the_schema_accepts_is_read_and_read_again_as_the_types_write_it(pool in pools()) {
+    fn a_pool_that_the_schema_accepts_is_read_written_and_read_again(pool in pools()) {
         let text = pool.to_string();
         let deserializer = &mut serde_json::Deserializer::from_str(&text);
         let read: Result<BurstPool, _> = serde_path_to_error::deserialize(deserializer);
@@ -200,7 +200,7 @@ proptest! {
             Err(error) => return Err(TestCaseError::fail(format!("{error}"))),
         };
         let written = serde_json::to_value(&read).expect("it is written");
-        let again = serde_json::from_value::<BurstPool>(written);
-        prop_assert!(again.is_ok(), "{:?}", again);
+        let reread = serde_json::from_value::<BurstPool>(written);
+        prop_assert!(reread.is_ok(), "{:?}", reread);
     }
 }

@@ -37,8 +37,8 @@ pub enum ConditionStatus {
 }
 
 impl From<bool> for ConditionStatus {
-    fn from(is: bool) -> Self {
-        if is { Self::True } else { Self::False }
+    fn from(is_true: bool) -> Self {
+        if is_true { Self::True } else { Self::False }
     }
 }
 
@@ -81,8 +81,8 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
 
 /// Whether the pool's status has a condition of the type `kind` that is True.
 pub fn is_true(pool: &BurstPool, kind: &str) -> bool {
-    let mut all = pool.status.iter().flat_map(|status| &status.conditions);
-    all.any(|one| one.type_ == kind && one.status == "True")
+    let mut conditions = pool.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 #[cfg(test)]
@@ -90,29 +90,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_only_with_the_status() {
+    fn the_transition_time_changes_only_with_the_status() {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        let mut all = Vec::new();
+        let mut conditions = Vec::new();
         set(
-            &mut all,
+            &mut conditions,
             build(READY, true, "Registered", "", Some(1), at(1)),
         );
         set(
-            &mut all,
+            &mut conditions,
             build(READY, true, "Registered", "again", Some(2), at(2)),
         );
         assert_eq!(
-            (all[0].last_transition_time.0, all[0].message.as_str()),
+            (
+                conditions[0].last_transition_time.0,
+                conditions[0].message.as_str()
+            ),
             (at(1), "again")
         );
-        set(&mut all, build(READY, false, "Closed", "", Some(2), at(3)));
-        assert_eq!((all.len(), all[0].last_transition_time.0), (1, at(3)));
         set(
-            &mut all,
+            &mut conditions,
+            build(READY, false, "Closed", "", Some(2), at(3)),
+        );
+        assert_eq!(
+            (conditions.len(), conditions[0].last_transition_time.0),
+            (1, at(3))
+        );
+        set(
+            &mut conditions,
             build(READY, ConditionStatus::Unknown, "Lost", "", Some(2), at(4)),
         );
         assert_eq!(
-            (all[0].status.as_str(), all[0].last_transition_time.0),
+            (
+                conditions[0].status.as_str(),
+                conditions[0].last_transition_time.0
+            ),
             ("Unknown", at(4))
         );
     }

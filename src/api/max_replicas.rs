@@ -31,19 +31,19 @@ impl TryFrom<IntOrString> for MaxReplicas {
     type Error = String;
 
     fn try_from(value: IntOrString) -> Result<Self, String> {
-        let wrong = |text: &str| {
+        let error = |text: &str| {
             format!("maxReplicas: '{text}' must be a number from 0, or a percentage such as 50%")
         };
         match value {
             IntOrString::Int(count) => u32::try_from(count)
                 .map(Self::Count)
-                .map_err(|_| wrong(&count.to_string())),
+                .map_err(|_| error(&count.to_string())),
             IntOrString::String(text) => {
                 let percent = text.strip_suffix('%').and_then(|n| n.parse().ok());
                 percent
                     .filter(|percent| *percent <= 100)
                     .map(Self::Percent)
-                    .ok_or_else(|| wrong(&text))
+                    .ok_or_else(|| error(&text))
             }
         }
     }
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentage_is_rounded_up_and_follows_what_is_desired() {
-        for (percent, desired, most) in [
+    fn a_percentage_of_the_desired_replicas_is_rounded_up() {
+        for (percent, desired, max) in [
             (30, 7, 3),
             (30, 10, 3),
             (50, 1, 1),
@@ -107,13 +107,13 @@ mod tests {
             (50, 0, 0),
         ] {
             let limit = MaxReplicas::Percent(percent);
-            assert_eq!(limit.resolve(desired), most, "{percent}% of {desired}");
+            assert_eq!(limit.resolve(desired), max, "{percent}% of {desired}");
         }
         assert_eq!(MaxReplicas::Count(5).resolve(1), 5);
     }
 
     #[test]
-    fn numbers_and_percentages_are_read_and_written_and_nothing_else() {
+    fn only_numbers_and_percentages_are_read_and_written() {
         for (value, limit) in [
             (json!(0), MaxReplicas::Count(0)),
             (json!(12), MaxReplicas::Count(12)),
@@ -123,17 +123,18 @@ mod tests {
             assert_eq!(read, limit);
             assert_eq!(serde_json::to_value(limit).expect("it is written"), value);
         }
-        for wrong in [
+        for invalid in [
             json!(-1),
             json!("50"),
             json!("101%"),
             json!("%"),
             json!("-1%"),
         ] {
-            let error = serde_json::from_value::<MaxReplicas>(wrong.clone()).expect_err("no limit");
+            let error =
+                serde_json::from_value::<MaxReplicas>(invalid.clone()).expect_err("no limit");
             assert!(
                 error.to_string().contains("maxReplicas"),
-                "{wrong}: {error}"
+                "{invalid}: {error}"
             );
         }
     }

@@ -385,7 +385,7 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
         let status = schema
             .properties
             .as_mut()
-            .and_then(|all| all.get_mut("status"));
+            .and_then(|properties| properties.get_mut("status"));
         status.expect("a pool has a status").default = Some(JSON(serde_json::json!({})));
     }
     serde_yaml::to_string(&crd)
@@ -396,18 +396,18 @@ mod tests {
     use super::Capacity;
 
     #[test]
-    fn the_crd_file_is_what_the_types_say() {
+    fn the_crd_file_is_up_to_date() {
         let printed = super::crd_yaml().expect("the definition serialises");
-        let kept = include_str!("../../crds/burstpools.yaml");
+        let stored = include_str!("../../crds/burstpools.yaml");
         assert_eq!(
-            kept, printed,
+            stored, printed,
             "crds/burstpools.yaml is old: run `make crds`"
         );
     }
 
     /// The API server keeps nulls that were stored while an earlier definition made the field nullable.
     #[test]
-    fn a_capacity_that_is_stored_as_null_is_one_that_is_not_set() {
+    fn a_capacity_that_is_stored_as_null_counts_as_not_set() {
         let stored = serde_json::json!({"cpu": null, "memory": null});
         let read: Capacity = serde_json::from_value(stored).expect("it is read");
         assert_eq!(read, Capacity::default());
@@ -427,7 +427,7 @@ mod tests {
 
     /// A client that reads a pool into these types and writes it back writes a duration of 0 as `0ns`, as kube does.
     #[test]
-    fn where_no_time_is_allowed_the_rules_take_it_as_the_types_write_it() {
+    fn rules_that_allow_zero_accept_the_format_that_the_types_write() {
         let written = serde_json::to_value(kube::core::Duration::from(std::time::Duration::ZERO));
         assert_eq!(written.expect("it is written"), "0ns");
         let printed = super::crd_yaml().expect("the definition serialises");
@@ -435,9 +435,9 @@ mod tests {
             .lines()
             .filter(|line| line.contains("duration(self) <="));
         let with_zero = rules.filter(|line| !line.contains("duration(self) >="));
-        let all: Vec<&str> = with_zero.collect();
-        assert_eq!(all.len(), 5, "{all:#?}");
-        for rule in all {
+        let rules: Vec<&str> = with_zero.collect();
+        assert_eq!(rules.len(), 5, "{rules:#?}");
+        for rule in rules {
             assert!(rule.contains("(ns|ms|s|m|h)"), "{rule}");
         }
     }

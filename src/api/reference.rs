@@ -40,9 +40,9 @@ fn rows(text: &mut String, path: &str, schema: &Value) {
         Value::String(word) => format!("`{word}`"),
         value => format!("`{value}`"),
     };
-    let words = schema["description"].as_str().unwrap_or_default();
-    let words = words.replace('\n', " ").replace('|', "\\|");
-    writeln!(text, "| `{path}` | {kind} | {default} | {words} |")
+    let description = schema["description"].as_str().unwrap_or_default();
+    let description = description.replace('\n', " ").replace('|', "\\|");
+    writeln!(text, "| `{path}` | {kind} | {default} | {description} |")
         .expect("writing to a string cannot fail");
     for (name, field) in inside["properties"].as_object().into_iter().flatten() {
         rows(text, &format!("{path}.{name}"), field);
@@ -52,9 +52,9 @@ fn rows(text: &mut String, path: &str, schema: &Value) {
 /// The type of a schema in one or two words.
 fn kind(schema: &Value) -> String {
     let one_of = schema["enum"].as_array().into_iter().flatten();
-    let words: Vec<&str> = one_of.filter_map(Value::as_str).collect();
-    if !words.is_empty() {
-        return words.join(", ");
+    let choices: Vec<&str> = one_of.filter_map(Value::as_str).collect();
+    if !choices.is_empty() {
+        return choices.join(", ");
     }
     if schema["x-kubernetes-int-or-string"] == true {
         let pattern = schema["pattern"].as_str().unwrap_or_default();
@@ -67,7 +67,7 @@ fn kind(schema: &Value) -> String {
     }
     match (schema["type"].as_str(), &schema["additionalProperties"]) {
         (Some("object"), Value::Object(_)) => "map".to_owned(),
-        (Some(word), _) => word.to_owned(),
+        (Some(name), _) => name.to_owned(),
         (None, _) => String::new(),
     }
 }
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_file_is_as_the_types_say() {
+    fn the_file_of_the_table_is_up_to_date() {
         crate::kept::assert_kept("src/docs/burstpool-fields.md", &table());
     }
 
     #[test]
-    fn every_row_has_words() {
+    fn every_field_has_a_description() {
         for line in table().lines().skip(2) {
             assert!(!line.ends_with("|  |"), "{line}");
         }
@@ -100,14 +100,14 @@ mod tests {
     #[test]
     fn the_sample_with_every_field_has_every_field() {
         let sample: Value = serde_yaml::from_str(&sample()).expect("YAML");
-        let mut has = BTreeSet::new();
-        fields_of(&mut has, "spec", &sample["spec"]);
+        let mut sample_fields = BTreeSet::new();
+        fields_of(&mut sample_fields, "spec", &sample["spec"]);
         let table = table();
         let rows = table.lines().filter_map(|line| line.split('`').nth(1));
-        let lacks: Vec<&str> = rows
-            .filter(|path| path.starts_with("spec") && !has.contains(*path))
+        let missing: Vec<&str> = rows
+            .filter(|path| path.starts_with("spec") && !sample_fields.contains(*path))
             .collect();
-        assert!(lacks.is_empty(), "the sample lacks {lacks:?}");
+        assert!(missing.is_empty(), "the sample lacks {missing:?}");
     }
 
     #[test]
@@ -122,21 +122,21 @@ mod tests {
         let mut choices = BTreeSet::new();
         choices_of(&mut choices, &schema["properties"]["spec"]);
         let words: BTreeSet<&str> = sample.split(|c: char| !c.is_alphanumeric()).collect();
-        let lacks: Vec<&&str> = choices
+        let missing: Vec<&&str> = choices
             .iter()
-            .filter(|one| !words.contains(**one))
+            .filter(|choice| !words.contains(**choice))
             .collect();
-        assert!(lacks.is_empty(), "the sample does not name {lacks:?}");
+        assert!(missing.is_empty(), "the sample does not name {missing:?}");
     }
 
     /// The paths of all fields of a value. As in the table, a path does not show which of its fields are lists.
-    fn fields_of(all: &mut BTreeSet<String>, path: &str, value: &Value) {
-        all.insert(path.to_owned());
+    fn fields_of(paths: &mut BTreeSet<String>, path: &str, value: &Value) {
+        paths.insert(path.to_owned());
         match value {
-            Value::Array(items) => items.iter().for_each(|item| fields_of(all, path, item)),
+            Value::Array(items) => items.iter().for_each(|item| fields_of(paths, path, item)),
             Value::Object(fields) => {
                 for (name, field) in fields {
-                    fields_of(all, &format!("{path}.{name}"), field);
+                    fields_of(paths, &format!("{path}.{name}"), field);
                 }
             }
             _ => {}
@@ -144,13 +144,13 @@ mod tests {
     }
 
     /// All enum values in a schema.
-    fn choices_of<'a>(all: &mut BTreeSet<&'a str>, schema: &'a Value) {
-        let words = schema["enum"].as_array().into_iter().flatten();
-        all.extend(words.filter_map(Value::as_str));
+    fn choices_of<'a>(choices: &mut BTreeSet<&'a str>, schema: &'a Value) {
+        let values = schema["enum"].as_array().into_iter().flatten();
+        choices.extend(values.filter_map(Value::as_str));
         let fields = schema["properties"].as_object().into_iter().flatten();
-        fields.for_each(|(_, field)| choices_of(all, field));
+        fields.for_each(|(_, field)| choices_of(choices, field));
         if let Some(items) = schema.get("items") {
-            choices_of(all, items);
+            choices_of(choices, items);
         }
     }
 }
