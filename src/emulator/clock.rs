@@ -194,14 +194,14 @@ impl EmulatorClock {
                 let inner = self.lock();
                 (inner.now(), inner.speed, inner.paused)
             };
-            let left = between(now, at);
-            if left.is_zero() {
+            let remaining = between(now, at);
+            if remaining.is_zero() {
                 return;
             }
             let host = if paused {
                 Duration::MAX
             } else {
-                left.div_f64(speed)
+                remaining.div_f64(speed)
             };
             tokio::select! {
                 () = tokio::time::sleep(host.max(Duration::from_millis(1))) => {}

@@ -78,10 +78,10 @@ impl Timeline {
     }
 
     /// Changes the newest entry of a group. Does nothing if there is none.
-    pub fn update(&mut self, key: &GroupKey, what: impl FnOnce(&mut TimelineEntry)) {
+    pub fn update(&mut self, key: &GroupKey, change: impl FnOnce(&mut TimelineEntry)) {
         let number = self.latest.get(key);
         if let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) {
-            what(entry);
+            change(entry);
         }
     }
 

@@ -289,8 +289,8 @@ mod tests {
             let date = Timestamp::from_second(server_time.as_second()).expect("in range");
             clock.learn(clock.elapsed(), clock.elapsed(), date);
             let age = clock.age(date - Duration::from_secs(60));
-            let (least, most) = (Duration::from_secs(58), Duration::from_secs(61));
-            assert!(least <= age && age <= most, "{ahead}: {age:?}");
+            let (min, max) = (Duration::from_secs(58), Duration::from_secs(61));
+            assert!(min <= age && age <= max, "{ahead}: {age:?}");
             assert_eq!(
                 clock.age(server_time + Duration::from_secs(60)),
                 Duration::ZERO

@@ -254,12 +254,12 @@ mod tests {
     #[test]
     fn resolved_alerts_make_room_for_firing_ones_in_the_same_request() {
         let mut firing = ActiveAlerts::default();
-        let old: Vec<String> = (0..MAX_REMEMBERED).map(|n| n.to_string()).collect();
-        let old: Vec<&str> = old.iter().map(String::as_str).collect();
-        firing.apply(&spec(), &notices("firing", &old), at(0));
+        let resolved: Vec<String> = (0..MAX_REMEMBERED).map(|n| n.to_string()).collect();
+        let resolved: Vec<&str> = resolved.iter().map(String::as_str).collect();
+        firing.apply(&spec(), &notices("firing", &resolved), at(0));
         let new = notices("firing", &["new"]);
-        let both = [new, notices("resolved", &old)].concat();
-        assert!(firing.apply(&spec(), &both, at(1)));
+        let all_notices = [new, notices("resolved", &resolved)].concat();
+        assert!(firing.apply(&spec(), &all_notices, at(1)));
         let remaining: Vec<String> = firing
             .to_status(at(1))
             .into_iter()

@@ -92,19 +92,19 @@ fn state_without_value(
 ) -> TriggerState {
     let since = before.unknown_since.unwrap_or(now).min(now);
     let keep_for = Duration::from(on_error.keep_for);
-    let until = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
+    let end = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
     let unknown_state = TriggerState {
         value: before.value,
         unknown_since: Some(since),
         ..TriggerState::default()
     };
-    if now < until {
+    if now < end {
         return TriggerState {
             active: before.active,
             proposal: ReplicaProposal::Hold,
             message: format!(
                 "{why}; the last decision is kept until {}",
-                truncated_to_second(until)
+                truncated_to_second(end)
             ),
             ..unknown_state
         };
@@ -120,7 +120,7 @@ fn state_without_value(
         proposal,
         message: format!(
             "{why}; the trigger is {then} since {}, according to onError",
-            truncated_to_second(until)
+            truncated_to_second(end)
         ),
         ..unknown_state
     }

@@ -79,12 +79,12 @@ impl PrometheusAuth {
         }
         let header = match methods.first() {
             Some(&"username") => {
-                let both = format!("{}:{}", text("username")?, text("password")?);
-                let both = BASE64_STANDARD.encode(both);
-                hidden.push(both.clone());
+                let credentials = format!("{}:{}", text("username")?, text("password")?);
+                let credentials = BASE64_STANDARD.encode(credentials);
+                hidden.push(credentials.clone());
                 Some((
                     AUTHORIZATION,
-                    sensitive_header("password", &format!("Basic {both}"))?,
+                    sensitive_header("password", &format!("Basic {credentials}"))?,
                 ))
             }
             Some(&"token") => {
@@ -104,11 +104,13 @@ impl PrometheusAuth {
             None => None,
         };
         let pem = |key: &str| data.get(key).map(|bytes| bytes.to_vec());
-        let identity = pem("tls.crt").zip(pem("tls.key")).map(|(mut both, key)| {
-            both.push(b'\n');
-            both.extend(key);
-            both
-        });
+        let identity = pem("tls.crt")
+            .zip(pem("tls.key"))
+            .map(|(mut certificate, key)| {
+                certificate.push(b'\n');
+                certificate.extend(key);
+                certificate
+            });
         let auth = Self {
             header,
             client_certificate: identity,

@@ -86,8 +86,8 @@ impl PrometheusQuerier<'_> {
                 .check_azure_monitor(hosts)
                 .map_err(QueryError::InvalidSpec)?;
             let token = self.azure_token().await?;
-            let words = token.to_str().unwrap_or_default().split(' ');
-            auth.secrets.extend(words.skip(1).map(str::to_owned));
+            let parts = token.to_str().unwrap_or_default().split(' ');
+            auth.secrets.extend(parts.skip(1).map(str::to_owned));
             auth.header = Some((AUTHORIZATION, token));
         }
         let timeout = Duration::from(self.spec.timeout);
@@ -174,10 +174,10 @@ impl PrometheusQuerier<'_> {
             builder = builder.identity(identity);
         }
         if let Some(pem) = &auth.ca {
-            let wrong = "authSecretRef: ca.crt has no certificates in PEM";
-            let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| wrong)?;
+            let message = "authSecretRef: ca.crt has no certificates in PEM";
+            let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| message)?;
             if bundle.is_empty() {
-                return Err(wrong.to_owned());
+                return Err(message.to_owned());
             }
             // Trust only these: that is the purpose of a private CA.
             builder = builder.tls_built_in_root_certs(false);

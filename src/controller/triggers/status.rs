@@ -198,18 +198,18 @@ mod tests {
                 "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
         }));
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let wrong = TriggerState::invalid(
+        let invalid = TriggerState::invalid(
             "schedule.start: x".to_owned(),
             &TriggerState::default(),
             now,
         );
-        let other = ScalingState {
+        let conflicting = ScalingState {
             other_autoscaler: OtherAutoscaler::Found("an autoscaler has it".to_owned()),
             ..ScalingState::default()
         };
         let view = TriggerStatusView {
-            triggers: vec![("hours".to_owned(), wrong)],
-            scalings: [("web".to_owned(), other)].into(),
+            triggers: vec![("hours".to_owned(), invalid)],
+            scalings: [("web".to_owned(), conflicting)].into(),
         };
         let conditions = set_conditions(&pool, &view);
         assert_eq!(
@@ -236,12 +236,12 @@ mod tests {
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
-        let view_of = |other| TriggerStatusView {
+        let view_of = |other_autoscaler| TriggerStatusView {
             triggers: vec![("hours".to_owned(), TriggerState::default())],
             scalings: [(
                 "web".to_owned(),
                 ScalingState {
-                    other_autoscaler: other,
+                    other_autoscaler,
                     ..ScalingState::default()
                 },
             )]

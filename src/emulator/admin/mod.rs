@@ -116,22 +116,22 @@ struct LackCapacity {
 
 async fn lack_capacity(
     State(shared): AdminState,
-    Path(place): Path<String>,
+    Path(location): Path<String>,
     body: Bytes,
 ) -> AdminResult {
-    let wanted: LackCapacity = read(&body)?;
-    if wanted.count == Some(0) {
+    let request: LackCapacity = read(&body)?;
+    if request.count == Some(0) {
         return Err(refuse("count: must be at least 1".to_owned()));
     }
     shared
         .store()
         .capacity
-        .insert(region(&place), (wanted.failure, wanted.count));
+        .insert(region(&location), (request.failure, request.count));
     Ok(done())
 }
 
-async fn restore_capacity(State(shared): AdminState, Path(place): Path<String>) -> Json<Value> {
-    Json(json!({"removed": shared.store().capacity.remove(&region(&place)).is_some()}))
+async fn restore_capacity(State(shared): AdminState, Path(location): Path<String>) -> Json<Value> {
+    Json(json!({"removed": shared.store().capacity.remove(&region(&location)).is_some()}))
 }
 
 async fn set_quotas(State(shared): AdminState, body: Bytes) -> AdminResult {
@@ -148,8 +148,8 @@ struct SetRights {
 
 /// Sets the role actions that the credential lacks. Replaces the earlier list.
 async fn set_rights(State(shared): AdminState, body: Bytes) -> AdminResult {
-    let wanted: SetRights = read(&body)?;
-    let actions = wanted.withheld.iter().map(|action| action.to_lowercase());
+    let request: SetRights = read(&body)?;
+    let actions = request.withheld.iter().map(|action| action.to_lowercase());
     shared.store().withheld = actions.collect();
     Ok(done())
 }
@@ -181,20 +181,20 @@ async fn clock(State(shared): AdminState) -> Json<Value> {
 }
 
 async fn set_clock(State(shared): AdminState, body: Bytes) -> AdminResult {
-    let wanted: SetClock = read(&body)?;
-    if let Some(speed) = wanted.speed {
+    let request: SetClock = read(&body)?;
+    if let Some(speed) = request.speed {
         if speed <= 0.0 {
             return Err(refuse(format!("speed: {speed} must be greater than 0")));
         }
         shared.clock.set_speed(speed);
     }
-    match wanted.paused {
+    match request.paused {
         Some(true) => shared.clock.pause(),
         Some(false) => shared.clock.resume(),
         None => {}
     }
-    if let Some(by) = wanted.advance {
-        shared.clock.advance(to_duration(by));
+    if let Some(duration) = request.advance {
+        shared.clock.advance(to_duration(duration));
     }
     Ok(clock(State(shared)).await)
 }

@@ -173,24 +173,24 @@ pub struct MachineToken {
 /// requires the header `Metadata: true`.
 pub async fn managed_identity(
     State(shared): State<Arc<EmulatorState>>,
-    Query(asked): Query<MachineToken>,
+    Query(query): Query<MachineToken>,
     headers: HeaderMap,
 ) -> Response {
     let allowed = headers.get("metadata").is_some_and(|value| value == "true");
-    machine_token(&shared, "Token_ManagedIdentity", allowed, asked)
+    machine_token(&shared, "Token_ManagedIdentity", allowed, query)
 }
 
 /// `GET /msi/token`: the endpoint that App Service puts into `IDENTITY_ENDPOINT`. It requires a secret
 /// in `X-IDENTITY-HEADER`; the emulator accepts any.
 pub async fn app_service(
     State(shared): State<Arc<EmulatorState>>,
-    Query(asked): Query<MachineToken>,
+    Query(query): Query<MachineToken>,
     headers: HeaderMap,
 ) -> Response {
     let allowed = headers
         .get("x-identity-header")
         .is_some_and(|value| !value.is_empty());
-    machine_token(&shared, "Token_AppService", allowed, asked)
+    machine_token(&shared, "Token_AppService", allowed, query)
 }
 
 fn machine_token(

@@ -128,22 +128,22 @@ fn series(
     (since, until): (Timestamp, Timestamp),
     face: &ShownClock,
 ) -> Vec<Value> {
-    let of = |runs: &[&EmulatedRun], labels: Value| {
+    let time_series = |runs: &[&EmulatedRun], labels: Value| {
         let points: Vec<Value> = minutes(since, until)
-            .map(|(begins, is_over)| {
-                let ends = begins + SignedDuration::from_secs(MINUTE);
+            .map(|(start, is_over)| {
+                let end = start + SignedDuration::from_secs(MINUTE);
                 let used: Vec<f64> = runs
                     .iter()
-                    .filter(|run| is_over && ran_until(run, ends, face))
+                    .filter(|run| is_over && ran_until(run, end, face))
                     .map(|run| used(run, metric))
                     .collect();
-                let at = begins.to_string();
+                let timestamp = start.to_string();
                 #[allow(clippy::cast_precision_loss, reason = "a handful of containers")]
                 let average = used.iter().sum::<f64>() / used.len() as f64;
                 if used.is_empty() {
-                    json!({"timeStamp": at})
+                    json!({"timeStamp": timestamp})
                 } else {
-                    json!({"timeStamp": at, "average": average})
+                    json!({"timeStamp": timestamp, "average": average})
                 }
             })
             .collect();
@@ -157,8 +157,11 @@ fn series(
     };
     match runs {
         [] => Vec::new(),
-        _ if apart => runs.iter().map(|run| of(&[*run], label(run))).collect(),
-        _ => vec![of(runs, json!([]))],
+        _ if apart => runs
+            .iter()
+            .map(|run| time_series(&[*run], label(run)))
+            .collect(),
+        _ => vec![time_series(runs, json!([]))],
     }
 }
 
@@ -166,19 +169,19 @@ fn series(
 fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestamp, bool)> {
     let first = since.as_second().div_euclid(MINUTE) * MINUTE;
     let starts = (first..until.as_second()).step_by(60);
-    starts.filter_map(move |at| {
-        let begins = Timestamp::from_second(at).ok()?;
-        Some((begins, at + MINUTE <= until.as_second()))
+    starts.filter_map(move |second| {
+        let start = Timestamp::from_second(second).ok()?;
+        Some((start, second + MINUTE <= until.as_second()))
     })
 }
 
 /// Whether the container's current run was running when the minute ended.
-fn ran_until(run: &EmulatedRun, ends: Timestamp, face: &ShownClock) -> bool {
+fn ran_until(run: &EmulatedRun, end: Timestamp, face: &ShownClock) -> bool {
     match run.current {
-        Some(RunState::Running { since }) => face.shown(since) < ends,
+        Some(RunState::Running { since }) => face.shown(since) < end,
         Some(RunState::Terminated {
             since, finished, ..
-        }) => face.shown(since) < ends && ends <= face.shown(finished),
+        }) => face.shown(since) < end && end <= face.shown(finished),
         _ => false,
     }
 }

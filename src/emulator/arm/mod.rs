@@ -224,10 +224,10 @@ fn consume_budget(
 }
 
 fn authenticate(headers: &HeaderMap) -> Result<(), ArmFailure> {
-    let given = headers
+    let authorization = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.split_once(' '));
+    let token = authorization.and_then(|value| value.split_once(' '));
     match token {
         Some((scheme, token))
             if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() =>
@@ -235,7 +235,7 @@ fn authenticate(headers: &HeaderMap) -> Result<(), ArmFailure> {
             Ok(())
         }
         _ => {
-            let why = if given.is_none() {
+            let why = if authorization.is_none() {
                 "header is missing"
             } else {
                 "scheme is not supported"

@@ -173,11 +173,11 @@ impl Deployment {
             {
                 self.sleep_until(at).await?;
             }
-            let place = DeploymentTarget::Init(index);
-            self.create(place).await?;
-            let code = match self.start(place).await? {
+            let target = DeploymentTarget::Init(index);
+            self.create(target).await?;
+            let code = match self.start(target).await? {
                 Some(code) => code,
-                None => self.unless_interrupted(self.wait_for_exit(place)).await?,
+                None => self.unless_interrupted(self.wait_for_exit(target)).await?,
             };
             self.report(|group, at, effects| {
                 group.finish_init_container(at, index, code, effects);
@@ -194,30 +194,30 @@ impl Deployment {
             }
         })?;
         let containers = 0..self.properties.containers().len();
-        let started = containers.map(|index| async move {
+        let starts = containers.map(|index| async move {
             self.create(DeploymentTarget::App(index)).await?;
             self.start(DeploymentTarget::App(index)).await
         });
         // Wait for all, even if one fails: a call that creates something must not be cancelled.
-        futures::future::join_all(started)
+        futures::future::join_all(starts)
             .await
             .into_iter()
             .collect()
     }
 
     /// Creates a container. Removes an old one of the same name first: the previous run.
-    pub(super) async fn create(&self, place: DeploymentTarget) -> Result<(), EngineError> {
+    pub(super) async fn create(&self, target: DeploymentTarget) -> Result<(), EngineError> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
-        let (container, name) = (self.container(place), self.name(place));
+        let (container, name) = (self.container(target), self.name(target));
         client.remove(&name).await?;
-        let placed = spec::PlacedContainer {
+        let placement = spec::PlacedContainer {
             labels: instance.labels(&self.key, container.name()),
             mounts: volumes::mounts(instance, &self.key, &self.properties, container),
             infra: instance.infra_name(&self.key),
             cpus: self.parts.cpus,
         };
         client
-            .create(&name, spec::container(container, placed))
+            .create(&name, spec::container(container, placement))
             .await
             .map(drop)
     }
@@ -225,16 +225,16 @@ impl Deployment {
     /// Starts a container. Returns the exit code to report if the engine refuses.
     pub(super) async fn start(
         &self,
-        place: DeploymentTarget,
+        target: DeploymentTarget,
     ) -> Result<Option<i32>, DeploymentHalt> {
-        let started = self.parts.client.start(&self.name(place)).await;
+        let result = self.parts.client.start(&self.name(target)).await;
         self.report(|group, at, _| {
-            let run: &mut EmulatedRun = match place {
+            let run: &mut EmulatedRun = match target {
                 DeploymentTarget::Init(index) => &mut group.init[index],
                 DeploymentTarget::App(index) => &mut group.containers[index],
             };
             run.start(at);
-            let error = started.err()?.error_chain();
+            let error = result.err()?.error_chain();
             add_event(
                 &mut run.events,
                 at,
@@ -247,15 +247,15 @@ impl Deployment {
     }
 
     /// A container's name in the engine.
-    pub(super) fn name(&self, place: DeploymentTarget) -> String {
+    pub(super) fn name(&self, target: DeploymentTarget) -> String {
         self.parts
             .instance
-            .container_name(&self.key, self.container(place).name())
+            .container_name(&self.key, self.container(target).name())
     }
 
     /// The container's specification.
-    pub(super) fn container(&self, place: DeploymentTarget) -> &Container {
-        match place {
+    pub(super) fn container(&self, target: DeploymentTarget) -> &Container {
+        match target {
             DeploymentTarget::Init(index) => &self.properties.init_containers()[index],
             DeploymentTarget::App(index) => &self.properties.containers()[index],
         }

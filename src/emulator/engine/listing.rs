@@ -137,13 +137,16 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_an_engines_response_are_ignored() {
-        let seen: InspectedContainer = serde_json::from_value(json!({
+        let inspected: InspectedContainer = serde_json::from_value(json!({
             "State": {"Status": "stopped", "Running": false, "ExitCode": 3},
             "NetworkSettings": {"Networks": {"n": {"IPAddress": ""}, "podman": {"IPAddress": "10.88.0.2"}}},
         }))
         .expect("it is read");
-        assert_eq!((seen.state.running, seen.state.exit_code), (false, 3));
-        assert_eq!(seen.address(), Some([10, 88, 0, 2].into()));
+        assert_eq!(
+            (inspected.state.running, inspected.state.exit_code),
+            (false, 3)
+        );
+        assert_eq!(inspected.address(), Some([10, 88, 0, 2].into()));
         let listed: ListedContainer =
             serde_json::from_value(json!({"Id": "i", "Labels": null, "State": "stopped"}))
                 .expect("it is read");

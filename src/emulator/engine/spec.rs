@@ -187,12 +187,12 @@ mod tests {
 
     #[test]
     fn limits_are_the_containers_own_and_cpus_are_capped_at_the_machines() {
-        let wanted = json!({"name": "a", "properties": {"image": "x",
+        let spec_json = json!({"name": "a", "properties": {"image": "x",
             "environmentVariables": [{"name": "P", "secureValue": "s"}],
             "securityContext": {"runAsUser": 7, "allowPrivilegeEscalation": false},
             "resources": {"requests": {"cpu": 1, "memoryInGB": 0.5}, "limits": {"cpu": 4, "memoryInGB": 1.5}}}});
         let body = container(
-            &serde_json::from_value(wanted).expect("a container"),
+            &serde_json::from_value(spec_json).expect("a container"),
             placed(),
         );
         assert_eq!(

@@ -102,7 +102,9 @@ impl Deployment {
             // The engine may be down for a while, or another client has removed the container.
             match client.inspect(&name).await {
                 Ok(None) => return KILLED_EXIT_CODE,
-                Ok(Some(seen)) if !seen.state.running => return seen.state.exit_code,
+                Ok(Some(inspected)) if !inspected.state.running => {
+                    return inspected.state.exit_code;
+                }
                 Ok(Some(_)) | Err(_) => {}
             }
             tokio::time::sleep(RETRY_INTERVAL).await;

@@ -64,11 +64,11 @@ impl ContainerLog {
         self.written
     }
 
-    /// The lines after the first `seen`, unless they have been dropped.
-    pub fn since(&self, seen: usize) -> String {
+    /// The lines after the first `position`, unless they have been dropped.
+    pub fn since(&self, position: usize) -> String {
         // A log that is shorter than before belongs to a new run: return all of it.
-        let new = self.written.checked_sub(seen).unwrap_or(self.written);
-        self.text(Some(new), None)
+        let count = self.written.checked_sub(position).unwrap_or(self.written);
+        self.text(Some(count), None)
     }
 
     fn shrink(&mut self, bytes: usize, lines: usize) {
@@ -89,9 +89,9 @@ fn parts(line: &str) -> Vec<&str> {
         while !rest.is_char_boundary(end) {
             end -= 1;
         }
-        let (part, more) = rest.split_at(end);
+        let (part, remaining) = rest.split_at(end);
         parts.push(part);
-        rest = more;
+        rest = remaining;
     }
     parts.push(rest);
     parts

@@ -301,8 +301,8 @@ impl Properties {
 
     /// Whether the group has an extension of this type.
     pub fn has_extension(&self, kind: &str) -> bool {
-        let mut all = self.extensions.iter().flatten();
-        all.any(|extension| {
+        let mut extensions = self.extensions.iter().flatten();
+        extensions.any(|extension| {
             let properties = extension.properties.as_ref();
             properties.and_then(|p| p.extension_type.as_deref()) == Some(kind)
         })

@@ -76,12 +76,12 @@ pub fn add_event(
     message: &str,
     warning: bool,
 ) {
-    if let Some(same) = events
+    if let Some(existing) = events
         .iter_mut()
         .find(|e| e.name == name && e.message == message)
     {
-        same.count += 1;
-        same.last = at;
+        existing.count += 1;
+        existing.last = at;
         return;
     }
     if events.len() >= MAX_EVENTS {
@@ -273,12 +273,12 @@ impl EmulatedRun {
         else {
             return false;
         };
-        let from = later(*since, to_duration(after));
-        let until = self
+        let start = later(*since, to_duration(after));
+        let end = self
             .script
             .unready_for
-            .map(|duration| later(from, to_duration(duration)));
-        from <= now && until.is_none_or(|until| now < until)
+            .map(|duration| later(start, to_duration(duration)));
+        start <= now && end.is_none_or(|end| now < end)
     }
 
     /// Adds the lines of a scripted log up to `now`.
@@ -376,8 +376,8 @@ mod tests {
         for _ in 0..7 {
             run.start(at(now));
             run.exit(at(now + 1), 1, GroupRestartPolicy::Always);
-            let (due, what) = run.due.expect("a restart is due");
-            assert_eq!(what, DueChange::Start);
+            let (due, change) = run.due.expect("a restart is due");
+            assert_eq!(change, DueChange::Start);
             pauses.push(due.as_second() - now - 1);
             now = due.as_second();
         }

@@ -168,8 +168,8 @@ fn add_defaults(properties: &mut Value, group: &EmulatedGroup, version: ApiVersi
 /// group in a subnet has an address even without asking for one: Azure's virtual nodes rely on that for
 /// their pods.
 fn add_address(properties: &mut Value, group: &EmulatedGroup, with_private: bool) {
-    let asked = group.body.properties.as_ref();
-    let is_private = asked.is_some_and(super::model::Properties::is_in_subnet);
+    let spec = group.body.properties.as_ref();
+    let is_private = spec.is_some_and(super::model::Properties::is_in_subnet);
     if let Some(ip) = group.ip.filter(|_| is_private)
         && properties["ipAddress"].is_null()
     {

@@ -150,8 +150,16 @@ fn select_policy_can_choose_the_least_change_or_none() {
         rules["selectPolicy"] = policy.into();
         rules
     };
-    let case = |behavior, wanted, expected, held| {
-        let case = StepCase("selected", (1, 1000), behavior, 10, wanted, expected, held);
+    let case = |behavior, desired, expected, limited_by| {
+        let case = StepCase(
+            "selected",
+            (1, 1000),
+            behavior,
+            10,
+            desired,
+            expected,
+            limited_by,
+        );
         check(&case, &ScalingHistory::default());
     };
     case(up(&choose("Min", rules(2, 60, 100, 60))), 50, 12, UP);

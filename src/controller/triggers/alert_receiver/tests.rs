@@ -65,7 +65,7 @@ async fn refused_requests_are_answered_with_a_reason_and_counted() {
         let part = || Ok::<_, std::io::Error>("x".repeat(65_536));
         Body::from_stream(futures::stream::repeat_with(part))
     };
-    let right = "Bearer right";
+    let valid = "Bearer right";
     for (request, body, status, reason) in [
         (
             Request::builder().method("POST").uri("/alerts"),
@@ -85,18 +85,18 @@ async fn refused_requests_are_answered_with_a_reason_and_counted() {
             401,
             "unauthenticated",
         ),
-        (to("/alerts", right), Body::from("{"), 400, "malformed"),
-        (to("/alerts", right), Body::empty(), 400, "malformed"),
-        (to("/alerts", right), endless(), 413, "too_large"),
+        (to("/alerts", valid), Body::from("{"), 400, "malformed"),
+        (to("/alerts", valid), Body::empty(), 400, "malformed"),
+        (to("/alerts", valid), endless(), 413, "too_large"),
         (
-            to("/alerts", right).header("content-length", "9999999"),
+            to("/alerts", valid).header("content-length", "9999999"),
             Body::empty(),
             413,
             "too_large",
         ),
-        (to("/other", right), Body::from(payload), 404, "wrong_path"),
+        (to("/other", valid), Body::from(payload), 404, "wrong_path"),
         (
-            to("/alerts", right).method("GET"),
+            to("/alerts", valid).method("GET"),
             Body::empty(),
             405,
             "wrong_method",
@@ -112,10 +112,10 @@ async fn refused_requests_are_answered_with_a_reason_and_counted() {
         let line = format!("burstpool_alerts_refused_total{{reason=\"{reason}\"}}");
         let count = || {
             let text = shared.metrics.encode();
-            let found = text
+            let value = text
                 .lines()
                 .find_map(|text| text.strip_prefix(line.as_str()));
-            found.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
+            value.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
         };
         let before = count();
         assert_eq!(send(&router, request, body).await, status, "{reason}");
@@ -123,7 +123,7 @@ async fn refused_requests_are_answered_with_a_reason_and_counted() {
     }
     // The token is read from the file for each request.
     std::fs::write(token.path(), "new").expect("it is written");
-    let old_status = send(&router, to("/alerts", right), Body::from(payload)).await;
+    let old_status = send(&router, to("/alerts", valid), Body::from(payload)).await;
     let new_status = send(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;
     assert_eq!((old_status, new_status), (401, 503));
     std::fs::write(token.path(), "\n").expect("it is written");

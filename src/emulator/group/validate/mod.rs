@@ -314,9 +314,9 @@ fn registries(body: &GroupBody, properties: &Properties) -> ValidationResult {
     Ok(())
 }
 
-/// Whether `name` has `least` to 63 characters: lower-case letters, digits and inner hyphens.
-fn is_dns_label(name: &str, least: usize) -> bool {
-    (least..=63).contains(&name.len())
+/// Whether `name` has `min` to 63 characters: lower-case letters, digits and inner hyphens.
+fn is_dns_label(name: &str, min: usize) -> bool {
+    (min..=63).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

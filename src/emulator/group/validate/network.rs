@@ -54,8 +54,8 @@ pub(super) fn check(properties: &Properties) -> ValidationResult {
     Ok(())
 }
 
-fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
-    let kind = wanted
+fn address(requested: &IpAddress, properties: &Properties) -> ValidationResult {
+    let kind = requested
         .kind
         .as_deref()
         .unwrap_or_default()
@@ -73,10 +73,10 @@ fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
         (kind == "private") == properties.is_in_subnet(),
         "an address of type Private needs a subnet, and one of type Public cannot have any",
     )?;
-    let list = wanted.ports.as_deref().unwrap_or_default();
-    refuse(!list.is_empty(), "it must have at least one port")?;
-    refuse(list.len() <= MAX_PORTS, "it may have 5 ports at most")?;
-    if let Some(label) = &wanted.dns_name_label {
+    let port_list = requested.ports.as_deref().unwrap_or_default();
+    refuse(!port_list.is_empty(), "it must have at least one port")?;
+    refuse(port_list.len() <= MAX_PORTS, "it may have 5 ports at most")?;
+    if let Some(label) = &requested.dns_name_label {
         refuse(
             is_dns_label(label, 5),
             "'dnsNameLabel' must be 5 to 63 lowercase letters, numbers and hyphens",
@@ -86,7 +86,7 @@ fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
             "'dnsNameLabel' needs an address of type Public",
         )?;
     }
-    ports(list.iter(), "the IP address")
+    ports(port_list.iter(), "the IP address")
 }
 
 fn ports<'a>(list: impl Iterator<Item = &'a Port>, owner: &str) -> ValidationResult {
