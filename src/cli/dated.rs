@@ -38,10 +38,10 @@ struct DateLayer {
 }
 
 impl DateLayer {
-    fn heard(&self, sent: Duration, headers: &HeaderMap) {
+    fn record_date(&self, sent: Duration, headers: &HeaderMap) {
         let date = headers.get(http::header::DATE);
         if let Some(date) = date.and_then(|date| date.to_str().ok()) {
-            self.clock.heard(sent, date);
+            self.clock.record_date(sent, date);
             self.metrics.clock_skew(self.clock.skew().as_secs_f64());
         }
     }
@@ -81,7 +81,7 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            dated.heard(sent, response.headers());
+            dated.record_date(sent, response.headers());
             Ok(response)
         })
     }

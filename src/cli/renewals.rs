@@ -113,7 +113,7 @@ mod tests {
 
     /// A lease that another instance holds; it renewed the lease at a time that is `seconds` from now by this
     /// machine's clock.
-    fn held(seconds: i64) -> LeaseSpec {
+    fn held_lease(seconds: i64) -> LeaseSpec {
         let renewed = Timestamp::now() + SignedDuration::from_secs(seconds);
         // Leases store times in microseconds.
         let renewed = renewed.round(jiff::Unit::Microsecond).expect("in range");
@@ -134,7 +134,7 @@ mod tests {
             renewals.observe_at(lease, now).as_secs()
         };
         for skew in [-3600, -90, 0, 90, 3600] {
-            let (first, second) = (held(skew), held(skew + 10));
+            let (first, second) = (held_lease(skew), held_lease(skew + 10));
             assert_eq!(age(&first, 0), 0, "{skew}");
             assert_eq!(age(&first, 14), 14, "{skew}");
             assert_eq!(age(&second, 15), 0, "{skew}");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     /// Whether a manager writes to the lease within the next minute.
-    async fn takes(lease: LeaseSpec, renewals: &Renewals) -> bool {
+    async fn tries_to_take(lease: LeaseSpec, renewals: &Renewals) -> bool {
         let (manager, mut methods) = manager(lease, renewals).await;
         let minute = Duration::from_secs(60);
         drop(tokio::time::timeout(minute, manager.changed()).await);
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_expired_lease_is_taken_even_if_the_clock_was_set_back() {
         // The machine's clock stands still while the paused time goes on: it is set back all the time.
-        let lease = held(0);
+        let lease = held_lease(0);
         let (sender, mut requests) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let _ = sender.send((request.method().to_string(), Instant::now()));
@@ -215,7 +215,7 @@ mod tests {
         let timeout = Duration::from_secs(20);
         let renewal = async {
             for n in 0..10 {
-                renewals.observe(&held(n));
+                renewals.observe(&held_lease(n));
                 tokio::time::sleep(Duration::from_secs(10)).await;
             }
         };
@@ -227,16 +227,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unrenewed_lease_is_taken_after_its_duration_whatever_the_clocks_show() {
         for skew in [-3600, -90, 0, 90, 3600] {
-            let lease = held(skew);
+            let lease = held_lease(skew);
             let renewals = Renewals::default();
             assert!(
-                !takes(lease.clone(), &renewals).await,
+                !tries_to_take(lease.clone(), &renewals).await,
                 "{skew}: just renewed"
             );
             let long_ago = Instant::now() - Duration::from_secs(20);
             let renewals = Renewals::default();
             renewals.observe_at(&lease, long_ago);
-            assert!(takes(lease, &renewals).await, "{skew}: it was not renewed");
+            assert!(
+                tries_to_take(lease, &renewals).await,
+                "{skew}: it was not renewed"
+            );
         }
     }
 }

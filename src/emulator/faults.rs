@@ -215,7 +215,7 @@ impl FaultOutcome {
             } => {
                 let status =
                     StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let code = code.as_deref().unwrap_or(usual_code(status));
+                let code = code.as_deref().unwrap_or(default_code(status));
                 let message = message
                     .clone()
                     .unwrap_or_else(|| "A fault that a rule configures.".to_owned());
@@ -232,7 +232,7 @@ impl FaultOutcome {
     }
 }
 
-fn usual_code(status: StatusCode) -> &'static str {
+fn default_code(status: StatusCode) -> &'static str {
     match status {
         StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
         StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",

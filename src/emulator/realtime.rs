@@ -146,11 +146,11 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
             (s + seconds, m + bytes)
         });
     let containers = usages.iter().map(|(name, seconds, bytes)| {
-        let mut stats_json = numbers(*seconds, *bytes);
+        let mut stats_json = usage_json(*seconds, *bytes);
         stats_json["name"] = json!(name);
         stats_json
     });
-    let mut stats_json = numbers(seconds, memory);
+    let mut stats_json = usage_json(seconds, memory);
     stats_json["containers"] = containers.collect();
     stats_json["timestamp"] = json!(u64::try_from(now.as_nanosecond()).unwrap_or_default());
     stats_json["network"] = json!({"name": "eth0", "interfaces": []});
@@ -181,11 +181,11 @@ impl Extension {
     }
 }
 
-fn numbers(seconds: f64, bytes: f64) -> Value {
+fn usage_json(seconds: f64, bytes: f64) -> Value {
     json!({
-        "cpu": {"usageCoreNanoSeconds": whole(seconds * 1e9)},
+        "cpu": {"usageCoreNanoSeconds": to_u64(seconds * 1e9)},
         "memory": {
-            "usageBytes": whole(bytes), "workingSetBytes": whole(bytes), "rssBytes": whole(bytes),
+            "usageBytes": to_u64(bytes), "workingSetBytes": to_u64(bytes), "rssBytes": to_u64(bytes),
         },
     })
 }
@@ -195,6 +195,6 @@ fn numbers(seconds: f64, bytes: f64) -> Value {
     clippy::cast_sign_loss,
     reason = "such a cast goes to the nearest number that there is"
 )]
-fn whole(number: f64) -> u64 {
+fn to_u64(number: f64) -> u64 {
     number.round() as u64
 }

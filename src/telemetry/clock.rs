@@ -20,13 +20,13 @@ use jiff::{SignedDuration, Timestamp};
 const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// The resolution of `Date` and of times in Kubernetes objects: fractions are cut off.
-const WHOLE: SignedDuration = SignedDuration::from_secs(1);
+const RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 
 /// A clock that follows the API server's.
 #[derive(Debug)]
 pub struct ServerClock {
-    began: Instant,
-    /// The machine's time at `began`.
+    start: Instant,
+    /// The machine's time at `start`.
     origin: Timestamp,
     /// An artificial error of the machine's clock, for tests.
     shift: SignedDuration,
@@ -59,7 +59,7 @@ impl ServerClock {
     /// A clock that behaves as if the machine's clock were `shift` ahead of what it shows. For tests.
     pub fn shifted(shift: SignedDuration) -> Self {
         Self {
-            began: Instant::now(),
+            start: Instant::now(),
             origin: later(Timestamp::now(), shift),
             shift,
             state: Mutex::default(),
@@ -68,7 +68,7 @@ impl ServerClock {
 
     /// How long this clock has been running. Read it when a request is sent.
     pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.start.elapsed()
     }
 
     /// A time that advances with the monotonic clock, whatever other clocks do. Only differences between such times
@@ -93,7 +93,7 @@ impl ServerClock {
         // The smallest offset is used, and not the machine's clock, which may be ahead.
         let least = state.bounds.map_or(state.ahead, |bounds| bounds.least);
         let now = later(self.steady(), least.min(state.ahead));
-        let age = now.duration_since(later(written, WHOLE));
+        let age = now.duration_since(later(written, RESOLUTION));
         Duration::try_from(age).unwrap_or_default()
     }
 
@@ -115,11 +115,11 @@ impl ServerClock {
 
     /// Processes the `Date` header of an answer that has just arrived. `sent` is the value of [`ServerClock::elapsed`]
     /// when the request was sent.
-    pub fn heard(&self, sent: Duration, date: &str) {
+    pub fn record_date(&self, sent: Duration, date: &str) {
         let Ok(date) = jiff::fmt::rfc2822::parse(date) else {
             return;
         };
-        self.learn(sent, self.elapsed(), date.timestamp());
+        self.update_bounds(sent, self.elapsed(), date.timestamp());
         let skew = self.skew();
         let is_skewed = skew.abs() > MAX_SKEW;
         let has_changed = {
@@ -135,13 +135,15 @@ impl ServerClock {
         }
     }
 
-    fn learn(&self, sent: Duration, answered: Duration, date: Timestamp) {
+    fn update_bounds(&self, sent: Duration, answered: Duration, date: Timestamp) {
         let new = OffsetBounds {
             least: date.duration_since(self.local(answered)),
-            most: later(date, WHOLE).duration_since(self.local(sent)),
+            most: later(date, RESOLUTION).duration_since(self.local(sent)),
         };
         let mut state = self.lock();
-        let bounds = state.bounds.map_or(new, |earlier| earlier.with(new));
+        let bounds = state
+            .bounds
+            .map_or(new, |earlier| earlier.combined_with(new));
         state.ahead = bounds.nearest(state.ahead);
         state.bounds = Some(bounds);
     }
@@ -155,7 +157,7 @@ impl OffsetBounds {
     /// Combines both bounds. If they contradict each other by at most a second, the clocks have drifted apart, and
     /// the end of `new` that is nearest to the old bounds is used. If they differ by more, a clock was set, and
     /// only `new` is used.
-    fn with(self, new: Self) -> Self {
+    fn combined_with(self, new: Self) -> Self {
         let overlap = Self {
             least: self.least.max(new.least),
             most: self.most.min(new.most),
@@ -163,7 +165,7 @@ impl OffsetBounds {
         if overlap.least <= overlap.most {
             return overlap;
         }
-        if overlap.least - overlap.most > WHOLE {
+        if overlap.least - overlap.most > RESOLUTION {
             return new;
         }
         let end = if new.least > self.most {
@@ -180,7 +182,7 @@ impl OffsetBounds {
     /// The offset within the bounds that is nearest to `ahead`; the smallest offset if `ahead` is below the bounds,
     /// or more than a second above them.
     fn nearest(self, ahead: SignedDuration) -> SignedDuration {
-        if ahead > self.most && ahead - self.most <= WHOLE {
+        if ahead > self.most && ahead - self.most <= RESOLUTION {
             self.most
         } else if ahead > self.most || ahead < self.least {
             self.least
@@ -208,14 +210,14 @@ mod tests {
 
     /// The offset after a list of answers, each `(sent, answered)` in milliseconds since the clock started. The
     /// server is ahead by `ahead` milliseconds, and writes `Date` in whole seconds halfway through the round trip.
-    fn corrected(ahead: i64, answers: &[(u64, u64)]) -> SignedDuration {
+    fn offset_after(ahead: i64, answers: &[(u64, u64)]) -> SignedDuration {
         let clock = ServerClock::default();
         for (sent, answered) in answers {
             let server_time =
                 i64::try_from(u64::midpoint(*sent, *answered)).expect("small") + ahead;
             let date = later(clock.origin, ms(server_time));
             let date = Timestamp::from_second(date.as_second()).expect("in range");
-            clock.learn(
+            clock.update_bounds(
                 Duration::from_millis(*sent),
                 Duration::from_millis(*answered),
                 date,
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn a_clock_that_may_be_correct_is_not_corrected() {
         for ahead in [-20, 0, 20] {
-            assert_eq!(corrected(ahead, &[(0, 60)]), ms(0), "{ahead} ms");
+            assert_eq!(offset_after(ahead, &[(0, 60)]), ms(0), "{ahead} ms");
         }
     }
 
@@ -235,13 +237,13 @@ mod tests {
     fn a_clock_that_is_off_is_corrected_within_the_round_trip_and_never_too_far_ahead() {
         let each_100_ms: Vec<(u64, u64)> = (0..50).map(|n| (n * 100, n * 100 + 10)).collect();
         for seconds in [-3600, -90, -3, 3, 90, 3600] {
-            let once = corrected(seconds * 1000, &[(0, 10)]);
+            let once = offset_after(seconds * 1000, &[(0, 10)]);
             let off = once - ms(seconds * 1000);
             assert!(
                 off <= ms(10) && off >= ms(-1010),
                 "{seconds} s: off by {off}"
             );
-            let off = corrected(seconds * 1000, &each_100_ms) - ms(seconds * 1000);
+            let off = offset_after(seconds * 1000, &each_100_ms) - ms(seconds * 1000);
             assert!(
                 off <= ms(10) && off >= ms(-120),
                 "{seconds} s: off by {off}"
@@ -251,12 +253,12 @@ mod tests {
 
     #[test]
     fn a_slow_answer_has_wide_bounds_and_a_set_clock_replaces_the_old_bounds() {
-        let slow = corrected(90_000, &[(0, 20_000)]);
+        let slow = offset_after(90_000, &[(0, 20_000)]);
         assert!(slow >= ms(78_000) && slow <= ms(90_000), "{slow}");
         let clock = ServerClock::default();
         for ahead in [90, -30] {
             let date = later(clock.origin, SignedDuration::from_secs(ahead));
-            clock.learn(Duration::ZERO, Duration::from_millis(5), date);
+            clock.update_bounds(Duration::ZERO, Duration::from_millis(5), date);
             let off = clock.lock().ahead - SignedDuration::from_secs(ahead);
             assert!(off.abs() < ms(1100), "{ahead}: {off}");
         }
@@ -272,7 +274,7 @@ mod tests {
             let drift = ms(6 * minute);
             let date = later(clock.local(elapsed), drift);
             let date = Timestamp::from_second(date.as_second()).expect("in range");
-            clock.learn(elapsed, elapsed + Duration::from_millis(5), date);
+            clock.update_bounds(elapsed, elapsed + Duration::from_millis(5), date);
             let off = clock.lock().ahead - drift;
             let jump = before.map_or(ms(0), |before| off - before);
             before = Some(off);
@@ -287,7 +289,7 @@ mod tests {
             let clock = ServerClock::shifted(SignedDuration::from_secs(-ahead));
             let server_time = Timestamp::now();
             let date = Timestamp::from_second(server_time.as_second()).expect("in range");
-            clock.learn(clock.elapsed(), clock.elapsed(), date);
+            clock.update_bounds(clock.elapsed(), clock.elapsed(), date);
             let age = clock.age(date - Duration::from_secs(60));
             let (min, max) = (Duration::from_secs(58), Duration::from_secs(61));
             assert!(min <= age && age <= max, "{ahead}: {age:?}");
@@ -308,11 +310,11 @@ mod tests {
         );
         let date =
             jiff::fmt::rfc2822::to_string(&Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC));
-        clock.heard(clock.elapsed(), &date.expect("a date"));
+        clock.record_date(clock.elapsed(), &date.expect("a date"));
         let skew = clock.skew().as_secs();
         assert!((88..=92).contains(&skew), "{skew}");
-        clock.heard(clock.elapsed(), "no date");
-        clock.heard(clock.elapsed(), "Thu, 01 Jan 2026 00:00:00 GMT");
+        clock.record_date(clock.elapsed(), "no date");
+        clock.record_date(clock.elapsed(), "Thu, 01 Jan 2026 00:00:00 GMT");
         assert!(clock.skew().as_secs() > 1000);
     }
 }

@@ -55,7 +55,7 @@ mod tests {
     }
 
     /// The log after an API server has answered a GET of a Secret with something that is not a Secret.
-    async fn logged(keeps_quotes: bool) -> String {
+    async fn log_after_invalid_answer(keeps_quotes: bool) -> String {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             let body = kube::client::Body::from(
                 br#"{"data": {"password": "hunter2"}, "kind": 7}"#.to_vec(),
@@ -77,12 +77,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_cannot_be_read_is_not_quoted_in_the_log() {
-        let quoted = logged(true).await;
+        let quoted = log_after_invalid_answer(true).await;
         assert!(
             quoted.contains("hunter2"),
             "the client no longer quotes answers: {quoted}"
         );
-        let kept = logged(false).await;
+        let kept = log_after_invalid_answer(false).await;
         assert!(!kept.contains("hunter2"), "{kept}");
     }
 }

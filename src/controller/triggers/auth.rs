@@ -151,7 +151,7 @@ fn sensitive_header(key: &str, text: &str) -> Result<HeaderValue, String> {
 mod tests {
     use super::*;
 
-    fn of(data: &[(&str, &str)]) -> Result<PrometheusAuth, String> {
+    fn parse_keys(data: &[(&str, &str)]) -> Result<PrometheusAuth, String> {
         PrometheusAuth::from_secret(
             data.iter().map(|(key, value)| (*key, value.as_bytes())),
             None,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn header(data: &[(&str, &str)]) -> (String, String) {
-        let (name, value) = of(data)
+        let (name, value) = parse_keys(data)
             .ok()
             .and_then(|auth| auth.header)
             .expect("a header");
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(bearer, ("authorization".into(), "Bearer t0ken".into()));
         let custom = header(&[("headerName", "X-Scope-OrgID"), ("headerValue", "shop")]);
         assert_eq!(custom, ("x-scope-orgid".into(), "shop".into()));
-        let Ok(mutual) = of(&[("tls.crt", "cert"), ("tls.key", "key")]) else {
+        let Ok(mutual) = parse_keys(&[("tls.crt", "cert"), ("tls.key", "key")]) else {
             unreachable!("both are there");
         };
         assert_eq!(
@@ -198,14 +198,14 @@ mod tests {
             &[("username", "a"), ("password", &account)],
             &[("headerName", "x-token"), ("headerValue", &bearer)],
         ] {
-            let why = of(data).err().expect("it is refused");
+            let why = parse_keys(data).err().expect("it is refused");
             assert!(
                 why.contains("never sent") && !why.contains("SECRET"),
                 "{why}"
             );
         }
         assert!(
-            of(&[("token", &jwt("prometheus"))]).is_ok(),
+            parse_keys(&[("token", &jwt("prometheus"))]).is_ok(),
             "another issuer's"
         );
     }
@@ -232,7 +232,7 @@ mod tests {
             (&[("Token", "SECRET")], "has none of the keys"),
             (&[], "has none of the keys"),
         ] {
-            let why = of(data).err().expect(expected);
+            let why = parse_keys(data).err().expect(expected);
             assert!(
                 why.contains(expected) && !why.contains("SECRET"),
                 "{expected}: {why}"

@@ -164,7 +164,7 @@ mod tests {
 
     /// Returns what `find_autoscaler` finds if the lists of the API groups, of `HorizontalPodAutoscaler`s and of
     /// `ScaledObject`s get these responses (status and body).
-    async fn found(
+    async fn find_with_responses(
         groups: (u16, &'static str),
         autoscalers: (u16, &'static str),
         scaled_objects: (u16, &'static str),
@@ -209,11 +209,11 @@ mod tests {
             ((404, "<html>"), (200, NONE), false),
             ((200, NONE), (502, TEXT), false),
         ] {
-            let found = found((200, GROUPS), autoscalers, scaled_objects).await;
+            let found = find_with_responses((200, GROUPS), autoscalers, scaled_objects).await;
             let expected = if is_known { Some(None) } else { None };
             assert_eq!(found.ok(), expected, "{autoscalers:?} {scaled_objects:?}");
         }
-        let unlisted = found((502, TEXT), (200, NONE), (404, TEXT)).await;
+        let unlisted = find_with_responses((502, TEXT), (200, NONE), (404, TEXT)).await;
         assert!(unlisted.is_err(), "the groups are not known");
     }
 

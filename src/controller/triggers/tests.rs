@@ -18,12 +18,12 @@ fn pager(alert: &str) -> BurstPool {
     pool(&json!({"name": "pager", "alert": {"matchLabels": {"alertname": alert}}}))
 }
 
-/// Waits until the state of the pool's only trigger satisfies `is_so`.
-async fn until(triggers: &TriggerTasks, is_so: impl Fn(&TriggerState) -> bool) {
+/// Waits until the state of the pool's only trigger satisfies `is_expected`.
+async fn wait_for_state(triggers: &TriggerTasks, is_expected: impl Fn(&TriggerState) -> bool) {
     let mut receiver = triggers.context.states.subscribe();
     let changed = receiver.wait_for(|states| {
         let mut pool_states = states.get("shop").into_iter().flat_map(BTreeMap::values);
-        pool_states.next().is_some_and(&is_so)
+        pool_states.next().is_some_and(&is_expected)
     });
     let changed = tokio::time::timeout(Duration::from_secs(60), changed).await;
     assert!(
@@ -40,7 +40,7 @@ async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
     let alert = serde_json::from_value(alert).expect("an alert");
     triggers.context.alerts.register(&key, &[alert]);
     triggers.ensure(&pager("Noisy")).await;
-    until(&triggers, |state| state.active).await;
+    wait_for_state(&triggers, |state| state.active).await;
 
     let mut other = pager("Saturated");
     let statuses = triggers.status_view(&other).triggers();
@@ -49,7 +49,7 @@ async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
         ..Default::default()
     });
     triggers.ensure(&other).await;
-    until(&triggers, |state| !state.active).await;
+    wait_for_state(&triggers, |state| !state.active).await;
     assert!(
         !triggers
             .context
@@ -65,12 +65,12 @@ async fn an_alert_trigger_reports_that_the_receiver_is_off() {
     let triggers = triggers();
     triggers.disable_receiver();
     triggers.ensure(&pager("Noisy")).await;
-    until(&triggers, |state| !state.is_known()).await;
+    wait_for_state(&triggers, |state| !state.is_known()).await;
     let statuses = triggers.status_view(&pager("Noisy")).triggers();
     let why = &statuses[0].message;
     assert!(why.contains("--alerts-listen"), "{why}");
     triggers.context.alerts.set_receiver_error(None);
-    until(&triggers, TriggerState::is_known).await;
+    wait_for_state(&triggers, TriggerState::is_known).await;
     triggers.stop().await;
 }
 

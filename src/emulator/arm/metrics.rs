@@ -135,7 +135,7 @@ fn series(
                 let used: Vec<f64> = runs
                     .iter()
                     .filter(|run| is_over && ran_until(run, end, face))
-                    .map(|run| used(run, metric))
+                    .map(|run| usage(run, metric))
                     .collect();
                 let timestamp = start.to_string();
                 #[allow(clippy::cast_precision_loss, reason = "a handful of containers")]
@@ -186,7 +186,7 @@ fn ran_until(run: &EmulatedRun, end: Timestamp, face: &ShownClock) -> bool {
     }
 }
 
-fn used(run: &EmulatedRun, metric: &str) -> f64 {
+fn usage(run: &EmulatedRun, metric: &str) -> f64 {
     match metric {
         "CpuUsage" => millicores(run),
         _ => bytes(run),

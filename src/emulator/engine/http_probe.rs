@@ -165,7 +165,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    async fn probed(answer: &'static str) -> Result<(), String> {
+    async fn probe_result(answer: &'static str) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let port = listener.local_addr().expect("an address").port();
         let serving = async {
@@ -193,12 +193,12 @@ mod tests {
     #[tokio::test]
     async fn a_status_below_400_is_healthy_and_others_are_reported() {
         assert_eq!(
-            probed("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await,
+            probe_result("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await,
             Ok(())
         );
-        let failed = probed("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
+        let failed = probe_result("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(failed, Err("HTTP probe failed with statuscode: 503".into()));
-        let closed = probed("").await.expect_err("no answer");
+        let closed = probe_result("").await.expect_err("no answer");
         assert!(closed.starts_with("Get \"http://127.0.0.1:"), "{closed}");
     }
 }

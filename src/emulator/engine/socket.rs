@@ -43,7 +43,7 @@ pub async fn connect(socket: &EngineSocket) -> Result<EngineClient, EngineError>
 pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, EngineError> {
     match socket {
         EngineSocket::At(path) => Ok(vec![path.clone()]),
-        EngineSocket::Usual => usual(
+        EngineSocket::Usual => default_candidates(
             env::var("DOCKER_HOST").ok(),
             env::var("XDG_RUNTIME_DIR").ok(),
         ),
@@ -52,7 +52,10 @@ pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, EngineError> {
 
 /// Only `DOCKER_HOST` if it is set. Otherwise Docker's socket, podman's for root, podman's for this
 /// user.
-fn usual(host: Option<String>, runtime: Option<String>) -> Result<Vec<PathBuf>, EngineError> {
+fn default_candidates(
+    host: Option<String>,
+    runtime: Option<String>,
+) -> Result<Vec<PathBuf>, EngineError> {
     if let Some(host) = host.filter(|host| !host.is_empty()) {
         return match host.strip_prefix("unix://") {
             Some(path) => Ok(vec![path.into()]),
@@ -72,11 +75,12 @@ mod tests {
 
     #[test]
     fn docker_host_is_the_only_candidate_when_set_and_must_be_a_unix_socket() {
-        let paths = usual(Some("unix:///a/b.sock".into()), None).expect("a candidate");
+        let paths = default_candidates(Some("unix:///a/b.sock".into()), None).expect("a candidate");
         assert_eq!(paths, [PathBuf::from("/a/b.sock")]);
-        assert!(usual(Some("tcp://host:2375".into()), None).is_err());
-        let usual = usual(Some(String::new()), Some("/run/user/7".into())).expect("candidates");
-        assert_eq!(usual.len(), 3);
-        assert_eq!(usual[2], PathBuf::from("/run/user/7/podman/podman.sock"));
+        assert!(default_candidates(Some("tcp://host:2375".into()), None).is_err());
+        let defaults = default_candidates(Some(String::new()), Some("/run/user/7".into()))
+            .expect("candidates");
+        assert_eq!(defaults.len(), 3);
+        assert_eq!(defaults[2], PathBuf::from("/run/user/7/podman/podman.sock"));
     }
 }

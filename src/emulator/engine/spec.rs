@@ -69,8 +69,8 @@ pub fn container(container: &Container, placed: PlacedContainer) -> ContainerCre
     let command = container.command();
     let mut host = HostConfig {
         network_mode: Some(format!("container:{}", placed.infra)),
-        nano_cpus: whole(cpu.min(placed.cpus) * 1e9),
-        memory: whole(memory * 1e9),
+        nano_cpus: rounded_limit(cpu.min(placed.cpus) * 1e9),
+        memory: rounded_limit(memory * 1e9),
         mounts: Some(placed.mounts).filter(|mounts| !mounts.is_empty()),
         ..host(options(security))
     };
@@ -146,7 +146,7 @@ fn strings(list: Option<&Value>) -> Option<Vec<String>> {
 }
 
 /// Rounds a limit. `None` if it is not positive.
-fn whole(amount: f64) -> Option<i64> {
+fn rounded_limit(amount: f64) -> Option<i64> {
     #[allow(
         clippy::cast_possible_truncation,
         reason = "validated amounts are small"

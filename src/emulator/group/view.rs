@@ -49,8 +49,8 @@ pub fn full(
     answer["properties"]["instanceView"] =
         json!({"events": events(&group.events, face), "state": state(group)});
     let properties = &mut answer["properties"];
-    with_runs(&mut properties["containers"], &group.containers, face);
-    with_runs(&mut properties["initContainers"], &group.init, face);
+    add_instance_views(&mut properties["containers"], &group.containers, face);
+    add_instance_views(&mut properties["initContainers"], &group.init, face);
     answer
 }
 
@@ -97,8 +97,8 @@ pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
     let to_json = |event: &ContainerEvent| {
         json!({
             "count": event.count,
-            "firstTimestamp": whole(face.shown(event.first)),
-            "lastTimestamp": whole(face.shown(event.last)),
+            "firstTimestamp": whole_seconds(face.shown(event.first)),
+            "lastTimestamp": whole_seconds(face.shown(event.last)),
             "name": event.name,
             "message": event.message,
             "type": if event.warning { "Warning" } else { "Normal" },
@@ -107,7 +107,7 @@ pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
     events.iter().map(to_json).collect()
 }
 
-fn whole(at: Timestamp) -> String {
+fn whole_seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second())
         .unwrap_or(at)
         .to_string()
@@ -224,7 +224,7 @@ fn containers(list: &[Container]) -> Value {
     list.iter().map(to_json).collect()
 }
 
-fn with_runs(containers: &mut Value, runs: &[EmulatedRun], face: &ShownClock) {
+fn add_instance_views(containers: &mut Value, runs: &[EmulatedRun], face: &ShownClock) {
     let Some(containers) = containers.as_array_mut() else {
         return;
     };

@@ -20,7 +20,7 @@ pub(super) fn check(properties: &Properties) -> ValidationResult {
             )
         },
     )?;
-    let (name, most_cpu, most_memory) = largest(properties);
+    let (name, most_cpu, most_memory) = largest_size(properties);
     require(
         at_least(most_cpu, cpu) && at_least(most_memory, memory),
         "ContainerGroupResourceRequestTooLarge",
@@ -60,7 +60,7 @@ pub fn gpus(container: &Container) -> Option<(i64, String)> {
 
 /// Name and maximum CPU and memory (GB) of the group's kind. The service's pages disagree (31/240, or
 /// 32/256 in its FAQ); the emulator uses the smaller values.
-fn largest(properties: &Properties) -> (&'static str, f64, f64) {
+fn largest_size(properties: &Properties) -> (&'static str, f64, f64) {
     let confidential = properties
         .sku
         .as_deref()
