@@ -46,7 +46,7 @@ struct ClockState {
     anchor: Instant,
     speed: f64,
     paused: bool,
-    face: ShownClock,
+    shown_clock: ShownClock,
 }
 
 impl ClockState {
@@ -135,7 +135,7 @@ impl EmulatorClock {
             anchor: Instant::now(),
             speed,
             paused: false,
-            face: ShownClock::new(shows, now, speed),
+            shown_clock: ShownClock::new(shows, now, speed),
         };
         Self {
             inner: Mutex::new(inner),
@@ -149,8 +149,8 @@ impl EmulatorClock {
     }
 
     /// Converts emulated times up to now into the times that clients see.
-    pub fn face(&self) -> ShownClock {
-        self.lock().face.clone()
+    pub fn shown_clock(&self) -> ShownClock {
+        self.lock().shown_clock.clone()
     }
 
     /// How many emulated seconds pass in one second of the host.
@@ -177,7 +177,7 @@ impl EmulatorClock {
     pub fn set_speed(&self, speed: f64) {
         self.change(|inner| {
             inner.speed = clamp_speed(speed);
-            inner.face.set_speed(inner.at_anchor, inner.speed);
+            inner.shown_clock.set_speed(inner.at_anchor, inner.speed);
         });
     }
 
@@ -265,7 +265,7 @@ mod tests {
     async fn shown_time_runs_at_the_hosts_speed_whatever_the_emulated_speed() {
         let clock = EmulatorClock::new(10.0, ShownTime::HostTime);
         let (start, mut passed) = (clock.now(), 0);
-        assert_eq!(clock.face().shown(start), start);
+        assert_eq!(clock.shown_clock().shown(start), start);
         let mut looked = vec![];
         for speed in [10.0, 1000.0, 0.5, 1.0].into_iter().cycle().take(100) {
             clock.set_speed(speed);
@@ -274,13 +274,13 @@ mod tests {
             let now = clock.now();
             let since = |at| between(start, at).as_millis();
             // Speeds are floating-point fractions of seconds: the conversion may lose a nanosecond.
-            assert!(since(clock.face().shown(now)).abs_diff(passed * 1000) <= 1);
+            assert!(since(clock.shown_clock().shown(now)).abs_diff(passed * 1000) <= 1);
             looked.push((now, passed));
         }
         // Times before a speed change must still convert to the same values.
-        let face = clock.face();
+        let shown_clock = clock.shown_clock();
         for (at, passed) in looked.split_off(60) {
-            let since = between(start, face.shown(at)).as_millis();
+            let since = between(start, shown_clock.shown(at)).as_millis();
             assert!(since.abs_diff(passed * 1000) <= 1, "{since} {passed}");
         }
         let emulated = EmulatorClock::new(
@@ -291,7 +291,7 @@ mod tests {
         );
         emulated.set_speed(20.0);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(emulated.face().shown(emulated.now()), emulated.now());
+        assert_eq!(emulated.shown_clock().shown(emulated.now()), emulated.now());
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,17 +43,22 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
             _ = every.tick() => {}
             () = cancel.cancelled() => return,
         }
-        let wanted = groups_to_serve(&shared);
-        served.retain(|key, (address, _)| wanted.get(key) == Some(address));
-        for (key, address) in wanted {
+        let groups = groups_to_serve(&shared);
+        served.retain(|key, (address, _)| groups.get(key) == Some(address));
+        for (key, address) in groups {
             if served.contains_key(&key) {
                 continue;
             }
             match TcpListener::bind((address, PORT)).await {
                 Ok(listener) => {
-                    let ends = cancel.child_token();
-                    tasks.spawn(serve_group(listener, &shared, key.clone(), ends.clone()));
-                    served.insert(key, (address, ends.drop_guard()));
+                    let group_cancel = cancel.child_token();
+                    tasks.spawn(serve_group(
+                        listener,
+                        &shared,
+                        key.clone(),
+                        group_cancel.clone(),
+                    ));
+                    served.insert(key, (address, group_cancel.drop_guard()));
                 }
                 // Another emulator's group may hold the address; the next tick tries again.
                 Err(error) => tracing::warn!(%address, %error, "listening for a group"),
@@ -123,18 +128,18 @@ struct MeteredContainer {
 
 async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, StatusCode> {
     let shared = &extension.shared;
-    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
     let mut store = shared.store();
     let group = store
         .group(&extension.key, now)
         .ok_or(StatusCode::NOT_FOUND)?;
-    let now = face.shown(now);
+    let now = shown_clock.shown(now);
     let measured = group.containers.iter().filter(|run| !run.script.unmeasured);
     let mut usages: Vec<(String, f64, f64)> = measured
         .filter_map(|run| {
             Some((
                 run.name.clone(),
-                extension.count(run, now, &face)?,
+                extension.count(run, now, &shown_clock)?,
                 bytes(run),
             ))
         })
@@ -159,11 +164,11 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
 
 impl Extension {
     /// The CPU seconds that the container's current run has used by `now`. `None` if it does not run.
-    fn count(&self, run: &EmulatedRun, now: Timestamp, face: &ShownClock) -> Option<f64> {
+    fn count(&self, run: &EmulatedRun, now: Timestamp, shown_clock: &ShownClock) -> Option<f64> {
         let Some(RunState::Running { since }) = run.current else {
             return None;
         };
-        let since = face.shown(since);
+        let since = shown_clock.shown(since);
         let start = MeteredContainer {
             since,
             until: since,

@@ -35,10 +35,10 @@ pub struct TimelineEntry {
 impl TimelineEntry {
     /// A copy with the times that clients see.
     #[must_use]
-    pub fn shown(&self, face: &ShownClock) -> Self {
-        let shown = |at: Option<Timestamp>| at.map(|at| face.shown(at));
+    pub fn shown(&self, shown_clock: &ShownClock) -> Self {
+        let shown = |at: Option<Timestamp>| at.map(|at| shown_clock.shown(at));
         Self {
-            put_received: face.shown(self.put_received),
+            put_received: shown_clock.shown(self.put_received),
             running: shown(self.running),
             delete_received: shown(self.delete_received),
             gone: shown(self.gone),

@@ -38,6 +38,7 @@ impl PrometheusAuth {
     ) -> Result<Self, String> {
         let data: std::collections::BTreeMap<&str, &[u8]> = data.collect();
         let has = |key: &str| data.contains_key(key);
+        // Half of a pair is a mistake: without this check, the query would be sent without these credentials.
         for (one, other) in KEY_PAIRS {
             let missing = match (has(one), has(other)) {
                 (true, false) => other,
@@ -118,6 +119,7 @@ impl PrometheusAuth {
             version,
             secrets: hidden,
         };
+        // A Secret without any of these keys is probably the wrong one, or a key is misspelled.
         if auth.header.is_none() && auth.client_certificate.is_none() && auth.ca.is_none() {
             return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());
         }

@@ -148,6 +148,7 @@ impl TriggerTasks {
             let stays = pool.spec.triggers.contains(spec);
             if !stays {
                 cancel.cancel();
+                // An edit that keeps what the trigger observes must not end a peak.
                 let mut others = pool.spec.triggers.iter();
                 let other = others.find(|other| other.name == *trigger);
                 if other.is_none_or(|other| !keeps_state(spec, other)) {

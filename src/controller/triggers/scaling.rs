@@ -78,6 +78,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<
         })
     };
     let name = pool.name_any();
+    // A workload with a new target gets a new task: the history and the back-off belong to the old target.
     running.scalings.retain(|workload, (sender, cancel)| {
         let request = request_for(workload);
         let stays = request

@@ -83,10 +83,13 @@ async fn metrics(State(shared): AdminState) -> String {
 }
 
 async fn timeline(State(shared): AdminState) -> Json<Value> {
-    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
     let mut store = shared.store();
     store.advance_all(now);
-    let entries = store.timeline.entries().map(|entry| entry.shown(&face));
+    let entries = store
+        .timeline
+        .entries()
+        .map(|entry| entry.shown(&shown_clock));
     Json(json!({"groups": entries.collect::<Vec<_>>()}))
 }
 
@@ -176,7 +179,7 @@ struct SetClock {
 
 async fn clock(State(shared): AdminState) -> Json<Value> {
     let clock = &shared.clock;
-    let now = clock.face().shown(clock.now());
+    let now = clock.shown_clock().shown(clock.now());
     Json(json!({"now": now, "paused": clock.is_paused(), "speed": clock.speed()}))
 }
 

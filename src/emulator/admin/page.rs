@@ -19,7 +19,7 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3em .8e
 
 /// Shows all groups with their containers, the number of faults, and the clock.
 pub async fn page(State(shared): State<Arc<EmulatorState>>) -> Html<String> {
-    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
     let mut store = shared.store();
     store.advance_all(now);
     let mut page = String::from(HEAD);
@@ -37,7 +37,7 @@ pub async fn page(State(shared): State<Arc<EmulatorState>>) -> Html<String> {
         page,
         "<h1>{} container groups</h1><p>{engine}, clock {} (speed {}{paused}), {} faults in force</p>",
         store.groups.len(),
-        view::time(face.shown(now)),
+        view::time(shown_clock.shown(now)),
         shared.clock.speed(),
         store.faults.rules().len(),
     );
@@ -46,13 +46,13 @@ pub async fn page(State(shared): State<Arc<EmulatorState>>) -> Html<String> {
     );
     for group in store.groups.values() {
         let provisioning = view::provisioning(group, Some(now));
-        row(&mut page, group, provisioning, &face);
+        row(&mut page, group, provisioning, &shown_clock);
     }
     page.push_str("</table>");
     Html(page)
 }
 
-fn row(page: &mut String, group: &EmulatedGroup, provisioning: &str, face: &ShownClock) {
+fn row(page: &mut String, group: &EmulatedGroup, provisioning: &str, shown_clock: &ShownClock) {
     let state = view::state(group);
     let address = group.ip.map(|ip| ip.to_string()).unwrap_or_default();
     let _ = write!(
@@ -68,19 +68,19 @@ fn row(page: &mut String, group: &EmulatedGroup, provisioning: &str, face: &Show
             page,
             "{}: {} ({} restarts)<br>",
             escaped(&run.name),
-            describe_run(run, face),
+            describe_run(run, shown_clock),
             run.restarts
         );
     }
 }
 
-fn describe_run(run: &EmulatedRun, face: &ShownClock) -> String {
+fn describe_run(run: &EmulatedRun, shown_clock: &ShownClock) -> String {
     match &run.current {
         None => "not pulled".to_owned(),
         Some(RunState::Waiting { detail: "" }) => "waiting".to_owned(),
         Some(RunState::Waiting { detail }) => (*detail).to_owned(),
         Some(RunState::Running { since }) => {
-            format!("running since {}", view::time(face.shown(*since)))
+            format!("running since {}", view::time(shown_clock.shown(*since)))
         }
         Some(RunState::Terminated { code, .. }) => format!("ended with {code}"),
     }

@@ -75,8 +75,8 @@ async fn logs(
             last_bytes(text, RUNNING_LIMIT)
         }
         (_, log) => {
-            let face = shared.clock.face();
-            let times = timestamps.then_some(&face);
+            let shown_clock = shared.clock.shown_clock();
+            let times = timestamps.then_some(&shown_clock);
             log.unwrap_or_default().text(tail, times)
         }
     };

@@ -66,7 +66,7 @@ pub fn list(
         resource_group.map(str::to_lowercase),
     );
     let position = |key: &GroupKey| format!("{}/{}", key.resource_group, key.name);
-    let mut wanted = store.groups.iter().filter(|(key, _)| {
+    let mut groups = store.groups.iter().filter(|(key, _)| {
         key.subscription == subscription_key
             && group_key
                 .as_ref()
@@ -74,13 +74,13 @@ pub fn list(
             && position(key) >= from
             && !store.is_lagging(key, now)
     });
-    let page: Vec<Value> = wanted
+    let page: Vec<Value> = groups
         .by_ref()
         .take(shared.options.page_size.max(1))
         .map(|(_, group)| view::listed(group, call.version, now))
         .collect();
     let mut answer = json!({"value": page});
-    if let Some((next, _)) = wanted.next() {
+    if let Some((next, _)) = groups.next() {
         let scope = resource_group
             .map(|name| format!("/resourceGroups/{name}"))
             .unwrap_or_default();
@@ -103,7 +103,7 @@ pub fn operation(
     id: &str,
     result: bool,
 ) -> Result<ArmResponse, ArmFailure> {
-    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
     let mut store = shared.store();
     let missing = || {
         ArmFailure::new(
@@ -124,7 +124,7 @@ pub fn operation(
             .filter(|_| operation.kind == OperationKind::Deploy);
         return Ok(match group {
             _ if !done => ArmResponse::empty(StatusCode::ACCEPTED),
-            Some(group) => ArmResponse::ok(view::full(group, call.version, now, &face)),
+            Some(group) => ArmResponse::ok(view::full(group, call.version, now, &shown_clock)),
             None => ArmResponse::empty(StatusCode::NO_CONTENT),
         });
     }
@@ -137,8 +137,8 @@ pub fn operation(
     Ok(ArmResponse::ok(json!({
         "id": operation.group.to_string(),
         "status": status,
-        "startTime": view::operation_time(face.shown(operation.started)),
-        "properties": {"events": view::events(&events, &face)},
+        "startTime": view::operation_time(shown_clock.shown(operation.started)),
+        "properties": {"events": view::events(&events, &shown_clock)},
     })))
 }
 
@@ -188,13 +188,13 @@ pub fn require_group<'a>(
 }
 
 fn get(shared: &EmulatorState, call: &ArmCall, id: &GroupId) -> Result<ArmResponse, ArmFailure> {
-    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
     let mut store = shared.store();
     let answer = view::full(
         require_group(&mut store, id, now)?,
         call.version,
         now,
-        &face,
+        &shown_clock,
     );
     store.timeline.update(&id.key(), |entry| entry.gets += 1);
     Ok(ArmResponse::ok(answer))

@@ -37,7 +37,7 @@ pub fn patch(
         group,
         call.version,
         now,
-        &shared.clock.face(),
+        &shared.clock.shown_clock(),
     )))
 }
 
@@ -103,7 +103,7 @@ fn begin_delete(
         group.is_real,
     );
     if !was_deleting && group.delete(now, operation, is_real) {
-        let body = view::full(group, call.version, now, &shared.clock.face());
+        let body = view::full(group, call.version, now, &shared.clock.shown_clock());
         store.remove(&key, now);
         store.end_operation(operation, true, Vec::new());
         return Ok((ArmResponse::ok(body).with_headers(budget), false));

@@ -37,8 +37,8 @@ pub fn list(
     call: &ArmCall,
     id: &GroupId,
 ) -> Result<ArmResponse, ArmFailure> {
-    let (now, face) = (shared.clock.now(), shared.clock.face());
-    let shown_now = face.shown(now);
+    let (now, shown_clock) = (shared.clock.now(), shared.clock.shown_clock());
+    let shown_now = shown_clock.shown(now);
     let (since, until) = timespan(call, shown_now)?;
     let interval = call.query.get("interval").map_or("PT1M", String::as_str);
     if interval != "PT1M" {
@@ -76,7 +76,7 @@ pub fn list(
             "type": "Microsoft.Insights/metrics",
             "name": {"value": name, "localizedValue": shown},
             "unit": unit,
-            "timeseries": series(&measured, name, apart, (since, until.min(shown_now)), &face),
+            "timeseries": series(&measured, name, apart, (since, until.min(shown_now)), &shown_clock),
             "errorCode": "Success",
         }));
     }
@@ -126,7 +126,7 @@ fn series(
     metric: &str,
     apart: bool,
     (since, until): (Timestamp, Timestamp),
-    face: &ShownClock,
+    shown_clock: &ShownClock,
 ) -> Vec<Value> {
     let time_series = |runs: &[&EmulatedRun], labels: Value| {
         let points: Vec<Value> = minutes(since, until)
@@ -134,7 +134,7 @@ fn series(
                 let end = start + SignedDuration::from_secs(MINUTE);
                 let used: Vec<f64> = runs
                     .iter()
-                    .filter(|run| is_over && ran_until(run, end, face))
+                    .filter(|run| is_over && ran_until(run, end, shown_clock))
                     .map(|run| usage(run, metric))
                     .collect();
                 let timestamp = start.to_string();
@@ -176,12 +176,12 @@ fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestam
 }
 
 /// Whether the container's current run was running when the minute ended.
-fn ran_until(run: &EmulatedRun, end: Timestamp, face: &ShownClock) -> bool {
+fn ran_until(run: &EmulatedRun, end: Timestamp, shown_clock: &ShownClock) -> bool {
     match run.current {
-        Some(RunState::Running { since }) => face.shown(since) < end,
+        Some(RunState::Running { since }) => shown_clock.shown(since) < end,
         Some(RunState::Terminated {
             since, finished, ..
-        }) => face.shown(since) < end && end <= face.shown(finished),
+        }) => shown_clock.shown(since) < end && end <= shown_clock.shown(finished),
         _ => false,
     }
 }

@@ -48,8 +48,8 @@ impl ContainerLog {
         let mut text = String::new();
         for (at, line) in self.lines.iter().skip(skip) {
             for part in parts(line) {
-                if let Some(face) = times {
-                    text.push_str(&time(face.shown(*at)));
+                if let Some(shown_clock) = times {
+                    text.push_str(&time(shown_clock.shown(*at)));
                     text.push(' ');
                 }
                 text.push_str(part);
@@ -116,7 +116,7 @@ mod tests {
 
     fn emulated() -> ShownClock {
         let behind = std::time::Duration::ZERO;
-        EmulatorClock::new(1.0, ShownTime::EmulatedTime { behind }).face()
+        EmulatorClock::new(1.0, ShownTime::EmulatedTime { behind }).shown_clock()
     }
 
     #[test]

@@ -43,14 +43,18 @@ pub fn full(
     group: &EmulatedGroup,
     version: ApiVersion,
     now: Timestamp,
-    face: &ShownClock,
+    shown_clock: &ShownClock,
 ) -> Value {
     let mut answer = base(group, version, Some(now));
     answer["properties"]["instanceView"] =
-        json!({"events": events(&group.events, face), "state": state(group)});
+        json!({"events": events(&group.events, shown_clock), "state": state(group)});
     let properties = &mut answer["properties"];
-    add_instance_views(&mut properties["containers"], &group.containers, face);
-    add_instance_views(&mut properties["initContainers"], &group.init, face);
+    add_instance_views(
+        &mut properties["containers"],
+        &group.containers,
+        shown_clock,
+    );
+    add_instance_views(&mut properties["initContainers"], &group.init, shown_clock);
     answer
 }
 
@@ -93,12 +97,12 @@ pub fn all_events(group: &EmulatedGroup) -> Vec<ContainerEvent> {
 }
 
 /// Events in the form of instance views and operations.
-pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
+pub fn events(events: &[ContainerEvent], shown_clock: &ShownClock) -> Value {
     let to_json = |event: &ContainerEvent| {
         json!({
             "count": event.count,
-            "firstTimestamp": whole_seconds(face.shown(event.first)),
-            "lastTimestamp": whole_seconds(face.shown(event.last)),
+            "firstTimestamp": whole_seconds(shown_clock.shown(event.first)),
+            "lastTimestamp": whole_seconds(shown_clock.shown(event.last)),
             "name": event.name,
             "message": event.message,
             "type": if event.warning { "Warning" } else { "Normal" },
@@ -224,7 +228,7 @@ fn containers(list: &[Container]) -> Value {
     list.iter().map(to_json).collect()
 }
 
-fn add_instance_views(containers: &mut Value, runs: &[EmulatedRun], face: &ShownClock) {
+fn add_instance_views(containers: &mut Value, runs: &[EmulatedRun], shown_clock: &ShownClock) {
     let Some(containers) = containers.as_array_mut() else {
         return;
     };
@@ -233,19 +237,19 @@ fn add_instance_views(containers: &mut Value, runs: &[EmulatedRun], face: &Shown
             continue;
         };
         let mut view =
-            json!({"restartCount": run.restarts, "currentState": run_state(current, face)});
+            json!({"restartCount": run.restarts, "currentState": run_state(current, shown_clock)});
         if let Some(previous) = &run.previous {
-            view["previousState"] = run_state(previous, face);
+            view["previousState"] = run_state(previous, shown_clock);
         }
         if !run.events.is_empty() {
-            view["events"] = events(&run.events, face);
+            view["events"] = events(&run.events, shown_clock);
         }
         container["properties"]["instanceView"] = view;
     }
 }
 
-fn run_state(state: &RunState, face: &ShownClock) -> Value {
-    let time = |at: Timestamp| time(face.shown(at));
+fn run_state(state: &RunState, shown_clock: &ShownClock) -> Value {
+    let time = |at: Timestamp| time(shown_clock.shown(at));
     match state {
         RunState::Waiting { detail } => json!({"state": "Waiting", "detailStatus": detail}),
         RunState::Running { since } => {
