@@ -8,7 +8,7 @@
 //! ```text
 //! request ─▶ server ─▶ arm (route, version, faults, throttle) ─▶ store ─▶ answer
 //!                └──▶ stream (exec, attach)      admin ──▶ ▲  │
-//!                                                          │  ├─▶ group (validate, life, view): pure
+//!                                                          │  ├─▶ group (validate, lifecycle, view): pure
 //!                                                          │  └─▶ engine: real containers
 //!                                                        clock
 //! ```
@@ -23,6 +23,10 @@
 //! | [`stream`] | exec and attach over websockets |
 //! | [`realtime`] | the current CPU and memory use of containers, served at the addresses of their groups |
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
+//! | [`faults`] | rules that make requests fail, wait or lose their response |
+//! | [`timeline`], [`counters`] | the times of each group; the requests by operation and status |
+//! | [`state`] | what all request handlers and tasks share |
+//! | [`cli`], [`options`], [`tls`] | the command line, the options, certificates for loopback |
 //! | [`clock`] | the only source of time in the emulator, and the times that clients see |
 //!
 //! All state is in memory and ends with the process. The emulator writes only two things to disk: the

@@ -2,7 +2,7 @@
 //!
 //! In: an HTTP request. Out: the service's response with its headers. Every request takes the same
 //! steps: `route` → `faults` → credential → `rights` → `version` → `throttle` → the operation
-//! (`groups`, `create`, `change`, `containers`, `metrics`, `locations`, `network`, `account`) →
+//! (`groups`, `creation`, `lifecycle`, `containers`, `metrics`, `locations`, `network`, `account`) →
 //! headers. An operation locks the store, decides and unlocks it; it never waits while it holds the
 //! lock.
 

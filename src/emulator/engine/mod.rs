@@ -6,7 +6,7 @@
 //! store's lock with the emulator's time.
 //!
 //! ```text
-//! arm, admin ─command─▶ groups ─▶ deployment ─▶ supervise ─▶ report ─▶ store
+//! arm, admin ─command─▶ groups ─▶ deployment ─▶ supervision ─▶ report ─▶ store
 //!                         │          │             └─▶ probe
 //!                         │          ├─▶ images, volumes, spec (pure), pause
 //!                         └─▶ teardown          └──▶ client ─▶ engine

@@ -1,7 +1,8 @@
 //! A container group without I/O: values in, values out, the time is an argument.
 //!
-//! In: request bodies (`model`, `validate`) and the time. Out: the group's life cycle (`life`, `stage`,
-//! `run`, `script`, `log`) and the service's JSON view of it (`view`).
+//! In: request bodies (`model`, `validate`) and the time. Out: the group's life cycle (`lifecycle`,
+//! `stage`, `run`, `script`, `log`), its use of the quotas (`quota`), and the service's JSON view of it
+//! (`view`).
 
 pub mod id;
 pub mod lifecycle;
