@@ -28,7 +28,7 @@ async fn wait_for_state(triggers: &TriggerTasks, is_expected: impl Fn(&TriggerSt
     let changed = tokio::time::timeout(Duration::from_secs(60), changed).await;
     assert!(
         changed.is_ok_and(|changed| changed.is_ok()),
-        "the state never changes so"
+        "the state does not become the expected one"
     );
 }
 

@@ -103,7 +103,7 @@ mod tests {
     use crate::node::fixtures::denied;
 
     #[tokio::test(start_paused = true)]
-    async fn replicas_that_a_policy_denies_are_not_sent_with_every_reading() {
+    async fn a_write_that_a_policy_denies_is_not_repeated_with_every_trigger_state() {
         let (client, sent) = denied();
         let kind = ApiResource::erase::<Deployment>(&());
         let api: Api<ObjectMetadata> = Api::namespaced_with(client, "shop", &kind);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn what_a_rollout_surges_by_or_lacks_changes_no_replicas() {
+fn a_rollout_with_more_or_fewer_pods_changes_no_replicas() {
     let spec = json!({"minReplicas": 2, "maxReplicas": 40, "triggers": ["requests"]});
     let spec: WorkloadScale = serde_json::from_value(spec).expect("a scale");
     let replicas_for = |value: f64, status_replicas: i32| {
