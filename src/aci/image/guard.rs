@@ -136,7 +136,8 @@ impl Resolve for RegistryResolver {
         let is_local = self.local.contains(name.as_str());
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = found.filter(|address| is_local || !is_loopback_or_reserved(address.ip()));
+            let allowed =
+                found.filter(|address| is_local || !is_loopback_or_reserved(address.ip()));
             let allowed: Vec<SocketAddr> = allowed.collect();
             if allowed.is_empty() {
                 let host = name.as_str().to_owned();

@@ -66,4 +66,5 @@ pub use process::{
     container_command, working_dir_match,
 };
 pub use reader::{ImageRead, ImageReader, ImageReaderSettings};
+pub(in crate::aci) use reference::split_registry;
 pub use reference::{ImageReference, InvalidImageName};

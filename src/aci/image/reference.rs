@@ -95,9 +95,14 @@ impl ImageReference {
         format!("{}@{digest}", self.written)
     }
 
-    /// The `imageID` of a container's status, in the form that containerd reports.
+    /// The `imageID` of a container's status, in the form that containerd reports: the registry is as the pod has it,
+    /// because `Shop/web` is on the host `shop`, and `shop/web` on Docker Hub.
     pub fn image_id(&self, digest: ImageDigest) -> String {
-        format!("{}/{}@{digest}", self.registry, self.repository)
+        let registry = match split_registry(&self.written) {
+            Some((registry, _)) if self.registry != DOCKER_HUB => registry,
+            _ => &self.registry,
+        };
+        format!("{registry}/{}@{digest}", self.repository)
     }
 }
 
@@ -114,7 +119,7 @@ fn parse(image: &str) -> Result<ImageReference, String> {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (name, None),
     };
-    let (registry, path) = split(written);
+    let (registry, path) = split_registry(written).unwrap_or((DOCKER_HUB, written));
     let registry = check_registry(registry)?;
     let path = if registry == DOCKER_HUB && !path.contains('/') {
         format!("{OFFICIAL}{path}")
@@ -134,19 +139,14 @@ fn parse(image: &str) -> Result<ImageReference, String> {
     })
 }
 
-/// Splits a name into registry and path. The first part is a registry if it looks like a host: Docker Hub's
-/// namespaces have no dots, colons and capitals.
-fn split(name: &str) -> (&str, &str) {
-    match name.split_once('/') {
-        Some((first, rest))
-            if first == "localhost"
-                || first.contains(['.', ':'])
-                || first.chars().any(char::is_uppercase) =>
-        {
-            (first, rest)
-        }
-        _ => (DOCKER_HUB, name),
-    }
+/// Splits a name into its registry and the path in it; `None` for a name on Docker Hub. The first part is a registry if
+/// it is `localhost`, or if it has a dot, a colon or a capital, which Docker Hub's namespaces cannot have
+/// (`splitDockerDomain` in `github.com/distribution/reference`). All code that needs the registry of an image uses this
+/// function: a login is sent to the registry that it is for.
+pub(in crate::aci) fn split_registry(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').filter(|(first, _)| {
+        *first == "localhost" || first.contains(['.', ':']) || first.chars().any(char::is_uppercase)
+    })
 }
 
 /// Checks the name of a registry, and returns it in lower case.
@@ -319,10 +319,27 @@ mod tests {
                 format!("{written}@{DIGEST}"),
                 "{image}"
             );
+            let id = parsed.image_id(digest);
             assert_eq!(
-                parsed.image_id(digest),
+                id.to_lowercase(),
                 format!("{registry}/{repository}@{DIGEST}")
             );
+        }
+    }
+
+    #[test]
+    fn an_image_id_names_the_same_repository() {
+        let digest = DIGEST.parse().expect(DIGEST);
+        for (image, name) in [
+            ("nginx", "docker.io/library/nginx"),
+            ("Index.docker.io/a/b:1", "docker.io/a/b"),
+            ("Docker.io/nginx", "docker.io/library/nginx"),
+            ("Shop.azurecr.io/web:V1", "Shop.azurecr.io/web"),
+            // In lower case, this would be the repository `shop/web` on Docker Hub.
+            ("Shop/web", "Shop/web"),
+        ] {
+            let parsed = ImageReference::parse("image", image).expect(image);
+            assert_eq!(parsed.image_id(digest), format!("{name}@{DIGEST}"));
         }
     }
 

@@ -4,6 +4,8 @@
 //! In: an image reference and the key of a pull secret's entry. Out: the image's registry, and how well the entry
 //! matches.
 
+use crate::aci::image::split_registry;
+
 /// The name of Docker Hub in ACI (its error messages contain `index.docker.io`).
 pub(super) const DOCKER_HUB: &str = "index.docker.io";
 
@@ -22,16 +24,10 @@ pub(super) struct ImageLocation {
     path: String,
 }
 
-/// Parses an image reference as Docker does: the first part is a registry if it looks like a host name.
+/// Parses an image reference as container runtimes do. A reference that they refuse has a location too.
 pub(super) fn parse_location(image: &str) -> ImageLocation {
     let image = image.split('@').next().unwrap_or_default();
-    let (first, rest) = image.split_once('/').unwrap_or(("", image));
-    let is_host = first.contains(['.', ':']) || first == "localhost";
-    let (registry, path) = if is_host {
-        (first, rest)
-    } else {
-        (DOCKER_HUB, image)
-    };
+    let (registry, path) = split_registry(image).unwrap_or((DOCKER_HUB, image));
     let path = match path.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => path,
         _ => path,
@@ -124,6 +120,8 @@ mod tests {
                 "shop.azurecr.io",
                 "web/app",
             ),
+            // Docker Hub's namespaces have no capitals: this is a host.
+            ("Shop/web:1", "shop", "web"),
             ("localhost/app", "localhost", "app"),
             ("localhost:5000/app:1", "localhost:5000", "app"),
             ("registry:5000/a/b", "registry:5000", "a/b"),
@@ -160,6 +158,8 @@ mod tests {
             ("docker.io", "bitnami/redis", Some(0)),
             ("registry-1.docker.io", "nginx", Some(0)),
             ("quay.io", "nginx", None),
+            ("docker.io", "Shop/web", None),
+            ("shop", "Shop/web", Some(0)),
             ("quay.io/team", "quay.io/team/web", Some(4)),
             ("quay.io/team/web", "quay.io/team/web:1", Some(8)),
             ("quay.io/te", "quay.io/team/web", None),

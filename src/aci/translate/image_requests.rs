@@ -171,6 +171,8 @@ mod tests {
             ("quay.io/team/web", ImageAccess::Anonymous),
             ("b.io/web", ImageAccess::Anonymous),
             ("shop.azurecr.io/web", ImageAccess::Anonymous),
+            // A host with a capital: the login for Docker Hub is not for it.
+            ("Hub/web", ImageAccess::Anonymous),
         ] {
             let pod = json!({"spec": {"containers": [args(image)], "imagePullSecrets": [{"name": "p"}, {"name": "none"}]}});
             let found = requests(pod, &[("p", config.clone())], &NO_IDENTITIES).expect(image);
@@ -238,7 +240,7 @@ mod tests {
         // Credentials are chosen by one parser and images are read by another: both must see the same registry.
         #[test]
         fn both_parsers_of_references_find_the_same_registry(
-            image in "([a-z]{1,3}(\\.[a-z]{2})?(:[0-9]{2})?/)?([a-z]{1,3}/)?[a-z]{1,4}(:[a-z0-9.]{1,4})?",
+            image in "([A-Za-z]{1,3}(\\.[A-Za-z]{2})?(:[0-9]{2})?/)?([a-z]{1,3}/)?[a-z]{1,4}(:[A-Za-z0-9.]{1,4})?",
         ) {
             if let Ok(reference) = ImageReference::parse("image", &image) {
                 let registry = reference.registry().replace("docker.io", "index.docker.io");
