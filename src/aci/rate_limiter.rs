@@ -3,9 +3,9 @@
 //!
 //! In: callers that want to read. Out: permission to send one read, in the order of their arrival.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Half of the refill rate of ARM's read bucket: 25 per second (documented since 2024).
@@ -89,9 +89,7 @@ impl RateLimiter {
     }
 
     fn next_arrival(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.next_arrival
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.next_arrival.lock()
     }
 }
 

@@ -7,7 +7,7 @@
 //! not take a lease that has expired. Kubernetes' own leader election also uses the time of observation (client-go,
 //! tools/leaderelection, `observedTime`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
@@ -18,6 +18,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
 use kube::client::Body;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The last observed renewal of the lease, and when it was first observed.
@@ -31,7 +32,7 @@ impl Renewals {
     }
 
     fn observe_at(&self, lease: &LeaseSpec, now: Instant) -> Duration {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         match &*last {
             Some((known, first_observed)) if known == lease => {
                 now.saturating_duration_since(*first_observed)
@@ -48,7 +49,7 @@ impl Renewals {
         let mut since = Instant::now();
         loop {
             tokio::time::sleep_until(since + timeout).await;
-            let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = self.0.lock();
             match &*last {
                 Some((_, renewed)) if *renewed > since => since = *renewed,
                 _ => return,

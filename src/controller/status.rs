@@ -5,12 +5,12 @@
 //! repeated at growing intervals.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -206,14 +206,14 @@ pub struct StatusRefusals(Mutex<HashMap<String, WriteBackoff>>);
 impl StatusRefusals {
     /// Whether the pool's status may be written now.
     pub(super) fn may_write(&self, pool: &str) -> bool {
-        let by_pool = self.lock();
+        let by_pool = self.0.lock();
         let refusals = by_pool.get(pool);
         refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
     }
 
     /// Records the answer to a write of the pool's status.
     pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
-        let mut by_pool = self.lock();
+        let mut by_pool = self.0.lock();
         let new_backoff = || WriteBackoff::up_to(LONGEST_REFUSAL);
         let refusals = by_pool.entry(pool.to_owned()).or_insert_with(new_backoff);
         refusals.answered(answer, Instant::now());
@@ -221,11 +221,7 @@ impl StatusRefusals {
 
     /// Forgets a pool that does not exist now.
     pub(super) fn forget(&self, pool: &str) {
-        self.lock().remove(pool);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, WriteBackoff>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(pool);
     }
 }
 

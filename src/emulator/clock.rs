@@ -8,10 +8,11 @@
 //! clocks, so the emulator must not show them a time in their future. Nothing else in the emulator
 //! reads time. A test that pauses this clock therefore sees no change that it did not cause.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -145,22 +146,22 @@ impl EmulatorClock {
 
     /// The emulated time.
     pub fn now(&self) -> Timestamp {
-        self.lock().now()
+        self.inner.lock().now()
     }
 
     /// Converts emulated times up to now into the times that clients see.
     pub fn shown_clock(&self) -> ShownClock {
-        self.lock().shown_clock.clone()
+        self.inner.lock().shown_clock.clone()
     }
 
     /// How many emulated seconds pass in one second of the host.
     pub fn speed(&self) -> f64 {
-        self.lock().speed
+        self.inner.lock().speed
     }
 
     /// Whether the clock is paused.
     pub fn is_paused(&self) -> bool {
-        self.lock().paused
+        self.inner.lock().paused
     }
 
     /// Pauses the clock.
@@ -191,7 +192,7 @@ impl EmulatorClock {
         let mut changed = self.changed.subscribe();
         loop {
             let (now, speed, paused) = {
-                let inner = self.lock();
+                let inner = self.inner.lock();
                 (inner.now(), inner.speed, inner.paused)
             };
             let remaining = between(now, at);
@@ -211,15 +212,11 @@ impl EmulatorClock {
     }
 
     fn change(&self, how: impl FnOnce(&mut ClockState)) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.rebase();
         how(&mut inner);
         drop(inner);
         self.changed.send_replace(());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ClockState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -16,6 +16,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -174,7 +175,7 @@ impl Extension {
             until: since,
             seconds: 0.0,
         };
-        let mut counters = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counted.lock();
         let counter = counters.entry(run.name.clone()).or_insert(start);
         if counter.since != since {
             *counter = start;

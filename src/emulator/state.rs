@@ -1,6 +1,6 @@
 //! The state that all request handlers and tasks of one emulator share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::clock::EmulatorClock;
 use super::counters::Counters;
@@ -40,6 +40,6 @@ impl EmulatorState {
     /// Locks the emulated Azure. Hold the lock only while a request is decided, never across an
     /// `await`.
     pub fn store(&self) -> MutexGuard<'_, GroupStore> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
     }
 }

@@ -7,7 +7,7 @@
 //! session.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
+use parking_lot::Mutex;
 use rand::RngExt as _;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -72,7 +73,7 @@ impl StreamSessions {
             .map(|_| char::from(letters[random.random_range(0..letters.len())]))
             .collect();
         let number = Uuid::new_v4();
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock();
         let now = Instant::now();
         waiting.retain(|_, (_, _, deadline)| *deadline > now);
         waiting.insert(number, (session, password.clone(), now + SESSION_TIMEOUT));
@@ -80,7 +81,7 @@ impl StreamSessions {
     }
 
     fn take(&self, number: Uuid) -> Option<(StreamSession, String)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock();
         let (session, password, deadline) = waiting.remove(&number)?;
         (deadline > Instant::now()).then_some((session, password))
     }

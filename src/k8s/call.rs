@@ -132,12 +132,13 @@ pub fn is_object_not_found(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use http::{Method, Request, Response};
     use http_body_util::BodyExt as _;
     use kube::Client;
     use kube::client::Body;
+    use parking_lot::Mutex;
     use serde_json::{Value, json};
 
     use super::*;
@@ -158,7 +159,7 @@ mod tests {
                 let body = body.collect().await.expect("a body").to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or_default();
                 let request = (head.method, head.uri.path().to_owned(), body);
-                record.lock().expect("whole").push(request);
+                record.lock().push(request);
                 let (status, reason) = match code {
                     404 => ("Failure", "NotFound"),
                     409 => ("Failure", "Conflict"),
@@ -193,7 +194,7 @@ mod tests {
             delete(SOON, &pods, &target, Some(0)).await.expect("done");
             evict(SOON, &pods, &target).await.expect("done");
         }
-        let sent = sent.lock().expect("whole");
+        let sent = sent.lock();
         assert_eq!(sent.len(), 4);
         for (number, (method, path, body)) in sent.iter().enumerate() {
             // Exactly as the API server spells it, because it ignores unknown fields.

@@ -7,7 +7,7 @@
 //! for [`DECISION_TTL`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -19,6 +19,7 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -236,16 +237,12 @@ impl Authenticator {
             verifier: verifier.clone(),
             expires_at: Instant::now() + ttl,
         };
-        *self
-            .client_ca
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(known);
+        *self.client_ca.lock() = Some(known);
         verifier
     }
 
     fn cached_client_ca(&self) -> Option<CachedClientVerifier> {
-        let known = self.client_ca.lock();
-        known.unwrap_or_else(PoisonError::into_inner).clone()
+        self.client_ca.lock().clone()
     }
 
     /// Reads the client CA from the API server. The outer `None` means that the read failed; the inner one, that
@@ -358,7 +355,7 @@ mod tests {
             verifier: build_verifier(&certificate.expect("a certificate").pem()),
             expires_at: Instant::now(),
         };
-        *auth.client_ca.lock().expect("no thread has panicked") = Some(last);
+        *auth.client_ca.lock() = Some(last);
         let began = Instant::now();
         let asks = async { (auth.client_verifier().await.is_some(), began.elapsed()) };
         let other = async { (auth.client_verifier().await.is_some(), began.elapsed()) };

@@ -7,9 +7,10 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
@@ -75,12 +76,7 @@ impl fmt::Debug for ServingCertificate {
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(
-            self.0
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+        Some(self.0.read().clone())
     }
 }
 
@@ -153,7 +149,7 @@ impl ServingCertificate {
     }
 
     fn replace(&self, key: CertifiedKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        *self.0.write() = Arc::new(key);
     }
 }
 
@@ -198,7 +194,7 @@ mod tests {
     use super::*;
 
     fn shown(identity: &ServingCertificate) -> Vec<u8> {
-        let key = identity.0.read().unwrap_or_else(PoisonError::into_inner);
+        let key = identity.0.read();
         key.cert[0].to_vec()
     }
 

@@ -4,7 +4,9 @@
 //! API server.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::node::pods::{PodInfo, PodsContext};
 
@@ -45,7 +47,7 @@ impl NodeRegistry {
     #[must_use = "the node is served until the guard is dropped"]
     pub fn serve(&self, context: Arc<PodsContext>) -> ServedGuard {
         let name = context.owner.node.clone();
-        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.0.write();
         nodes.insert(name, context.clone());
         ServedGuard {
             nodes: self.clone(),
@@ -55,13 +57,13 @@ impl NodeRegistry {
 
     /// All nodes.
     pub fn all(&self) -> Vec<Arc<PodsContext>> {
-        let nodes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.0.read();
         nodes.values().cloned().collect()
     }
 
     /// The pod of this name.
     pub fn find_pod(&self, namespace: &str, name: &str) -> Option<FoundPod> {
-        let nodes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.0.read();
         let mut found = nodes.values().filter_map(|node| {
             let pod = node.find_pod(namespace, name)?;
             Some(FoundPod {
@@ -92,7 +94,7 @@ impl FoundPod {
     }
 
     fn is_node_served(&self) -> bool {
-        let nodes = self.nodes.0.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.0.read();
         let served = nodes.get(&self.node.owner.node);
         served.is_some_and(|served| Arc::ptr_eq(served, &self.node))
     }
@@ -100,7 +102,7 @@ impl FoundPod {
 
 impl Drop for ServedGuard {
     fn drop(&mut self) {
-        let mut nodes = self.nodes.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.0.write();
         // If the node was restarted, its successor is already registered under the same name.
         let name = &self.context.owner.node;
         if nodes

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The most entries. A full cache drops expired entries, and all if that is not enough.
@@ -30,14 +30,14 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
 
     /// The value, if there is one that is still valid.
     pub fn get(&self, key: &K) -> Option<V> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock();
         let (at, value) = entries.get(key)?;
         (at.elapsed() < self.ttl).then(|| value.clone())
     }
 
     /// Adds a value.
     pub fn insert(&self, key: K, value: V) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         if entries.len() >= MAX_ENTRIES {
             entries.retain(|_, (at, _)| at.elapsed() < self.ttl);
         }
@@ -62,7 +62,7 @@ mod tests {
         for key in 0..5000 {
             cache.insert(key, "no");
         }
-        let entries = cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = cache.entries.lock();
         assert!(entries.len() <= MAX_ENTRIES);
     }
 }

@@ -146,10 +146,11 @@ fn is_owned_by(lease: &Lease, node: Option<&ObjectTarget>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
     use kube::client::Body;
+    use parking_lot::Mutex;
     use serde_json::{Value, json};
 
     use super::*;
@@ -173,7 +174,7 @@ mod tests {
                     .expect("a body")
                     .to_bytes();
                 let (code, body) = if is_get {
-                    let mut gets = gets.lock().expect("gets");
+                    let mut gets = gets.lock();
                     *gets += 1;
                     match *gets {
                         1 | 2 => (
@@ -185,10 +186,7 @@ mod tests {
                 } else {
                     let sent: Value = serde_json::from_slice(&sent).expect("a lease");
                     let time = sent["spec"]["renewTime"].as_str().expect("a time");
-                    writes
-                        .lock()
-                        .expect("writes")
-                        .push(time.parse().expect("a time"));
+                    writes.lock().push(time.parse().expect("a time"));
                     (200, sent)
                 };
                 let answer = http::Response::builder().status(code);
@@ -201,7 +199,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         let run = tokio::time::timeout(minute, run(&client, "n", uid, &cancel));
         assert!(run.await.is_err(), "it is kept until it is cancelled");
-        let written = written.lock().expect("written");
+        let written = written.lock();
         assert!(written.len() >= 3, "{written:?}");
         assert!(written[0] > ahead, "{written:?}");
         assert!(

@@ -8,9 +8,10 @@
 //! pod there.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::capacity::{self, ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
@@ -28,7 +29,7 @@ impl QuotaRegistry {
     /// The quota of a subscription in a region.
     pub fn region_quota(&self, scope: &GroupScope, region: &str) -> Arc<RegionQuota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
-        let mut quotas = lock(&self.0);
+        let mut quotas = self.0.lock();
         // Forget quotas that no placement uses.
         quotas.retain(|_, quota| Arc::strong_count(quota) > 1);
         quotas.entry(key).or_default().clone()
@@ -71,7 +72,7 @@ pub struct UsageQuery {
 impl RegionQuota {
     /// Adds a placement.
     pub fn join(&self, context: &Arc<PodsContext>) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state
             .members
             .retain(|member| member.context.strong_count() > 0);
@@ -85,14 +86,14 @@ impl RegionQuota {
 
     /// Offers the placement no more pods. Its existing pods count for as long as they have workers.
     pub fn leave(&self, context: &Arc<PodsContext>) {
-        for member in &mut lock(&self.0).members {
+        for member in &mut self.0.lock().members {
             member.is_closed |= member.is_for(context);
         }
     }
 
     /// Records which pods have groups. Must be called before the request to Azure is sent.
     pub fn begin_query(&self) -> UsageQuery {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         let contexts = || {
             state
                 .members
@@ -111,7 +112,7 @@ impl RegionQuota {
     /// Records Azure's answer; `usages` is `None` if the operator may not read them. The answer is ignored if a later
     /// request was answered before.
     pub fn finish_query(&self, query: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state
             .usages_read_at
             .is_none_or(|last| last <= query.started_at)
@@ -125,7 +126,7 @@ impl RegionQuota {
     /// Whether more may be left than is known, and placements could use it: a group has gone since the last request,
     /// or all pods are listed now and were not then.
     pub fn is_outdated(&self) -> bool {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         if !state.is_short {
             return false;
         }
@@ -146,7 +147,7 @@ impl RegionQuota {
 
     /// What the placement's node offers now.
     pub fn offer(&self, context: &Arc<PodsContext>) -> NodeOffer {
-        let state = &mut *lock(&self.0);
+        let state = &mut *self.0.lock();
         state
             .members
             .retain(|member| member.context.strong_count() > 0);
@@ -386,10 +387,6 @@ fn fair_shares(left: i64, limits: &[i64]) -> Vec<i64> {
     parts
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -407,7 +404,7 @@ mod tests {
         for number in 0..100 {
             drop(quotas.region_quota(&scope, &format!("region-{number}")));
         }
-        assert!(lock(&quotas.0).len() <= 2);
+        assert!(quotas.0.lock().len() <= 2);
         assert!(Arc::ptr_eq(
             &first,
             &quotas.region_quota(&scope, "WestEurope")

@@ -10,10 +10,10 @@
 //! wrote it at some time during the round trip. The bounds of all answers hold at the same time, so they become
 //! narrower. Within the bounds, the clock uses the offset that is closest to the machine's clock.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 /// A larger difference between the clocks causes a warning, because it also affects certificates, tokens and
 /// leases.
@@ -84,12 +84,12 @@ impl ServerClock {
 
     /// How far the API server's clock is ahead of [`ServerClock::steady`] now.
     pub fn ahead(&self) -> SignedDuration {
-        self.lock().ahead
+        self.state.lock().ahead
     }
 
     /// The minimum age of a time that the API server wrote and truncated to whole seconds.
     pub fn age(&self, written: Timestamp) -> Duration {
-        let state = *self.lock();
+        let state = *self.state.lock();
         // The smallest offset is used, and not the machine's clock, which may be ahead.
         let least = state.bounds.map_or(state.ahead, |bounds| bounds.least);
         let now = later(self.steady(), least.min(state.ahead));
@@ -123,7 +123,7 @@ impl ServerClock {
         let skew = self.skew();
         let is_skewed = skew.abs() > MAX_SKEW;
         let has_changed = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             std::mem::replace(&mut state.is_warned, is_skewed) != is_skewed
         };
         if has_changed && is_skewed {
@@ -140,16 +140,12 @@ impl ServerClock {
             least: date.duration_since(self.local(answered)),
             most: later(date, RESOLUTION).duration_since(self.local(sent)),
         };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let bounds = state
             .bounds
             .map_or(new, |earlier| earlier.combined_with(new));
         state.ahead = bounds.nearest(state.ahead);
         state.bounds = Some(bounds);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, OffsetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,7 +219,7 @@ mod tests {
                 date,
             );
         }
-        clock.lock().ahead
+        clock.state.lock().ahead
     }
 
     #[test]
@@ -259,7 +255,7 @@ mod tests {
         for ahead in [90, -30] {
             let date = later(clock.origin, SignedDuration::from_secs(ahead));
             clock.update_bounds(Duration::ZERO, Duration::from_millis(5), date);
-            let off = clock.lock().ahead - SignedDuration::from_secs(ahead);
+            let off = clock.state.lock().ahead - SignedDuration::from_secs(ahead);
             assert!(off.abs() < ms(1100), "{ahead}: {off}");
         }
     }
@@ -275,7 +271,7 @@ mod tests {
             let date = later(clock.local(elapsed), drift);
             let date = Timestamp::from_second(date.as_second()).expect("in range");
             clock.update_bounds(elapsed, elapsed + Duration::from_millis(5), date);
-            let off = clock.lock().ahead - drift;
+            let off = clock.state.lock().ahead - drift;
             let jump = before.map_or(ms(0), |before| off - before);
             before = Some(off);
             assert!(off.abs() <= ms(1010), "minute {minute}: off by {off}");

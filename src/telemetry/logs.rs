@@ -34,10 +34,11 @@ fn may_quote(metadata: &Metadata<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use k8s_openapi::api::core::v1::Secret;
     use kube::{Api, Client};
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -46,7 +47,7 @@ mod tests {
 
     impl Write for LogLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("one writer").write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -72,7 +73,7 @@ mod tests {
         let _logging = tracing::subscriber::set_default(subscriber.with(layer));
         let secrets: Api<Secret> = Api::default_namespaced(secrets);
         secrets.get("login").await.expect_err("it is not a Secret");
-        String::from_utf8(lines.0.lock().expect("it is written").clone()).expect("text")
+        String::from_utf8(lines.0.lock().clone()).expect("text")
     }
 
     #[tokio::test]

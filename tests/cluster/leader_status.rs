@@ -1,11 +1,12 @@
 //! A change of leader does not show in a pool's status: a new leader keeps the old values of everything
 //! that it has not yet read.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use burstpool::api::BurstPool;
 use futures::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::triggers_beside_others::always;
@@ -79,7 +80,7 @@ async fn a_new_leader_keeps_the_status_of_what_it_has_not_read_yet() {
         let mut pools = Box::pin(pools.applied_objects());
         while let Some(pool) = pools.next().await {
             let Ok(pool) = pool else { continue };
-            record.lock().expect("no panic").push(pool);
+            record.lock().push(pool);
         }
     });
     world.kill_and_forget().await;
@@ -100,7 +101,7 @@ async fn a_new_leader_keeps_the_status_of_what_it_has_not_read_yet() {
         .until_pool("shop", "the change to be taken in", taken_in)
         .await;
     watching.abort();
-    let seen = seen.lock().expect("no panic").clone();
+    let seen = seen.lock().clone();
     assert!(seen.len() > 1, "the watch saw {}", seen.len());
     for pool in &seen {
         assert_eq!(shown(pool), shown(&before), "{}", world.tail());

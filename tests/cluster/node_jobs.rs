@@ -1,7 +1,6 @@
 //! Jobs on a virtual node: the operator reports the end of a pod once, correctly, and before its
 //! replacement starts.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use burstpool::emulator::{Emulator, EmulatorOptions};
@@ -10,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use kube::runtime::watcher;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::node_in_process::{Burst, Setup, container, environment, phase};
@@ -94,7 +94,7 @@ async fn a_pods_replacement_comes_only_after_its_end() {
         };
         let (old, new) = (phases(true), phases(false));
         let is_over = new.iter().any(|phase| phase == "Running");
-        seen.lock().expect("nobody panics").push((old, new));
+        seen.lock().push((old, new));
         is_over
     };
     wait::until_all(
@@ -105,7 +105,7 @@ async fn a_pods_replacement_comes_only_after_its_end() {
     )
     .await
     .expect("it runs");
-    let seen = seen.into_inner().expect("nobody panics");
+    let seen = seen.into_inner();
     let early = |(old, new): &&(Vec<String>, Vec<String>)| {
         !new.is_empty() && old.iter().any(|phase| phase != "Failed")
     };

@@ -1,7 +1,7 @@
 //! The operator's own client against the emulator.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use burstpool::aci::client::{
@@ -11,6 +11,7 @@ use burstpool::aci::error::Error;
 use burstpool::aci::failure::FailureClass;
 use burstpool::aci::rate_limiter::RateLimiter;
 use burstpool::emulator::{EmulatorOptions, TlsOptions};
+use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::json;
 
@@ -274,7 +275,7 @@ struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -305,7 +306,7 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         .list(&scope(), &RateLimiter::default())
         .await
         .unwrap();
-    let text = String::from_utf8_lossy(&kept.0.lock().unwrap()).into_owned();
+    let text = String::from_utf8_lossy(&kept.0.lock()).into_owned();
     assert!(text.contains("the following request"), "{text}");
     assert!(
         !text.contains("SECRET-TOKEN") && !text.contains("SECRET-VALUE"),

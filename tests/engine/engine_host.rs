@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder};
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 
 use crate::support::skipped;
 
@@ -198,7 +199,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let child = self.child.get_mut();
         // Ignore errors: it may have ended already.
         let _ = child.kill();
         let _ = child.wait();

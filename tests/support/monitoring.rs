@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path as Segment, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -85,7 +86,7 @@ impl Load {
     }
 
     pub fn set(&self, load: f64) {
-        self.seen.lock().expect("no test panicked").load = load;
+        self.seen.lock().load = load;
     }
 
     /// The address of a simulated Prometheus: `ok` answers with the load, `hangs` never answers,
@@ -96,7 +97,7 @@ impl Load {
 
     /// Requires this header for `kind`.
     pub fn want(&self, kind: &str, header: &str, value: &str) {
-        let mut seen = self.seen.lock().expect("no test panicked");
+        let mut seen = self.seen.lock();
         let header = (header.to_owned(), value.to_owned());
         seen.wanted.insert(kind.to_owned(), header);
     }
@@ -110,7 +111,7 @@ fn router(load: Load) -> Router {
 }
 
 async fn metrics(State(load): State<Load>) -> String {
-    let load = load.seen.lock().expect("no test panicked").load;
+    let load = load.seen.lock().load;
     format!("# TYPE load gauge\nload{{app=\"web\"}} {load}\n")
 }
 
@@ -122,7 +123,7 @@ async fn answer(
     if kind == "hangs" {
         return std::future::pending().await;
     }
-    let seen = load.seen.lock().expect("no test panicked");
+    let seen = load.seen.lock();
     if let Some((name, value)) = seen.wanted.get(&kind) {
         let shown = headers.get(name).and_then(|shown| shown.to_str().ok());
         if shown != Some(value) {

@@ -7,10 +7,10 @@
 //! region does not delay the others.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The wait after a 429 without `Retry-After`.
@@ -144,14 +144,14 @@ pub struct RetryAfterGate {
 impl RetryAfterGate {
     /// How long requests with this key must still wait; `None` if they may be sent now.
     pub fn remaining_wait(&self, key: &RateLimitKey) -> Option<Duration> {
-        let until = *lock(&self.blocked).get(key)?;
+        let until = *self.blocked.lock().get(key)?;
         let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     /// The time, by the host's clock, until which requests with this key must wait; `None` if they may be sent now.
     pub fn blocked_until(&self, key: &RateLimitKey) -> Option<Timestamp> {
-        let until = lock(&self.blocked).get(key).copied();
+        let until = self.blocked.lock().get(key).copied();
         until
             .filter(|until| until.is_future())
             .map(|until| until.timestamp)
@@ -165,8 +165,8 @@ impl RetryAfterGate {
                 .min(MAX_RETRY_AFTER),
         );
         // The budgets are forgotten: the next answer reports new ones.
-        lock(&self.budgets).retain(|(other, _), _| *other != key);
-        let mut blocked = lock(&self.blocked);
+        self.budgets.lock().retain(|(other, _), _| *other != key);
+        let mut blocked = self.blocked.lock();
         let entry = blocked.entry(key).or_insert(until);
         if entry.at < until.at {
             *entry = until;
@@ -181,7 +181,7 @@ impl RetryAfterGate {
             until: Deadline::after(window.length()),
             is_start_known: false,
         };
-        let mut budgets = lock(&self.budgets);
+        let mut budgets = self.budgets.lock();
         let known = budgets.entry((key.clone(), window)).or_insert(new);
         if !known.until.is_future() || left > known.remaining.saturating_add(REORDER_TOLERANCE) {
             *known = RemainingBudget {
@@ -197,7 +197,7 @@ impl RetryAfterGate {
     /// `None` if it is not known. If the start of a window was not observed, at least one request may be sent: its
     /// answer reports the actual budget.
     pub fn remaining_budget(&self, key: &RateLimitKey) -> Option<(u64, Timestamp)> {
-        let budgets = lock(&self.budgets);
+        let budgets = self.budgets.lock();
         let known = BudgetWindow::HEADERS.into_iter().filter_map(|(window, _)| {
             let known = budgets.get(&(key.clone(), window))?;
             let min_left = u64::from(!known.is_start_known);
@@ -209,10 +209,6 @@ impl RetryAfterGate {
         });
         known.min_by_key(|(left, until)| (*left, std::cmp::Reverse(*until)))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@
 //! - After status 429 the registry gets no requests with this access until the time that it names.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -200,8 +201,7 @@ impl ImageReader {
 
 impl SharedReader {
     fn caches(&self) -> MutexGuard<'_, ImageCaches> {
-        // The caches are consistent after each statement.
-        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.caches.lock()
     }
 
     async fn read(

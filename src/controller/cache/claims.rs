@@ -6,10 +6,11 @@
 //! is read with increasing pauses, for as long as a pending pod names it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,7 @@ impl ClaimCache {
 
     /// The current content of the cache.
     pub fn claims(&self) -> ClaimStates {
-        lock(&self.content).claims.clone()
+        self.content.lock().claims.clone()
     }
 
     /// Forgets claims that no pending pod names, and reads again those that are due.
@@ -81,7 +82,7 @@ impl ClaimCache {
         });
         let named: HashSet<(&str, &str)> = named.collect();
         let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
-        let mut content = lock(&self.content);
+        let mut content = self.content.lock();
         content.schedules.retain(|(namespace, name), schedule| {
             schedule.next_read.is_none() || is_named(namespace, name)
         });
@@ -98,7 +99,7 @@ impl ClaimCache {
     pub fn read_due(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
         let now = Instant::now();
         for key in wanted {
-            let mut content = lock(&self.content);
+            let mut content = self.content.lock();
             let is_due = |schedule: &ClaimReadSchedule| {
                 schedule.next_read.is_some_and(|next_read| next_read <= now)
             };
@@ -118,7 +119,7 @@ impl ClaimCache {
                 let permit = permits.acquire().await;
                 let read = environment::check_mountable(&client, &key.0, &key.1).await;
                 drop(permit);
-                let pause = lock(&content).record_read(key, read);
+                let pause = content.lock().record_read(key, read);
                 changed.notify_one();
                 if let Some(pause) = pause {
                     tokio::time::sleep(pause).await;
@@ -164,10 +165,6 @@ pub(crate) fn claim_state(read: Result<Result<(), String>, MissingObject>) -> Op
             MissingReason::Forbidden => Some(ClaimState::Unsupported(missing.to_string())),
         },
     }
-}
-
-fn lock(content: &Mutex<ClaimCacheContent>) -> MutexGuard<'_, ClaimCacheContent> {
-    content.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

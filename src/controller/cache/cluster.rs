@@ -8,7 +8,7 @@
 mod sync_state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -158,7 +159,7 @@ impl ClusterCache {
 
     /// A snapshot of the current content.
     pub fn snapshot(&self) -> Snapshot {
-        self.lock().snapshot.clone()
+        self.content.lock().snapshot.clone()
     }
 
     /// The parts that have not been listed yet, as text, with the reason if it is known.
@@ -173,7 +174,13 @@ impl ClusterCache {
 
     /// The pools that are in the cache now.
     pub fn all_pools(&self) -> Vec<Arc<BurstPool>> {
-        self.lock().snapshot.pools.values().cloned().collect()
+        self.content
+            .lock()
+            .snapshot
+            .pools
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Whether virtual nodes have been listed. Before that, a node that is not in the cache may exist.
@@ -183,12 +190,12 @@ impl ClusterCache {
 
     /// The virtual node of this name, if it is in the cache now.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
-        self.lock().snapshot.nodes.get(name).cloned()
+        self.content.lock().snapshot.nodes.get(name).cloned()
     }
 
     /// The pool of this name, if it is in the cache now.
     pub fn pool(&self, name: &str) -> Option<Arc<BurstPool>> {
-        self.lock().snapshot.pools.get(name).cloned()
+        self.content.lock().snapshot.pools.get(name).cloned()
     }
 
     /// Updates the cache with a pod from the answer to a patch or a read, which may be newer than what the
@@ -197,7 +204,7 @@ impl ClusterCache {
         let Some(facts) = PodFacts::from_pod(&pod) else {
             return;
         };
-        let mut content = self.lock();
+        let mut content = self.content.lock();
         if facts.grant.is_some() && !content.deleted.contains(&facts.id.uid) {
             insert_newer(&mut content.snapshot.labelled, facts);
         }
@@ -216,7 +223,7 @@ impl ClusterCache {
     /// Updates the cache with a pool from the answer to a call, which may be newer than what the watch has
     /// delivered. Ignores a pool that has been deleted, or replaced by another of the same name.
     pub fn update_pool(&self, pool: BurstPool) {
-        let snapshot = &mut self.lock().snapshot;
+        let snapshot = &mut self.content.lock().snapshot;
         let cached = snapshot.pools.get(&pool.name_any());
         if cached.is_some_and(|cached| cached.uid() == pool.uid()) {
             insert_pool(snapshot, pool);
@@ -237,10 +244,6 @@ impl ClusterCache {
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, CacheContent> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs one watch: `put` adds an object, `remove` deletes one. At the end of a list, objects that it did
     /// not contain are removed. Objects that were added after the list began stay: they may be newer than the
     /// list, and if not, the watch that follows removes them.
@@ -259,22 +262,24 @@ impl ClusterCache {
             match event {
                 Ok(watcher::Event::Init) => {
                     listed.clear();
-                    keys_before = keys(&self.lock().snapshot);
+                    keys_before = keys(&self.content.lock().snapshot);
                 }
                 Ok(watcher::Event::InitApply(object)) => {
                     listed.insert(key(&object));
-                    put(&mut self.lock(), object);
+                    put(&mut self.content.lock(), object);
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let mut content = self.lock();
+                    let mut content = self.content.lock();
                     for removed in keys_before.iter().filter(|key| !listed.contains(*key)) {
                         remove(&mut content, removed);
                     }
                     drop(content);
                     self.sync_state.record_listed(part);
                 }
-                Ok(watcher::Event::Apply(object)) => put(&mut self.lock(), object),
-                Ok(watcher::Event::Delete(object)) => remove(&mut self.lock(), &key(&object)),
+                Ok(watcher::Event::Apply(object)) => put(&mut self.content.lock(), object),
+                Ok(watcher::Event::Delete(object)) => {
+                    remove(&mut self.content.lock(), &key(&object));
+                }
                 Err(error) => {
                     self.sync_state.record_failed(part, &error);
                     continue;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -174,7 +175,7 @@ impl RunningWatch {
         &self,
         select: impl Fn(&WatchedObject) -> Option<Arc<T>>,
     ) -> ListResult<Vec<Arc<T>>> {
-        let content = lock(&self.content);
+        let content = self.content.lock();
         if content.is_listed {
             ListResult::Listed(content.objects.values().filter_map(select).collect())
         } else if content.has_failed || self.started_at.elapsed() > LIST_TIMEOUT {
@@ -200,7 +201,7 @@ impl WatchWriter {
         let events = report_errors(what, events.default_backoff());
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
-            if lock(&self.content).apply(event) {
+            if self.content.lock().apply(event) {
                 self.changed.notify_one();
             }
         }
@@ -287,8 +288,4 @@ impl WatchedFacts for Pod {
         let facts = PodFacts::from_pod(self)?;
         Some((facts.id.uid.clone(), WatchedObject::Pod(Arc::new(facts))))
     }
-}
-
-fn lock(content: &Mutex<WatchCache>) -> MutexGuard<'_, WatchCache> {
-    content.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 //! In: the targets of all pools' workloads. Out: their [`TargetScales`], and a notification when one has changed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -11,6 +11,7 @@ use kube::core::{DynamicObject, GroupVersionKind, PartialObjectMeta, TypeMeta};
 use kube::discovery::oneshot;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,7 @@ impl ScaleCache {
 
     /// The current content of the cache.
     pub fn scales(&self) -> TargetScales {
-        lock(&self.scales).clone()
+        self.scales.lock().clone()
     }
 
     /// Watches the targets that the pools have now, and stops watching others.
@@ -77,7 +78,7 @@ impl ScaleCache {
             let is_wanted = wanted.get(key).is_some_and(|wanted| **wanted == *target);
             if !is_wanted {
                 cancel.cancel();
-                lock(scales).remove(key);
+                scales.lock().remove(key);
             }
             is_wanted
         });
@@ -103,10 +104,6 @@ impl ScaleCache {
             self.watches.insert(key, (target.clone(), cancel));
         }
     }
-}
-
-fn lock(scales: &Mutex<TargetScales>) -> MutexGuard<'_, TargetScales> {
-    scales.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The watcher of one target.
@@ -168,7 +165,7 @@ impl ScaleWatcher {
     }
 
     fn store(&self, read: Result<TargetScale, String>) {
-        let mut scales = lock(&self.scales);
+        let mut scales = self.scales.lock();
         if scales.get(&self.key) != Some(&read) {
             scales.insert(self.key.clone(), read);
             drop(scales);

@@ -6,12 +6,13 @@
 //! or ends or a limit is reached. Events have a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Reporter};
 use kube::{Client, Resource as _, ResourceExt as _};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
@@ -192,7 +193,7 @@ impl EventPublisher {
 
     /// Forgets all pods for which `keep` is false.
     pub fn retain_pods(&mut self, keep: impl Fn(&str) -> bool) {
-        lock(&self.published).retain(|uid, _| keep(uid));
+        self.published.lock().retain(|uid, _| keep(uid));
     }
 
     fn publish_once(
@@ -230,7 +231,7 @@ impl EventPublisher {
         content: String,
     ) {
         // Hold the lock until the Event is queued: the writer may finish, or fail, before it is recorded here.
-        let mut published = lock(&self.published);
+        let mut published = self.published.lock();
         let previous = published.get(&pod.uid).into_iter().flatten();
         let mut previous = previous.filter(|(other, _)| *other == reason);
         if previous.any(|(_, previous)| *previous == content) {
@@ -269,14 +270,10 @@ async fn publish(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> 
 }
 
 fn forget(published: &Mutex<PublishedEvents>, uid: &str, reason: &str) {
-    let mut published = lock(published);
+    let mut published = published.lock();
     if let Some(of_pod) = published.get_mut(uid) {
         of_pod.retain(|(other, _)| *other != reason);
     }
-}
-
-fn lock(published: &Mutex<PublishedEvents>) -> MutexGuard<'_, PublishedEvents> {
-    published.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Publishes Events about results: grants that took effect in full or in part, expired grants, and what is done

@@ -3,13 +3,14 @@
 //! In: a pool, and pods without a node. Out: an [`Executor`], and a [`ScriptedServer`] whose calls the test
 //! answers, in the order that it chooses. Only Events are accepted automatically.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ impl ScriptedServer {
                 let (code, body) = if parts.uri.path().ends_with("/events") {
                     let (reason, about) = (&body["reason"], &body["regarding"]["name"]);
                     let event = format!("{reason} {about}").replace('"', "");
-                    events.lock().expect("the lock is not poisoned").push(event);
+                    events.lock().push(event);
                     (201, body)
                 } else {
                     let (answer, answered) = oneshot::channel();
@@ -139,10 +140,7 @@ impl ScriptedServer {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        self.events
-            .lock()
-            .expect("the lock is not poisoned")
-            .clone()
+        self.events.lock().clone()
     }
 }
 

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +26,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -71,7 +72,7 @@ pub(super) struct FiringAlerts {
 impl FiringAlerts {
     /// Adds a trigger with the alerts that its status has. Changes nothing if the trigger is known already.
     pub fn register(&self, key: &AlertKey, status_alerts: &[FiringAlert]) {
-        let mut firing = self.lock();
+        let mut firing = self.firing.lock();
         firing
             .entry(key.clone())
             .or_insert_with(|| ActiveAlerts::from_status(status_alerts));
@@ -79,12 +80,12 @@ impl FiringAlerts {
 
     /// Forgets a trigger that was removed.
     pub fn forget(&self, key: &AlertKey) {
-        self.lock().remove(key);
+        self.firing.lock().remove(key);
     }
 
     /// The firing alerts of a trigger.
     pub fn get(&self, key: &AlertKey) -> ActiveAlerts {
-        self.lock().get(key).cloned().unwrap_or_default()
+        self.firing.lock().get(key).cloned().unwrap_or_default()
     }
 
     /// Records whether alerts can arrive: `None` if they can, or else why not.
@@ -100,10 +101,6 @@ impl FiringAlerts {
     /// Changes whenever alerts have arrived, or whether they can arrive has changed.
     pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
         self.receiver_error.subscribe()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AlertKey, ActiveAlerts>> {
-        self.firing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -342,7 +339,8 @@ impl TriggerContext {
         // Checked first: otherwise a pool that is listed in between would be missed.
         let are_listed = self.cache.not_synced().is_empty();
         let pools = self.cache.all_pools();
-        let (has_changed, missed) = dispatch_notices(&pools, &mut self.alerts.lock(), notices, now);
+        let (has_changed, missed) =
+            dispatch_notices(&pools, &mut self.alerts.firing.lock(), notices, now);
         if has_changed {
             self.alerts.receiver_error.send_modify(|_| {});
         }

@@ -8,11 +8,12 @@
 mod counter;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -118,7 +119,7 @@ impl UsageCache {
     /// The use of each running container of the pod; `None` unless it is known for all of them, since an autoscaler
     /// would take a partial sum for the whole.
     pub fn pod_usage(&self, pod: &PodInfo) -> PodUsage {
-        let pods = self.lock();
+        let pods = self.pods.lock();
         let known = pods.get(&pod.uid)?;
         if known.changed_at.elapsed() > USAGE_TTL {
             return None;
@@ -166,7 +167,7 @@ impl UsageCache {
         let used = pods.iter().filter_map(|(used, _)| used.as_ref());
         let known: Vec<CpuCounter> = used.flatten().map(|(_, counter)| *counter).collect();
         let now = Timestamp::now();
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.lock();
         nodes.retain(|_, counter| now.duration_since(counter.at) < NODE_COUNTER_TTL);
         let counter = CpuCounter::node_total(nodes.get(name).copied(), &known, now);
         nodes.insert(name.to_owned(), counter);
@@ -200,7 +201,7 @@ impl UsageCache {
             pods.map(|pod| (node.clone(), pod))
         });
         let running: Vec<_> = pods.filter(|(_, pod)| is_running(pod)).collect();
-        let mut pods = self.lock();
+        let mut pods = self.pods.lock();
         let now = Instant::now();
         pods.retain(|_, known| known.is_being_read || known.requested_at.elapsed() < USAGE_TTL);
         let mut due = Vec::new();
@@ -238,7 +239,7 @@ impl UsageCache {
     async fn read_realtime(&self, node: &PodsContext, pod: &PodInfo) -> Option<ContainerUsages> {
         let is_in_subnet = node.settings().placement.subnet_id.is_some();
         let address = pod.address.filter(|_| is_in_subnet)?;
-        if self.lock().get(&pod.uid)?.is_backing_off() {
+        if self.pods.lock().get(&pod.uid)?.is_backing_off() {
             return None;
         }
         let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
@@ -254,7 +255,7 @@ impl UsageCache {
             });
         if let Err(error) = &read {
             tracing::debug!(pod = pod.name, ?error, "reading a group's realtime metrics");
-            self.lock().get_mut(&pod.uid)?.back_off();
+            self.pods.lock().get_mut(&pod.uid)?.back_off();
         }
         read.ok()
     }
@@ -278,7 +279,7 @@ impl UsageCache {
     }
 
     fn apply_update(&self, pod: &PodInfo, update: &UsageUpdate) {
-        let mut pods = self.lock();
+        let mut pods = self.pods.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
         };
@@ -311,15 +312,11 @@ impl UsageCache {
     /// ago if a container has none or it is older.
     fn unread_since(&self, pod: &PodInfo, now: Timestamp) -> Timestamp {
         let first = now.saturating_sub(INITIAL_LOOKBACK).unwrap_or(now);
-        let pods = self.lock();
+        let pods = self.pods.lock();
         let known = pods.get(&pod.uid).map(|known| &known.containers);
         let known = known.filter(|known| known.len() == pod.containers.len());
         let oldest = known.and_then(|known| known.values().map(|counter| counter.at).min());
         oldest.map_or(first, |at| at.clamp(first, now))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, CachedPodUsage>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

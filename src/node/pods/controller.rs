@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::post_bind::PostBindState;
 use super::worker::PodWorker;
-use super::{PodInfo, PodsContext, lock, post_bind};
+use super::{PodInfo, PodsContext, post_bind};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
 use crate::k8s::watch_health::report_errors;
@@ -68,7 +68,10 @@ impl PodController {
                     for uid in gone.cloned().collect::<Vec<_>>() {
                         self.pod_deleted(&uid);
                     }
-                    lock(&self.context.pod_facts).retain(|uid, _| listed.contains(uid));
+                    self.context
+                        .pod_facts
+                        .lock()
+                        .retain(|uid, _| listed.contains(uid));
                     self.post_bind_states.retain(|uid, _| listed.contains(uid));
                     self.context.pods_listed.send_replace(true);
                 }
@@ -103,7 +106,10 @@ impl PodController {
             self.context.pod_index.insert(info);
         }
         if let Some(facts) = PodFacts::from_pod(&observed.pod) {
-            lock(&self.context.pod_facts).insert(uid.clone(), Arc::new(facts));
+            self.context
+                .pod_facts
+                .lock()
+                .insert(uid.clone(), Arc::new(facts));
         }
         match self.workers.get(&uid) {
             Some(updates) if !updates.is_closed() => {
@@ -142,7 +148,7 @@ impl PodController {
     fn pod_deleted(&mut self, uid: &str) {
         self.context.pod_index.remove(uid);
         self.post_bind_states.remove(uid);
-        lock(&self.context.pod_facts).remove(uid);
+        self.context.pod_facts.lock().remove(uid);
         if let Some(updates) = self.workers.get(uid) {
             updates.send_replace(PodUpdate::Deleted);
         }

@@ -4,11 +4,10 @@
 //! decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::lock;
 use super::worker::PodWorker;
 use crate::node::daemon_set;
 
@@ -18,7 +17,7 @@ pub(super) struct DaemonSets(Mutex<BTreeMap<String, String>>);
 
 impl DaemonSets {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        lock(&self.0)
+        self.0.lock()
     }
 
     fn insert(&self, pod: &Pod, daemon_set: String) {

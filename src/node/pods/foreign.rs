@@ -81,12 +81,13 @@ impl PodWorker {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::AtomicU16;
-    use std::sync::{Arc, Mutex};
 
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::client::Body;
+    use parking_lot::Mutex;
     use serde_json::json;
 
     use super::super::group_list::ListedState;
@@ -177,7 +178,7 @@ mod tests {
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let (path, method) = (request.uri().path(), request.method());
             let call = format!("{method} {}", path.rsplit('/').nth(1).unwrap_or_default());
-            called.lock().expect("calls").push(call);
+            called.lock().push(call);
             let metadata = json!({"namespace": "shop", "name": "web", "uid": "1"});
             let body = json!({"metadata": metadata, "involvedObject": {}});
             let body = Body::from(body.to_string().into_bytes());
@@ -186,7 +187,7 @@ mod tests {
         let mut worker = listed_worker(kube::Client::new(service, "default"), ListedState::Foreign);
         worker.apply_listing(&ListedState::Foreign);
         assert!(worker.remove_pod().await);
-        let calls = calls.lock().expect("calls");
+        let calls = calls.lock();
         assert_eq!(calls[calls.len() - 2..], ["PATCH events", "DELETE pods"]);
     }
 

@@ -16,8 +16,8 @@ use kube::Api;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::PodsContext;
 use super::group_list::{GroupListing, ListedGroup};
-use super::{PodsContext, lock};
 use crate::aci::names::pod_from_tags;
 use crate::aci::response::ContainerGroup as View;
 use crate::k8s::call;
@@ -95,7 +95,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
                 context.mark_unlisted();
             }
             let is_denied = error.means_nothing_to_delete();
-            let mut denied_since = lock(&context.denied_since);
+            let mut denied_since = context.denied_since.lock();
             *denied_since = is_denied.then(|| denied_since.unwrap_or_else(Instant::now));
             drop(denied_since);
             tracing::warn!(error = %error.error_chain(), "listing container groups");
@@ -104,7 +104,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
         }
     };
     context.is_list_refused.store(false, Ordering::Relaxed);
-    *lock(&context.denied_since) = None;
+    *context.denied_since.lock() = None;
     let (pages, is_whole) = (listing.page_count, listing.unreadable_count == 0);
     // A group with this node's owner tags but without the tags of a pod was created by hand.
     let is_ours =

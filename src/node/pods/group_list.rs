@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{PodsContext, lock};
+use super::PodsContext;
 use crate::aci::names::GroupName;
 use crate::aci::response::{ContainerGroup as View, Provisioning};
 use crate::node::pod_plan::GroupPresence;
@@ -149,18 +149,22 @@ impl PodsContext {
     pub fn group_count(&self) -> Option<usize> {
         let last_listing = self.last_listing.borrow();
         let listing = last_listing.as_ref()?;
-        Some(lock(&self.changes_since_list).count(listing))
+        Some(self.changes_since_list.lock().count(listing))
     }
 
     /// Records that a worker found its group to exist, or not to exist.
     pub(super) fn record_group_change(&self, name: &GroupName, exists: bool) {
-        lock(&self.changes_since_list).record(name.as_str(), exists, Timestamp::now());
+        self.changes_since_list
+            .lock()
+            .record(name.as_str(), exists, Timestamp::now());
     }
 
     /// Sends each worker what a LIST showed of its group.
     pub(super) fn apply_listing(&self, listing: GroupListing) {
         let listing = Arc::new(listing);
-        lock(&self.changes_since_list).forget_before(listing.requested_at);
+        self.changes_since_list
+            .lock()
+            .forget_before(listing.requested_at);
         let workers = self.workers();
         self.last_listing.send_replace(Some(listing.clone()));
         for (name, listed) in workers.values() {

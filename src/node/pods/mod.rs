@@ -40,8 +40,8 @@ mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -52,6 +52,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -309,7 +310,8 @@ impl PodsContext {
     }
 
     fn is_resource_group_gone(&self) -> bool {
-        lock(&self.denied_since)
+        self.denied_since
+            .lock()
             .is_some_and(|since| since.elapsed() >= RESOURCE_GROUP_DENIED_THRESHOLD)
     }
 
@@ -330,7 +332,7 @@ impl PodsContext {
     pub fn pods_with_groups(&self) -> HashSet<String> {
         let workers = self.workers();
         let listed = self.last_listing.borrow();
-        let changes = lock(&self.changes_since_list);
+        let changes = self.changes_since_list.lock();
         let exists = |name: &GroupName| changes.exists(name.as_str(), listed.as_deref());
         let existing = workers.iter().filter(|(_, (name, _))| exists(name));
         existing.map(|(uid, _)| uid.clone()).collect()
@@ -338,16 +340,16 @@ impl PodsContext {
 
     /// The facts about the node's pods that burst decisions use.
     pub fn pod_facts(&self) -> Vec<Arc<PodFacts>> {
-        lock(&self.pod_facts).values().cloned().collect()
+        self.pod_facts.lock().values().cloned().collect()
     }
 
     /// Takes the create results since the last call.
     pub fn take_create_results(&self) -> Vec<CreateResult> {
-        std::mem::take(&mut lock(&self.create_results))
+        std::mem::take(&mut self.create_results.lock())
     }
 
     fn record_create_result(&self, class: Option<FailureClass>, message: &str) {
-        let mut results = lock(&self.create_results);
+        let mut results = self.create_results.lock();
         if results.len() < MAX_CREATE_RESULTS {
             results.push(CreateResult {
                 at: Timestamp::now(),
@@ -375,16 +377,12 @@ impl PodsContext {
     }
 
     fn workers(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<ListedState>)>> {
-        lock(&self.workers)
+        self.workers.lock()
     }
 
     fn start_latencies(&self) -> MutexGuard<'_, StartLatencies> {
-        lock(&self.start_latencies)
+        self.start_latencies.lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
@@ -409,7 +407,7 @@ pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
 
 /// Watches the cluster's Services until `cancel`.
 async fn watch_services(context: Arc<PodsContext>, cancel: CancellationToken) {
-    let writer = lock(&context.services_writer).take();
+    let writer = context.services_writer.lock().take();
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());
     let events = skip_unreadable(watcher(services, watcher::Config::default()).default_backoff());

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use parking_lot::Mutex;
 
 use crate::aci::address::is_reserved;
 use crate::aci::names::GroupName;
@@ -114,7 +115,7 @@ impl PodIndex {
     /// Adds or replaces a pod. A new pod replaces an earlier one of the same name.
     pub fn insert(&self, mut pod: PodInfo) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        let mut pods = self.lock();
+        let mut pods = self.0.lock();
         let previous = pods.get(&key).filter(|previous| previous.uid == pod.uid);
         // The pod from the watch does not contain this: keep it if it is the same pod.
         pod.is_group_deleted = previous.is_some_and(|previous| previous.is_group_deleted);
@@ -123,7 +124,7 @@ impl PodIndex {
 
     /// Records that the operator asked Azure to delete a pod's group, or that Azure created one.
     pub fn set_group_deleted(&self, uid: &str, is_deleted: bool) {
-        let mut pods = self.lock();
+        let mut pods = self.0.lock();
         for pod in pods.values_mut().filter(|pod| pod.uid == uid) {
             Arc::make_mut(pod).is_group_deleted = is_deleted;
         }
@@ -131,20 +132,16 @@ impl PodIndex {
 
     /// Removes the pod with this UID; a later pod of the same name stays.
     pub fn remove(&self, uid: &str) {
-        self.lock().retain(|_, pod| pod.uid != uid);
+        self.0.lock().retain(|_, pod| pod.uid != uid);
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.lock().get(&key).cloned()
+        self.0.lock().get(&key).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<PodInfo>> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<PodInfo>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().values().cloned().collect()
     }
 }
 

@@ -11,11 +11,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -131,7 +132,7 @@ impl ProbeManager {
             events: VecDeque::new(),
             report,
         };
-        let mut parts = self.state.lock();
+        let mut parts = self.state.parts.lock();
         parts.last_id += 1;
         let id = parts.last_id;
         parts.pods.insert(id, pod);
@@ -144,13 +145,13 @@ impl ProbeManager {
 
     /// The state of the path from the node to its pods.
     pub fn path(&self) -> ProbePath {
-        self.state.lock().path.path(self.state.now())
+        self.state.parts.lock().path.path(self.state.now())
     }
 
     /// Records that a pod of the node answered a connection that is not a probe: the path is proven.
     pub fn pod_answered(&self) {
         let now = self.state.now();
-        self.state.lock().path.answered(now);
+        self.state.parts.lock().path.answered(now);
     }
 
     /// Runs probes until `cancel`.
@@ -219,10 +220,6 @@ fn jitter(uid: &str, container: &str, specs: &ProbeSpecs) -> Duration {
 }
 
 impl ProbeManagerState {
-    fn lock(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> Timestamp {
         later(self.origin, self.began.elapsed())
     }
@@ -234,7 +231,7 @@ impl ProbeManagerState {
 
     pub(super) fn update(&self, id: u64, state: &ProbedPodState) {
         let now = self.now();
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let Some(pod) = parts.pods.get_mut(&id) else {
             return;
         };
@@ -256,7 +253,7 @@ impl ProbeManagerState {
     }
 
     pub(super) fn remove(&self, id: u64) {
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         if let Some(pod) = parts.pods.remove(&id) {
             for place in 0..pod.containers.len() {
                 parts.queue.set((id, place), None);
@@ -265,7 +262,7 @@ impl ProbeManagerState {
     }
 
     pub(super) fn take_events(&self, id: u64) -> Vec<(String, ProbeEvent)> {
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let pod = parts.pods.get_mut(&id);
         pod.map(|pod| pod.events.drain(..).collect())
             .unwrap_or_default()
@@ -273,14 +270,14 @@ impl ProbeManagerState {
 
     /// When the next probe is due.
     fn next(&self) -> Option<Instant> {
-        let at = self.lock().queue.next()?;
+        let at = self.parts.lock().queue.next()?;
         Some(self.instant(at))
     }
 
     /// The next probe to send now.
     fn start(&self) -> Option<ProbeCall> {
         let now = self.now();
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         loop {
             let (due, key) = parts.queue.pop(now)?;
             let (id, place) = key;
@@ -310,7 +307,7 @@ impl ProbeManagerState {
 
     fn record(&self, call: &ProbeCall, answer: ProbeAnswer) {
         let now = self.now();
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let parts = &mut *parts;
         let sent = call.request.sent;
         if answer.contact == ProbeContact::Pod {

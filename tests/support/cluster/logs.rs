@@ -7,10 +7,12 @@ use std::{
     fs, panic,
     path::{Path, PathBuf},
     sync::{
-        Mutex, Once,
+        Once,
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use parking_lot::Mutex;
 
 /// How many lines of a log are shown, and how many characters of a line.
 const LINES: usize = 12;
@@ -46,10 +48,7 @@ pub fn show_on_panic(directory: &Path) {
     static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     static HOOK: Once = Once::new();
     static SHOWN: AtomicBool = AtomicBool::new(false);
-    DIRECTORIES
-        .lock()
-        .expect("nothing panics while it is held")
-        .push(directory.to_owned());
+    DIRECTORIES.lock().push(directory.to_owned());
     HOOK.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -57,10 +56,7 @@ pub fn show_on_panic(directory: &Path) {
             if SHOWN.swap(true, Ordering::Relaxed) {
                 return;
             }
-            let directories = DIRECTORIES
-                .lock()
-                .map(|list| list.clone())
-                .unwrap_or_default();
+            let directories = DIRECTORIES.lock().clone();
             for directory in directories.iter().filter(|directory| directory.exists()) {
                 eprintln!("The cluster's logs end:\n{}", tails(directory));
             }

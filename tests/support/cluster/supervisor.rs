@@ -14,10 +14,10 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Mutex,
     thread,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
@@ -202,10 +202,8 @@ impl Supervisor {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u32>> {
-        self.processes
-            .lock()
-            .expect("nothing panics while it is held")
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.processes.lock()
     }
 }
 

@@ -11,13 +11,13 @@ impl ClusterCache {
     /// A cache after lists that contained this pool, and these pods without a node.
     pub(in crate::controller) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
         let cache = Self::default();
-        insert_pool(&mut cache.lock().snapshot, pool);
+        insert_pool(&mut cache.content.lock().snapshot, pool);
         for pod in waiting {
             let observed = WatchedPod {
                 pod,
                 ..WatchedPod::default()
             };
-            insert_waiting(&mut cache.lock().snapshot, observed, &cache.clock);
+            insert_waiting(&mut cache.content.lock().snapshot, observed, &cache.clock);
         }
         cache
     }
@@ -110,7 +110,7 @@ fn an_answer_about_a_deleted_or_recreated_pool_changes_nothing() {
         "no watch has delivered the pool"
     );
     let uid = || cache.snapshot().pools["shop"].uid().expect("a UID");
-    insert_pool(&mut cache.lock().snapshot, pool("second", 7));
+    insert_pool(&mut cache.content.lock().snapshot, pool("second", 7));
     cache.update_pool(pool("first", 6));
     assert_eq!(uid(), "second");
     cache.update_pool(pool("second", 8));
@@ -142,7 +142,7 @@ fn a_refusal_starts_when_the_watch_shows_it_or_when_the_api_server_wrote_it() {
         pod.pod.metadata.managed_fields =
             written.map(|all| serde_json::from_value(all).expect("entries"));
         let before = cache.clock.steady();
-        insert_waiting(&mut cache.lock().snapshot, pod, &cache.clock);
+        insert_waiting(&mut cache.content.lock().snapshot, pod, &cache.clock);
         let at = refused_at(&cache.snapshot().waiting[uid].facts);
         at.map(|at| before.duration_since(at).as_secs())
     };
@@ -175,7 +175,7 @@ fn an_error_of_the_scheduler_does_not_restart_a_hold() {
             "lastTransitionTime": transition_time.to_string()});
         let status = json!({"conditions": [condition]});
         pod.pod.status = serde_json::from_value(status).expect("a status");
-        insert_waiting(&mut cache.lock().snapshot, pod, &cache.clock);
+        insert_waiting(&mut cache.content.lock().snapshot, pod, &cache.clock);
         refused_at(&cache.snapshot().waiting["a"].facts)
     };
     let (transition_time, later) = (Timestamp::UNIX_EPOCH, Timestamp::now());

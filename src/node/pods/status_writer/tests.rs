@@ -280,7 +280,6 @@ async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
 #[tokio::test]
 async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     use super::super::group_list::{GroupListing, ListedGroup};
-    use super::super::lock;
     use crate::aci::client::QuotaUsage;
     use crate::burst::fixtures;
     use crate::node::quota::RegionQuota;
@@ -319,7 +318,10 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     // The pods arrive while Azure answers.
     for pod in &pods {
         drop(context.watch_group(&pod.id.uid, &name(&pod.id.uid)));
-        lock(&context.pod_facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
+        context
+            .pod_facts
+            .lock()
+            .insert(pod.id.uid.clone(), Arc::new(pod.clone()));
     }
     let usage = |name: &str, used, limit| QuotaUsage {
         name: name.to_owned(),

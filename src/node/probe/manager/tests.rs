@@ -116,7 +116,7 @@ async fn a_pod_is_probed_only_while_it_has_an_address_and_a_handle() {
     while sent.try_recv().is_ok() {}
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(sent.try_recv().is_err());
-    assert_eq!(manager.state.lock().queue.len(), 0);
+    assert_eq!(manager.state.parts.lock().queue.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //! In: a connection and a request. Out: the head of the answer, and its body as far as it is read. The connection
 //! lives as long as [`ProbeExchange`]: dropping it closes the socket and ends every task that hyper started for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
@@ -38,7 +39,7 @@ struct ProbeTasks(Arc<Mutex<JoinSet<()>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for ProbeTasks {
     fn execute(&self, future: F) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.0.lock();
         tasks.spawn(future);
     }
 }
@@ -58,7 +59,7 @@ impl Drop for ProbeExchange {
 }
 
 fn abort(tasks: &ProbeTasks) {
-    let mut tasks = tasks.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tasks = tasks.0.lock();
     tasks.abort_all();
 }
 

@@ -1,11 +1,10 @@
 //! HTTP probes (`pkg/probe/http/http_test.go` of Kubernetes 1.37 has most of the cases).
 
-use std::sync::Mutex;
-
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::server::{ProbeServer, hanging, raw, self_signed, serve};
 use super::*;
@@ -126,7 +125,7 @@ async fn echo() -> (ProbeServer, Arc<Mutex<Vec<String>>>) {
             lines.push(format!("{name}: {}", value.to_str().expect("text")));
         }
         lines[1..].sort();
-        *kept.lock().expect("no panic") = lines;
+        *kept.lock() = lines;
         let response = match request.uri().path() {
             "/relative" => answer(302, &[("location", "/x")], ""),
             "/absolute" => {
@@ -194,7 +193,7 @@ async fn a_request_has_the_headers_of_the_kubelet_and_of_the_probe() {
             .collect();
         let handler = json!({"httpGet": {"port": server.port, "path": "/x", "httpHeaders": given}});
         assert_eq!(probed(&handler).await, success());
-        let lines = seen.lock().expect("no panic").clone();
+        let lines = seen.lock().clone();
         assert_eq!(lines[0], "/x");
         assert_eq!(lines[1..], wanted, "{headers:?}");
     }
@@ -212,7 +211,7 @@ async fn a_relative_redirect_keeps_the_host_and_each_names_where_it_comes_from()
     ] {
         let handler = json!({"httpGet": {"port": port, "path": path, "httpHeaders": headers}});
         assert_eq!(probed(&handler).await, success());
-        let lines = seen.lock().expect("no panic").clone();
+        let lines = seen.lock().clone();
         assert_eq!(lines[0], "/x");
         assert!(lines.contains(&format!("host: {host}")), "{lines:?}");
         let referer = format!("referer: http://127.0.0.1:{port}{path}");
