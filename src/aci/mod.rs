@@ -6,7 +6,7 @@
 //! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `response` (parses
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
 //!   class, and when to retry), `address` (reserved IP addresses), `names` (a group's name and tags),
-//!   `poll_interval` (when to read a group again).
+//!   `poll_interval` (when to read a group again), `probe` (decodes the probes of containers).
 //! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
 //!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
 //!
@@ -20,6 +20,7 @@ pub mod failure;
 pub mod image;
 pub mod names;
 pub mod poll_interval;
+pub mod probe;
 pub mod rate_limiter;
 pub mod realtime_metrics;
 pub mod response;

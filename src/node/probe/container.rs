@@ -16,6 +16,10 @@
 //! A leader that takes over knows what the pod's status says ([`ProbeSeed`]). If the container is still the same,
 //! this is its first verdict; it changes only by as many results in a row as its thresholds say, all seen by the new
 //! leader. This is what a kubelet does after a restart.
+//!
+//! Azure restarts a container in place, and the node may read that minutes later. If a probe that was sent well after
+//! the restart has succeeded, it is the new run that has answered, so the verdict is carried into the new life
+//! ([`RESTART_MARGIN`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +28,16 @@ use jiff::Timestamp;
 
 use super::event::ProbeEvent;
 use super::outcome::{ProbeAnswer, ProbeContact, ProbeOutcome, ProbeUnreachable};
-use super::path::{PROBE_PATH_HOLD, ProbePath};
 use super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer, is_same_run};
-use super::spec::{ProbeKind, ProbeSpec};
+use super::reachability::{PROBE_PATH_HOLD, ProbePath};
 use super::verdict::{ProbeBlocked, ProbeStartup, ProbeVerdict};
 use super::worker::{ProbeResult, ProbeWorker};
+use crate::aci::probe::{ProbeKind, ProbeSpec};
 use crate::k8s::time::later;
+
+/// How long after the start of a run a probe must have been sent so that its success counts for this run: more than
+/// the clocks of Azure and of the API server differ.
+const RESTART_MARGIN: Duration = Duration::from_secs(30);
 
 /// A probe to run now.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,11 +67,13 @@ pub struct ContainerProbes {
     specs: ProbeSpecs,
     /// What an earlier leader wrote, until the first state of the container is known.
     seed: Option<ProbeSeed>,
-    /// How long the first probe of a seeded container is delayed.
-    jitter: Duration,
+    /// By which part of its period the first probe of a seeded container is delayed, from 0 to 1.
+    jitter: f64,
     container: ProbedContainer,
     /// Counts the lives of the container.
     life: u64,
+    /// Whether this life began under an earlier leader.
+    is_seeded: bool,
     is_deleting: bool,
     startup: Option<ProbeWorker>,
     readiness: Option<ProbeWorker>,
@@ -73,25 +83,32 @@ pub struct ContainerProbes {
     in_flight: Option<Timestamp>,
     /// When the pod last answered a probe of this life.
     answered: Option<Timestamp>,
+    /// When the last probe of this life was sent that succeeded.
+    succeeded: Option<Timestamp>,
+    /// When the container was first seen not to run after it ran.
+    stopped: Option<Timestamp>,
     gap: Option<ProbeGap>,
 }
 
 impl ContainerProbes {
     /// The probes of a container whose state is not known yet. `seed` is what the pod's status says if this leader
-    /// has taken the pod over; then its first probe is delayed by `jitter`.
-    pub fn new(specs: ProbeSpecs, seed: Option<ProbeSeed>, jitter: Duration) -> Self {
+    /// has taken the pod over; then its first probe is delayed by the part `jitter` of its period, from 0 to 1.
+    pub fn new(specs: ProbeSpecs, seed: Option<ProbeSeed>, jitter: f64) -> Self {
         Self {
             specs,
             seed,
             jitter,
             container: ProbedContainer::NotRunning,
             life: 0,
+            is_seeded: false,
             is_deleting: false,
             startup: None,
             readiness: None,
             startup_failure: String::new(),
             in_flight: None,
             answered: None,
+            succeeded: None,
+            stopped: None,
             gap: None,
         }
     }
@@ -100,22 +117,67 @@ impl ContainerProbes {
     pub fn observe(&mut self, container: ProbedContainer, now: Timestamp) {
         let seed = self.seed.take();
         let ProbedContainer::Running { id, started_at } = &container else {
+            if self.is_running() {
+                self.stopped = Some(now);
+            }
             self.end_life();
             self.container = container;
             return;
         };
-        if let ProbedContainer::Running { id: known, .. } = &mut self.container
+        if let ProbedContainer::Running { id: known, .. } = &self.container
             && is_same_run(known.as_deref(), id.as_deref())
         {
-            // A LIST does not have the ID.
-            *known = known.take().or_else(|| id.clone());
+            self.learn(id.as_ref(), *started_at, now);
             return;
         }
         let seed = seed.filter(|seed| is_same_run(seed.id.as_deref(), id.as_deref()));
-        // Azure's clock may be ahead of this one.
-        let began = started_at.map_or(now, |at| at.min(now));
+        let carried = started_at.and_then(|at| self.carried(at));
+        let jitter = if carried.is_some() { 0.0 } else { self.jitter };
+        let began = self.began(*started_at, now);
         self.container = container;
-        self.begin_life(seed.as_ref(), began, now);
+        self.begin_life(carried.or(seed).as_ref(), jitter, began, now);
+    }
+
+    /// A later answer of Azure has more of a run that is known: a LIST has neither its ID nor its start.
+    fn learn(&mut self, id: Option<&String>, started_at: Option<Timestamp>, now: Timestamp) {
+        let ProbedContainer::Running {
+            id: known_id,
+            started_at: known_start,
+        } = &mut self.container
+        else {
+            return;
+        };
+        if known_id.is_none() {
+            *known_id = id.cloned();
+        }
+        if known_start.is_none() && started_at.is_some() && !self.is_seeded {
+            *known_start = started_at;
+            let began = self.began(started_at, now);
+            for worker in [&mut self.startup, &mut self.readiness]
+                .into_iter()
+                .flatten()
+            {
+                worker.count_delay_from(began, now);
+            }
+        }
+    }
+
+    /// From when the initial delay of a run counts. Azure's clock may be ahead of this one, and its start time may be
+    /// that of a run before the last.
+    fn began(&self, started_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        let began = started_at.map_or(now, |at| at.min(now));
+        self.stopped.map_or(began, |stopped| stopped.max(began))
+    }
+
+    /// The verdict that the run since `started_at` has earned before Azure reported this run.
+    fn carried(&self, started_at: Timestamp) -> Option<ProbeSeed> {
+        let is_of_this_run = |sent: Timestamp| later(started_at, RESTART_MARGIN) < sent;
+        self.succeeded.filter(|sent| is_of_this_run(*sent))?;
+        Some(ProbeSeed {
+            id: None,
+            started: self.is_started(),
+            ready: self.is_ready(),
+        })
     }
 
     /// The pod is being deleted. As the kubelet's, its startup probe ends with success, and its readiness probe goes
@@ -126,24 +188,37 @@ impl ContainerProbes {
         }
     }
 
-    /// When [`advance`](Self::advance) or [`start`](Self::start) has something to do next.
-    pub fn due(&self) -> Option<Timestamp> {
-        let probe = match self.in_flight {
+    /// When the next probe is due; `None` while one runs.
+    pub fn probe_due(&self) -> Option<Timestamp> {
+        match self.in_flight {
             Some(_) => None,
             None => self.active().and_then(|(_, worker)| worker.due()),
-        };
-        let hold = self
-            .gap
-            .as_ref()
-            .map(|gap| later(gap.since, PROBE_PATH_HOLD));
-        let hold = hold.filter(|_| self.readiness.is_some() && self.is_ready());
-        [probe, hold].into_iter().flatten().min()
+        }
+    }
+
+    /// When [`advance`](Self::advance) has something to do next: the verdict no longer holds.
+    pub fn hold_ends(&self) -> Option<Timestamp> {
+        let gap = self.gap.as_ref()?;
+        let is_held = self.readiness.is_some() && self.is_ready();
+        is_held.then(|| later(gap.since, PROBE_PATH_HOLD))
+    }
+
+    /// Whether a probe runs.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Gives up the probe that runs: the pod has another address now.
+    pub fn abandon(&mut self) {
+        if self.in_flight.take().is_some() {
+            // Its answer no longer matters.
+            self.life += 1;
+        }
     }
 
     /// Ends a verdict that has been held for too long.
     pub fn advance(&mut self, now: Timestamp) {
-        let is_over = |gap: &ProbeGap| later(gap.since, PROBE_PATH_HOLD) <= now;
-        if self.gap.as_ref().is_some_and(is_over)
+        if self.hold_ends().is_some_and(|ends| ends <= now)
             && let Some(readiness) = &mut self.readiness
         {
             readiness.forget();
@@ -185,30 +260,45 @@ impl ContainerProbes {
         if answer.contact == ProbeContact::Pod {
             (self.answered, self.gap) = (Some(now), None);
         }
-        match answer.outcome {
+        match answer.outcome.truncated() {
             ProbeOutcome::Success { warning } => {
-                self.gap = None;
+                (self.gap, self.succeeded) = (None, Some(request.sent));
                 self.count(kind, ProbeResult::Success, now);
                 warning.map(|warning| ProbeEvent::warning(kind, &warning, now))
             }
             ProbeOutcome::Failure(message) => Some(self.fail(kind, &message, now)),
             ProbeOutcome::Errored(error) => Some(ProbeEvent::errored(kind, &error, now)),
             ProbeOutcome::Unreachable(unreachable) => {
-                let (since, is_proven_before) = match path {
-                    ProbePath::Proven => return Some(self.fail(kind, unreachable.message(), now)),
-                    ProbePath::Unproven => (request.sent, false),
-                    ProbePath::Broken { since } => (since.min(request.sent), true),
-                };
-                // The path is the placement's; this pod may have answered later than the others.
-                let since = self.answered.map_or(since, |answered| since.max(answered));
-                let since = self.gap.as_ref().map_or(since, |gap| gap.since.min(since));
-                let port = request.spec.handler.port();
-                let blocked = blocked(port, &unreachable, is_proven_before);
-                self.gap = Some(ProbeGap { since, blocked });
-                self.advance(now);
-                None
+                self.not_answered(request, &unreachable, path, now)
             }
         }
+    }
+
+    /// The pod did not answer: that is its failure only if the path is proven.
+    fn not_answered(
+        &mut self,
+        request: &ProbeRequest,
+        unreachable: &ProbeUnreachable,
+        path: ProbePath,
+        now: Timestamp,
+    ) -> Option<ProbeEvent> {
+        let port = request.spec.handler.port();
+        let (since, blocked) = match (unreachable, path) {
+            (ProbeUnreachable::Local(why), _) => (request.sent, ProbeBlocked::node(port, why)),
+            (_, ProbePath::Proven) => {
+                return Some(self.fail(request.kind, unreachable.message(), now));
+            }
+            (_, ProbePath::Unproven) => (request.sent, ProbeBlocked::unproven(port)),
+            (_, ProbePath::Broken { since }) => {
+                (since.min(request.sent), ProbeBlocked::broken(port))
+            }
+        };
+        // The path is the placement's; this pod may have answered later than the others.
+        let since = self.answered.map_or(since, |answered| since.max(answered));
+        let since = self.gap.as_ref().map_or(since, |gap| gap.since.min(since));
+        self.gap = Some(ProbeGap { since, blocked });
+        self.advance(now);
+        None
     }
 
     /// What the pod's status says of the container.
@@ -294,15 +384,23 @@ impl ContainerProbes {
     fn end_life(&mut self) {
         self.life += 1;
         (self.startup, self.readiness) = (None, None);
-        (self.in_flight, self.answered, self.gap) = (None, None, None);
+        (self.in_flight, self.gap) = (None, None);
+        (self.answered, self.succeeded) = (None, None);
         self.startup_failure.clear();
     }
 
-    fn begin_life(&mut self, seed: Option<&ProbeSeed>, began: Timestamp, now: Timestamp) {
+    fn begin_life(
+        &mut self,
+        seed: Option<&ProbeSeed>,
+        jitter: f64,
+        began: Timestamp,
+        now: Timestamp,
+    ) {
         self.end_life();
-        let jitter = seed.map_or(Duration::ZERO, |_| self.jitter);
+        self.is_seeded = seed.is_some();
+        let jitter = if self.is_seeded { jitter } else { 0.0 };
         let worker = |kind, spec: &Arc<ProbeSpec>| {
-            let due = later(now, jitter).max(later(began, spec.initial_delay));
+            let due = later(now, spec.period.mul_f64(jitter)).max(later(began, spec.initial_delay));
             ProbeWorker::new(kind, spec.clone(), due)
         };
         let startup = self.specs.startup.as_ref();
@@ -343,25 +441,6 @@ impl ContainerProbes {
             let due = readiness.due().map_or(now, |due| due.max(now));
             readiness.schedule(due);
         }
-    }
-}
-
-fn blocked(port: u16, why: &ProbeUnreachable, is_proven_before: bool) -> ProbeBlocked {
-    let why = why.message();
-    if is_proven_before {
-        let message = format!(
-            "the node no longer reaches port {port} of the pod ({why}), nor any other pod of the \
-             placement: check that the network security group of the subnet still admits TCP port {port} \
-             from the operator, and the route between them"
-        );
-        ProbeBlocked::Broken { message }
-    } else {
-        let message = format!(
-            "the path from the node to port {port} of the pod is not proven ({why}): add a rule to the \
-             network security group of the subnet that admits TCP port {port} from the operator, and \
-             check the route between them"
-        );
-        ProbeBlocked::Unproven { message }
     }
 }
 

@@ -12,13 +12,12 @@
 //!           ProbeEvents       ContainerProbes counts; ProbePathTracker judges the path
 //! ```
 //!
-//! Pure: `spec` (a probe, checked, ready to be sent), `target` (the path of an HTTP probe as a request target),
-//! `outcome` (what one probe showed), `worker` (thresholds of one probe), `container` (both probes of a container:
-//! the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `path` (whether the node
-//! reaches the pods at all), `event` (Events and how often they are written), `queue` (the next probe that is due).
+//! Pure: `outcome` (what one probe showed), `worker` (thresholds of one probe), `container` (both probes of a container:
+//! the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `reachability` (whether the
+//! node reaches the pods at all), `event` (Events and how often they are written), `queue` (the next probe that is due).
 //!
-//! I/O: `prober` (one probe: HTTP, TCP, gRPC), `manager` (runs the probes that are due, at most 256 at once), `pod`
-//! (the pod worker's handle).
+//! I/O: `prober` (one probe: HTTP, TCP, gRPC), `manager` (runs the probes that are due, a bounded number at once),
+//! `pod` (the pod worker's handle).
 //!
 //! # How the pod worker uses it
 //!
@@ -41,7 +40,8 @@
 //! - Liveness probes are not run here: Azure runs them, because they must go on while no operator runs. The node
 //!   cannot restart a single container of a group, so a startup probe that fails for good is an explicit outcome
 //!   ([`ProbeStartup::Failed`]) that the caller must handle; it is not followed by a restart.
-//! - Exec probes need a process in the container, and are refused when a probe is decoded ([`ProbeSpec::of`]).
+//! - Exec probes need a process in the container, and are refused when a probe is decoded
+//!   ([`ProbeSpec::of`](crate::aci::probe::ProbeSpec::of)).
 //! - The network between the node and the pod may be cut by a network security group or a missing route. A kubelet
 //!   has no such case. A connection that is not answered counts against the pod only if the path is proven
 //!   ([`ProbePath`]); otherwise the last verdict holds for [`PROBE_PATH_HOLD`], and then the container is not ready,
@@ -57,26 +57,20 @@ mod container;
 mod event;
 mod manager;
 mod outcome;
-mod path;
 mod pod;
 mod probed;
 mod prober;
 mod queue;
-mod spec;
-mod target;
+mod reachability;
 mod verdict;
 mod worker;
 
 pub use container::{ContainerProbes, ProbeRequest};
-pub use event::{ProbeEvent, ProbeEventReason, ProbeEventSeries};
-pub use manager::{MOST_PROBES_AT_ONCE, ProbeManager};
+pub use event::{ProbeEvent, ProbeEventBudget, ProbeEventReason, ProbeEventSeries};
+pub use manager::{MAX_PROBES_PER_POD, MAX_RUNNING_PROBES, MAX_STARTING_PROBES, ProbeManager};
 pub use outcome::{ProbeAnswer, ProbeContact, ProbeOutcome, ProbeUnreachable};
-pub use path::{PROBE_PATH_HOLD, ProbePath, ProbePathTracker};
 pub use pod::{PodProbes, ProbedPod, ProbedPodState};
 pub use probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
 pub use prober::Prober;
-pub use spec::{
-    GrpcProbe, HttpGetProbe, ProbeHandler, ProbeKind, ProbeScheme, ProbeSpec, ProbeSpecError,
-    TcpSocketProbe,
-};
+pub use reachability::{PROBE_PATH_HOLD, ProbePath, ProbePathTracker};
 pub use verdict::{ProbeBlocked, ProbeReport, ProbeStartup, ProbeVerdict};

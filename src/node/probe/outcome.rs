@@ -1,5 +1,7 @@
 //! What one probe showed.
 
+use crate::k8s::events::truncate_note;
+
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
@@ -12,8 +14,22 @@ pub enum ProbeOutcome {
     Failure(String),
     /// The connection to the pod was not answered. It depends on the path to the pod what this means.
     Unreachable(ProbeUnreachable),
-    /// The probe could not be run, or its answer is incomplete; the kubelet's message. It does not count.
+    /// The answer is incomplete, or the prober has a defect; the kubelet's message. It does not count.
     Errored(String),
+}
+
+impl ProbeOutcome {
+    /// The same outcome with a message of at most 1,024 bytes: messages contain what the app has sent.
+    pub(super) fn truncated(self) -> Self {
+        match self {
+            Self::Success { warning } => Self::Success {
+                warning: warning.map(|text| truncate_note(&text)),
+            },
+            Self::Failure(text) => Self::Failure(truncate_note(&text)),
+            Self::Errored(text) => Self::Errored(truncate_note(&text)),
+            Self::Unreachable(unreachable) => Self::Unreachable(unreachable.truncated()),
+        }
+    }
 }
 
 /// Why a connection to the pod was not answered; the message is the kubelet's for a failed probe.
@@ -23,14 +39,30 @@ pub enum ProbeUnreachable {
     Timeout(String),
     /// The network reports that there is no way to the address.
     NoRoute(String),
+    /// The node itself could not try, for example because it has no free file descriptor. It says nothing about the
+    /// path or the app.
+    Local(String),
 }
 
 impl ProbeUnreachable {
     /// The kubelet's message.
     pub fn message(&self) -> &str {
         match self {
-            Self::Timeout(message) | Self::NoRoute(message) => message,
+            Self::Timeout(message) | Self::NoRoute(message) | Self::Local(message) => message,
         }
+    }
+
+    /// The same reason with another message.
+    pub(super) fn map(self, message: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Timeout(why) => Self::Timeout(message(why)),
+            Self::NoRoute(why) => Self::NoRoute(message(why)),
+            Self::Local(why) => Self::Local(message(why)),
+        }
+    }
+
+    fn truncated(self) -> Self {
+        self.map(|text| truncate_note(&text))
     }
 }
 
@@ -39,7 +71,7 @@ impl ProbeUnreachable {
 pub enum ProbeContact {
     /// It answered.
     Pod,
-    /// It did not, or the probe went to another host.
+    /// It did not.
     None,
 }
 
@@ -50,6 +82,8 @@ pub struct ProbeAnswer {
     pub outcome: ProbeOutcome,
     /// Whether the pod answered.
     pub contact: ProbeContact,
+    /// If the pod did not answer: a port at which the pod's group, or another pod of the placement, did meanwhile.
+    pub witness: Option<u16>,
 }
 
 impl ProbeAnswer {
@@ -58,6 +92,7 @@ impl ProbeAnswer {
         Self {
             outcome,
             contact: ProbeContact::Pod,
+            witness: None,
         }
     }
 
@@ -66,6 +101,7 @@ impl ProbeAnswer {
         Self {
             outcome,
             contact: ProbeContact::None,
+            witness: None,
         }
     }
 }

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
-use super::spec::{ProbeKind, ProbeSpec, ProbeSpecError};
+use crate::aci::probe::{ProbeKind, ProbeSpec, ProbeSpecError};
 
 /// The probes of one container.
 #[derive(Clone, Debug)]
@@ -74,20 +74,78 @@ pub struct ProbeSeed {
 }
 
 impl ProbeSeed {
-    /// What a container's status says; `None` if it does not run.
-    pub fn of(status: &ContainerStatus) -> Option<Self> {
+    /// What the pod's status says of a container; `None` if it does not run.
+    ///
+    /// If the operator was down, the node controller of Kubernetes has set the pod's `Ready` to False and has left
+    /// the containers as they were. Such a pod has lost its traffic, so its containers are not ready before a probe
+    /// says so.
+    pub fn of(pod: &Pod, status: &ContainerStatus) -> Option<Self> {
         match ProbedContainer::of(status) {
             ProbedContainer::NotRunning => None,
             ProbedContainer::Running { id, .. } => Some(Self {
                 id,
                 started: status.started.unwrap_or(status.ready),
-                ready: status.ready,
+                ready: status.ready && !is_marked_not_ready(pod),
             }),
         }
     }
 }
 
+/// Whether `Ready` of the pod is False although its containers are ready and nothing else gates it.
+fn is_marked_not_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    let conditions: Vec<_> = conditions.flatten().collect();
+    let is = |kind: &str, value: &str| {
+        let mut of_kind = conditions
+            .iter()
+            .filter(|condition| condition.type_ == kind);
+        of_kind.any(|condition| condition.status == value)
+    };
+    let gates = pod.spec.iter().flat_map(|spec| &spec.readiness_gates);
+    let has_gates = gates.flatten().next().is_some();
+    is("ContainersReady", "True") && is("Ready", "False") && !has_gates
+}
+
 /// Whether two container IDs may be those of one run: a run may be known without its ID.
 pub(super) fn is_same_run(known: Option<&str>, id: Option<&str>) -> bool {
     known.is_none() || id.is_none() || known == id
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_kubernetes_has_marked_not_ready_is_not_ready_before_a_probe_says_so() {
+        let container = json!({"name": "web", "image": "", "imageID": "", "restartCount": 0, "ready": true,
+            "started": true, "containerID": "aci://1", "state": {"running": {}}});
+        let status: ContainerStatus = serde_json::from_value(container).expect("a status");
+        for (containers_ready, ready, gates, is_ready) in [
+            ("True", "True", json!([]), true),
+            ("True", "False", json!([]), false),
+            ("True", "Unknown", json!([]), true),
+            ("False", "False", json!([]), true),
+            (
+                "True",
+                "False",
+                json!([{"conditionType": "a.example/b"}]),
+                true,
+            ),
+        ] {
+            let pod = json!({"spec": {"containers": [], "readinessGates": gates}, "status": {"conditions": [
+                {"type": "ContainersReady", "status": containers_ready}, {"type": "Ready", "status": ready},
+            ]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let seed = ProbeSeed::of(&pod, &status).expect("it runs");
+            assert_eq!(
+                (seed.started, seed.ready),
+                (true, is_ready),
+                "{containers_ready}, {ready}, {gates}"
+            );
+        }
+        let waiting = ContainerStatus::default();
+        assert_eq!(ProbeSeed::of(&Pod::default(), &waiting), None);
+    }
 }

@@ -31,26 +31,57 @@ pub enum ProbeStartup {
     },
 }
 
-/// The node does not reach the pod, and the app may not be the reason.
+/// The node does not reach the pod, and the app may not be the reason. The messages name the port and the remedy, and
+/// are the same as long as the reason is, because the pod's condition shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeBlocked {
-    /// No pod of the placement has answered yet: the path may never have worked.
+    /// No pod of the placement has answered at this port yet: the path may never have worked.
     Unproven {
-        /// For the pod's condition: names the port and the remedy.
+        /// For the pod's condition.
         message: String,
     },
     /// Pods of the placement have answered before, and do not any longer.
     Broken {
-        /// For the pod's condition: names the port and the remedy.
+        /// For the pod's condition.
+        message: String,
+    },
+    /// The node itself cannot open connections.
+    Node {
+        /// For the pod's condition.
         message: String,
     },
 }
 
 impl ProbeBlocked {
+    pub(super) fn unproven(port: u16) -> Self {
+        let message = format!(
+            "the node gets no answer from port {port} of the pod, and has not yet had one from this port of any pod \
+             of the placement: add a rule to the network security group of the subnet that admits TCP port {port} \
+             from the operator, and check the route between them"
+        );
+        Self::Unproven { message }
+    }
+
+    pub(super) fn broken(port: u16) -> Self {
+        let message = format!(
+            "the node no longer gets an answer from port {port} of the pod, nor from any other pod of the \
+             placement: check that the network security group of the subnet still admits TCP port {port} from the \
+             operator, and the route between them"
+        );
+        Self::Broken { message }
+    }
+
+    pub(super) fn node(port: u16, why: &str) -> Self {
+        let message = format!("the node cannot open a connection to port {port} of the pod: {why}");
+        Self::Node { message }
+    }
+
     /// The message for the pod's condition.
     pub fn message(&self) -> &str {
         match self {
-            Self::Unproven { message } | Self::Broken { message } => message,
+            Self::Unproven { message } | Self::Broken { message } | Self::Node { message } => {
+                message
+            }
         }
     }
 }

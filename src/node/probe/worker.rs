@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::spec::{ProbeKind, ProbeSpec};
+use crate::aci::probe::{ProbeKind, ProbeSpec};
 use crate::k8s::time::later;
 
 /// A result of a probe that counts, or the decided result.
@@ -36,6 +36,8 @@ pub(super) struct ProbeWorker {
     last: ProbeResult,
     run: u32,
     is_on_hold: bool,
+    /// Whether a probe was started in this life.
+    is_begun: bool,
     /// When the next probe is due.
     due: Timestamp,
 }
@@ -54,6 +56,7 @@ impl ProbeWorker {
             last: ProbeResult::Unknown,
             run: 0,
             is_on_hold: false,
+            is_begun: false,
             due,
         }
     }
@@ -79,9 +82,17 @@ impl ProbeWorker {
         self.due = at;
     }
 
+    /// The initial delay counts from `began`: if no probe was started yet, the first is due when it is over.
+    pub fn count_delay_from(&mut self, began: Timestamp, now: Timestamp) {
+        if !self.is_begun {
+            self.due = later(began, self.spec.initial_delay).max(now);
+        }
+    }
+
     /// A probe starts at `now`. As with the kubelet's ticker, the next is due one period after this one was due. If
     /// the node is late by a whole period, the time in between is skipped.
     pub fn started(&mut self, now: Timestamp) {
+        self.is_begun = true;
         let next = later(self.due, self.period());
         self.due = if next > now {
             next

@@ -63,7 +63,7 @@ struct World {
 
 impl World {
     fn new(specs: ProbeSpecs) -> Self {
-        let mut probes = ContainerProbes::new(specs.clone(), None, Duration::ZERO);
+        let mut probes = ContainerProbes::new(specs.clone(), None, 0.0);
         probes.observe(running("0", 0), at(0));
         Self {
             probes,
@@ -216,8 +216,7 @@ impl World {
             started: verdict.started,
             ready: verdict.ready,
         });
-        let jitter = Duration::from_secs(3);
-        self.probes = ContainerProbes::new(self.specs.clone(), seed, jitter);
+        self.probes = ContainerProbes::new(self.specs.clone(), seed, 0.3);
         self.probes.observe(self.shown(), at(self.now));
         self.forget();
         self.pending = None;

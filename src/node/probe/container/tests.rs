@@ -58,6 +58,14 @@ pub(super) fn errored() -> ProbeAnswer {
     ProbeAnswer::from_pod(ProbeOutcome::Errored("unexpected EOF".to_owned()))
 }
 
+impl ContainerProbes {
+    /// When there is something to do next.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let times = [self.probe_due(), self.hold_ends()];
+        times.into_iter().flatten().min()
+    }
+}
+
 /// A container whose probes are answered as soon as they are due.
 struct Lab {
     probes: ContainerProbes,
@@ -75,7 +83,7 @@ impl Lab {
 
     fn seeded(specs: ProbeSpecs, seed: Option<ProbeSeed>) -> Self {
         Self {
-            probes: ContainerProbes::new(specs, seed, Duration::from_secs(7)),
+            probes: ContainerProbes::new(specs, seed, 0.7),
             now: at(0),
             path: ProbePath::Proven,
         }
@@ -302,7 +310,7 @@ fn each_outcome_has_the_kubelets_event_and_an_error_does_not_count() {
     assert!(lab.is_ready());
     for _ in 0..5 {
         let event = lab.answer(errored()).1.expect("an Event");
-        let message = "Readiness probe errored and resulted in unknown state: unexpected EOF";
+        let message = "Readiness probe errored and resulted in failure state: unexpected EOF";
         assert_eq!(event.message, message);
         assert!(lab.is_ready());
     }
@@ -365,4 +373,98 @@ fn a_run_that_a_list_shows_without_its_id_is_the_one_that_a_get_shows_with_it() 
         lab.probes.observe(seen.clone(), at(5));
         assert_eq!(lab.is_ready(), is_ready, "{seen:?}");
     }
+}
+
+/// Azure restarts a container in place, and the node reads that at 100 s although it happened at 40 s.
+#[test]
+fn a_restart_that_is_read_late_keeps_what_the_new_run_has_shown_and_needs_new_failures() {
+    for (restarted_at, is_kept) in [(40, true), (50, true), (60, false), (100, false)] {
+        let mut lab = Lab::new(startup(3));
+        lab.answer(success());
+        while lab.now < at(90) {
+            lab.answer(success());
+        }
+        lab.answer(failure());
+        assert!(lab.is_ready());
+        // The last success was sent at 90 s.
+        lab.probes.observe(running("b", restarted_at), at(101));
+        let shown = (is_kept, is_kept);
+        assert_eq!(lab.shown(), shown, "{restarted_at}");
+        if is_kept {
+            for _ in 0..2 {
+                lab.answer(failure());
+                assert!(lab.is_ready(), "{restarted_at}");
+            }
+            lab.answer(failure());
+            assert_eq!(lab.shown(), (true, false));
+        }
+    }
+    // Nothing is carried past a time when the container did not run.
+    let mut lab = Lab::new(readiness(1, 3));
+    while lab.now < at(90) {
+        lab.answer(success());
+    }
+    lab.probes.observe(ProbedContainer::NotRunning, at(95));
+    lab.probes.observe(running("b", 40), at(101));
+    assert_eq!(lab.shown(), (true, false));
+}
+
+#[test]
+fn the_initial_delay_counts_from_the_end_of_the_run_before_if_azure_repeats_its_start() {
+    let delayed = || specs(json!({"readinessProbe": {"initialDelaySeconds": 30}}));
+    let mut lab = Lab::new(delayed());
+    lab.probes.observe(ProbedContainer::NotRunning, at(100));
+    lab.probes.observe(ProbedContainer::NotRunning, at(110));
+    lab.probes.observe(running("b", 0), at(120));
+    assert_eq!(lab.probes.due(), Some(at(130)));
+    // A LIST does not have the start: a GET does.
+    let mut lab = Lab::seeded(delayed(), None);
+    let unknown = ProbedContainer::Running {
+        id: None,
+        started_at: None,
+    };
+    lab.probes.observe(unknown, at(50));
+    assert_eq!(lab.probes.due(), Some(at(80)));
+    lab.probes.observe(running("a", 35), at(60));
+    assert_eq!(lab.probes.due(), Some(at(65)));
+    lab.now = at(65);
+    lab.answer(success());
+    lab.probes.observe(running("a", 64), at(66));
+    assert_eq!(lab.probes.due(), Some(at(75)));
+}
+
+#[test]
+fn each_probe_of_a_container_is_spread_over_its_own_period() {
+    let specs = specs(json!({
+        "startupProbe": {"periodSeconds": 1},
+        "readinessProbe": {"periodSeconds": 100},
+    }));
+    let seed = |started| {
+        let (id, ready) = (Some("a".to_owned()), false);
+        Some(ProbeSeed { id, started, ready })
+    };
+    for (started, due) in [(false, 700), (true, 70_000)] {
+        let mut lab = Lab::seeded(specs.clone(), seed(started));
+        lab.probes.observe(running("a", 0), at(0));
+        let due = Timestamp::from_millisecond(due).expect("in range");
+        assert_eq!(lab.probes.due(), Some(due), "{started}");
+    }
+}
+
+#[test]
+fn messages_of_apps_are_bounded_wherever_they_are_kept() {
+    let long = "x".repeat(100_000);
+    let mut lab = Lab::new(startup(1));
+    let failed = ProbeAnswer::from_pod(ProbeOutcome::Failure(long.clone()));
+    let event = lab.answer(failed).1.expect("an Event");
+    assert!(event.message.len() <= 1024);
+    let ProbeStartup::Failed { message } = lab.probes.verdict().startup else {
+        unreachable!("it has failed");
+    };
+    assert!(message.len() <= 1024, "{}", message.len());
+    let mut lab = Lab::new(readiness(1, 1));
+    let warning = Some(long);
+    let warned = ProbeAnswer::from_pod(ProbeOutcome::Success { warning });
+    let event = lab.answer(warned).1.expect("an Event");
+    assert!(event.message.len() <= 1024);
 }

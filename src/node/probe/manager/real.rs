@@ -9,7 +9,7 @@ use axum::routing::get;
 use k8s_openapi::api::core::v1::Container as Spec;
 use serde_json::json;
 
-use super::super::probed::{ProbeSeed, ProbedContainer};
+use super::super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
 use super::*;
 
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

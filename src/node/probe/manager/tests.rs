@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::super::outcome::ProbeUnreachable;
-use super::super::probed::{ProbeSeed, ProbedContainer};
+use super::super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
 use super::*;
 
 fn specs() -> ProbeSpecs {
@@ -178,7 +178,7 @@ async fn at_most_256_probes_run_at_once_and_the_others_follow() {
         .collect();
     // Long enough for every task to wait; time moves only then.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(running_now.load(Ordering::SeqCst), MOST_PROBES_AT_ONCE);
+    assert_eq!(running_now.load(Ordering::SeqCst), MAX_STARTING_PROBES);
     gate.add_permits(1000);
     for probes in &mut kept {
         while !probes
@@ -189,7 +189,7 @@ async fn at_most_256_probes_run_at_once_and_the_others_follow() {
             probes.changed().await;
         }
     }
-    assert_eq!(most.load(Ordering::SeqCst), MOST_PROBES_AT_ONCE);
+    assert_eq!(most.load(Ordering::SeqCst), MAX_STARTING_PROBES);
     assert_eq!(done.load(Ordering::SeqCst), 1000);
 }
 
@@ -245,15 +245,13 @@ async fn a_path_that_breaks_for_all_pods_is_reported_and_their_verdicts_hold_for
     for probes in &mut pods {
         assert!(!is_ready(&probes.report()));
     }
-    manager.pod_answered();
-    assert_eq!(manager.path(), ProbePath::Proven);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_app_that_does_not_answer_is_blamed_if_its_beacon_does() {
     let manager = manager();
     let mut beacon = unreachable();
-    beacon.contact = ProbeContact::Pod;
+    beacon.witness = Some(18899);
     let _sent = answered(
         &manager,
         move |n| if n == 0 { success() } else { beacon.clone() },
@@ -272,4 +270,209 @@ async fn one_app_that_does_not_answer_is_blamed_if_its_beacon_does() {
     );
     assert!(!is_ready(&probes.report()));
     assert_eq!(manager.path(), ProbePath::Proven);
+}
+
+/// Counts the probes that run.
+#[derive(Clone, Default)]
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// A probe that never ends.
+    async fn hang(self) -> ProbeAnswer {
+        struct Guard(Arc<AtomicUsize>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let _guard = Guard(self.0.clone());
+        std::future::pending().await
+    }
+}
+
+/// Runs the manager with probes that never end; returns those that run, and every call.
+fn hanging(manager: &ProbeManager) -> (Running, mpsc::UnboundedReceiver<ProbeCall>) {
+    let (sent, received) = mpsc::unbounded_channel();
+    let (running, driven) = (Running::default(), manager.clone());
+    let counted = running.clone();
+    tokio::spawn(async move {
+        let send = |call: ProbeCall| {
+            let _ = sent.send(call);
+            counted.clone().hang()
+        };
+        driven.drive(send).await;
+    });
+    (running, received)
+}
+
+/// Long enough for every task to wait; time moves only then.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_that_hang_leave_their_places_to_others_after_a_second() {
+    let manager = manager();
+    let (running_now, _calls) = hanging(&manager);
+    let mut kept = Vec::new();
+    for n in 0..MAX_RUNNING_PROBES + 100 {
+        let probes = manager.add(pod(&n.to_string(), None));
+        probes.update(&running());
+        kept.push(probes);
+    }
+    settle().await;
+    assert_eq!(running_now.count(), MAX_STARTING_PROBES);
+    assert_eq!(manager.lateness(), Duration::from_millis(1));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running_now.count(), 2 * MAX_STARTING_PROBES);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(running_now.count(), MAX_RUNNING_PROBES);
+    assert!(manager.lateness() > Duration::from_secs(60));
+}
+
+/// A pod of 60 containers.
+fn large_pod() -> (ProbedPod, ProbedPodState) {
+    let (mut pod, mut state) = (pod("large", None), running());
+    let names: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    let containers = names.iter().map(|name| (name.clone(), specs(), None));
+    pod.containers = containers.collect();
+    let seen = &state.containers[0].1;
+    let containers = names.iter().map(|name| (name.clone(), seen.clone()));
+    state.containers = containers.collect();
+    (pod, state)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_pod_runs_few_probes_at_once_and_a_probe_ends_with_its_reason() {
+    let manager = manager();
+    let (running_now, mut calls) = hanging(&manager);
+    let (large, mut state) = large_pod();
+    let probes = manager.add(large);
+    probes.update(&state);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(running_now.count(), MAX_PROBES_PER_POD);
+    // The containers whose probes run restart: their probes end, and others begin.
+    let mut probed = Vec::new();
+    while let Ok(call) = calls.try_recv() {
+        probed.push(call.key.1);
+    }
+    assert_eq!(probed.len(), MAX_PROBES_PER_POD);
+    for place in probed {
+        state.containers[place].1 = ProbedContainer::NotRunning;
+    }
+    probes.update(&state);
+    settle().await;
+    assert_eq!(running_now.count(), MAX_PROBES_PER_POD);
+    assert_eq!(calls.len(), MAX_PROBES_PER_POD);
+    // The pod gets another address: probes go there.
+    state.address = Some([10, 0, 0, 5].into());
+    while calls.try_recv().is_ok() {}
+    probes.update(&state);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(running_now.count(), MAX_PROBES_PER_POD);
+    assert!(
+        calls
+            .try_recv()
+            .is_ok_and(|call| Some(call.address) == state.address)
+    );
+    state.address = None;
+    probes.update(&state);
+    settle().await;
+    assert_eq!(running_now.count(), 0);
+    state.address = Some([10, 0, 0, 5].into());
+    probes.update(&state);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(running_now.count(), MAX_PROBES_PER_POD);
+    drop(probes);
+    settle().await;
+    assert_eq!(running_now.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_pod_are_limited_whatever_number_of_containers_it_has() {
+    let manager = manager();
+    let failed = ProbeAnswer::from_pod(ProbeOutcome::Failure("no".to_owned()));
+    let _sent = answered(&manager, move |_| failed.clone());
+    let (large, state) = large_pod();
+    let probes = manager.add(large);
+    probes.update(&state);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(probes.take_events().len(), 25);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(probes.take_events().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_deleted_has_started_even_if_the_update_names_no_container() {
+    let manager = manager();
+    let (_running, _calls) = hanging(&manager);
+    let spec = json!({"name": "web", "startupProbe": {"tcpSocket": {"port": 80}}});
+    let spec: Spec = serde_json::from_value(spec).expect("a container");
+    let startup = ProbeSpecs::of(&spec, "c").expect("valid probes");
+    let mut deleted = pod("a", None);
+    deleted.containers[0].1 = startup.expect("it has probes");
+    let mut probes = manager.add(deleted);
+    probes.update(&running());
+    assert!(!probes.report()["web"].started);
+    let (containers, is_deleting) = (Vec::new(), true);
+    probes.update(&ProbedPodState {
+        is_deleting,
+        containers,
+        ..running()
+    });
+    assert!(probes.report()["web"].started);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pod_that_answered_before_is_the_witness_of_the_path() {
+    let manager = manager();
+    let (sent, mut calls) = mpsc::unbounded_channel();
+    let driven = manager.clone();
+    tokio::spawn(async move {
+        let send = |call: ProbeCall| {
+            let _ = sent.send(call);
+            async { success() }
+        };
+        driven.drive(send).await;
+    });
+    let mut kept = Vec::new();
+    for n in 1..=2 {
+        let probes = manager.add(pod(&n.to_string(), None));
+        let address = Some([10, 0, 0, n].into());
+        probes.update(&ProbedPodState {
+            address,
+            ..running()
+        });
+        settle().await;
+        kept.push(probes);
+    }
+    let witness = |n| Some(SocketAddr::from(([10, 0, 0, n], 80)));
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let call = calls.recv().await.expect("a probe");
+        seen.push((call.address, call.witness));
+    }
+    let (one, two) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    assert_eq!(
+        seen,
+        [
+            (one, None),
+            (two, witness(1)),
+            (one, witness(2)),
+            (two, witness(1))
+        ]
+    );
+    kept.remove(0);
+    while let Ok(_late) = calls.try_recv() {}
+    let call = calls.recv().await.expect("a probe");
+    assert_eq!(
+        (call.address, call.witness),
+        (two, None),
+        "its pod was removed"
+    );
 }

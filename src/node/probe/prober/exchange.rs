@@ -15,6 +15,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
+/// How many bytes of an answer over HTTP/1.1 are buffered: its head must fit. hyper's default is 400 KB, and thousands
+/// of probes may run at once.
+const MAX_BUFFER: usize = 64 << 10;
+/// How many bytes a server may send over HTTP/2 before they are read: the least that HTTP/2 starts with.
+const HTTP2_WINDOW: u32 = 65_535;
+/// How many bytes the headers of an answer over HTTP/2 may have.
+const MAX_HEADER_LIST: u32 = 64 << 10;
+
 /// The version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeProtocol {
@@ -29,7 +37,7 @@ pub(super) enum ProbeProtocol {
 pub(super) enum ProbeBodyEnd {
     /// It was read to its end.
     Complete,
-    /// There is more than was wanted.
+    /// As much as was wanted was read; there may be more.
     Cut,
 }
 
@@ -89,12 +97,20 @@ impl ProbeExchange {
         let stream = TokioIo::new(stream);
         let response = match protocol {
             ProbeProtocol::Http1 => {
-                let (mut sender, connection) = http1::handshake(stream).await?;
+                let mut builder = http1::Builder::new();
+                // Go writes the names of headers in this form, and old servers compare them exactly.
+                builder.title_case_headers(true).max_buf_size(MAX_BUFFER);
+                let (mut sender, connection) = builder.handshake(stream).await?;
                 run(&tasks, connection);
                 sender.send_request(request).await?
             }
             ProbeProtocol::Http2 => {
-                let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
+                let mut builder = http2::Builder::new(tasks.clone());
+                builder
+                    .initial_stream_window_size(HTTP2_WINDOW)
+                    .initial_connection_window_size(HTTP2_WINDOW)
+                    .max_header_list_size(MAX_HEADER_LIST);
+                let (mut sender, connection) = builder.handshake(stream).await?;
                 run(&tasks, connection);
                 sender.send_request(request).await?
             }
@@ -108,13 +124,14 @@ impl ProbeExchange {
         &self.response
     }
 
-    /// Reads at most `most` bytes of the body. Returns them, the trailers, and whether there is more.
+    /// Reads at most `most` bytes of the body. Returns them, the trailers, and whether there may be more: like the
+    /// kubelet, it does not wait for the end after exactly `most` bytes.
     pub async fn read(&mut self, most: usize) -> hyper::Result<(Vec<u8>, HeaderMap, ProbeBodyEnd)> {
         let mut bytes = Vec::new();
         let mut trailers = HeaderMap::new();
         while let Some(frame) = self.response.frame().await {
             match frame?.into_data() {
-                Ok(data) if bytes.len() + data.len() > most => {
+                Ok(data) if bytes.len() + data.len() >= most => {
                     bytes.extend_from_slice(&data[..most - bytes.len()]);
                     return Ok((bytes, trailers, ProbeBodyEnd::Cut));
                 }

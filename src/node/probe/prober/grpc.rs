@@ -16,14 +16,14 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use super::Prober;
-use super::connect::{ProbeDial, ProbeDialError};
+use super::connect::{ProbeConnectError, ProbeConnector};
 use super::exchange::{ProbeExchange, ProbeProtocol};
 use super::health;
+use crate::aci::probe::GrpcProbe;
 use crate::node::probe::outcome::{ProbeAnswer, ProbeOutcome, ProbeUnreachable};
-use crate::node::probe::spec::GrpcProbe;
 
 /// The longest answer that is read, in bytes; a health answer has seven.
-const MOST: usize = 1 << 10;
+const MAX_ANSWER: usize = 1 << 10;
 
 /// The codes of gRPC in Go's spelling (`google.golang.org/grpc/codes`).
 const CODES: [&str; 17] = [
@@ -90,36 +90,44 @@ impl ProbeRpcError {
 }
 
 /// Sends a probe.
-pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, call: &GrpcProbe) -> ProbeAnswer {
-    let authority = format!("{}:{}", dial.pod_host(), call.port);
-    let stream = match dial.dial(None, call.port).await {
+pub(super) async fn probe(
+    prober: &Prober,
+    connector: &ProbeConnector,
+    call: &GrpcProbe,
+) -> ProbeAnswer {
+    let authority = format!("{}:{}", connector.pod_host(), call.port);
+    let stream = match connector.connect(call.port).await {
         Ok(stream) => stream,
-        Err(error) => return not_connected(dial, error, &authority),
+        Err(error) => return not_connected(connector, error, &authority),
     };
-    let called = check(prober, dial, call, &authority, stream);
-    let status = match timeout_at(dial.deadline, called).await {
+    let called = check(prober, connector, call, &authority, stream);
+    let status = match timeout_at(connector.deadline, called).await {
         Ok(status) => status,
         Err(_) => Err(ProbeRpcError::new(DEADLINE_EXCEEDED, "")),
     };
-    dial.answer(match status {
+    connector.answer(match status {
         Ok(health::SERVING) => ProbeOutcome::Success { warning: None },
         Ok(status) => {
             let status = health::status_name(status);
             ProbeOutcome::Failure(format!("service unhealthy (responded with \"{status}\")"))
         }
-        Err(error) => ProbeOutcome::Failure(error.message(dial.timeout)),
+        Err(error) => ProbeOutcome::Failure(error.message(connector.timeout)),
     })
 }
 
-fn not_connected(dial: &ProbeDial, error: ProbeDialError, authority: &str) -> ProbeAnswer {
-    if let ProbeDialError::Unreachable(ProbeUnreachable::Timeout(_)) = error {
+fn not_connected(
+    connector: &ProbeConnector,
+    error: ProbeConnectError,
+    authority: &str,
+) -> ProbeAnswer {
+    if let ProbeConnectError::Unreachable(ProbeUnreachable::Timeout(_)) = error {
         let why = format!(
             "timeout: failed to connect service \"{authority}\" within {}: context deadline exceeded",
-            go(dial.timeout)
+            go(connector.timeout)
         );
-        return dial.answer(ProbeOutcome::Unreachable(ProbeUnreachable::Timeout(why)));
+        return connector.answer(ProbeOutcome::Unreachable(ProbeUnreachable::Timeout(why)));
     }
-    dial.failed(error, |why| {
+    connector.failed(error, |why| {
         format!(
             "error: failed to connect service at \"{authority}\": connection error: desc = \
              \"transport: Error while dialing: {why}\""
@@ -129,7 +137,7 @@ fn not_connected(dial: &ProbeDial, error: ProbeDialError, authority: &str) -> Pr
 
 async fn check(
     prober: &Prober,
-    dial: &ProbeDial,
+    connector: &ProbeConnector,
     call: &GrpcProbe,
     authority: &str,
     stream: TcpStream,
@@ -138,12 +146,12 @@ async fn check(
         let why = format!("connection error: desc = \"{error}\"");
         ProbeRpcError::new(UNAVAILABLE, why)
     };
-    let request = request(prober, dial, call, authority)
+    let request = request(prober, connector, call, authority)
         .map_err(|error| ProbeRpcError::new(INTERNAL, error.to_string()))?;
     let sent = if call.is_tls {
-        let name = ServerName::from(dial.pod());
-        let connector = TlsConnector::from(prober.tls.clone());
-        let stream = connector.connect(name, stream).await;
+        let name = ServerName::from(connector.pod());
+        let tls = TlsConnector::from(prober.tls.clone());
+        let stream = tls.connect(name, stream).await;
         let stream = stream.map_err(|error| unavailable(&error))?;
         ProbeExchange::send(stream, ProbeProtocol::Http2, request).await
     } else {
@@ -155,7 +163,7 @@ async fn check(
         return status.and_then(|()| Err(ProbeRpcError::new(INTERNAL, "no message")));
     }
     let (body, trailers, _) = exchange
-        .read(MOST)
+        .read(MAX_ANSWER)
         .await
         .map_err(|error| unavailable(&chain(&error)))?;
     let ended = status_of(&trailers).unwrap_or_else(|| {
@@ -169,7 +177,7 @@ async fn check(
 
 fn request(
     prober: &Prober,
-    dial: &ProbeDial,
+    connector: &ProbeConnector,
     call: &GrpcProbe,
     authority: &str,
 ) -> http::Result<Request<Full<Bytes>>> {
@@ -178,8 +186,18 @@ fn request(
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::USER_AGENT, prober.user_agent.clone())
         .header(header::TE, "trailers")
-        .header("grpc-timeout", format!("{}m", dial.timeout.as_millis()))
+        .header("grpc-timeout", grpc_timeout(connector.timeout))
         .body(Full::from(health::request(&call.service)))
+}
+
+/// The value of the header `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(timeout: Duration) -> String {
+    let (millis, seconds) = (timeout.as_millis(), timeout.as_secs());
+    match (millis, seconds) {
+        (..=99_999_999, _) => format!("{millis}m"),
+        (_, ..=99_999_999) => format!("{seconds}S"),
+        _ => format!("{}M", seconds / 60),
+    }
 }
 
 /// An answer that is not gRPC, with the code that grpc-go derives from its HTTP status.
@@ -249,6 +267,18 @@ fn go(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_has_eight_digits_at_most() {
+        for (seconds, sent) in [
+            (1, "1000m"),
+            (99_999, "99999000m"),
+            (100_000, "100000S"),
+            (2_147_483_647, "35791394M"),
+        ] {
+            assert_eq!(grpc_timeout(Duration::from_secs(seconds)), sent);
+        }
+    }
 
     #[test]
     fn a_duration_is_printed_as_go_prints_it() {

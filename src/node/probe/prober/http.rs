@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, Uri};
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
 use rustls::pki_types::ServerName;
@@ -15,15 +16,17 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::Prober;
-use super::connect::{ProbeDial, ProbeDialError, host_of};
+use super::connect::{ProbeConnectError, ProbeConnector};
 use super::exchange::{ProbeExchange, ProbeProtocol};
+use crate::aci::probe::{HttpGetProbe, ProbeScheme};
 use crate::node::probe::outcome::{ProbeAnswer, ProbeOutcome};
-use crate::node::probe::spec::{HttpGetProbe, ProbeScheme};
 
 /// The longest part of a body that is read, in bytes: `maxRespBodyLength` of the kubelet.
-const MOST_OF_BODY: usize = 10 << 10;
+const MAX_BODY: usize = 10 << 10;
 /// How many requests a probe sends at most: Go stops after 10 redirects.
-const MOST_REQUESTS: usize = 10;
+const MAX_REQUESTS: usize = 10;
+/// The longest URL in a message, in bytes.
+const MAX_SHOWN_URL: usize = 512;
 /// Go's words when the timeout is over before the head of the answer.
 const NO_HEAD: &str = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
 /// Go's words when it is over before the end of the body.
@@ -33,8 +36,6 @@ const NO_BODY: &str =
 /// One request of a probe.
 struct ProbeHop {
     scheme: ProbeScheme,
-    /// The host as it stands in the URL, and as it is connected to; `None` is the pod.
-    host: Option<String>,
     port: u16,
     /// The URL up to the path.
     origin: String,
@@ -46,26 +47,21 @@ struct ProbeHop {
 }
 
 impl ProbeHop {
-    fn first(dial: &ProbeDial, get: &HttpGetProbe) -> Result<Self, String> {
-        let host = get.host.as_ref().map(|host| match host.parse() {
-            Ok(address) => host_of(address),
-            Err(_) => host.clone(),
-        });
-        let name = host.clone().unwrap_or_else(|| dial.pod_host());
+    fn first(connector: &ProbeConnector, get: &HttpGetProbe) -> Result<Self, String> {
         let scheme = match get.scheme {
             ProbeScheme::Http | ProbeScheme::H2c => "http",
             ProbeScheme::Https => "https",
         };
-        let authority = format!("{name}:{}", get.port);
-        let own = HeaderValue::from_str(&authority);
-        let own = own.map_err(|_| format!("invalid host \"{name}\""))?;
+        let authority = format!("{}:{}", connector.pod_host(), get.port);
         Ok(Self {
             scheme: get.scheme,
-            host,
             port: get.port,
             origin: format!("{scheme}://{authority}"),
             target: get.target.to_string(),
-            host_header: get.host_header.clone().unwrap_or(own),
+            host_header: match &get.host_header {
+                Some(given) => given.clone(),
+                None => host_header(&authority)?,
+            },
             referer: None,
         })
     }
@@ -77,7 +73,10 @@ impl ProbeHop {
     /// The request after a redirect to `location`; `None` if it leads to another host.
     fn next(&self, location: &str) -> Result<Option<Self>, String> {
         let unreadable = |error: url::ParseError| {
-            format!("failed to parse Location header \"{location}\": {error}")
+            format!(
+                "failed to parse Location header \"{}\": {error}",
+                shown(location)
+            )
         };
         let base = Url::parse(&self.url()).map_err(unreadable)?;
         let to = base.join(location).map_err(unreadable)?;
@@ -92,11 +91,15 @@ impl ProbeHop {
             other => return Err(format!("unsupported protocol scheme \"{other}\"")),
         };
         let is_relative = Url::parse(location) == Err(url::ParseError::RelativeUrlWithoutBase);
-        let authority = to.authority();
+        // Without a user name and a password, which `to.authority()` has.
+        let mut authority = to.host_str().unwrap_or_default().to_owned();
+        if let Some(port) = to.port() {
+            authority = format!("{authority}:{port}");
+        }
         let host_header = if is_relative {
             self.host_header.clone()
         } else {
-            HeaderValue::from_str(authority).map_err(|_| format!("invalid host \"{authority}\""))?
+            host_header(&authority)?
         };
         // A page behind TLS is not named to one that is not.
         let may_name = !(base.scheme() == "https" && to.scheme() == "http");
@@ -106,7 +109,6 @@ impl ProbeHop {
         };
         Ok(Some(Self {
             scheme,
-            host: self.host.clone(),
             port: to.port().unwrap_or(port),
             origin: format!("{}://{authority}", to.scheme()),
             target,
@@ -130,18 +132,18 @@ impl ProbeHop {
             ProbeProtocol::Http1 => {
                 close(&mut all);
                 all.insert(header::HOST, self.host_header.clone());
-                self.target.clone()
+                Uri::try_from(self.target.as_str())?
             }
             ProbeProtocol::Http2 => {
                 for name in [header::CONNECTION, header::UPGRADE, header::TE] {
                     all.remove(name);
                 }
-                let authority = self.host_header.to_str().unwrap_or_default();
-                let scheme = self
-                    .origin
-                    .split_once(':')
-                    .map_or("http", |(scheme, _)| scheme);
-                format!("{scheme}://{authority}{}", self.target)
+                let scheme = self.origin.split_once(':');
+                Uri::builder()
+                    .scheme(scheme.map_or("http", |(scheme, _)| scheme))
+                    .authority(Authority::try_from(self.host_header.as_bytes())?)
+                    .path_and_query(self.target.as_str())
+                    .build()?
             }
         };
         let mut request = Request::get(uri);
@@ -152,6 +154,27 @@ impl ProbeHop {
         *request.headers_mut() = all;
         Ok(request)
     }
+}
+
+fn host_header(authority: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(authority).map_err(|_| format!("invalid host \"{}\"", shown(authority)))
+}
+
+/// A URL for a message: without a user name and a password, and no longer than the reason after it allows.
+fn shown(url: &str) -> String {
+    let has_user = |url: &Url| !url.username().is_empty() || url.password().is_some();
+    let mut text = url.to_owned();
+    if let Some(mut parsed) = Url::parse(url).ok().filter(has_user) {
+        // It fails only for URLs without a host, which have no user.
+        let _ = parsed.set_username("");
+        let _ = parsed.set_password(None);
+        text = parsed.into();
+    }
+    if text.len() > MAX_SHOWN_URL {
+        text.truncate(text.floor_char_boundary(MAX_SHOWN_URL));
+        text.push_str("...");
+    }
+    text
 }
 
 /// Adds `User-Agent` and `Accept`, unless the probe has them; one with an empty value is left out.
@@ -183,33 +206,43 @@ fn close(headers: &mut HeaderMap) {
 
 /// Why there is no head of an answer.
 enum ProbeHttpError {
-    Dial(ProbeDialError),
+    Connect(ProbeConnectError),
     /// In the words of Go, without the URL.
     Message(String),
 }
 
 /// Sends a probe.
-pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, get: &HttpGetProbe) -> ProbeAnswer {
-    let failed =
-        |url: &str, why: &str| dial.answer(ProbeOutcome::Failure(format!("Get \"{url}\": {why}")));
-    let mut hop = match ProbeHop::first(dial, get) {
+pub(super) async fn probe(
+    prober: &Prober,
+    connector: &ProbeConnector,
+    get: &HttpGetProbe,
+) -> ProbeAnswer {
+    let failed = |url: &str, why: &str| {
+        let message = format!("Get \"{}\": {why}", shown(url));
+        connector.answer(ProbeOutcome::Failure(message))
+    };
+    let mut hop = match ProbeHop::first(connector, get) {
         Ok(hop) => hop,
         Err(why) => return failed("", &why),
     };
     for sent in 1.. {
         let url = hop.url();
-        let exchanged = timeout_at(dial.deadline, exchange(prober, dial, &hop, &get.headers)).await;
+        let exchanged = timeout_at(
+            connector.deadline,
+            exchange(prober, connector, &hop, &get.headers),
+        )
+        .await;
         let mut exchange = match exchanged {
             Ok(Ok(exchange)) => exchange,
             Ok(Err(ProbeHttpError::Message(why))) => return failed(&url, &why),
-            Ok(Err(ProbeHttpError::Dial(error))) => {
-                return dial.failed(error, |why| {
+            Ok(Err(ProbeHttpError::Connect(error))) => {
+                return connector.failed(error, |why| {
                     let late = if why.ends_with("i/o timeout") {
                         " (Client.Timeout exceeded while awaiting headers)"
                     } else {
                         ""
                     };
-                    format!("Get \"{url}\": {why}{late}")
+                    format!("Get \"{}\": {why}{late}", shown(&url))
                 });
             }
             Err(_) => return failed(&url, NO_HEAD),
@@ -221,9 +254,9 @@ pub(super) async fn probe(prober: &Prober, dial: &ProbeDial, get: &HttpGetProbe)
             None => None,
         };
         let Some(next) = next else {
-            return read(dial, &mut exchange).await;
+            return read(connector, &mut exchange).await;
         };
-        if sent == MOST_REQUESTS {
+        if sent == MAX_REQUESTS {
             let location = location.unwrap_or_default();
             return failed(&location, "stopped after 10 redirects");
         }
@@ -246,18 +279,18 @@ fn location(exchange: &ProbeExchange) -> Option<String> {
 
 async fn exchange(
     prober: &Prober,
-    dial: &ProbeDial,
+    connector: &ProbeConnector,
     hop: &ProbeHop,
     headers: &HeaderMap,
 ) -> Result<ProbeExchange, ProbeHttpError> {
-    let stream = dial.dial(hop.host.as_deref(), hop.port).await;
-    let stream = stream.map_err(ProbeHttpError::Dial)?;
+    let stream = connector.connect(hop.port).await;
+    let stream = stream.map_err(ProbeHttpError::Connect)?;
     let request = |protocol| {
         let request = hop.request(prober, headers, protocol);
         request.map_err(|error| ProbeHttpError::Message(error.to_string()))
     };
     let sent = match hop.scheme {
-        ProbeScheme::Https => return exchange_tls(prober, dial, hop, stream, request).await,
+        ProbeScheme::Https => return exchange_tls(prober, connector, stream, request).await,
         ProbeScheme::Http => {
             let protocol = ProbeProtocol::Http1;
             ProbeExchange::send(stream, protocol, request(protocol)?).await
@@ -272,19 +305,13 @@ async fn exchange(
 
 async fn exchange_tls(
     prober: &Prober,
-    dial: &ProbeDial,
-    hop: &ProbeHop,
+    connector: &ProbeConnector,
     stream: TcpStream,
     request: impl Fn(ProbeProtocol) -> Result<Request<Full<Bytes>>, ProbeHttpError>,
 ) -> Result<ProbeExchange, ProbeHttpError> {
-    let host = hop
-        .host
-        .as_deref()
-        .map(|host| host.trim_matches(['[', ']']).to_owned());
-    let name = host.and_then(|host| ServerName::try_from(host).ok());
-    let name = name.unwrap_or_else(|| ServerName::from(dial.pod()));
-    let connector = TlsConnector::from(prober.tls.clone());
-    let stream = connector.connect(name, stream).await;
+    let name = ServerName::from(connector.pod());
+    let tls = TlsConnector::from(prober.tls.clone());
+    let stream = tls.connect(name, stream).await;
     let stream = stream.map_err(|error| ProbeHttpError::Message(tls_error_message(&error)))?;
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => ProbeProtocol::Http2,
@@ -295,14 +322,16 @@ async fn exchange_tls(
 }
 
 /// Reads the body and judges the status. A probe whose body does not arrive does not count, as with the kubelet.
-async fn read(dial: &ProbeDial, exchange: &mut ProbeExchange) -> ProbeAnswer {
+async fn read(connector: &ProbeConnector, exchange: &mut ProbeExchange) -> ProbeAnswer {
     let status = exchange.head().status();
-    let body = match timeout_at(dial.deadline, exchange.read(MOST_OF_BODY)).await {
+    let body = match timeout_at(connector.deadline, exchange.read(MAX_BODY)).await {
         Ok(Ok((body, _, _))) => body,
-        Ok(Err(error)) => return dial.answer(ProbeOutcome::Errored(http_error_message(&error))),
-        Err(_) => return dial.answer(ProbeOutcome::Errored(NO_BODY.to_owned())),
+        Ok(Err(error)) => {
+            return connector.answer(ProbeOutcome::Errored(http_error_message(&error)));
+        }
+        Err(_) => return connector.answer(ProbeOutcome::Errored(NO_BODY.to_owned())),
     };
-    dial.answer(if status.is_success() {
+    connector.answer(if status.is_success() {
         ProbeOutcome::Success { warning: None }
     } else if status.is_redirection() {
         let body = String::from_utf8_lossy(&body);

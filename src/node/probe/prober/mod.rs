@@ -21,13 +21,13 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use super::outcome::{ProbeAnswer, ProbeContact, ProbeOutcome};
-use super::spec::{ProbeHandler, ProbeSpec};
-use connect::{ProbeDial, ProbeDialError};
+use super::outcome::{ProbeAnswer, ProbeOutcome};
+use crate::aci::probe::{ProbeHandler, ProbeSpec};
+use connect::{ProbeConnectError, ProbeConnector};
 
 /// How often a probe without a usable answer is sent before its result is dropped (`maxProbeRetries` of
 /// `pkg/kubelet/prober/prober.go`).
-const MOST_TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 
 /// Sends probes.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Prober {
     /// and does not complete it.
     pub async fn probe(&self, pod: IpAddr, spec: &ProbeSpec) -> ProbeAnswer {
         let mut answer = self.probe_once(pod, spec).await;
-        for _ in 1..MOST_TRIES {
+        for _ in 1..MAX_TRIES {
             if !matches!(answer.outcome, ProbeOutcome::Errored(_)) {
                 break;
             }
@@ -62,25 +62,21 @@ impl Prober {
         answer
     }
 
-    /// Whether the pod answers a connection to `port`: with a connection, or by refusing it.
-    pub async fn contact(&self, pod: IpAddr, port: u16, timeout: Duration) -> ProbeContact {
-        match connect::connect(SocketAddr::new(pod, port), Instant::now() + timeout).await {
-            Ok(_) | Err(ProbeDialError::Answered(_)) => ProbeContact::Pod,
-            Err(_) => ProbeContact::None,
-        }
+    /// Whether something answers a connection to `address`: with a connection, or by refusing it.
+    pub async fn is_answered(&self, address: SocketAddr, timeout: Duration) -> bool {
+        let connected = connect::connect(address, Instant::now() + timeout).await;
+        matches!(connected, Ok(_) | Err(ProbeConnectError::Answered(_)))
     }
 
     async fn probe_once(&self, pod: IpAddr, spec: &ProbeSpec) -> ProbeAnswer {
-        let dial = ProbeDial::new(pod, spec.timeout);
+        let connector = ProbeConnector::new(pod, spec.timeout);
         match &spec.handler {
-            ProbeHandler::HttpGet(get) => http::probe(self, &dial, get).await,
-            ProbeHandler::Grpc(call) => grpc::probe(self, &dial, call).await,
-            ProbeHandler::TcpSocket(socket) => {
-                match dial.dial(socket.host.as_deref(), socket.port).await {
-                    Ok(_) => dial.answer(ProbeOutcome::Success { warning: None }),
-                    Err(error) => dial.failed(error, |message| message),
-                }
-            }
+            ProbeHandler::HttpGet(get) => http::probe(self, &connector, get).await,
+            ProbeHandler::Grpc(call) => grpc::probe(self, &connector, call).await,
+            ProbeHandler::TcpSocket(socket) => match connector.connect(socket.port).await {
+                Ok(_) => connector.answer(ProbeOutcome::Success { warning: None }),
+                Err(error) => connector.failed(error, |message| message),
+            },
         }
     }
 }

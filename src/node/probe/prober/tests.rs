@@ -12,8 +12,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::node::probe::outcome::ProbeUnreachable;
-use crate::node::probe::spec::ProbeKind;
+use crate::aci::probe::ProbeKind;
+use crate::node::probe::outcome::{ProbeContact, ProbeUnreachable};
 use server::free_port;
 
 /// The pod.
@@ -107,40 +107,32 @@ async fn a_connection_that_is_not_answered_says_so_and_a_beacon_proves_the_path(
     assert!(why.starts_with(&wanted), "{why}");
     let prober = Prober::new("1.37");
     let shortly = Duration::from_millis(200);
-    let contact = prober.contact(POD, port, shortly).await;
-    assert_eq!(contact, ProbeContact::None);
+    assert!(!prober.is_answered((POD, port).into(), shortly).await);
     // A port that refuses is an answer, too.
-    let contact = prober.contact(POD, free_port(), shortly).await;
-    assert_eq!(contact, ProbeContact::Pod);
+    let refused = (POD, free_port()).into();
+    assert!(prober.is_answered(refused, shortly).await);
 }
 
 #[tokio::test]
-async fn a_probe_of_another_host_says_nothing_of_the_path_and_reaches_no_address_of_the_cloud() {
+async fn a_pod_whose_address_is_reserved_is_not_probed() {
     let prober = Prober::new("1.37");
-    let elsewhere: IpAddr = "10.0.0.4".parse().expect("an address");
     let port = free_port();
-    for host in [
-        "127.0.0.1",
-        "::ffff:127.0.0.1",
-        "localhost",
+    for address in [
         "169.254.169.254",
-        "::ffff:168.63.129.16",
+        "::ffff:169.254.169.254",
+        "168.63.129.16",
+        "0.0.0.0",
     ] {
-        for handler in ["tcpSocket", "httpGet"] {
-            let handler = json!({handler: {"port": port, "host": host}});
-            let answer = prober.probe(elsewhere, &spec(&handler)).await;
-            let ProbeOutcome::Failure(why) = &answer.outcome else {
-                unreachable!("{host}: {answer:?}");
+        let address: IpAddr = address.parse().expect("an address");
+        for handler in ["tcpSocket", "httpGet", "grpc"] {
+            let handler = json!({handler: {"port": port}});
+            let answer = prober.probe(address, &spec(&handler)).await;
+            let ProbeOutcome::Unreachable(ProbeUnreachable::Local(why)) = &answer.outcome else {
+                unreachable!("{address}: {answer:?}");
             };
-            assert!(
-                why.contains("the node sends no probes to this address"),
-                "{why}"
-            );
-            assert_eq!(answer.contact, ProbeContact::None, "{host}");
+            assert!(why.contains("the address is reserved"), "{why}");
         }
+        let beacon = SocketAddr::new(address, port);
+        assert!(!prober.is_answered(beacon, Duration::from_secs(60)).await);
     }
-    // The pod's own address under another name.
-    let handler = json!({"tcpSocket": {"port": port, "host": "localhost"}});
-    let answer = prober.probe(POD, &spec(&handler)).await;
-    assert_eq!(answer.contact, ProbeContact::Pod);
 }

@@ -13,7 +13,7 @@ fn an_unproven_path_is_no_failure_of_the_app_and_its_message_names_the_port_and_
     let Some(ProbeBlocked::Unproven { message }) = lab.probes.verdict().blocked else {
         unreachable!("the path is not proven");
     };
-    for part in ["port 8080", "network security group", "i/o timeout"] {
+    for part in ["port 8080", "network security group"] {
         assert!(message.contains(part), "{message}");
     }
     lab.answer(success());
@@ -89,4 +89,32 @@ fn a_startup_probe_is_not_failed_by_a_path_that_is_not_proven() {
     }
     lab.answer(success());
     assert_eq!(lab.shown(), (true, false));
+}
+
+#[test]
+fn a_node_that_cannot_open_connections_blames_itself_and_holds_the_verdict() {
+    let mut lab = Lab::new(readiness(1, 1));
+    lab.answer(success());
+    let local = || {
+        let why = ProbeUnreachable::Local("too many open files".to_owned());
+        ProbeAnswer::without_contact(ProbeOutcome::Unreachable(why))
+    };
+    // Whatever other pods show of the path.
+    for path in [
+        ProbePath::Proven,
+        ProbePath::Unproven,
+        ProbePath::Broken { since: at(0) },
+    ] {
+        lab.path = path;
+        assert_eq!(lab.answer(local()).1, None, "no Event blames the app");
+        assert!(lab.is_ready());
+    }
+    let Some(ProbeBlocked::Node { message }) = lab.probes.verdict().blocked else {
+        unreachable!("the node is at fault");
+    };
+    assert!(message.contains("too many open files"), "{message}");
+    lab.probes.advance(at(10 + 59));
+    assert!(lab.is_ready());
+    lab.probes.advance(at(10 + 60));
+    assert!(!lab.is_ready());
 }

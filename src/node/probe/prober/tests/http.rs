@@ -5,6 +5,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::server::{ProbeServer, hanging, raw, self_signed, serve};
 use super::*;
@@ -350,4 +351,79 @@ async fn each_probe_opens_a_connection_and_closes_it() {
         assert_eq!(probed(&get(server.port, "/200")).await, success());
         server.closed(n).await;
     }
+}
+
+#[tokio::test]
+async fn names_of_headers_are_written_as_go_writes_them() {
+    let listener = TcpListener::bind((POD, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let (mut head, mut bytes) = (Vec::new(), [0; 4096]);
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = stream.read(&mut bytes).await.expect("a request");
+            head.extend_from_slice(&bytes[..read]);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("it is read");
+        String::from_utf8(head).expect("text")
+    });
+    let headers = json!([{"name": "x-api-key", "value": "1"}]);
+    let handler = json!({"httpGet": {"port": port, "path": "/x", "httpHeaders": headers}});
+    assert_eq!(probed(&handler).await, success());
+    let head = server.await.expect("no panic");
+    for line in ["Host: 127.0.0.1", "User-Agent: kube-probe", "X-Api-Key: 1"] {
+        assert!(head.contains(line), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn after_ten_kilobytes_the_end_of_the_body_is_not_waited_for() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n";
+    let server = hanging(Box::leak(
+        format!("{head}{}", "x".repeat(10 << 10))
+            .into_bytes()
+            .into(),
+    ))
+    .await;
+    let mut spec = spec(&get(server.port, "/x"));
+    spec.timeout = Duration::from_secs(5);
+    assert_eq!(Prober::new("1.37").probe(POD, &spec).await, success());
+}
+
+#[tokio::test]
+async fn an_answer_with_a_head_of_hundreds_of_kilobytes_fails() {
+    let long = "x".repeat(300 << 10);
+    let head = format!("HTTP/1.1 200 OK\r\nx: {long}\r\ncontent-length: 0\r\n\r\n");
+    let server = hanging(Box::leak(head.into_bytes().into())).await;
+    let answer = probed(&get(server.port, "/x")).await;
+    assert!(
+        matches!(answer.outcome, ProbeOutcome::Failure(_)),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_password_in_a_redirect_is_neither_sent_nor_shown() {
+    let port = free_port();
+    let server = serve(None, move |_| async move {
+        let location = format!("http://user:secret@127.0.0.1:{port}/x");
+        answer(302, &[("location", &location)], "")
+    })
+    .await;
+    let answer = probed(&get(server.port, "/")).await;
+    let why = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
+    let wanted = format!("Get \"http://127.0.0.1:{port}/x\": {why}");
+    assert_eq!(answer, failure(wanted));
+}
+
+#[tokio::test]
+async fn the_reason_is_shown_after_a_url_of_any_length() {
+    let port = free_port();
+    let long = format!("/{}", "x".repeat(5000));
+    let answer = probed(&get(port, &long)).await;
+    let ProbeOutcome::Failure(why) = answer.outcome.truncated() else {
+        unreachable!("nothing listens");
+    };
+    assert!(why.ends_with("connection refused"), "{why}");
 }

@@ -6,8 +6,10 @@
 //! A network security group drops packets silently: a connection through it times out, as one to an app that is
 //! stuck does. An answer of any kind from the address of any pod of the placement, also a refused connection, shows
 //! that packets go both ways. So a connection that times out is the app's failure if some pod answered while it was
-//! waiting; if none did, it says nothing about the app.
+//! waiting; if none did, it says nothing about the app. It says nothing either if no pod has ever answered at this
+//! port: the group may admit other ports only.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,7 +26,7 @@ const BROKEN_AFTER: Duration = Duration::from_secs(15);
 /// The state of the path from the node to the pods of its placement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbePath {
-    /// No pod has answered yet, so the path may never have worked.
+    /// No pod has answered yet (at this port), so the path may never have worked.
     #[default]
     Unproven,
     /// A pod has answered, and the answer is recent enough.
@@ -37,17 +39,20 @@ pub enum ProbePath {
 }
 
 /// The answers of all pods of a placement, as far as they say something about the path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbePathTracker {
-    /// When a pod last answered.
+    /// When a pod last answered, at any port.
     answered: Option<Timestamp>,
     /// When the first probe after that answer was sent that no pod answered.
     unanswered: Option<Timestamp>,
+    /// The ports at which a pod has ever answered. A network security group admits each port on its own.
+    proven_ports: HashSet<u16>,
 }
 
 impl ProbePathTracker {
-    /// A pod answered at `now`.
-    pub fn answered(&mut self, now: Timestamp) {
+    /// A pod answered at `port` at `now`.
+    pub fn answered(&mut self, port: u16, now: Timestamp) {
+        self.proven_ports.insert(port);
         self.answered = self.answered.max(Some(now));
         self.unanswered = None;
     }
@@ -59,15 +64,19 @@ impl ProbePathTracker {
         }
     }
 
-    /// What a probe says that was sent at `sent` and was not answered: if the path was proven while it waited, the
-    /// app is at fault.
-    pub fn judge(&self, sent: Timestamp) -> ProbePath {
+    /// What a probe of `port` says that was sent at `sent` and was not answered: if pods have answered at this port,
+    /// and the path was proven while the probe waited, the app is at fault.
+    pub fn judge(&self, port: u16, sent: Timestamp) -> ProbePath {
         match self.answered {
-            None => ProbePath::Unproven,
-            Some(answered) if answered >= sent => ProbePath::Proven,
-            Some(_) => ProbePath::Broken {
-                since: self.unanswered.unwrap_or(sent),
-            },
+            Some(answered) if self.proven_ports.contains(&port) => {
+                if answered >= sent {
+                    ProbePath::Proven
+                } else {
+                    let since = self.unanswered.unwrap_or(sent);
+                    ProbePath::Broken { since }
+                }
+            }
+            _ => ProbePath::Unproven,
         }
     }
 
@@ -96,15 +105,26 @@ mod tests {
     fn a_timeout_is_the_apps_failure_only_if_a_pod_answered_while_it_waited() {
         let mut path = ProbePathTracker::default();
         path.unanswered(at(1));
-        assert_eq!(path.judge(at(1)), ProbePath::Unproven);
-        path.answered(at(10));
-        assert_eq!(path.judge(at(9)), ProbePath::Proven);
-        assert_eq!(path.judge(at(10)), ProbePath::Proven);
+        assert_eq!(path.judge(80, at(1)), ProbePath::Unproven);
+        path.answered(80, at(10));
+        assert_eq!(path.judge(80, at(9)), ProbePath::Proven);
+        assert_eq!(path.judge(80, at(10)), ProbePath::Proven);
         path.unanswered(at(11));
         path.unanswered(at(12));
-        assert_eq!(path.judge(at(12)), ProbePath::Broken { since: at(11) });
-        path.answered(at(13));
-        assert_eq!(path.judge(at(12)), ProbePath::Proven);
+        assert_eq!(path.judge(80, at(12)), ProbePath::Broken { since: at(11) });
+        path.answered(80, at(13));
+        assert_eq!(path.judge(80, at(12)), ProbePath::Proven);
+    }
+
+    #[test]
+    fn an_answer_at_one_port_does_not_prove_the_path_to_another() {
+        let mut path = ProbePathTracker::default();
+        path.answered(18899, at(10));
+        assert_eq!(path.judge(80, at(9)), ProbePath::Unproven);
+        assert_eq!(path.path(at(10)), ProbePath::Proven);
+        path.answered(80, at(11));
+        path.answered(18899, at(20));
+        assert_eq!(path.judge(80, at(19)), ProbePath::Proven);
     }
 
     #[test]
@@ -112,7 +132,7 @@ mod tests {
         let mut path = ProbePathTracker::default();
         path.unanswered(at(1));
         assert_eq!(path.path(at(100)), ProbePath::Unproven);
-        path.answered(at(100));
+        path.answered(80, at(100));
         // A probe that waited longer than the answer took.
         path.unanswered(at(99));
         assert_eq!(path.path(at(200)), ProbePath::Proven);
@@ -120,7 +140,7 @@ mod tests {
         path.unanswered(at(210));
         assert_eq!(path.path(at(215)), ProbePath::Proven);
         assert_eq!(path.path(at(216)), ProbePath::Broken { since: at(201) });
-        path.answered(at(217));
+        path.answered(80, at(217));
         assert_eq!(path.path(at(300)), ProbePath::Proven);
     }
 }

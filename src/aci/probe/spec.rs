@@ -14,7 +14,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use thiserror::Error;
 
-use super::target::request_target;
+use super::request_target::request_target;
+
+/// How many HTTP headers a probe may have, and how many bytes they may be together. Servers accept about as much.
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Which of a container's probes it is. The kubelet also has liveness probes; Azure runs those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,8 +104,6 @@ pub enum ProbeScheme {
 pub struct HttpGetProbe {
     /// The protocol.
     pub scheme: ProbeScheme,
-    /// The host to connect to; the pod's IP address if `None`.
-    pub host: Option<String>,
     /// The port to connect to.
     pub port: u16,
     /// The path and query.
@@ -115,8 +117,6 @@ pub struct HttpGetProbe {
 /// A TCP connection that is closed at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocketProbe {
-    /// The host to connect to; the pod's IP address if `None`.
-    pub host: Option<String>,
     /// The port to connect to.
     pub port: u16,
 }
@@ -223,6 +223,7 @@ impl ProbeHandler {
 impl HttpGetProbe {
     fn of(get: &HTTPGetAction, container: &Container, at: &str) -> Result<Self> {
         let field = |name: &str| format!("{at}.{name}");
+        refuse_host(get.host.as_ref(), at)?;
         let is_h2c = match get.protocol.as_deref() {
             None | Some("" | "HTTP1") => false,
             Some("HTTP2") => true,
@@ -249,7 +250,6 @@ impl HttpGetProbe {
         let (headers, host_header) = headers(get.http_headers.as_deref().unwrap_or_default(), at)?;
         Ok(Self {
             scheme,
-            host: given(get.host.as_ref()),
             port: port(&get.port, container, &field("port"))?,
             target: target.map_err(|why| ProbeSpecError::new(field("path"), why))?,
             headers,
@@ -260,8 +260,8 @@ impl HttpGetProbe {
 
 impl TcpSocketProbe {
     fn of(socket: &TCPSocketAction, container: &Container, at: &str) -> Result<Self> {
+        refuse_host(socket.host.as_ref(), at)?;
         Ok(Self {
-            host: given(socket.host.as_ref()),
             port: port(&socket.port, container, &format!("{at}.port"))?,
         })
     }
@@ -285,8 +285,13 @@ impl GrpcProbe {
     }
 }
 
-fn given(host: Option<&String>) -> Option<String> {
-    host.filter(|host| !host.is_empty()).cloned()
+/// A user who may create pods must not choose where the operator connects to.
+fn refuse_host(host: Option<&String>, at: &str) -> Result<()> {
+    if host.is_none_or(String::is_empty) {
+        return Ok(());
+    }
+    let why = "probes are sent to the pod's own IP address: remove host, and use httpHeaders for the header Host";
+    Err(ProbeSpecError::new(format!("{at}.host"), why))
 }
 
 /// The number of a port that is given by number, or by a name among the container's ports.
@@ -296,22 +301,26 @@ fn port(port: &IntOrString, container: &Container, at: &str) -> Result<u16> {
         IntOrString::String(name) => {
             let mut ports = container.ports.iter().flatten();
             let named = ports.find(|port| port.name.as_ref() == Some(name));
+            let number = named.map(|port| port.container_port);
+            // A string that contains a number is a port number, as for the kubelet.
+            let number = number.or_else(|| name.parse().ok());
             let why = || format!("the container has no port '{name}'");
-            let named = named.ok_or_else(|| ProbeSpecError::new(at, why()));
-            port_number(named?.container_port, at)
+            let number = number.ok_or_else(|| ProbeSpecError::new(at, why()));
+            port_number(number?, at)
         }
     }
 }
 
 fn port_number(number: i32, at: &str) -> Result<u16> {
     let port = u16::try_from(number).ok().filter(|port| *port > 0);
-    port.ok_or_else(|| ProbeSpecError::new(at, format!("{number} is no port")))
+    port.ok_or_else(|| ProbeSpecError::new(at, format!("{number} is not a port number")))
 }
 
 /// The headers to send, and the value of `Host`. As the kubelet's HTTP client does, it sends the first `Host` and
 /// the first `User-Agent`, none of these if they are empty, and no header that describes a body.
 fn headers(given: &[HTTPHeader], at: &str) -> Result<(HeaderMap, Option<HeaderValue>)> {
     let mut headers = HeaderMap::new();
+    let mut size = 0;
     for (index, HTTPHeader { name, value }) in given.iter().enumerate() {
         let at = format!("{at}.httpHeaders[{index}]");
         let parsed: Option<HeaderName> = name.parse().ok();
@@ -320,7 +329,12 @@ fn headers(given: &[HTTPHeader], at: &str) -> Result<(HeaderMap, Option<HeaderVa
         let value = HeaderValue::from_bytes(value.as_bytes());
         let why = "an HTTP header cannot contain a line break or another control character";
         let value = value.map_err(|_| ProbeSpecError::new(format!("{at}.value"), why))?;
-        headers.append(parsed, value);
+        size += name.len() + value.len();
+        let is_appended = headers.try_append(parsed, value).is_ok();
+        if !is_appended || headers.len() > MAX_HEADERS || size > MAX_HEADER_BYTES {
+            let why = "a probe has at most 100 HTTP headers of together 64 KiB";
+            return Err(ProbeSpecError::new(at, why));
+        }
     }
     let unused = [
         header::CONTENT_LENGTH,

@@ -53,6 +53,7 @@ fn a_port_is_a_number_or_the_name_of_a_port_of_the_container() {
         (json!("-1"), None),
         (json!("not-found"), None),
         (json!("found"), Some(93)),
+        (json!("8080"), Some(8080)),
         (json!(76), Some(76)),
     ] {
         for handler in ["httpGet", "tcpSocket"] {
@@ -97,6 +98,11 @@ fn a_probe_that_the_node_cannot_run_is_an_error_that_names_the_field() {
             json!({"tcpSocket": {"port": 1}, "failureThreshold": -1}),
             ".failureThreshold",
         ),
+        (
+            json!({"tcpSocket": {"port": 1, "host": "10.0.0.1"}}),
+            ".tcpSocket.host",
+        ),
+        (get(json!({"host": "other.example"})), ".httpGet.host"),
         (json!({"grpc": {"port": 0}}), ".grpc.port"),
         (json!({"grpc": {"port": 1, "mode": "Mutual"}}), ".grpc.mode"),
         (get(json!({"scheme": "FTP"})), ".httpGet.scheme"),
@@ -156,4 +162,23 @@ fn headers_may_repeat_and_the_first_host_and_user_agent_count() {
         wanted.iter().all(|header| sent.contains(header)),
         "{sent:?}"
     );
+}
+
+#[test]
+fn a_probe_has_a_hundred_headers_at_most_and_more_are_refused_without_a_panic() {
+    let probe = |count: usize, value: &str| {
+        let header = |n: usize| json!({"name": format!("x-{n}"), "value": value});
+        let headers: Vec<Value> = (0..count).map(header).collect();
+        read(&json!({"httpGet": {"port": 80, "host": "", "httpHeaders": headers}}))
+    };
+    assert!(probe(100, "").is_ok());
+    for (count, value, refused) in [
+        (101, "", 100),
+        (40_000, "", 100),
+        (3, &*"x".repeat(40_000), 1),
+    ] {
+        let error = probe(count, value).expect_err("too many");
+        let at = format!("spec.containers[0].readinessProbe.httpGet.httpHeaders[{refused}]");
+        assert_eq!(error.field, at, "{count}");
+    }
 }
