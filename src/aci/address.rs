@@ -45,6 +45,28 @@ pub fn is_loopback_or_reserved(address: IpAddr) -> bool {
     is_loopback || is_reserved(address)
 }
 
+/// Whether an address belongs to a private network: not to be reached from the Internet.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_private_v4(v4),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_private_v4(v4),
+            // Unique local addresses, and the site-local ones before them.
+            None => {
+                v6.is_unique_local()
+                    || v6.segments()[0] & 0xffc0 == 0xfec0
+                    || embedded(v6).into_iter().any(is_private_v4)
+            }
+        },
+    }
+}
+
+fn is_private_v4(v4: Ipv4Addr) -> bool {
+    // Shared by carriers (RFC 6598), which clouds give to nodes and pods too; and for benchmarks (RFC 2544).
+    let is_shared = matches!(v4.octets(), [100, 64..=127, ..] | [198, 18..=19, ..]);
+    v4.is_private() || is_shared
+}
+
 fn is_of_the_cloud(v4: Ipv4Addr) -> bool {
     v4.is_link_local() || v4 == AZURE_PLATFORM || v4 == ALIBABA_METADATA
 }
@@ -123,6 +145,34 @@ mod tests {
             "2001:db8::a9fe:a9fe",
         ] {
             assert!(!is_reserved(other.parse().expect(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_private_networks_are_known_in_every_form() {
+        for private in [
+            "10.0.0.4",
+            "172.31.0.1",
+            "192.168.0.1",
+            "100.127.0.1",
+            "198.19.0.1",
+            "fd00::1",
+            "fec0::1",
+            "::ffff:10.0.0.4",
+            "::10.0.0.4",
+            "64:ff9b::10.0.0.4",
+            "2002:a00:4::1",
+        ] {
+            assert!(is_private(private.parse().expect(private)), "{private}");
+        }
+        for public in [
+            "20.0.0.4",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2001:db8::1",
+            "64:ff9b::20.0.0.4",
+        ] {
+            assert!(!is_private(public.parse().expect(public)), "{public}");
         }
     }
 }

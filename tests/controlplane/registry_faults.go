@@ -31,6 +31,7 @@ type registrySettings struct {
 
 	Corrupt  string `json:"corrupt"`  // bodies whose path contains it are changed
 	Endless  string `json:"endless"`  // bodies whose path contains it do not end
+	Drip     string `json:"drip"`     // bodies whose path contains it come a byte at a time, and do not end
 	Hang     string `json:"hang"`     // requests whose path contains it are not answered
 	NoDigest bool   `json:"noDigest"` // no Docker-Content-Digest
 	NoHead   bool   `json:"noHead"`   // HEAD is answered with 405
@@ -66,6 +67,8 @@ func (r *imageRegistry) registry(w http.ResponseWriter, req *http.Request, repos
 		http.Redirect(w, req, to+req.URL.RequestURI(), http.StatusTemporaryRedirect)
 	case concerns(s.Endless):
 		endless(w)
+	case concerns(s.Drip):
+		drip(w)
 	default:
 		r.answer(w, req, s, concerns(s.Corrupt))
 	}
@@ -99,6 +102,19 @@ func endless(w http.ResponseWriter) {
 		if _, err := w.Write(part); err != nil {
 			return
 		}
+	}
+}
+
+// drip writes a byte several times a second until the client has gone.
+func drip(w http.ResponseWriter) {
+	for {
+		if _, err := w.Write([]byte(" ")); err != nil {
+			return
+		}
+		if flusher, ok := w.(interface{ Flush() }); ok {
+			flusher.Flush()
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -31,7 +31,8 @@ pub enum ImageAccess {
     /// With a username and a password from one of the pod's pull secrets.
     Login(RegistryLogin),
     /// With the operator's identity, in Azure Container Registry only. For pods whose group pulls with a managed
-    /// identity: the operator cannot use that identity itself.
+    /// identity: the operator cannot use that identity itself. Pods in the namespaces that may use identities can so
+    /// learn the platform, the user and whether a tag exists of every image that the operator's role lets it read.
     OperatorIdentity,
 }
 
@@ -67,9 +68,15 @@ pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Stands for an [`ImageAccess`] in the key of a cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Stands for an [`ImageAccess`] in the key of a cache. `Debug` hides it, because weak passwords can be guessed from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct AccessFingerprint([u8; 32]);
+
+impl fmt::Debug for AccessFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessFingerprint")
+    }
+}
 
 impl ImageAccess {
     pub(super) fn fingerprint(&self) -> AccessFingerprint {
@@ -123,6 +130,7 @@ mod tests {
         let header = login("robot", "hunter2").basic().expect("a header");
         assert_eq!(header, "Basic cm9ib3Q6aHVudGVyMg==");
         let printed = format!("{access:?} {header:?}");
+        assert_eq!(format!("{:?}", access.fingerprint()), "AccessFingerprint");
         assert!(
             printed.contains("robot") && !printed.contains("hunter2") && !printed.contains("cm9i"),
             "{printed}"

@@ -14,7 +14,7 @@ use reqwest::Response;
 use serde::Deserialize;
 
 use super::access::ImageAccess;
-use super::error::{ImageReadError, quote};
+use super::error::{ImageReadError, LONGEST_WAIT, quote};
 use super::session::RegistrySession;
 
 /// The longest body of an error that is parsed, in bytes.
@@ -37,9 +37,10 @@ impl RegistrySession<'_> {
         if announced.is_some_and(|length| length > longest) {
             return Err(too_long());
         }
+        let url = response.url().clone();
         let (mut body, mut parts) = (BytesMut::new(), response.bytes_stream());
         while let Some(part) = parts.next().await {
-            let part = part.map_err(|error| self.unreachable(error))?;
+            let part = part.map_err(|error| self.unreachable(&url, error))?;
             if body.len() + part.len() > longest {
                 return Err(too_long());
             }
@@ -55,8 +56,14 @@ impl RegistrySession<'_> {
             return Ok(response);
         }
         let wait = retry_after(response.headers(), Timestamp::now());
+        let is_quotable = self.is_quotable(response.url());
         let body = self.body(response, LONGEST_ERROR, "an error").await;
-        let quote = quote(&message(&body.unwrap_or_default()));
+        let body = body.unwrap_or_default();
+        let quote = if is_quotable {
+            quote(&message(&body))
+        } else {
+            String::new()
+        };
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(quote),
             StatusCode::NOT_FOUND => ImageReadError::NotFound {
@@ -99,14 +106,15 @@ impl RegistrySession<'_> {
     }
 }
 
-/// The time that `Retry-After` asks to wait: a number of seconds or a date.
+/// The time that `Retry-After` asks to wait, a number of seconds or a date: at most [`LONGEST_WAIT`].
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
     }
     let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+    let wait = Duration::try_from(date.duration_since(now)).unwrap_or_default();
+    Some(wait.min(LONGEST_WAIT))
 }
 
 /// The first message in an error's body, in the form of the OCI distribution specification or of OAuth.
@@ -146,6 +154,8 @@ mod tests {
             (" 7 ", Some(7)),
             ("Mon, 30 Nov 2026 12:01:30 GMT", Some(90)),
             ("Mon, 30 Nov 2026 11:00:00 GMT", Some(0)),
+            ("18446744073709551615", Some(600)),
+            ("Mon, 30 Nov 2026 15:00:00 GMT", Some(600)),
             ("soon", None),
             ("-1", None),
             ("", None),

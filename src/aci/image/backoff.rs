@@ -3,14 +3,14 @@
 //! In: failures and the time. Out: when to try again, and the reason and message of the container's waiting
 //! state. Pure. The rules are the kubelet's (`pkg/kubelet/images` and `flowcontrol.Backoff` of Kubernetes 1.37):
 //! for each pod and image, the first attempt after a failure is 10 s later, each further failure doubles the
-//! time, up to 5 minutes, and after 10 minutes without a failure the count begins again. A registry that asks
-//! for a longer wait gets it.
+//! time, up to 5 minutes, and 10 minutes after the time of the next attempt the count begins again. A registry that
+//! asks for a longer wait gets it, up to 10 minutes.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::error::{ImageReadError, ImageReadVerdict};
+use super::error::{ImageReadError, ImageReadVerdict, LONGEST_WAIT};
 use crate::k8s::backoff::doubled;
 use crate::k8s::time::later;
 
@@ -18,8 +18,6 @@ use crate::k8s::time::later;
 const FIRST: Duration = Duration::from_secs(10);
 /// The longest wait that failures alone cause (`MaxImageBackOff` of the kubelet).
 const LONGEST: Duration = Duration::from_secs(300);
-/// The longest wait that a registry can ask for.
-const LONGEST_REQUESTED: Duration = Duration::from_secs(600);
 
 /// The reason of a container whose image's name cannot be parsed.
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
@@ -33,7 +31,6 @@ pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 pub struct ImagePullBackoff {
     /// How many failures in a row came before the last one.
     failures: u32,
-    failed_at: Timestamp,
     retry_at: Timestamp,
     failure: String,
 }
@@ -50,16 +47,15 @@ pub struct ImageWaiting {
 impl ImagePullBackoff {
     /// The state after an attempt failed at `now`. `previous` is the state before that attempt.
     pub fn after(previous: Option<&Self>, error: &ImageReadError, now: Timestamp) -> Self {
-        let recent = previous.filter(|previous| now <= later(previous.failed_at, 2 * LONGEST));
+        let recent = previous.filter(|previous| now <= later(previous.retry_at, 2 * LONGEST));
         let failures = recent.map_or(0, |previous| previous.failures.saturating_add(1));
         let delay = doubled(FIRST, failures, LONGEST);
         let requested = match error.verdict() {
-            ImageReadVerdict::Wait(Some(requested)) => requested.min(LONGEST_REQUESTED),
+            ImageReadVerdict::Wait(Some(requested)) => requested.min(LONGEST_WAIT),
             _ => Duration::ZERO,
         };
         Self {
             failures,
-            failed_at: now,
             retry_at: later(now, delay.max(requested)),
             failure: error.to_string(),
         }
@@ -138,8 +134,12 @@ mod tests {
     fn after_10_minutes_without_a_failure_waits_begin_again() {
         let first = ImagePullBackoff::after(None, &not_found(), at(0));
         let wait = |now| ImagePullBackoff::after(Some(&first), &not_found(), at(now)).retry_at();
-        assert_eq!(wait(600), at(620));
-        assert_eq!(wait(601), at(611));
+        assert_eq!(wait(610), at(630));
+        assert_eq!(wait(611), at(621));
+        // The wait that a registry asks for is not such a time.
+        let first = ImagePullBackoff::after(None, &throttled(600), at(0));
+        let next = ImagePullBackoff::after(Some(&first), &not_found(), at(620));
+        assert_eq!(next.retry_at(), at(640));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A map with a limited number of entries, whose entries expire.
 //!
 //! In: keys, values and the time. Out: values that have not expired. Pure. When it is full, expired entries make room,
-//! else the entry that has not been used for the longest time.
+//! else the entry of the largest share that has not been used for the longest time: one registry with many images does
+//! not push out those of the others.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 pub(super) struct ExpiringMap<K, V> {
     entries: HashMap<K, ExpiringEntry<V>>,
     capacity: usize,
+    /// The share that a key belongs to.
+    share: fn(&K) -> &str,
     /// Counts uses: the entry with the lowest number is the one that was not used for the longest time.
     uses: u64,
 }
@@ -25,10 +29,11 @@ struct ExpiringEntry<V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> ExpiringMap<K, V> {
     /// An empty map for at most `capacity` entries.
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, share: fn(&K) -> &str) -> Self {
         Self {
             entries: HashMap::new(),
             capacity,
+            share,
             uses: 0,
         }
     }
@@ -67,8 +72,14 @@ impl<K: Eq + Hash + Clone, V: Clone> ExpiringMap<K, V> {
         if self.entries.len() < self.capacity {
             return;
         }
-        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
-        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+        let mut shares: HashMap<&str, usize> = HashMap::new();
+        for key in self.entries.keys() {
+            *shares.entry((self.share)(key)).or_default() += 1;
+        }
+        let entries = self.entries.iter();
+        let victim =
+            entries.max_by_key(|(key, entry)| (shares[(self.share)(key)], Reverse(entry.used)));
+        if let Some(key) = victim.map(|(key, _)| key.clone()) {
             self.entries.remove(&key);
         }
     }
@@ -90,7 +101,7 @@ mod tests {
     fn entries_expire_and_make_room() {
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
-        let mut map = ExpiringMap::new(2);
+        let mut map = ExpiringMap::new(2, |key: &&str| *key);
         map.insert("a", 1, Some(later(60)), now);
         map.insert("b", 2, None, now);
         assert_eq!(map.get(&"a", later(59)), Some(1));
@@ -118,5 +129,18 @@ mod tests {
             ),
             (Some(3), Some(5), 2)
         );
+    }
+
+    #[test]
+    fn a_registry_with_many_entries_pushes_out_its_own() {
+        let now = Instant::now();
+        let mut map = ExpiringMap::new(4, |key: &(&str, u8)| key.0);
+        map.insert(("small", 0), 0, None, now);
+        for n in 0..100 {
+            map.insert(("large", n), n, None, now);
+        }
+        assert_eq!(map.get(&("small", 0), now), Some(0));
+        assert_eq!(map.get(&("large", 99), now), Some(99));
+        assert_eq!(map.get(&("large", 96), now), None);
     }
 }

@@ -1,17 +1,27 @@
 //! The configuration of an image.
 //!
 //! In: the JSON that an image's manifest names as its configuration. Out: the fields that decide what a container
-//! runs. Pure. `ExposedPorts` and `StopSignal` are read only for messages: Kubernetes ignores both.
-
-use std::collections::BTreeMap;
+//! runs. Pure.
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::manifest::{ImageProblem, wrong_platform};
+use super::json::{self, FieldNames};
+use super::manifest::{ImageProblem, platform_name, rank, wrong_platform};
 
 /// The working directory of an image that names none.
 const ROOT: &str = "/";
+
+const CONFIG_FIELDS: FieldNames = FieldNames(&[
+    ("User", None),
+    ("Entrypoint", None),
+    ("Cmd", None),
+    ("WorkingDir", None),
+]);
+const IMAGE_FIELDS: FieldNames = FieldNames(&[
+    ("architecture", None),
+    ("os", None),
+    ("config", Some(&CONFIG_FIELDS)),
+]);
 
 /// The configuration of an image. Empty fields are those that the image does not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +34,6 @@ pub struct ImageConfig {
     pub user: String,
     /// The working directory; empty for `/`.
     pub working_dir: String,
-    /// The environment, as `NAME=value`.
-    pub env: Vec<String>,
-    /// The ports that the image declares, such as `80/tcp`.
-    pub exposed_ports: Vec<String>,
-    /// The signal that asks the image's process to end; empty for `SIGTERM`.
-    pub stop_signal: String,
     /// The operating system.
     pub os: String,
     /// The architecture.
@@ -48,51 +52,24 @@ struct RawImage {
 #[serde(default, rename_all = "PascalCase")]
 struct RawConfig {
     user: Option<String>,
-    exposed_ports: Option<BTreeMap<String, Value>>,
-    env: Option<Vec<String>>,
-    entrypoint: Option<ImageWords>,
-    cmd: Option<ImageWords>,
+    #[serde(deserialize_with = "json::words")]
+    entrypoint: Option<Vec<String>>,
+    #[serde(deserialize_with = "json::words")]
+    cmd: Option<Vec<String>>,
     working_dir: Option<String>,
-    stop_signal: Option<String>,
-}
-
-/// A command line. Docker also accepts a single string, which early versions wrote.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ImageWords {
-    Many(Vec<String>),
-    One(String),
-}
-
-impl ImageWords {
-    fn into_vec(self) -> Vec<String> {
-        match self {
-            Self::Many(words) => words,
-            Self::One(word) => vec![word],
-        }
-    }
 }
 
 impl ImageConfig {
     /// Decodes a configuration. Fields that are missing or `null` are empty, as for Docker and containerd.
     pub fn decode(body: &[u8]) -> Result<Self, ImageProblem> {
-        let raw: RawImage = serde_json::from_slice(body)
-            .map_err(|error| ImageProblem::Malformed(format!("the configuration: {error}")))?;
+        let raw: RawImage = json::decode(body, &IMAGE_FIELDS, "the configuration")
+            .map_err(ImageProblem::Malformed)?;
         let config = raw.config.unwrap_or_default();
         Ok(Self {
-            entrypoint: config
-                .entrypoint
-                .map_or_else(Vec::new, ImageWords::into_vec),
-            cmd: config.cmd.map_or_else(Vec::new, ImageWords::into_vec),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
             user: config.user.unwrap_or_default(),
             working_dir: config.working_dir.unwrap_or_default(),
-            env: config.env.unwrap_or_default(),
-            exposed_ports: config
-                .exposed_ports
-                .unwrap_or_default()
-                .into_keys()
-                .collect(),
-            stop_signal: config.stop_signal.unwrap_or_default(),
             os: raw.os.unwrap_or_default(),
             architecture: raw.architecture.unwrap_or_default(),
         })
@@ -100,19 +77,16 @@ impl ImageConfig {
 
     /// Checks that ACI can run the image. An image whose configuration does not name a platform is for any.
     pub fn check_platform(&self) -> Result<(), ImageProblem> {
-        let permits = |actual: &str, wanted: &str| actual.is_empty() || actual == wanted;
-        if permits(&self.os, "linux") && permits(&self.architecture, "amd64") {
+        let (os, architecture) = (&self.os, &self.architecture);
+        let known = if architecture.is_empty() {
+            "amd64"
+        } else {
+            architecture
+        };
+        if rank(os, known).is_some() {
             return Ok(());
         }
-        let name = format!("{}/{}", self.os, self.architecture);
-        let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
-        Err(wrong_platform(&name))
-    }
-
-    /// The value of `PATH` in the image's environment; of several, the last.
-    pub fn search_path(&self) -> Option<&str> {
-        let mut paths = self.env.iter().rev();
-        paths.find_map(|variable| variable.strip_prefix("PATH="))
+        Err(wrong_platform(&platform_name(os, architecture, "")))
     }
 
     /// The working directory in which the image's process starts.
@@ -126,22 +100,16 @@ impl ImageConfig {
 
     /// About how much memory this takes, in bytes.
     pub(super) fn weight(&self) -> usize {
-        let lists = [&self.entrypoint, &self.cmd, &self.env, &self.exposed_ports];
-        let texts = [
-            &self.user,
-            &self.working_dir,
-            &self.stop_signal,
-            &self.os,
-            &self.architecture,
-        ];
-        let texts = lists.into_iter().flatten().chain(texts);
+        let lists = [&self.entrypoint, &self.cmd].into_iter().flatten();
+        let texts = [&self.user, &self.working_dir, &self.os, &self.architecture];
+        let texts = lists.chain(texts);
         texts.map(|text| text.len() + size_of::<String>()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -162,7 +130,6 @@ mod tests {
             },
         });
         let config = decode(&body);
-        assert_eq!(config.search_path(), Some("/usr/bin"));
         assert_eq!(config.working_dir(), "/app");
         assert_eq!(
             config,
@@ -171,9 +138,6 @@ mod tests {
                 cmd: strings(&["nginx", "-g", "daemon off;"]),
                 user: "101:101".to_owned(),
                 working_dir: "/app".to_owned(),
-                env: strings(&["PATH=/bin", "A=b=c", "PATH=/usr/bin"]),
-                exposed_ports: strings(&["53/udp", "80/tcp"]),
-                stop_signal: "SIGQUIT".to_owned(),
                 os: "linux".to_owned(),
                 architecture: "amd64".to_owned(),
             }
@@ -193,7 +157,6 @@ mod tests {
             assert_eq!(decode(&body), ImageConfig::default(), "{body}");
         }
         assert_eq!(ImageConfig::default().working_dir(), "/");
-        assert_eq!(ImageConfig::default().search_path(), None);
         let word = decode(&json!({"config": {"Entrypoint": "/app", "Cmd": ["a"]}}));
         assert_eq!(word.entrypoint, ["/app"]);
     }
@@ -205,7 +168,9 @@ mod tests {
             "[",
             "7",
             r#"{"config": {"Cmd": [1]}}"#,
-            r#"{"config": {"Env": "A"}}"#,
+            r#"{"config": {"User": "1000", "user": "0"}}"#,
+            r#"{"config": {"User": "1000", "User": "0"}}"#,
+            r#"{"config": {"User": "1000"}, "Config": {}}"#,
             r#"{"os": []}"#,
         ] {
             let refusal = ImageConfig::decode(body.as_bytes());
@@ -223,9 +188,10 @@ mod tests {
             ("", "", true),
             ("linux", "", true),
             ("", "amd64", true),
+            ("LINUX", "x86_64", true),
+            ("linux", "386", true),
             ("linux", "arm64", false),
             ("windows", "amd64", false),
-            ("LINUX", "amd64", false),
         ] {
             let config = decode(&json!({"os": os, "architecture": architecture}));
             let checked = config.check_platform();
@@ -237,5 +203,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_containers_do_not_need_takes_no_memory() {
+        let ports: serde_json::Map<String, Value> = (0..5_000)
+            .map(|port| (format!("{port}/tcp"), json!({})))
+            .collect();
+        let body = json!({"config": {"ExposedPorts": ports, "Env": vec!["A=secret"; 2_000], "Cmd": ["a"]}});
+        let config = decode(&body);
+        assert!(config.weight() < 1_000, "{}", config.weight());
+        assert!(!format!("{config:?}").contains("secret"));
     }
 }

@@ -10,8 +10,10 @@ use thiserror::Error;
 
 use super::guard::RegistryHostRefusal;
 
-/// The longest part of a registry's own message that an error quotes, in characters.
-const QUOTED: usize = 200;
+/// The longest part of a foreign text that an error quotes, in characters.
+const QUOTED: usize = 100;
+/// The longest time for which a registry can ask for no requests.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Why an image's configuration could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -128,17 +130,36 @@ impl ImageReadError {
     }
 }
 
-/// A registry's message for an error: a colon, and the beginning of the text without control characters. Empty if
-/// there is no text.
+/// The beginning of a foreign text in one line, without control characters.
+pub(super) fn shortened(text: &str) -> String {
+    let parts = text.split(|c: char| c.is_control() || c.is_whitespace());
+    let mut short = String::new();
+    for part in parts.filter(|part| !part.is_empty()) {
+        if !short.is_empty() {
+            short.push(' ');
+        }
+        short.extend(part.chars().take(QUOTED));
+        if short.len() > 4 * QUOTED {
+            break;
+        }
+    }
+    short.chars().take(QUOTED).collect()
+}
+
+/// A registry's message for an error: a colon, and the beginning of the text. Empty if there is no text.
 pub(super) fn quote(text: &str) -> String {
-    let words = text.split(|c: char| c.is_control() || c.is_whitespace());
-    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    let text: String = words.join(" ").chars().take(QUOTED).collect();
+    let text = shortened(text);
     if text.is_empty() {
         text
     } else {
         format!(": {text}")
     }
+}
+
+/// The beginning of a foreign text in quotes, with escapes for what cannot be printed.
+pub(super) fn quoted(text: &str) -> String {
+    let escaped: String = text.escape_debug().take(QUOTED).collect();
+    format!("\"{escaped}\"")
 }
 
 #[cfg(test)]
@@ -236,5 +257,11 @@ mod tests {
         assert_eq!(quote("  no\r\n\tsuch \u{7}image "), ": no such image");
         assert_eq!(quote(" \n"), "");
         assert_eq!(quote(&"é".repeat(1000)).chars().count(), 2 + QUOTED);
+        assert_eq!(quote(&"a ".repeat(1000)).chars().count(), 2 + QUOTED);
+        assert_eq!(quoted("a\n\"b\""), r#""a\n\"b\"""#);
+        assert_eq!(
+            quoted(&"\u{1f600}\n".repeat(1000)).chars().count(),
+            2 + QUOTED
+        );
     }
 }

@@ -7,6 +7,8 @@
 use serde::Deserialize;
 
 use super::digest::ImageDigest;
+use super::error::quoted;
+use super::json::{self, FieldNames};
 
 /// The media types of indexes.
 const INDEXES: [&str; 2] = [
@@ -30,6 +32,26 @@ const SCHEMA_1: [&str; 2] = [
 ];
 /// How many platforms an error lists.
 const LISTED: usize = 8;
+
+const PLATFORM_FIELDS: FieldNames = FieldNames(&[
+    ("os", None),
+    ("architecture", None),
+    ("variant", None),
+    ("os.features", None),
+]);
+const DESCRIPTOR_FIELDS: FieldNames = FieldNames(&[
+    ("mediaType", None),
+    ("digest", None),
+    ("size", None),
+    ("platform", Some(&PLATFORM_FIELDS)),
+]);
+const MANIFEST_FIELDS: FieldNames = FieldNames(&[
+    ("schemaVersion", None),
+    ("mediaType", None),
+    ("manifests", Some(&DESCRIPTOR_FIELDS)),
+    ("config", Some(&DESCRIPTOR_FIELDS)),
+    ("layers", Some(&DESCRIPTOR_FIELDS)),
+]);
 
 /// The value of the header `Accept` for requests of manifests.
 pub fn accepted_manifests() -> String {
@@ -74,8 +96,10 @@ pub enum ImageManifest {
 struct RawManifest {
     schema_version: Option<u64>,
     media_type: Option<String>,
+    #[serde(default, deserialize_with = "json::list")]
     manifests: Option<Vec<RawDescriptor>>,
     config: Option<RawDescriptor>,
+    #[serde(default, deserialize_with = "json::list")]
     layers: Option<Vec<RawDescriptor>>,
 }
 
@@ -95,7 +119,7 @@ struct RawPlatform {
     #[serde(default)]
     architecture: String,
     variant: Option<String>,
-    #[serde(rename = "os.features")]
+    #[serde(default, rename = "os.features", deserialize_with = "json::list")]
     os_features: Option<Vec<String>>,
 }
 
@@ -103,8 +127,8 @@ impl ImageManifest {
     /// Decodes `body`, which came with the media type `content_type`. The manifest's own media type takes precedence,
     /// because its digest covers it.
     pub fn decode(content_type: &str, body: &[u8]) -> Result<Self, ImageProblem> {
-        let raw: RawManifest = serde_json::from_slice(body)
-            .map_err(|error| ImageProblem::Malformed(format!("the manifest: {error}")))?;
+        let raw: RawManifest = json::decode(body, &MANIFEST_FIELDS, "the manifest")
+            .map_err(ImageProblem::Malformed)?;
         let declared = raw.media_type.clone();
         let declared = declared.filter(|media_type| !media_type.is_empty());
         let sent = content_type.split(';').next().unwrap_or_default().trim();
@@ -154,8 +178,7 @@ fn image(
     media_type: &str,
 ) -> Result<ImageManifest, ImageProblem> {
     let no_image = |what: &str| {
-        let what: String = what.chars().take(100).collect();
-        ImageProblem::Unsupported(format!("it is not a container image: {what:?}"))
+        ImageProblem::Unsupported(format!("it is not a container image: {}", quoted(what)))
     };
     let Some(config) = config else {
         return Err(no_image(media_type));
@@ -172,6 +195,10 @@ fn image(
 }
 
 fn descriptor(raw: &RawDescriptor) -> Result<ImageDescriptor, ImageProblem> {
+    if raw.digest.starts_with("sha512:") {
+        let why = "its manifest has SHA-512 digests, and burstpool reads SHA-256 digests only";
+        return Err(ImageProblem::Unsupported(why.to_owned()));
+    }
     let digest = raw.digest.parse();
     let digest = digest.map_err(|why: &str| ImageProblem::Malformed(why.to_owned()))?;
     Ok(ImageDescriptor {
@@ -180,18 +207,22 @@ fn descriptor(raw: &RawDescriptor) -> Result<ImageDescriptor, ImageProblem> {
     })
 }
 
-/// The entry for ACI's platform. Entries without a platform are second choice, as for containerd; their
-/// configuration then shows the platform.
+/// The entry for ACI's platform. An entry for 32-bit processors is second choice, and one without a platform is the
+/// third, as for containerd; the configuration then shows the platform.
 fn choose(manifests: &[RawDescriptor]) -> Result<ImageDescriptor, ImageProblem> {
     let is_image = |raw: &&RawDescriptor| {
         let kind = raw.media_type.as_deref().unwrap_or_default();
         kind.is_empty() || is_known(kind)
     };
-    let mut images = manifests.iter().filter(is_image);
-    let fits = |raw: &&RawDescriptor| raw.platform.as_ref().is_some_and(RawPlatform::is_acis);
-    let chosen = images.clone().find(fits);
-    let chosen = chosen.or_else(|| images.find(|raw| raw.platform.is_none()));
-    if let Some(chosen) = chosen {
+    let images = manifests.iter().filter(is_image);
+    let ranked = images.filter_map(|raw| {
+        let rank = match &raw.platform {
+            Some(platform) => platform.rank()?,
+            None => 2,
+        };
+        Some((rank, raw))
+    });
+    if let Some((_, chosen)) = ranked.min_by_key(|(rank, _)| *rank) {
         return descriptor(chosen);
     }
     let platforms = manifests.iter().filter_map(|raw| raw.platform.as_ref());
@@ -199,6 +230,7 @@ fn choose(manifests: &[RawDescriptor]) -> Result<ImageDescriptor, ImageProblem> 
         // An attestation of a build has this platform.
         .filter(|platform| platform.os != "unknown")
         .map(RawPlatform::name)
+        .filter(|name| !name.is_empty())
         .collect();
     names.dedup();
     names.truncate(LISTED);
@@ -217,26 +249,43 @@ pub(super) fn wrong_platform(offered: &str) -> ImageProblem {
     ))
 }
 
+/// The rank of an architecture on processors for `amd64`: the lowest is the best, and `None` does not run there.
+/// Names are compared as containerd does (`platforms.Normalize` and `platforms.Only`).
+pub(super) fn rank(os: &str, architecture: &str) -> Option<u8> {
+    if !matches!(os.to_ascii_lowercase().as_str(), "linux" | "") {
+        return None;
+    }
+    match architecture.to_ascii_lowercase().as_str() {
+        "amd64" | "x86_64" | "x86-64" => Some(0),
+        "386" | "i386" => Some(1),
+        _ => None,
+    }
+}
+
+/// The name of a platform for an error, at most 40 characters.
+pub(super) fn platform_name(os: &str, architecture: &str, variant: &str) -> String {
+    let parts = [os, architecture, variant].into_iter();
+    let name = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    let name = name.join("/");
+    name.chars()
+        .filter(char::is_ascii_graphic)
+        .take(40)
+        .collect()
+}
+
 impl RawPlatform {
-    /// Whether this is ACI's platform. Hardware levels above the first (`v2`, `v3`) and features of an operating
+    /// How well ACI runs this platform. Hardware levels above the first (`v2`, `v3`) and features of an operating
     /// system are not known to be there.
-    fn is_acis(&self) -> bool {
+    fn rank(&self) -> Option<u8> {
         let variant = self.variant.as_deref().unwrap_or_default();
-        self.os == "linux"
-            && self.architecture == "amd64"
-            && matches!(variant, "" | "v1")
-            && self.os_features.as_ref().is_none_or(Vec::is_empty)
+        let is_plain = matches!(variant.to_ascii_lowercase().as_str(), "" | "v1")
+            && self.os_features.as_ref().is_none_or(Vec::is_empty);
+        rank(&self.os, &self.architecture).filter(|_| is_plain)
     }
 
     fn name(&self) -> String {
-        let variant = self.variant.iter().map(|variant| format!("/{variant}"));
-        let name = format!(
-            "{}/{}{}",
-            self.os,
-            self.architecture,
-            variant.collect::<String>()
-        );
-        name.chars().filter(|c| !c.is_control()).take(40).collect()
+        let variant = self.variant.as_deref().unwrap_or_default();
+        platform_name(&self.os, &self.architecture, variant)
     }
 }
 
@@ -304,6 +353,13 @@ mod tests {
         let bare = json!({"digest": digest("bare")});
         assert_eq!(chosen(&json!([bare, others[0]])), Ok(index_of(&bare)));
         assert_eq!(chosen(&json!([bare, wanted])), Ok(index_of(&wanted)));
+        // Names in other forms are the same platform, and 32-bit code runs on it too.
+        let (upper, i386) = (
+            entry("Linux", "X86_64", &none),
+            entry("linux", "i386", &none),
+        );
+        assert_eq!(chosen(&json!([i386, bare, upper])), Ok(index_of(&upper)));
+        assert_eq!(chosen(&json!([bare, i386])), Ok(index_of(&i386)));
         // An entry that is no manifest is passed over.
         let mut artifact = wanted.clone();
         artifact["mediaType"] = json!("application/vnd.example+json");
@@ -363,6 +419,36 @@ mod tests {
                 matches!(&refusal, Err(ImageProblem::Unsupported(why)) if why.contains(word)),
                 "{refusal:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_error_is_short_whatever_the_manifest_has() {
+        let long = "\u{1f600}\n".repeat(100_000);
+        let many: Vec<Value> = (0..900)
+            .map(|n| {
+                entry(
+                    &format!("{n}{long}").chars().take(99).collect::<String>(),
+                    &long[..100],
+                    &json!({}),
+                )
+            })
+            .collect();
+        let entries = vec![json!({"digest": digest("x")}); 1_001];
+        for body in [
+            json!({"manifests": many}),
+            json!({"manifests": entries}),
+            json!({"layers": entries}),
+            json!({"mediaType": long}),
+            json!({"config": {"mediaType": long, "digest": digest("c")}}),
+            json!({"config": {"digest": long}}),
+            json!({"config": {"digest": format!("sha512:{long}")}}),
+            json!({"schemaVersion": long}),
+            json!({"MediaType": long}),
+        ] {
+            let problem = decode("", &body).expect_err("a problem");
+            let (ImageProblem::Malformed(why) | ImageProblem::Unsupported(why)) = problem;
+            assert!(why.len() < 500 && !why.contains('\n'), "{why}");
         }
     }
 

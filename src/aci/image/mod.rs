@@ -11,7 +11,7 @@
 //!                      container_command, check_non_root, ... ◀─ ImageRead ─▶ pinned name, imageID
 //! ```
 //!
-//! - Pure: `reference`, `digest`, `challenge`, `manifest` and `config` (decode what registries send), `guard` (hosts
+//! - Pure: `reference`, `digest`, `challenge`, `json`, `manifest` and `config` (decode what registries send), `guard` (hosts
 //!   that may be requested), `process` (combines the pod's fields with the image's configuration), `access` (credentials
 //!   and their fingerprints), `cache` (a map with expiry), `error` and `backoff` (failures, waits and their messages).
 //! - I/O: `session` (one read's requests) with `answer` (bodies and errors) and `token` (answers to challenges), and
@@ -43,6 +43,7 @@ mod config;
 mod digest;
 mod error;
 mod guard;
+mod json;
 mod manifest;
 mod process;
 #[cfg(test)]
@@ -62,8 +63,8 @@ pub use error::{ImageReadError, ImageReadVerdict};
 pub(in crate::aci) use guard::is_azure_registry;
 pub use guard::{RegistryHostGuard, RegistryHostRefusal};
 pub use process::{
-    CREATE_CONTAINER_CONFIG_ERROR, ImageNeed, NonRootRefusal, WorkingDirMatch, check_non_root,
-    container_command, working_dir_match,
+    CREATE_CONTAINER_CONFIG_ERROR, ImageNeed, ImageUser, NonRootRefusal, WorkingDirMatch,
+    check_non_root, container_command, working_dir_match,
 };
 pub use reader::{ImageRead, ImageReader, ImageReaderSettings};
 pub(in crate::aci) use reference::split_registry;

@@ -14,12 +14,14 @@
 //! | `command` and `args` | `command`, `args` | both, joined |
 //! | `args` | the image's entrypoint, `args` | both, joined |
 //!
-//! Only the pod's part may contain references to variables (`$(NAME)`): the caller expands them before. The image's
+//! An image's entrypoint of one empty word counts as none, as for containerd
+//! (`WithProcessArgs` in `internal/cri/opts`). Only the pod's part may contain references to variables (`$(NAME)`): the caller expands them before. The image's
 //! part is used as it is.
 
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext};
 
 use super::config::ImageConfig;
+use super::error::shortened;
 
 /// What a container needs of its image's configuration. Images of containers without needs are not read, so that
 /// their pods do not depend on a registry.
@@ -68,7 +70,8 @@ impl ImageNeed {
 /// The command for ACI; empty if ACI must use the image's own. `command` and `args` are those of the container, with
 /// variables expanded.
 pub fn container_command(command: &[String], args: &[String], image: &ImageConfig) -> Vec<String> {
-    if command.is_empty() && !args.is_empty() {
+    let is_none = matches!(&image.entrypoint[..], [word] if word.is_empty());
+    if command.is_empty() && !args.is_empty() && !is_none {
         return [&image.entrypoint, args].concat();
     }
     [command, args].concat()
@@ -105,7 +108,7 @@ pub enum NonRootRefusal {
     RunAsRoot,
     /// The image's user is root, or the image names none.
     ImageIsRoot,
-    /// The image's user is a name. Only the files in the image tell its number.
+    /// The image's user is a name (its beginning). Only the files in the image tell its number.
     ImageUserIsName(String),
     /// The image's user is no valid number of a user.
     ImageUserIsInvalid(i64),
@@ -123,7 +126,6 @@ impl NonRootRefusal {
                 format!("container has runAsNonRoot and image will run as root {container_id}")
             }
             Self::ImageUserIsName(name) => {
-                let name: String = name.chars().take(100).collect();
                 format!(
                     "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is \
                      non-root {container_id}"
@@ -138,30 +140,46 @@ impl NonRootRefusal {
     }
 }
 
+/// The user of an image, by number. The group's body gets it, so that ACI runs the container as the user that was
+/// checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageUser {
+    /// The user, from 1 to 2147483647.
+    pub user: i32,
+    /// The group, from 0 to 2147483647, if the image has one as a number.
+    pub group: Option<i32>,
+}
+
 /// Decides `runAsNonRoot` as the kubelet does (`verifyRunAsNonRoot` in `pkg/kubelet/kuberuntime` of Kubernetes 1.37).
-/// `image` is the configuration of the container's image; it is used only where [`ImageNeed::User`] is a need.
+/// `image` is the configuration of the container's image; it is used only where [`ImageNeed::User`] is a need. Returns
+/// the image's user if it decided.
 pub fn check_non_root(
     container: &Container,
     pod: Option<&PodSecurityContext>,
     image: &ImageConfig,
-) -> Result<(), NonRootRefusal> {
+) -> Result<Option<ImageUser>, NonRootRefusal> {
     let user = EffectiveUser::of(container, pod);
     match (user.run_as_non_root, user.run_as_user) {
         (true, Some(0)) => Err(NonRootRefusal::RunAsRoot),
-        (false, _) | (true, Some(_)) => Ok(()),
-        (true, None) => check_image_user(&image.user),
+        (false, _) | (true, Some(_)) => Ok(None),
+        (true, None) => check_image_user(&image.user).map(Some),
     }
 }
 
 /// Parses the user as containerd's CRI plugin does: the part before the colon, as a decimal number if it is one.
-fn check_image_user(user: &str) -> Result<(), NonRootRefusal> {
-    let user = user.split(':').next().unwrap_or_default();
+fn check_image_user(user: &str) -> Result<ImageUser, NonRootRefusal> {
+    let mut parts = user.split(':');
+    let user = parts.next().unwrap_or_default();
+    let group = parts.next().and_then(|group| group.parse::<i32>().ok());
+    let group = group.filter(|group| *group >= 0);
     match user.parse::<i64>() {
         Ok(0) => Err(NonRootRefusal::ImageIsRoot),
-        Ok(number) if i32::try_from(number).is_ok_and(|number| number > 0) => Ok(()),
-        Ok(number) => Err(NonRootRefusal::ImageUserIsInvalid(number)),
+        Ok(number) => match i32::try_from(number) {
+            Ok(user) if user > 0 => Ok(ImageUser { user, group }),
+            _ => Err(NonRootRefusal::ImageUserIsInvalid(number)),
+        },
         Err(_) if user.is_empty() => Err(NonRootRefusal::ImageIsRoot),
-        Err(_) => Err(NonRootRefusal::ImageUserIsName(user.to_owned())),
+        Err(_) => Err(NonRootRefusal::ImageUserIsName(shortened(user))),
     }
 }
 
@@ -170,17 +188,22 @@ fn check_image_user(user: &str) -> Result<(), NonRootRefusal> {
 pub enum WorkingDirMatch {
     /// The container starts in the image's working directory: ACI needs no setting.
     OfImage,
-    /// The container starts elsewhere, which ACI has no setting for. The image's working directory is this one.
+    /// The container starts elsewhere, which ACI has no setting for. This is the beginning of the image's working
+    /// directory.
     Differs(String),
 }
 
 /// Compares a container's `workingDir` with the image's.
 pub fn working_dir_match(container: &Container, image: &ImageConfig) -> WorkingDirMatch {
     let wanted = container.working_dir.as_deref().unwrap_or_default();
-    if wanted.is_empty() || clean(wanted) == clean(image.working_dir()) {
+    let of_image = image.working_dir();
+    // A runtime does not start a container in a relative directory.
+    let is_same =
+        wanted.starts_with('/') == of_image.starts_with('/') && clean(wanted) == clean(of_image);
+    if wanted.is_empty() || is_same {
         return WorkingDirMatch::OfImage;
     }
-    WorkingDirMatch::Differs(image.working_dir().to_owned())
+    WorkingDirMatch::Differs(shortened(of_image))
 }
 
 /// The parts of a path without empty ones and `.`. `..` stays: what it leads to depends on links in the image.
@@ -229,6 +252,8 @@ mod tests {
             (none, &["a"], &shell, &["/bin/sh", "-c", "exec app", "a"]),
             (none, &["a"], &only_cmd, &["a"]),
             (none, &["a"], &neither, &["a"]),
+            (none, &["a"], &image(&[""], &["serve"]), &["a"]),
+            (none, &["a"], &image(&["", ""], &[]), &["", "", "a"]),
             (none, none, &only_cmd, none),
             (none, none, &neither, none),
             (none, &[""], &both, &["/entry", "$(X)", ""]),
@@ -292,10 +317,11 @@ mod tests {
     fn run_as_non_root_is_decided_as_a_kubelet_does() {
         use NonRootRefusal::{ImageIsRoot, ImageUserIsInvalid, ImageUserIsName, RunAsRoot};
         let name = |name: &str| Err(ImageUserIsName(name.to_owned()));
+        let runs = |user, group| Ok(Some(ImageUser { user, group }));
         let max = i64::from(i32::MAX);
         for (own, user, expected) in [
-            (json!({}), "", Ok(())),
-            (json!({"runAsNonRoot": false}), "0", Ok(())),
+            (json!({}), "", Ok(None)),
+            (json!({"runAsNonRoot": false}), "0", Ok(None)),
             (
                 json!({"runAsNonRoot": true, "runAsUser": 0}),
                 "7",
@@ -304,16 +330,22 @@ mod tests {
             (
                 json!({"runAsNonRoot": true, "runAsUser": 7}),
                 "root",
-                Ok(()),
+                Ok(None),
             ),
             (json!({"runAsNonRoot": true}), "", Err(ImageIsRoot)),
             (json!({"runAsNonRoot": true}), ":5", Err(ImageIsRoot)),
             (json!({"runAsNonRoot": true}), "0", Err(ImageIsRoot)),
             (json!({"runAsNonRoot": true}), "00:7", Err(ImageIsRoot)),
-            (json!({"runAsNonRoot": true}), "65532", Ok(())),
-            (json!({"runAsNonRoot": true}), "+5", Ok(())),
-            (json!({"runAsNonRoot": true}), "101:0", Ok(())),
-            (json!({"runAsNonRoot": true}), "2147483647", Ok(())),
+            (json!({"runAsNonRoot": true}), "65532", runs(65532, None)),
+            (json!({"runAsNonRoot": true}), "+5", runs(5, None)),
+            (json!({"runAsNonRoot": true}), "101:0", runs(101, Some(0))),
+            (json!({"runAsNonRoot": true}), "101:web", runs(101, None)),
+            (json!({"runAsNonRoot": true}), "101:-1", runs(101, None)),
+            (
+                json!({"runAsNonRoot": true}),
+                "2147483647",
+                runs(i32::MAX, None),
+            ),
             (
                 json!({"runAsNonRoot": true}),
                 "2147483648",
@@ -328,7 +360,7 @@ mod tests {
             (json!({"runAsNonRoot": true}), "root", name("root")),
             (json!({"runAsNonRoot": true}), "nginx:101", name("nginx")),
             (json!({"runAsNonRoot": true}), "0x5", name("0x5")),
-            (json!({"runAsNonRoot": true}), " 5", name(" 5")),
+            (json!({"runAsNonRoot": true}), " 5", name("5")),
             (
                 json!({"runAsNonRoot": true}),
                 "9223372036854775808",
@@ -375,7 +407,7 @@ mod tests {
             ("//app/./", "/app", true),
             ("/", "", true),
             ("/", "/", true),
-            ("/app", "app", true),
+            ("/app", "app", false),
             ("/app", "", false),
             ("/app", "/", false),
             ("/app/../app", "/app", false),

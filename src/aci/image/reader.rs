@@ -9,6 +9,8 @@
 //! - The configuration of a digest never changes, and is remembered without an end, for every access that has passed
 //!   the HEAD for the same repository.
 //! - Reads of the same image with the same access at the same time are one.
+//! - A registry that hangs delays only its own images: the reads of a registry, of a namespace, and all together are
+//!   limited, and a read's timeout begins when it has its turn.
 //! - After status 429 the registry gets no requests with this access until the time that it names.
 
 use std::collections::HashMap;
@@ -24,29 +26,33 @@ use super::access::{AccessFingerprint, ImageAccess, RegistryTokenSource};
 use super::cache::ExpiringMap;
 use super::config::ImageConfig;
 use super::digest::ImageDigest;
-use super::error::ImageReadError;
-use super::guard::RegistryHostGuard;
+use super::error::{ImageReadError, LONGEST_WAIT};
+use super::guard::{RegistryHostGuard, authority};
 use super::manifest::{ImageManifest, ImageProblem};
 use super::reference::ImageReference;
 use super::session::{ManifestHead, RegistryConnector, RegistrySession, SentManifest};
 
-/// The timeout of a whole read. A cold read takes about eight requests to up to four hosts.
+/// The timeout of a read that has its turn. A cold read takes about eight requests to up to four hosts.
 const READ: Duration = Duration::from_secs(20);
+/// The longest wait for a turn.
+const QUEUED: Duration = Duration::from_secs(60);
 /// How long the digest of a tag is remembered.
 const TAG_LIFETIME: Duration = Duration::from_secs(60);
-/// The longest time for which a registry can ask for no requests.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// The most tags that are remembered.
 const TAGS: usize = 4096;
-/// The most configurations that are remembered, and the largest of them, in bytes: together at most 64 MiB.
-const CONFIGS: usize = 2048;
-const LARGEST_CONFIG: usize = 32 << 10;
+/// The most configurations that are remembered, and the largest of them, in bytes: together at most 16 MiB.
+const CONFIGS: usize = 1024;
+const LARGEST_CONFIG: usize = 16 << 10;
 /// The most registries and accesses whose pauses are remembered.
 const PAUSES: usize = 1024;
+/// The most reads at the same time.
+const READS: usize = 48;
 /// The most reads at the same time from one registry, so that one that hangs takes no more connections.
-const READS_PER_REGISTRY: usize = 8;
-/// The most reads at the same time that receive bodies: together at most 128 MiB.
-const DOWNLOADS: usize = 32;
+const READS_PER_REGISTRY: usize = 4;
+/// The most reads at the same time for the pods of one namespace, however many registries they name.
+const READS_PER_NAMESPACE: usize = 16;
+/// The most reads at the same time that hold a body: with what is decoded from it, together at most 32 MiB.
+const DOWNLOADS: usize = 16;
 /// The most manifests on the way to a configuration: an index may name another index.
 const DEPTH: usize = 3;
 
@@ -63,13 +69,11 @@ pub struct ImageRead {
 
 /// The settings of an [`ImageReader`].
 pub struct ImageReaderSettings {
-    /// Certificates to trust in addition to the system's, in PEM.
-    pub extra_ca: Vec<u8>,
     /// Which hosts may be requested.
     pub guard: RegistryHostGuard,
     /// Tokens of the operator's identity.
     pub tokens: RegistryTokenSource,
-    /// The timeout of a whole read; `None` for the default of 20 s.
+    /// The timeout of a read that has its turn; `None` for the default of 20 s.
     pub timeout: Option<Duration>,
 }
 
@@ -85,6 +89,7 @@ type ReadFuture = BoxFuture<'static, ReadResult>;
 struct SharedReader {
     connector: RegistryConnector,
     timeout: Duration,
+    reads: Semaphore,
     downloads: Semaphore,
     caches: Mutex<ImageCaches>,
 }
@@ -107,38 +112,72 @@ struct ContentKey {
     digest: ImageDigest,
 }
 
+impl ReadKey {
+    /// The key of content in the same repository.
+    fn content(&self, digest: ImageDigest) -> ContentKey {
+        ContentKey {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            digest,
+        }
+    }
+}
+
 struct ImageCaches {
     tags: ExpiringMap<ReadKey, ImageDigest>,
     configs: ExpiringMap<ContentKey, ImageRead>,
     pauses: ExpiringMap<(String, AccessFingerprint), Instant>,
-    reads: HashMap<ReadKey, WeakShared<ReadFuture>>,
-    permits: HashMap<String, Weak<Semaphore>>,
+    reads: HashMap<ReadKey, RunningRead>,
+    /// Counts reads.
+    started: u64,
+    registry_permits: HashMap<String, Weak<Semaphore>>,
+    namespace_permits: HashMap<String, Weak<Semaphore>>,
+}
+
+/// A read that has not ended, and its number.
+struct RunningRead {
+    number: u64,
+    read: WeakShared<ReadFuture>,
+}
+
+/// Removes a read from the running ones when it ends or is given up.
+struct ReadRegistration {
+    shared: Arc<SharedReader>,
+    key: ReadKey,
+    number: u64,
+}
+
+impl Drop for ReadRegistration {
+    fn drop(&mut self) {
+        let mut caches = self.shared.caches();
+        let running = caches.reads.get(&self.key);
+        if running.is_some_and(|running| running.number == self.number) {
+            caches.reads.remove(&self.key);
+        }
+    }
 }
 
 impl ImageReader {
-    /// A reader with empty caches. Fails if a certificate is invalid.
+    /// A reader with empty caches. Fails if the process cannot use TLS.
     pub fn new(settings: ImageReaderSettings) -> reqwest::Result<Self> {
         let ImageReaderSettings {
-            extra_ca,
             guard,
             tokens,
             timeout,
         } = settings;
-        let http = RegistryConnector::http(&extra_ca, &guard)?;
         let caches = ImageCaches {
-            tags: ExpiringMap::new(TAGS),
-            configs: ExpiringMap::new(CONFIGS),
-            pauses: ExpiringMap::new(PAUSES),
+            tags: ExpiringMap::new(TAGS, |key| &key.registry),
+            configs: ExpiringMap::new(CONFIGS, |key| &key.registry),
+            pauses: ExpiringMap::new(PAUSES, |(registry, _)| registry),
             reads: HashMap::new(),
-            permits: HashMap::new(),
+            started: 0,
+            registry_permits: HashMap::new(),
+            namespace_permits: HashMap::new(),
         };
         let shared = SharedReader {
-            connector: RegistryConnector {
-                http,
-                guard,
-                tokens,
-            },
+            connector: RegistryConnector::new(guard, tokens)?,
             timeout: timeout.unwrap_or(READ),
+            reads: Semaphore::new(READS),
             downloads: Semaphore::new(DOWNLOADS),
             caches: Mutex::new(caches),
         };
@@ -147,8 +186,29 @@ impl ImageReader {
         })
     }
 
+    /// Reads the configuration of an image for a pod in `namespace`: as [`read`](Self::read), but no more than 16 at
+    /// once for a namespace.
+    pub async fn read_for(
+        &self,
+        namespace: &str,
+        reference: &ImageReference,
+        access: &ImageAccess,
+    ) -> ReadResult {
+        let permits = {
+            let mut caches = self.shared.caches();
+            limit(
+                &mut caches.namespace_permits,
+                namespace,
+                READS_PER_NAMESPACE,
+            )
+        };
+        let _permit = permits.acquire().await;
+        self.read(reference, access).await
+    }
+
     /// Reads the configuration of an image. Call it from a task of its own, or with others at the same time: it takes
-    /// as long as the registry, up to the timeout. The read ends when the last caller has gone.
+    /// as long as the registry, up to the timeout, after up to 60 s for its turn. The read ends when the last caller has
+    /// gone.
     pub async fn read(&self, reference: &ImageReference, access: &ImageAccess) -> ReadResult {
         let key = ReadKey {
             registry: reference.registry().to_owned(),
@@ -161,15 +221,11 @@ impl ImageReader {
             if let Some(known) = caches.known(&key, Instant::now()) {
                 return Ok(known);
             }
-            caches.reads.retain(|_, read| read.upgrade().is_some());
-            let running = caches.reads.get(&key).and_then(WeakShared::upgrade);
-            running.unwrap_or_else(|| {
-                let read = self.start(key.clone(), reference.clone(), access.clone());
-                caches
-                    .reads
-                    .extend(read.downgrade().map(|weak| (key, weak)));
-                read
-            })
+            let running = caches.reads.get(&key);
+            match running.and_then(|running| running.read.upgrade()) {
+                Some(read) => read,
+                None => self.start(&mut caches, key, reference.clone(), access.clone()),
+            }
         };
         read.await
     }
@@ -177,25 +233,28 @@ impl ImageReader {
     /// A read that its callers share.
     fn start(
         &self,
+        caches: &mut ImageCaches,
         key: ReadKey,
         reference: ImageReference,
         access: ImageAccess,
     ) -> Shared<ReadFuture> {
-        let shared = self.shared.clone();
-        let read = async move {
-            let read = shared.read(&key, &reference, &access);
-            let result = tokio::time::timeout(shared.timeout, read).await;
-            let result = result.unwrap_or_else(|_| {
-                Err(ImageReadError::Unreachable {
-                    registry: key.registry.clone(),
-                    why: format!("reading the image took longer than {:?}", shared.timeout),
-                })
-            });
-            // Later callers start again, or find what this read has remembered.
-            shared.caches().reads.remove(&key);
-            result
+        caches.started += 1;
+        let number = caches.started;
+        let registration = ReadRegistration {
+            shared: self.shared.clone(),
+            key: key.clone(),
+            number,
         };
-        read.boxed().shared()
+        let read = async move {
+            // Later callers start again, or find what this read has remembered.
+            let ReadRegistration { shared, key, .. } = &registration;
+            shared.read(key, &reference, &access).await
+        };
+        let shared = read.boxed().shared();
+        if let Some(read) = shared.downgrade() {
+            caches.reads.insert(key, RunningRead { number, read });
+        }
+        shared
     }
 }
 
@@ -210,18 +269,37 @@ impl SharedReader {
         reference: &ImageReference,
         access: &ImageAccess,
     ) -> ReadResult {
-        let permits = self.caches().permits(&key.registry);
-        let _permit = permits.acquire().await;
-        let paused = (key.registry.clone(), key.access);
+        let session = RegistrySession::new(&self.connector, reference, access)?;
+        // Several names are one host: `docker.io` and its API, and `a.io` and `a.io:443`.
+        let host = authority(&session.base);
+        let permits = {
+            let mut caches = self.caches();
+            limit(&mut caches.registry_permits, &host, READS_PER_REGISTRY)
+        };
+        let turn = async { (permits.acquire().await, self.reads.acquire().await) };
+        let Ok(_turn) = tokio::time::timeout(QUEUED, turn).await else {
+            return Err(ImageReadError::Unreachable {
+                registry: key.registry.clone(),
+                why: "other reads are under way, which take long".to_owned(),
+            });
+        };
+        let paused = (host, key.access);
         let now = Instant::now();
         if let Some(until) = self.caches().pauses.get(&paused, now) {
             let (registry, wait) = (key.registry.clone(), until - now);
             return Err(ImageReadError::Throttled { registry, wait });
         }
-        let result = self.request(key, reference, access).await;
+        let request = self.request(key, reference, session);
+        let result = tokio::time::timeout(self.timeout, request).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(ImageReadError::Unreachable {
+                registry: key.registry.clone(),
+                why: format!("reading the image took longer than {:?}", self.timeout),
+            })
+        });
         if let Err(ImageReadError::Throttled { wait, .. }) = &result {
             let now = Instant::now();
-            let until = now + (*wait).min(LONGEST_PAUSE);
+            let until = now + (*wait).min(LONGEST_WAIT);
             self.caches().pauses.insert(paused, until, Some(until), now);
         }
         result
@@ -231,67 +309,84 @@ impl SharedReader {
         &self,
         key: &ReadKey,
         reference: &ImageReference,
-        access: &ImageAccess,
+        mut session: RegistrySession<'_>,
     ) -> ReadResult {
-        let mut session = RegistrySession::new(&self.connector, reference, access)?;
         let head = session.head(&key.target).await?;
+        if let ManifestHead::Digest(digest) = head {
+            check_digest(reference, digest, &session)?;
+            if let Some(known) = self.known(key, digest) {
+                return Ok(known);
+            }
+        }
+        // Held as long as a body is.
+        let _permit = self.downloads.acquire().await;
         let (digest, sent) = match head {
             ManifestHead::Digest(digest) => (digest, None),
             ManifestHead::Unknown => {
-                let _permit = self.downloads.acquire().await;
                 let sent = session.manifest(&key.target).await?;
                 (ImageDigest::of(&sent.body), Some(sent))
             }
         };
-        if reference.digest().is_some_and(|wanted| wanted != digest) {
-            return Err(session.corrupt(format!("{digest} in place of {}", key.target)));
+        check_digest(reference, digest, &session)?;
+        if let Some(known) = self.known(key, digest) {
+            return Ok(known);
         }
-        let content = ContentKey {
-            registry: key.registry.clone(),
-            repository: key.repository.clone(),
-            digest,
-        };
-        let known = self.caches().configs.get(&content, Instant::now());
-        let read = if let Some(known) = known {
-            known
-        } else {
-            let _permit = self.downloads.acquire().await;
-            fetch(&mut session, digest, sent).await?
-        };
-        self.caches().remember(key, content, &read, Instant::now());
+        let read = fetch(&mut session, digest, sent).await?;
+        let mut caches = self.caches();
+        caches.remember(key, &read, Instant::now());
         Ok(read)
+    }
+
+    /// What is known of the content with this digest, which the access has just been shown.
+    fn known(&self, key: &ReadKey, digest: ImageDigest) -> Option<ImageRead> {
+        let mut caches = self.caches();
+        let now = Instant::now();
+        let known = caches.configs.get(&key.content(digest), now)?;
+        caches.remember(key, &known, now);
+        Some(known)
     }
 }
 
 impl ImageCaches {
     /// What is known of an image without a request.
     fn known(&mut self, key: &ReadKey, now: Instant) -> Option<ImageRead> {
-        let content = ContentKey {
-            digest: self.tags.get(key, now)?,
-            registry: key.registry.clone(),
-            repository: key.repository.clone(),
-        };
-        self.configs.get(&content, now)
+        let digest = self.tags.get(key, now)?;
+        self.configs.get(&key.content(digest), now)
     }
 
-    fn remember(&mut self, key: &ReadKey, content: ContentKey, read: &ImageRead, now: Instant) {
+    fn remember(&mut self, key: &ReadKey, read: &ImageRead, now: Instant) {
         let expires = Some(now + TAG_LIFETIME);
         self.tags.insert(key.clone(), read.digest, expires, now);
-        if read.config.weight() <= LARGEST_CONFIG {
+        let content = key.content(read.digest);
+        let weight = content.registry.len() + content.repository.len() + read.config.weight();
+        if weight <= LARGEST_CONFIG {
             self.configs.insert(content, read.clone(), None, now);
         }
     }
+}
 
-    /// The permits for reads from a registry.
-    fn permits(&mut self, registry: &str) -> Arc<Semaphore> {
-        if let Some(permits) = self.permits.get(registry).and_then(Weak::upgrade) {
-            return permits;
+/// The permits for reads with this key.
+fn limit(limits: &mut HashMap<String, Weak<Semaphore>>, key: &str, most: usize) -> Arc<Semaphore> {
+    if let Some(permits) = limits.get(key).and_then(Weak::upgrade) {
+        return permits;
+    }
+    limits.retain(|_, permits| permits.strong_count() > 0);
+    let permits = Arc::new(Semaphore::new(most));
+    limits.insert(key.to_owned(), Arc::downgrade(&permits));
+    permits
+}
+
+/// Checks that a reference by digest leads to that digest.
+fn check_digest(
+    reference: &ImageReference,
+    digest: ImageDigest,
+    session: &RegistrySession<'_>,
+) -> Result<(), ImageReadError> {
+    match reference.digest() {
+        Some(wanted) if wanted != digest => {
+            Err(session.corrupt(format!("{digest} in place of {wanted}")))
         }
-        self.permits.retain(|_, permits| permits.strong_count() > 0);
-        let permits = Arc::new(Semaphore::new(READS_PER_REGISTRY));
-        self.permits
-            .insert(registry.to_owned(), Arc::downgrade(&permits));
-        permits
+        _ => Ok(()),
     }
 }
 

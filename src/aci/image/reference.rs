@@ -8,6 +8,7 @@
 use thiserror::Error;
 
 use super::digest::ImageDigest;
+use super::error::quoted;
 
 /// The registry of a name that has none.
 const DOCKER_HUB: &str = "docker.io";
@@ -21,10 +22,14 @@ const OFFICIAL: &str = "library/";
 const LATEST: &str = "latest";
 /// The longest name of a repository, in bytes (`github.com/distribution/reference`).
 const LONGEST_REPOSITORY: usize = 255;
-/// The longest tag, in bytes (the same).
+/// The longest name of a host, in bytes (RFC 1035).
+const LONGEST_HOST: usize = 253;
+/// The longest port, in digits.
+const LONGEST_PORT: usize = 5;
+/// The longest tag, in bytes (`github.com/distribution/reference`).
 const LONGEST_TAG: usize = 128;
 /// How much of a wrong reference an error quotes, in characters.
-const QUOTED: usize = 200;
+const QUOTED: usize = 100;
 
 /// A reference that cannot be parsed. The kubelet's reason for it is `InvalidImageName`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -151,14 +156,14 @@ pub(in crate::aci) fn split_registry(name: &str) -> Option<(&str, &str)> {
 
 /// Checks the name of a registry, and returns it in lower case.
 fn check_registry(registry: &str) -> Result<String, String> {
-    let wrong = |what: &str| format!("the registry {registry:?} has {what}");
+    let wrong = |what: &str| format!("the registry {} has {what}", quoted(registry));
     let (host, port) = match registry.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (registry, None),
     };
     let is_port = |port: &str| {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+        digits && port.len() <= LONGEST_PORT && port.parse::<u16>().is_ok_and(|port| port > 0)
     };
     if port.is_some_and(|port| !is_port(port)) {
         return Err(wrong("no port from 1 to 65535 after its colon"));
@@ -168,7 +173,7 @@ fn check_registry(registry: &str) -> Result<String, String> {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => host.split('.').all(is_host_label),
     };
-    if !valid {
+    if !valid || host.len() > LONGEST_HOST {
         return Err(wrong("no valid host name"));
     }
     let registry = registry.to_lowercase();
@@ -194,10 +199,13 @@ fn check_repository(path: &str) -> Result<(), String> {
         ));
     }
     if path.chars().any(char::is_uppercase) {
-        return Err(format!("the repository's name ({path}) must be lower-case"));
+        return Err(format!(
+            "the repository's name {} must be lower-case",
+            quoted(path)
+        ));
     }
     if !path.split('/').all(is_component) {
-        return Err(format!("the repository's name {path:?} is invalid"));
+        return Err(format!("the repository's name {} is invalid", quoted(path)));
     }
     Ok(())
 }
@@ -360,6 +368,8 @@ mod tests {
     fn a_wrong_reference_is_refused_with_its_field_and_value() {
         let long = format!("a/{}", "b".repeat(256));
         let long_tag = format!("a:{}", "b".repeat(129));
+        let (label, wide) = ("b".repeat(60), "\u{1f600}".repeat(100_000));
+        let long_host = format!("{label}.{label}.{label}.{label}.{label}.io/a");
         for image in [
             "",
             " nginx",
@@ -383,6 +393,7 @@ mod tests {
             "a.io:0/b",
             "a.io:65536/b",
             "a.io:/b",
+            "a.io:000443/b",
             "[::g]/a",
             "[::1/a",
             "a___b",
@@ -399,6 +410,10 @@ mod tests {
             &DIGEST[7..],
             &long,
             &long_tag,
+            &long_host,
+            &format!("{wide}.io/b"),
+            &format!("a.io/{wide}"),
+            &format!("A.io/{}", "B".repeat(255)),
         ] {
             let error = ImageReference::parse("spec.containers[3].image", image).expect_err(image);
             let text = error.to_string();

@@ -19,10 +19,11 @@ use url::Url;
 use super::access::{ImageAccess, RegistryTokenSource};
 use super::challenge::RegistryChallenge;
 use super::digest::ImageDigest;
-use super::error::{ImageReadError, quote};
-use super::guard::{RegistryHostGuard, RegistryHostRefusal, authority};
+use super::error::{ImageReadError, shortened};
+use super::guard::{HostScope, RegistryHostGuard, RegistryHostRefusal, authority, lookup_permits};
 use super::manifest::{ImageDescriptor, accepted_manifests};
 use super::reference::ImageReference;
+use crate::aci::address::is_private;
 
 /// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -30,35 +31,56 @@ const CONNECT: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(10);
 /// The most redirects of one request.
 const REDIRECTS: usize = 5;
-/// The longest manifest, in bytes: the OCI specification asks registries to accept at least this.
-const LONGEST_MANIFEST: usize = 4 << 20;
+/// The longest manifest, in bytes. An index with 100 platforms has about 50 KB.
+const LONGEST_MANIFEST: usize = 1 << 20;
 /// The longest configuration, in bytes. Those of real images have 2 to 20 KB.
 const LONGEST_CONFIG: usize = 1 << 20;
+/// The value of the header `Accept` for a configuration, which has one form only.
+const ANY: &str = "*/*";
 /// The header with the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// What every session needs.
 pub(super) struct RegistryConnector {
-    pub http: reqwest::Client,
+    /// For a registry, and for the hosts that a private one leads to.
+    http: reqwest::Client,
+    /// For the hosts that other registries lead to.
+    public_http: reqwest::Client,
     pub guard: RegistryHostGuard,
     pub tokens: RegistryTokenSource,
 }
 
 impl RegistryConnector {
-    /// An HTTP client for registries. It trusts the system's certificates and those in `extra_ca` (PEM).
-    pub fn http(extra_ca: &[u8], guard: &RegistryHostGuard) -> reqwest::Result<reqwest::Client> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .timeout(REQUEST)
-            .pool_idle_timeout(Duration::from_secs(60))
-            // The session follows redirects, because each host needs a check.
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(guard.resolver());
-        for certificate in reqwest::Certificate::from_pem_bundle(extra_ca)? {
-            builder = builder.add_root_certificate(certificate);
+    pub fn new(guard: RegistryHostGuard, tokens: RegistryTokenSource) -> reqwest::Result<Self> {
+        let lookups = lookup_permits();
+        let client = |scope| {
+            reqwest::Client::builder()
+                .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .timeout(REQUEST)
+                .pool_idle_timeout(Duration::from_secs(15))
+                .pool_max_idle_per_host(1)
+                // The session follows redirects, because each host needs a check.
+                .redirect(reqwest::redirect::Policy::none())
+                // A proxy would resolve names, and so pass by the resolver's check.
+                .no_proxy()
+                .dns_resolver(guard.resolver(scope, &lookups))
+                .build()
+        };
+        Ok(Self {
+            http: client(HostScope::Any)?,
+            public_http: client(HostScope::Public)?,
+            guard,
+            tokens,
+        })
+    }
+
+    /// The client for hosts of this scope.
+    pub fn client(&self, scope: HostScope) -> &reqwest::Client {
+        match scope {
+            HostScope::Any => &self.http,
+            HostScope::Public => &self.public_http,
         }
-        builder.build()
     }
 }
 
@@ -71,6 +93,8 @@ pub(super) struct RegistrySession<'a> {
     pub(super) base: Url,
     /// By host, with its port.
     authorizations: BTreeMap<String, HeaderValue>,
+    /// Whether the registry has answered from a private address.
+    is_private: bool,
 }
 
 /// A manifest as the registry sends it.
@@ -107,14 +131,16 @@ impl<'a> RegistrySession<'a> {
             access,
             base,
             authorizations,
+            is_private: false,
         })
     }
 
     /// Asks which manifest `target` names, and so whether this access may read it. Docker Hub does not count this as
     /// a pull.
     pub async fn head(&mut self, target: &str) -> Result<ManifestHead, ImageReadError> {
+        let path = self.manifest_path(target);
         let response = self
-            .request(&Method::HEAD, &self.manifest_path(target))
+            .request(&Method::HEAD, &path, &accepted_manifests())
             .await?;
         let unsupported = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
         if unsupported.contains(&response.status()) {
@@ -128,8 +154,9 @@ impl<'a> RegistrySession<'a> {
 
     /// Reads the manifest that `target` names.
     pub async fn manifest(&mut self, target: &str) -> Result<SentManifest, ImageReadError> {
+        let path = self.manifest_path(target);
         let response = self
-            .request(&Method::GET, &self.manifest_path(target))
+            .request(&Method::GET, &path, &accepted_manifests())
             .await?;
         let response = self.checked(response).await?;
         let content_type = response.headers().get(CONTENT_TYPE);
@@ -146,7 +173,7 @@ impl<'a> RegistrySession<'a> {
             self.reference.repository(),
             descriptor.digest
         );
-        let response = self.request(&Method::GET, &path).await?;
+        let response = self.request(&Method::GET, &path, ANY).await?;
         let response = self.checked(response).await?;
         let body = self
             .body(response, LONGEST_CONFIG, "a configuration")
@@ -195,11 +222,16 @@ impl<'a> RegistrySession<'a> {
     }
 
     /// Sends a request, follows redirects, and answers a challenge of each host once.
-    async fn request(&mut self, method: &Method, path: &str) -> Result<Response, ImageReadError> {
+    async fn request(
+        &mut self,
+        method: &Method,
+        path: &str,
+        accept: &str,
+    ) -> Result<Response, ImageReadError> {
         let mut url = self.base.clone();
         url.set_path(path);
         for _ in 0..=REDIRECTS {
-            let mut response = self.send(method, &url).await?;
+            let mut response = self.send(method, &url, accept).await?;
             let host = authority(&url);
             if response.status() == StatusCode::UNAUTHORIZED
                 && !self.authorizations.contains_key(&host)
@@ -209,7 +241,7 @@ impl<'a> RegistrySession<'a> {
                     return Ok(response);
                 };
                 self.authorizations.insert(host, authorization);
-                response = self.send(method, &url).await?;
+                response = self.send(method, &url, accept).await?;
             }
             let location = response.headers().get(LOCATION);
             let (true, Some(location)) = (is_redirect(response.status()), location) else {
@@ -224,24 +256,48 @@ impl<'a> RegistrySession<'a> {
         Err(self.corrupt(format!("more than {REDIRECTS} redirects")))
     }
 
-    async fn send(&self, method: &Method, url: &Url) -> Result<Response, ImageReadError> {
-        self.check_host(url)?;
-        let request = self.connector.http.request(method.clone(), url.clone());
-        let mut request = request.header(ACCEPT, accepted_manifests());
+    async fn send(
+        &mut self,
+        method: &Method,
+        url: &Url,
+        accept: &str,
+    ) -> Result<Response, ImageReadError> {
+        let mut request = self.client(url)?.request(method.clone(), url.clone());
+        request = request.header(ACCEPT, accept);
         if let Some(authorization) = self.authorizations.get(&authority(url)) {
             request = request.header(AUTHORIZATION, authorization);
         }
-        request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))
+        let response = request.send().await;
+        let response = response.map_err(|error| self.unreachable(url, error))?;
+        if self.is_own(url) {
+            let address = response.remote_addr().map(|address| address.ip());
+            self.is_private =
+                address.is_some_and(|address| address.is_loopback() || is_private(address));
+        }
+        Ok(response)
     }
 
-    pub(super) fn check_host(&self, url: &Url) -> Result<(), ImageReadError> {
-        self.connector
-            .guard
-            .check(url)
-            .map_err(|refusal| self.guarded(refusal))
+    /// The client for a request to `url`, if its host may be requested.
+    pub(super) fn client(&self, url: &Url) -> Result<&'a reqwest::Client, ImageReadError> {
+        let scope = if self.is_own(url) || self.is_private {
+            HostScope::Any
+        } else {
+            HostScope::Public
+        };
+        let checked = self.connector.guard.check(url, scope);
+        checked.map_err(|refusal| self.guarded(refusal))?;
+        Ok(self.connector.client(scope))
+    }
+
+    /// Whether a URL's host is the image's registry.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        authority(url) == authority(&self.base)
+    }
+
+    /// Whether an error may quote what the host of `url` sends. A pod could otherwise read what other hosts of a
+    /// private network answer: the registry that it names can lead to them.
+    pub(super) fn is_quotable(&self, url: &Url) -> bool {
+        self.is_own(url) || !self.is_private
     }
 
     fn guarded(&self, refusal: RegistryHostRefusal) -> ImageReadError {
@@ -252,7 +308,7 @@ impl<'a> RegistrySession<'a> {
     }
 
     /// The error for a request without an answer.
-    pub(super) fn unreachable(&self, error: reqwest::Error) -> ImageReadError {
+    pub(super) fn unreachable(&self, url: &Url, error: reqwest::Error) -> ImageReadError {
         // A URL of object storage contains a signature, which is as secret as a password.
         let error = error.without_url();
         let mut why = error.to_string();
@@ -264,7 +320,11 @@ impl<'a> RegistrySession<'a> {
             why = format!("{why}: {cause}");
             next = cause.source();
         }
-        let why = quote(&why).trim_start_matches(": ").to_owned();
+        let why = if self.is_quotable(url) {
+            shortened(&why)
+        } else {
+            "a host that it leads to does not answer".to_owned()
+        };
         ImageReadError::Unreachable {
             registry: self.registry(),
             why,
@@ -279,4 +339,39 @@ fn is_redirect(status: StatusCode) -> bool {
 fn challenge(response: &Response) -> Option<RegistryChallenge> {
     let headers = response.headers().get_all(WWW_AUTHENTICATE);
     RegistryChallenge::choose(headers.iter().filter_map(|header| header.to_str().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::aci::translate::secret_string::SecretString;
+
+    #[test]
+    fn only_a_private_registry_leads_to_private_hosts() {
+        let tokens: RegistryTokenSource = Arc::new(|| async { Ok(SecretString::new("")) }.boxed());
+        let guard = RegistryHostGuard::default();
+        let connector = RegistryConnector::new(guard, tokens).expect("a client");
+        let inside: Url = "https://10.0.0.4/token".parse().expect("a URL");
+        for (image, is_private, may) in [
+            ("quay.io/a", false, false),
+            ("quay.io/a", true, true),
+            ("10.0.0.4/a", false, true),
+        ] {
+            let reference = ImageReference::parse("image", image).expect(image);
+            let access = ImageAccess::Anonymous;
+            let mut session =
+                RegistrySession::new(&connector, &reference, &access).expect("a session");
+            session.is_private = is_private;
+            assert_eq!(session.client(&inside).is_ok(), may, "{image}");
+            // What another host inside answers is not shown to the pod's author.
+            assert_eq!(
+                session.is_quotable(&inside),
+                image != "quay.io/a" || !is_private
+            );
+        }
+    }
 }

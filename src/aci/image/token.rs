@@ -14,7 +14,7 @@ use url::Url;
 
 use super::access::{ImageAccess, RegistryLogin, sensitive};
 use super::challenge::RegistryChallenge;
-use super::error::ImageReadError;
+use super::error::{ImageReadError, shortened};
 use super::guard::authority;
 use super::session::RegistrySession;
 
@@ -44,8 +44,7 @@ impl RegistrySession<'_> {
         url: &Url,
         challenge: Option<RegistryChallenge>,
     ) -> Result<Option<HeaderValue>, ImageReadError> {
-        let is_own = authority(url) == authority(&self.base);
-        let access = if is_own {
+        let access = if self.is_own(url) {
             self.access
         } else {
             &ImageAccess::Anonymous
@@ -86,16 +85,17 @@ impl RegistrySession<'_> {
     ) -> Result<HeaderValue, ImageReadError> {
         let invalid = |_| self.corrupt("a challenge whose realm is not a URL".to_owned());
         let mut url: Url = realm.parse().map_err(invalid)?;
-        self.check_host(&url)?;
+        let client = self.client(&url)?;
         let scope = scope.unwrap_or_else(|| self.pull_scope());
         let service = service.map(|service| ("service", service));
         let pairs = service.into_iter().chain([("scope", scope)]);
         url.query_pairs_mut().extend_pairs(pairs);
-        let mut request = self.connector.http.get(url);
+        let mut request = client.get(url.clone());
         if let Some(header) = login.and_then(RegistryLogin::basic) {
             request = request.header(AUTHORIZATION, header);
         }
-        let answer = self.token_answer(request).await?;
+        let missing = "a challenge whose realm does not exist";
+        let answer = self.token_answer(&url, request, missing).await?;
         self.bearer_header(answer.bearer())
     }
 
@@ -105,9 +105,9 @@ impl RegistrySession<'_> {
         if !self.connector.guard.is_azure(&host) {
             return Ok(None);
         }
-        let identity = |why| ImageReadError::Identity {
+        let identity = |why: String| ImageReadError::Identity {
             registry: self.registry(),
-            why,
+            why: shortened(&why),
         };
         let token = (self.connector.tokens)().await.map_err(identity)?;
         let form = [
@@ -115,9 +115,7 @@ impl RegistrySession<'_> {
             ("service", &host),
             ("access_token", token.expose()),
         ];
-        let exchanged = self
-            .token_answer(self.form("oauth2/exchange", &form)?)
-            .await?;
+        let exchanged = self.post_form("oauth2/exchange", &form).await?;
         let refresh = exchanged.refresh_token.unwrap_or_default();
         let form = [
             ("grant_type", "refresh_token"),
@@ -125,33 +123,39 @@ impl RegistrySession<'_> {
             ("scope", &self.pull_scope()),
             ("refresh_token", &refresh),
         ];
-        let answer = self.token_answer(self.form("oauth2/token", &form)?).await?;
+        let answer = self.post_form("oauth2/token", &form).await?;
         self.bearer_header(answer.bearer()).map(Some)
     }
 
-    /// A POST of a form to the registry's own host.
-    fn form(&self, path: &str, form: &[(&str, &str)]) -> Result<RequestBuilder, ImageReadError> {
+    /// Posts a form to the registry's own host.
+    async fn post_form(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<TokenAnswer, ImageReadError> {
         let mut url = self.base.clone();
         url.set_path(path);
-        self.check_host(&url)?;
         let body = serde_urlencoded::to_string(form);
         let body = body.map_err(|error| self.corrupt(error.to_string()))?;
-        let request = self.connector.http.post(url).body(body);
-        Ok(request.header(CONTENT_TYPE, "application/x-www-form-urlencoded"))
+        let request = self.client(&url)?.post(url.clone()).body(body);
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let missing = format!("status 404 for /{path}, which Azure Container Registry has");
+        self.token_answer(&url, request, &missing).await
     }
 
-    /// Sends a request for a token. Redirects are not followed: it may carry a credential.
-    async fn token_answer(&self, request: RequestBuilder) -> Result<TokenAnswer, ImageReadError> {
-        let request = request.header(ACCEPT, "application/json");
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
+    /// Sends a request for a token. Redirects are not followed: it may carry a credential. `missing` is the error for
+    /// status 404.
+    async fn token_answer(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+        missing: &str,
+    ) -> Result<TokenAnswer, ImageReadError> {
+        let response = request.header(ACCEPT, "application/json").send().await;
+        let response = response.map_err(|error| self.unreachable(url, error))?;
         let response = match self.checked(response).await {
             // The endpoint is missing, not the image.
-            Err(ImageReadError::NotFound { .. }) => {
-                return Err(self.corrupt("a challenge whose realm does not exist".to_owned()));
-            }
+            Err(ImageReadError::NotFound { .. }) => return Err(self.corrupt(missing.to_owned())),
             checked => checked?,
         };
         let body = self.body(response, LONGEST_TOKEN, "a token").await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use burstpool::aci::image::{
     ImageAccess, ImageReadError, ImageReadVerdict, ImageReference, RegistryHostGuard,
 };
+use futures::future::{join_all, select_all};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -176,7 +177,7 @@ async fn endless_bodies_are_cut_off() {
         return;
     };
     tenant.push("1", "/app").await;
-    for (part, length) in [("/manifests/sha256", "4194304"), ("/blobs/", "1048576")] {
+    for (part, length) in [("/manifests/sha256", "1048576"), ("/blobs/", "1048576")] {
         let error = failure(&tenant, json!({"endless": part})).await;
         assert_eq!(error.kind(), "corrupt", "{error:?}");
         assert!(error.to_string().contains(length), "{error}");
@@ -203,6 +204,122 @@ async fn a_registry_that_hangs_delays_neither_its_pod_for_long_nor_others() {
     let error = hung.unwrap_err();
     assert_eq!(error.kind(), "unreachable", "{error:?}");
     assert!(begun.elapsed() >= timeout);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_a_byte_at_a_time_is_given_up() {
+    let Some(tenant) = Tenant::new("dripping").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    for part in ["/manifests/sha256", "/blobs/"] {
+        tenant.set(json!({"drip": part})).await;
+        let reader = tenant.reader_with(tenant.guard(), Duration::from_secs(2));
+        let image = tenant.image(":1");
+        let read = reader.read(&image, &ImageAccess::Anonymous).await;
+        let error = read.expect_err(part);
+        assert_eq!(error.kind(), "unreachable", "{part}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_whose_registries_hang_does_not_delay_others() {
+    let Some(tenant) = Tenant::new("beside").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    // They accept connections, and never answer: more than there may be reads.
+    let mut listeners = Vec::new();
+    for _ in 0..60 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let hosts = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().to_string());
+    let mut hosts: Vec<String> = hosts.collect();
+    let references: Vec<ImageReference> = hosts
+        .iter()
+        .map(|host| ImageReference::parse("image", &format!("{host}/a")).unwrap())
+        .collect();
+    hosts.push(tenant.host().to_owned());
+    let guard = RegistryHostGuard::for_tests(hosts.iter().map(String::as_str), []);
+    let reader = tenant.reader_with(guard, Duration::from_secs(8));
+    let anonymous = ImageAccess::Anonymous;
+    let hanging = references.iter();
+    let hanging =
+        hanging.map(|reference| Box::pin(reader.read_for("hanging", reference, &anonymous)));
+    let hanging = select_all(hanging);
+    let image = tenant.image(":1");
+    let others = reader.read_for("shop", &image, &ImageAccess::Anonymous);
+    tokio::select! {
+        biased;
+        ended = hanging => panic!("{:?}", ended.0),
+        read = others => assert_eq!(program(&read), "/app"),
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_waits_for_its_turn_does_not_time_out() {
+    let Some(tenant) = Tenant::new("turns").await else {
+        return;
+    };
+    let tags: Vec<String> = (0..16).map(|n| n.to_string()).collect();
+    for tag in &tags {
+        tenant.push(tag, &format!("/{tag}")).await;
+    }
+    tenant.set(json!({"delay": 300})).await;
+    // A read takes four requests, and only some are made at once: together longer than the timeout.
+    let reader = tenant.reader_with(tenant.guard(), Duration::from_secs(4));
+    let images: Vec<_> = tags
+        .iter()
+        .map(|tag| tenant.image(&format!(":{tag}")))
+        .collect();
+    let reads = images
+        .iter()
+        .map(|image| reader.read(image, &ImageAccess::Anonymous));
+    for (tag, read) in tags.iter().zip(join_all(reads).await) {
+        assert_eq!(program(&read), format!("/{tag}"));
+    }
+}
+
+/// A proxy would resolve the names of hosts, and so pass by the check of their addresses.
+#[tokio::test]
+async fn a_proxy_is_not_used() {
+    const IN_CHILD: &str = "BURSTPOOL_TEST_PROXIED";
+    if std::env::var_os(IN_CHILD).is_some() {
+        let tenant = Tenant::new("proxied")
+            .await
+            .expect("the parent has checked");
+        tenant.push("1", "/app").await;
+        let read = tenant.reader();
+        let read = read
+            .read(&tenant.image(":1"), &ImageAccess::Anonymous)
+            .await;
+        assert_eq!(program(&read), "/app");
+        return;
+    }
+    if Tenant::new("unproxied").await.is_none() {
+        return;
+    }
+    // Variables of the environment hold for a whole process: the read is made in a process of its own.
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "registry::faults::a_proxy_is_not_used"]);
+    child
+        .env(IN_CHILD, "1")
+        .env("NO_PROXY", "")
+        .env("no_proxy", "");
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        // No proxy listens there.
+        child
+            .env(name, "http://127.0.0.1:1")
+            .env(name.to_lowercase(), "http://127.0.0.1:1");
+    }
+    let output = child.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl Tenant {
         Some(Self {
             name: name.to_owned(),
             addresses: process.addresses.clone(),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
         })
     }
 
@@ -171,7 +171,6 @@ impl Tenant {
     pub fn reader_with(&self, guard: RegistryHostGuard, timeout: Duration) -> ImageReader {
         let token = format!("entra-{}", self.name);
         ImageReader::new(ImageReaderSettings {
-            extra_ca: Vec::new(),
             guard,
             tokens: Arc::new(move || {
                 let token = SecretString::new(token.clone());
