@@ -1,15 +1,11 @@
-//! Which `DaemonSet`s have pods on the node, and the Event that says why such a pod does not run.
+//! Which `DaemonSet`s have pods on the node.
 //!
-//! In: pods as their workers see them. Out: names for the pool's status, and an Event for each pod. [`daemon_set`]
-//! decides.
+//! In: pods as their workers see them. Out: names for the pool's status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::{Mutex, MutexGuard};
-
-use super::worker::PodWorker;
-use crate::node::daemon_set;
 
 /// The `DaemonSet`s of the node's pods, by the pods' UIDs.
 #[derive(Debug, Default)]
@@ -20,7 +16,8 @@ impl DaemonSets {
         self.0.lock()
     }
 
-    fn insert(&self, pod: &Pod, daemon_set: String) {
+    /// Records that `daemon_set` (namespace/name) controls the pod.
+    pub fn insert(&self, pod: &Pod, daemon_set: String) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         self.entries().insert(uid, daemon_set);
     }
@@ -39,15 +36,5 @@ impl DaemonSets {
     pub fn names(&self) -> Vec<String> {
         let names: BTreeSet<String> = self.entries().values().cloned().collect();
         names.into_iter().collect()
-    }
-}
-
-impl PodWorker {
-    /// If a `DaemonSet` controls the pod, records its name and queues the Event.
-    pub fn update_daemon_set(&mut self) {
-        if let Some(daemon_set) = daemon_set::daemon_set_name(&self.pod).filter(|_| self.exists) {
-            self.context.daemon_sets.insert(&self.pod, daemon_set);
-            self.warn(daemon_set::REASON, daemon_set::MESSAGE);
-        }
     }
 }

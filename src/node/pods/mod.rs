@@ -21,21 +21,15 @@
 //! once a second: a LIST has no instance views, but it gives the provisioning state of all groups at once, which is
 //! enough to report a pod with `restartPolicy: Always` as running. The pod's GET adds the details.
 
-mod actions;
 mod controller;
 mod daemon_sets;
-mod events;
 #[cfg(test)]
 pub(crate) mod fixtures;
-mod foreign;
 mod garbage_collection;
-mod group_absence;
 mod group_list;
-mod pod_changes;
 mod pod_index;
 mod post_bind;
 mod read_queue;
-mod status_writer;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::worker::{AttemptKind, CreateProblem, PodWorker};
+use super::PodWorker;
+use super::attempts::AttemptKind;
 use crate::aci::client::GroupDeletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{FailureClass, FailureVerdict};
@@ -16,7 +17,7 @@ use crate::aci::response::ContainerGroup as View;
 use crate::aci::translate::{self, Group as Body};
 use crate::node::absence::EvidenceSource;
 use crate::node::environment;
-use crate::node::pod_plan::{GroupPresence, GroupReading, PodAction, is_deleting, never_restarts};
+use crate::node::pod_plan::PodAction;
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a permission that is missing. A kubelet tries again about as
 /// often.
@@ -44,8 +45,8 @@ impl PodWorker {
         let context = self.context.clone();
         let services = context.services.state();
         let settings = context.settings();
-        let kube_proxy = settings.kube_proxy.as_ref();
-        let read = environment::resolve(&context.client, &self.pod, &services, kube_proxy).await;
+        let (pod, kube_proxy) = (self.state.pod(), settings.kube_proxy.as_ref());
+        let read = environment::resolve(&context.client, pod, &services, kube_proxy).await;
         let resolved = match read {
             Ok(environment) => {
                 for missing in environment.warnings {
@@ -54,16 +55,17 @@ impl PodWorker {
                 environment.resolved
             }
             Err(missing) => {
-                self.pause_action(PodAction::Create, REFERENCE_RETRY_INTERVAL);
+                self.pause_create();
                 let messages: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = messages.join("; ");
-                self.set_waiting("CreateContainerConfigError", &message);
+                self.state
+                    .set_waiting("CreateContainerConfigError", &message);
                 self.warn("FailedMount", &message);
                 return None;
             }
         };
         let placement = context.translation_target(&settings);
-        let (pod, unknown) = (&self.pod, &self.unknown_fields);
+        let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
             Err(refusals) => {
@@ -72,10 +74,11 @@ impl PodWorker {
                 if translate::eligible(pod, unknown, &placement).is_ok() {
                     // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
                     // correct it.
-                    self.pause_action(PodAction::Create, REFERENCE_RETRY_INTERVAL);
-                    self.set_waiting("CreateContainerConfigError", &message);
+                    self.pause_create();
+                    self.state
+                        .set_waiting("CreateContainerConfigError", &message);
                 } else {
-                    self.refuse(refusals);
+                    self.state.refuse(refusals);
                 }
                 self.warn("Unsupported", &message);
                 None
@@ -83,10 +86,15 @@ impl PodWorker {
         }
     }
 
+    /// Delays the create until an object that is missing may exist, or a user may have corrected it.
+    fn pause_create(&mut self) {
+        let now = Timestamp::now();
+        self.state
+            .pause_action(PodAction::Create, REFERENCE_RETRY_INTERVAL, now);
+    }
+
     async fn create_group(&mut self) {
-        // A PUT without an answer may have created the group. A new body contains a new token, so sending it would
-        // start the group a second time.
-        let group = match self.unanswered_put.take() {
+        let group = match self.state.take_unanswered_put() {
             Some(group) => group,
             None => match Box::pin(self.build_group()).await {
                 Some(group) => group,
@@ -97,7 +105,7 @@ impl PodWorker {
         let _permit = context.group_write_permits.acquire().await;
         // The pod may have been deleted while the worker waited for the permit.
         self.drain_updates();
-        if !self.exists || is_deleting(&self.pod) {
+        if self.state.is_leaving() {
             return;
         }
         let sent_at = Timestamp::now();
@@ -108,12 +116,9 @@ impl PodWorker {
             .await
         {
             Ok(answer) => {
-                self.record_success(AttemptKind::Create);
-                self.problem = CreateProblem::None;
+                self.state.put_accepted(View::from_value(&answer), sent_at);
                 context.record_group_change(&self.group_name, true);
-                self.state.put_accepted(sent_at);
                 self.mark_group_deleted(false);
-                self.group_view = View::from_value(&answer).map(View::without_tags);
             }
             Err(error) => self.create_failed(&error, (sent_at, group)),
         }
@@ -123,27 +128,15 @@ impl PodWorker {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "creating a container group");
         self.start_failed(AttemptKind::Create, &verdict);
-        let may_exist = match error {
-            Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
-            // A 5xx or 408 from a gateway says nothing about the service behind it.
-            Error::Refused { failure, .. } => failure.status >= 500 || failure.status == 408,
-            Error::Waiting { .. } | Error::Credential { .. } => false,
-        };
-        if may_exist {
-            self.state.put_unanswered(sent_at);
-        } else if verdict.class == FailureClass::Transitioning {
-            self.state.put_too_early(sent_at);
-        } else {
-            self.state.put_refused();
-        }
-        self.unanswered_put = self.state.has_unanswered_put.then_some(group);
+        self.state.put_failed(error, &verdict, (sent_at, group));
         self.warn(verdict.reason, &verdict.message);
     }
 
     /// Azure did not create the group, or could not start it: the region is checked, and the placement's controller
     /// gets the result.
     fn start_failed(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
-        self.record_failure(attempt, verdict);
+        self.state
+            .record_failure(attempt, verdict, Timestamp::now());
         self.context.azure_failed.notify_one();
         self.context
             .record_create_result(Some(verdict.class), &verdict.message);
@@ -159,16 +152,17 @@ impl PodWorker {
             // A missing resource group counts only for a pod that is being deleted: the resource group's container
             // groups are gone with it, and the pod must not stay Terminating.
             Err(error)
-                if is_gone(&error) || self.is_leaving() && error.means_nothing_to_delete() =>
+                if is_gone(&error)
+                    || self.state.is_leaving() && error.means_nothing_to_delete() =>
             {
-                self.failures.reset(AttemptKind::Read);
+                self.state.read_answered();
                 self.group_denied(sent_at);
             }
             Err(error) => {
                 self.call_failed(AttemptKind::Read, &error);
                 if action == PodAction::Discover {
                     let verdict = error.verdict();
-                    self.set_waiting(verdict.reason, &verdict.message);
+                    self.state.set_waiting(verdict.reason, &verdict.message);
                 }
             }
         }
@@ -183,60 +177,21 @@ impl PodWorker {
         if !self.context.owner.owns(&view.tags) {
             return self.mark_foreign();
         }
-        self.mark_owned();
-        let is_being_deleted = view.is_being_deleted();
-        let started = started_at(&view);
-        let previous = self.state.group.clone();
-        let was_being_deleted = matches!(previous, GroupPresence::Deleting { .. });
-        if let (
-            GroupPresence::Exists {
-                since,
-                has_run: false,
-                ..
-            },
-            Some(started),
-        ) = (&previous, started)
-            && !is_being_deleted
-        {
-            self.record_start_latency(*since, started);
+        self.state.group_owned();
+        self.observe_events(&view);
+        let outcome = self.state.group_read(view, sent_at, now);
+        if let Some((since, started)) = outcome.started {
+            self.record_start_latency(since, started);
             self.context.record_create_result(None, "");
         }
-        self.unanswered_put = None;
-        let reading = GroupReading {
-            sent_at,
-            is_deleting: is_being_deleted,
-            has_started: started.is_some(),
-        };
-        self.state.group_seen(reading, now);
-        self.record_success(AttemptKind::Read);
-        // While the group is being deleted so that another can replace it, the reason and the back-off for the next
-        // create stay.
-        if !was_being_deleted {
-            self.record_success(AttemptKind::Create);
-            self.problem = CreateProblem::None;
-        }
-        if started.is_some() {
-            self.failures.reset(AttemptKind::Start);
-        }
-        // Between two runs of a container the group looks as if it had ended.
-        let runs_again = never_restarts(&self.pod) && view.was_restarted();
-        self.state.is_alive = runs_again || !view.is_terminal();
-        let failed =
-            FailureVerdict::from_group(&view).filter(|_| started.is_none() && !was_being_deleted);
-        self.observe_events(&view);
-        // A pod that waits for a replacement group shows the reason until it has one.
-        let is_replaced = was_being_deleted && self.exists && !is_deleting(&self.pod);
-        if !is_replaced || self.problem == CreateProblem::None {
-            self.group_view = Some(view.without_tags());
-        }
-        if previous == GroupPresence::Unknown {
+        if outcome.is_first {
             // The pod's images may have changed while no operator ran.
             self.warn_outdated_images();
         }
-        if let Some(verdict) = failed {
+        if let Some(verdict) = outcome.start_failure {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.start_failed(AttemptKind::Start, &verdict);
-            self.state.has_failed_to_start = true;
+            self.state.replace_group();
         }
     }
 
@@ -257,20 +212,17 @@ impl PodWorker {
         };
         tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{operation}");
         self.context.azure_failed.notify_one();
-        if self.is_leaving() && error.failure().is_some_and(|failure| failure.status == 403) {
+        if self.state.is_leaving() && error.failure().is_some_and(|failure| failure.status == 403) {
             self.warn_stays_terminating(error);
         }
-        let (problem, is_refused) = (self.problem.clone(), self.state.is_refused);
-        // Also after an error that no retry can cure: the operator must not forget a group.
-        self.pause_action(attempt.action(), REFERENCE_RETRY_INTERVAL);
-        self.record_failure(attempt, &error.verdict());
-        (self.problem, self.state.is_refused) = (problem, is_refused);
+        self.state
+            .call_failed(attempt, &error.verdict(), Timestamp::now());
     }
 
     /// Queues an Event that says why the pod stays Terminating, and what ends that. Azure also answers 403 for a
     /// deleted resource group if the operator's role was assigned there.
     fn warn_stays_terminating(&mut self, error: &Error) {
-        let metadata = &self.pod.metadata;
+        let metadata = &self.state.pod().metadata;
         let (pod, namespace) = (metadata.name.as_deref(), metadata.namespace.as_deref());
         let (pod, namespace) = (pod.unwrap_or_default(), namespace.unwrap_or_default());
         let (name, group) = (&self.group_name, &self.context.scope.resource_group);
@@ -286,12 +238,13 @@ impl PodWorker {
     fn answer_unreadable(&mut self) {
         let message = "Azure's answer cannot be read".to_owned();
         let verdict = FailureVerdict::new(FailureClass::Transient, None, message);
-        self.record_failure(AttemptKind::Read, &verdict);
+        self.state
+            .record_failure(AttemptKind::Read, &verdict, Timestamp::now());
     }
 
     /// Records whether the group is being deleted: the kubelet API ends its sessions then.
     fn mark_group_deleted(&self, is_deleted: bool) {
-        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        let uid = self.state.pod().metadata.uid.as_deref().unwrap_or_default();
         self.context.pod_index.set_group_deleted(uid, is_deleted);
     }
 
@@ -307,51 +260,20 @@ impl PodWorker {
             .await
         {
             Ok(deletion) => {
-                self.record_success(AttemptKind::Delete);
-                self.state.is_stale = false;
-                if self.state.has_failed_to_start {
-                    // The worker creates a replacement when its back-off is over; until then the pod shows the
-                    // reason.
-                    (self.state.has_failed_to_start, self.group_view) = (false, None);
-                } else {
-                    self.problem = CreateProblem::None;
-                }
+                let now = Timestamp::now();
+                self.state.delete_answered(deletion, sent_at, now);
+                let absence = &self.state.pod_state().absence;
                 match deletion {
-                    GroupDeletion::NotFound => self.group_denied(sent_at),
-                    GroupDeletion::Deleted => {
-                        self.state.delete_accepted(sent_at, Timestamp::now());
-                        self.group_denied(sent_at);
+                    GroupDeletion::NotFound | GroupDeletion::Deleted => self.group_denied(sent_at),
+                    // Until the group is deleted, a LIST can still show it, and so end Azure's lag.
+                    GroupDeletion::Started if absence.is_within_lag(EvidenceSource::List, now) => {
+                        context.read_queue.request_list();
                     }
-                    GroupDeletion::Started => {
-                        self.state.delete_accepted(sent_at, Timestamp::now());
-                        if self
-                            .state
-                            .absence
-                            .is_within_lag(EvidenceSource::List, Timestamp::now())
-                        {
-                            // Until the group is deleted, a LIST can still show it, and so end Azure's lag.
-                            context.read_queue.request_list();
-                        }
-                    }
+                    GroupDeletion::Started => {}
                 }
             }
             Err(error) => self.call_failed(AttemptKind::Delete, &error),
         }
-    }
-
-    /// Whether the pod is being deleted, or its object is gone.
-    fn is_leaving(&self) -> bool {
-        !self.exists || is_deleting(&self.pod)
-    }
-
-    /// The pod as namespace/name, for logs.
-    pub fn pod_name(&self) -> String {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!(
-            "{}/{}",
-            text(&self.pod.metadata.namespace),
-            text(&self.pod.metadata.name)
-        )
     }
 }
 
@@ -359,15 +281,4 @@ impl PodWorker {
 /// the group.
 fn is_gone(error: &Error) -> bool {
     error.verdict().class == FailureClass::Gone
-}
-
-/// When the last of the group's containers started, once all of them have started.
-fn started_at(view: &View) -> Option<Timestamp> {
-    let containers = &view.properties.containers;
-    let times = containers.iter().map(|container| {
-        let state = container.instance_view()?.current_state.as_ref()?;
-        state.start_time
-    });
-    let times: Option<Vec<Timestamp>> = times.collect();
-    times?.into_iter().max()
 }

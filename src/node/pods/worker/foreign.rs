@@ -5,55 +5,19 @@
 //! were changed by hand, but nothing proves that. Once the tags are restored, the worker uses the group again, and
 //! deletes it with the pod; if the pod is gone by then, garbage collection does.
 
-use std::time::Duration;
+use jiff::Timestamp;
 
-use super::worker::{AttemptKind, CreateProblem, PodWorker};
-use crate::aci::failure::{FailureClass, FailureVerdict};
-use crate::node::absence::AbsenceEvidence;
-use crate::node::pod_plan::{self, GroupPresence, PodAction};
+use super::PodWorker;
 
-/// How long such a group is not read again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Reason of the Event.
 const REASON: &str = "ContainerGroupNotOwned";
 
 impl PodWorker {
     /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
     pub fn mark_foreign(&mut self) {
-        if self.state.group == GroupPresence::Unknown {
-            self.state.group = GroupPresence::Absent { existed: false };
-        }
-        self.is_foreign = true;
-        self.pause_action(PodAction::Refresh, RETRY_INTERVAL);
         let message = self.foreign_message("burstpool does not touch it");
         self.warn(REASON, &message);
-        self.record_failure(
-            AttemptKind::Create,
-            &FailureVerdict::new(FailureClass::Permanent, None, message),
-        );
-    }
-
-    /// Records that the group has the right tags again, or is gone.
-    pub fn mark_owned(&mut self) {
-        if self.was_never_owned() {
-            self.state.group = GroupPresence::Unknown;
-            self.state.absence = AbsenceEvidence::default();
-        }
-        if std::mem::take(&mut self.is_foreign) && self.is_readable {
-            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
-        }
-    }
-
-    /// Whether the group has had the tags of another owner for as long as this process knows it: the process has
-    /// neither created it nor read it with the right tags.
-    pub fn was_never_owned(&self) -> bool {
-        self.is_foreign && self.state.group == GroupPresence::Absent { existed: false }
-    }
-
-    /// Whether the pod's status must stay as it is: the pod has run, and its group may still run with the tags of
-    /// another owner, so the state of its containers is not known.
-    pub fn keeps_last_status(&self) -> bool {
-        self.was_never_owned() && pod_plan::has_run(&self.pod)
+        self.state.group_foreign(&message, Timestamp::now());
     }
 
     /// Publishes an Event that the pod is removed while its group stays.
@@ -67,7 +31,7 @@ impl PodWorker {
 
     /// A message with the remedy; `consequence` says what happens to the group.
     fn foreign_message(&self, consequence: &str) -> String {
-        let tags = self.context.owner.tags(&self.pod);
+        let tags = self.context.owner.tags(self.state.pod());
         let tags = tags.iter().map(|(tag, value)| format!("{tag}={value}"));
         let tags: Vec<String> = tags.collect();
         let (name, group) = (&self.group_name, &self.context.scope.resource_group);
@@ -84,27 +48,30 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU16;
 
-    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::client::Body;
     use parking_lot::Mutex;
     use serde_json::json;
 
-    use super::super::group_list::ListedState;
+    use super::super::fixtures::{kubernetes, listed_worker};
+    use super::super::state::CreateProblem;
     use super::super::status_writer::PendingWrite;
-    use super::super::status_writer::tests::{kubernetes, listed_worker};
     use super::*;
     use crate::aci::poll_interval::StartLatencies;
+    use crate::node::pod_plan::{self, GroupPresence, PodAction};
+    use crate::node::pods::group_list::ListedState;
 
     fn decided(worker: &PodWorker) -> PodAction {
         let starts = StartLatencies::default();
-        pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, Timestamp::now()).action
+        let (pod, state) = (worker.state.existing_pod(), worker.state.pod_state());
+        pod_plan::next_action(pod, state, &starts, Timestamp::now()).action
     }
 
     fn foreign(phase: &str) -> PodWorker {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
         let mut worker = listed_worker(client, ListedState::Foreign);
-        worker.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+        worker.state.pod_mut().status =
+            serde_json::from_value(json!({"phase": phase})).expect("a status");
         worker.apply_listing(&ListedState::Foreign);
         worker
     }
@@ -114,12 +81,12 @@ mod tests {
         let mut worker = foreign("Pending");
         let event = worker.events.pop().expect("an Event");
         assert_eq!(event.reason, REASON);
-        let CreateProblem::Waiting { message, .. } = &worker.problem else {
+        let CreateProblem::Waiting { message, .. } = worker.state.problem() else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
             assert!(text.contains(worker.group_name.as_str()), "{text}");
-            for (tag, value) in worker.context.owner.tags(&worker.pod) {
+            for (tag, value) in worker.context.owner.tags(worker.state.pod()) {
                 assert!(text.contains(&format!("{tag}={value}")), "{text}");
             }
         }
@@ -153,19 +120,27 @@ mod tests {
                 ListedState::Unlisted,
             );
             if was_there {
-                worker.state.put_accepted(Timestamp::UNIX_EPOCH);
+                worker
+                    .state
+                    .pod_state_mut()
+                    .put_accepted(Timestamp::UNIX_EPOCH);
             }
             let tags = json!({"team": "x"});
             let group = json!({"name": worker.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
             worker.group_found(&group, now);
-            assert!(worker.is_foreign && worker.group_view.is_none());
+            assert!(worker.state.is_foreign() && worker.state.group_view().is_none());
             if was_there {
                 let starts = StartLatencies::default();
-                let next = pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, now);
+                let next = pod_plan::next_action(
+                    worker.state.existing_pod(),
+                    worker.state.pod_state(),
+                    &starts,
+                    now,
+                );
                 assert!(next.at.duration_since(now).as_secs() > 30, "{next:?}");
             } else {
                 assert_eq!(decided(&worker), PodAction::Wait);
-                worker.pod.metadata.deletion_timestamp = Some(Time(now));
+                worker.state.pod_mut().metadata.deletion_timestamp = Some(Time(now));
                 assert_eq!(decided(&worker), PodAction::Remove, "without a DELETE");
             }
         }
@@ -198,13 +173,14 @@ mod tests {
             kubernetes(&Arc::new(AtomicU16::new(201))),
             ListedState::Foreign,
         );
-        worker.pod.status = serde_json::from_value(json!({"phase": "Running"})).expect("a status");
+        worker.state.pod_mut().status =
+            serde_json::from_value(json!({"phase": "Running"})).expect("a status");
         for seconds in [20, 10] {
             worker.group_denied(now - jiff::SignedDuration::from_secs(seconds));
         }
         worker.apply_listing(&ListedState::Foreign);
         worker.apply_listing(&ListedState::Absent { requested_at: now });
-        assert_eq!(worker.state.group, GroupPresence::Unknown);
+        assert_eq!(worker.state.pod_state().group, GroupPresence::Unknown);
     }
 
     #[tokio::test]
@@ -215,7 +191,10 @@ mod tests {
             assert_eq!(decided(&worker), PodAction::Wait, "{phase}");
             let requested_at = Timestamp::now();
             worker.apply_listing(&ListedState::Absent { requested_at });
-            assert!(!worker.is_foreign && !worker.state.is_refused, "{phase}");
+            assert!(
+                !worker.state.is_foreign() && !worker.state.pod_state().is_refused,
+                "{phase}"
+            );
             assert_ne!(decided(&worker), PodAction::Wait, "{phase}");
         }
     }
@@ -224,18 +203,21 @@ mod tests {
     async fn a_group_whose_tags_were_restored_is_used_again_and_deleted_with_its_pod() {
         let mut worker = foreign("Running");
         let now = Timestamp::now();
-        worker.state.group_listed(now, now);
+        worker.state.pod_state_mut().group_listed(now, now);
         assert_eq!(decided(&worker), PodAction::Discover);
-        let tags = worker.context.owner.tags(&worker.pod);
+        let tags = worker.context.owner.tags(worker.state.pod());
         let group = json!({"name": worker.group_name.as_str(), "tags": tags, "properties": {"containers": []}});
         worker.group_found(&group, now);
-        assert!(matches!(worker.state.group, GroupPresence::Exists { .. }));
-        assert!(!worker.state.is_refused && !worker.keeps_last_status());
+        assert!(matches!(
+            worker.state.pod_state().group,
+            GroupPresence::Exists { .. }
+        ));
+        assert!(!worker.state.pod_state().is_refused && !worker.state.keeps_last_status());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =
             serde_json::from_value(deleted).expect("metadata");
-        worker.pod.metadata.deletion_timestamp = deleted.deletion_timestamp;
+        worker.state.pod_mut().metadata.deletion_timestamp = deleted.deletion_timestamp;
         assert_eq!(decided(&worker), PodAction::Delete);
     }
 }

@@ -5,9 +5,9 @@
 
 use jiff::Timestamp;
 
-use super::group_list::ListedState;
-use super::worker::{CreateProblem, PodWorker};
-use crate::node::pod_plan::{GroupPresence, is_deleting};
+use super::PodWorker;
+use super::state::AbsenceOutcome;
+use crate::node::pods::group_list::ListedState;
 
 impl PodWorker {
     /// Records that a GET or a DELETE sent at `sent_at` denies the group.
@@ -20,11 +20,9 @@ impl PodWorker {
             | ListedState::Absent { .. }
             | ListedState::Foreign => None,
         };
-        let previous = self.state.group.clone();
-        let pod = self.exists.then_some(&self.pod);
-        if self.state.group_denied(pod, listed, sent_at) {
-            self.group_lost(&previous);
-        } else if self.state.absence.is_suspected() {
+        let outcome = self.state.group_denied(listed, sent_at);
+        self.apply_absence(outcome);
+        if outcome == AbsenceOutcome::Unproven && self.state.pod_state().absence.is_suspected() {
             tracing::info!(pod = %self.pod_name(), group = %self.group_name, "Azure denies the container group: confirming");
             self.context.read_queue.request_list();
         }
@@ -32,24 +30,18 @@ impl PodWorker {
 
     /// Records that a LIST sent at `sent_at` does not contain the group.
     pub fn group_not_listed(&mut self, sent_at: Timestamp) {
-        let previous = self.state.group.clone();
-        let pod = self.exists.then_some(&self.pod);
-        if self.state.group_not_listed(pod, sent_at) {
-            self.group_lost(&previous);
-        }
+        let outcome = self.state.group_not_listed(sent_at);
+        self.apply_absence(outcome);
     }
 
-    /// Records that the group is gone.
-    fn group_lost(&mut self, previous: &GroupPresence) {
+    /// If the group is gone, counts it as gone until the next LIST.
+    fn apply_absence(&self, outcome: AbsenceOutcome) {
+        if outcome == AbsenceOutcome::Unproven {
+            return;
+        }
         self.context.record_group_change(&self.group_name, false);
-        self.unanswered_put = None;
-        let is_wanted = self.exists && !is_deleting(&self.pod);
-        if matches!(previous, GroupPresence::Exists { .. }) && is_wanted {
+        if outcome == AbsenceOutcome::Vanished {
             tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "the container group vanished");
-            if !self.state.has_failed_to_start {
-                self.problem = CreateProblem::None;
-            }
-            (self.state.has_failed_to_start, self.group_view) = (false, None);
         }
     }
 }

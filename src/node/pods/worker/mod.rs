@@ -4,6 +4,15 @@
 //! (`actions`) and writes to the API server (`status_writer`). The worker decides, acts, and waits for the next
 //! reason to decide again.
 
+mod actions;
+mod attempts;
+mod events;
+mod foreign;
+mod group_absence;
+mod pod_changes;
+mod state;
+mod status_writer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,122 +22,38 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::controller::PodUpdate;
-use super::events::PodEvents;
-use super::group_list::{ListedGroup, ListedState};
-use super::status_writer::PendingWrite;
+use super::group_list::ListedState;
 use super::{PodSettings, PodsContext, read_queue};
-use crate::aci::failure::{FailureVerdict, RetryPolicy};
 use crate::aci::names::GroupName;
-use crate::aci::response::ContainerGroup as View;
-use crate::aci::status::GroupObservation;
-use crate::aci::translate::{Group as Body, Unsupported};
 use crate::api;
-use crate::k8s::backoff::doubled;
 use crate::node::daemon_set;
-use crate::node::pod_plan::{self, GroupPresence, PodAction, PodState, ScheduledAction};
+use crate::node::pod_plan::{self, GroupPresence, PodAction, ScheduledAction};
 use crate::node::watched_pod::WatchedPod;
+use attempts::AttemptKind;
+use events::PodEvents;
+use state::WorkerState;
+use status_writer::PendingWrite;
 
 /// The longest sleep of a worker that waits for a time: the wall clock may be set meanwhile, so it compares again
 /// at least once an hour.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
-/// Why a pod has no group, or none that runs. The pod's status shows it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum CreateProblem {
-    /// No problem is known.
-    #[default]
-    None,
-    /// ACI cannot run the pod: the fields that prevent it, each with the reason.
-    Refused(Vec<(String, String)>),
-    /// A call failed or an object is missing, and the worker will try again.
-    Waiting {
-        /// One word, in CamelCase.
-        reason: String,
-        /// A sentence.
-        message: String,
-    },
-}
-
 /// The worker of one pod.
 pub(super) struct PodWorker {
-    pub context: Arc<PodsContext>,
-    /// The pod as last seen in the watch or in the answer to a write.
-    pub pod: Pod,
-    /// Whether the pod's object exists.
-    pub exists: bool,
-    /// Whether the last pod from the watch could be decoded. If not, `pod` has its metadata and the rest of the pod
-    /// before it.
-    pub is_readable: bool,
-    /// Fields of the pod that the operator's types do not know.
-    pub unknown_fields: Vec<String>,
-    pub group_name: GroupName,
-    pub state: PodState,
-    pub group_view: Option<View>,
-    pub problem: CreateProblem,
-    /// Whether the tags of the pod's group name another owner.
-    pub is_foreign: bool,
-    /// How often each attempt failed in a row.
-    pub failures: FailureCounts,
-    /// The body of the PUT that got no answer.
-    pub unanswered_put: Option<Box<Body>>,
+    context: Arc<PodsContext>,
+    group_name: GroupName,
+    state: WorkerState,
     /// Events to write, and the names of those already written.
-    pub events: PodEvents,
+    events: PodEvents,
     /// How often in a row the API server refused to write the pod.
-    pub refusals: u32,
+    refusals: u32,
     /// The status is not written before this time, because the last write failed.
-    pub next_write_at: Option<Timestamp>,
+    next_write_at: Option<Timestamp>,
     updates: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
     listed: watch::Receiver<ListedState>,
     settings: watch::Receiver<Arc<PodSettings>>,
     /// The ticket in the read queue, while the worker waits for a GET.
     read_turn: Option<BoxFuture<'static, ()>>,
-}
-
-/// The attempts that can fail. Each has its own count of failures; `Create` and `Start` delay the same action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AttemptKind {
-    /// Azure accepts a PUT.
-    Create,
-    /// Azure starts the containers of a group that it accepted.
-    Start,
-    /// A GET is answered.
-    Read,
-    /// Azure accepts a DELETE.
-    Delete,
-}
-
-/// How often each attempt failed in a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FailureCounts([u32; 4]);
-
-impl AttemptKind {
-    /// The action that waits after this attempt has failed.
-    pub fn action(self) -> PodAction {
-        match self {
-            Self::Create | Self::Start => PodAction::Create,
-            Self::Read => PodAction::Refresh,
-            Self::Delete => PodAction::Delete,
-        }
-    }
-}
-
-impl FailureCounts {
-    /// How often the attempt failed in a row.
-    pub fn get(self, attempt: AttemptKind) -> u32 {
-        self.0[attempt as usize]
-    }
-
-    /// Counts one more failure; returns how many there were before.
-    fn increment(&mut self, attempt: AttemptKind) -> u32 {
-        let count = &mut self.0[attempt as usize];
-        *count = count.saturating_add(1);
-        *count - 1
-    }
-
-    /// Resets the count of failures.
-    pub fn reset(&mut self, attempt: AttemptKind) {
-        self.0[attempt as usize] = 0;
-    }
 }
 
 /// Why a worker stops waiting.
@@ -157,17 +82,8 @@ impl PodWorker {
         let settings = context.settings.subscribe();
         let mut worker = Self {
             context,
-            pod: observed.pod,
-            exists: true,
-            is_readable: true,
-            unknown_fields: observed.unknown_fields,
             group_name: name,
-            state: PodState::default(),
-            group_view: None,
-            problem: CreateProblem::None,
-            is_foreign: false,
-            failures: FailureCounts::default(),
-            unanswered_put: None,
+            state: WorkerState::new(observed.pod, observed.unknown_fields),
             events: PodEvents::default(),
             refusals: 0,
             next_write_at: None,
@@ -195,7 +111,7 @@ impl PodWorker {
             let is_due = decision.at <= now && decision.action != PodAction::Wait;
             if is_due && !decision.action.is_read() {
                 if Box::pin(self.execute(decision.action)).await {
-                    let uid = self.pod.metadata.uid.take().unwrap_or_default();
+                    let uid = self.state.pod().metadata.uid.clone().unwrap_or_default();
                     self.context.workers().remove(&uid);
                     self.context.daemon_sets.remove(&uid);
                     return;
@@ -221,22 +137,15 @@ impl PodWorker {
     }
 
     fn next_action(&mut self, now: Timestamp) -> ScheduledAction {
-        if pod_plan::is_deleting(&self.pod) {
-            self.state.deletion_seen_at.get_or_insert(now);
-        }
-        if pod_plan::is_finished(&self.pod) {
-            self.state.finished.get_or_insert(now);
-        }
-        let (pod, starts) = (
-            self.exists.then_some(&self.pod),
-            *self.context.start_latencies(),
-        );
-        daemon_set::next_action(pod, &self.state, now)
-            .unwrap_or_else(|| pod_plan::next_action(pod, &self.state, &starts, now))
+        self.state.record_times(now);
+        let (pod, state) = (self.state.existing_pod(), self.state.pod_state());
+        let starts = *self.context.start_latencies();
+        daemon_set::next_action(pod, state, now)
+            .unwrap_or_else(|| pod_plan::next_action(pod, state, &starts, now))
     }
 
     /// Takes the latest update of the pod from the pod controller.
-    pub fn drain_updates(&mut self) {
+    fn drain_updates(&mut self) {
         let mut update = PodUpdate::None;
         self.updates.1.mark_unchanged();
         self.updates.0.send_if_modified(|slot| {
@@ -245,13 +154,13 @@ impl PodWorker {
         });
         match update {
             PodUpdate::None => {}
-            PodUpdate::Deleted => self.exists = false,
+            PodUpdate::Deleted => self.state.pod_deleted(),
             PodUpdate::Changed(observed) => {
                 // The answer to a write can be newer than the watch.
                 let version = |pod: &Pod| {
                     api::parse_resource_version(pod.metadata.resource_version.as_ref()?)
                 };
-                let is_outdated = version(&observed.pod) < version(&self.pod);
+                let is_outdated = version(&observed.pod) < version(self.state.pod());
                 if !is_outdated {
                     self.apply_pod(*observed);
                 }
@@ -261,49 +170,26 @@ impl PodWorker {
 
     /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
     /// thousand pods cost one request, not a thousand.
-    pub fn apply_listing(&mut self, listed: &ListedState) {
-        let now = Timestamp::now();
-        match (&self.state.group, listed) {
-            (GroupPresence::Unknown, ListedState::Foreign) if !self.state.has_unanswered_put => {
+    fn apply_listing(&mut self, listed: &ListedState) {
+        let state = self.state.pod_state();
+        match listed {
+            ListedState::Foreign
+                if state.group == GroupPresence::Unknown && !state.has_unanswered_put =>
+            {
                 self.mark_foreign();
             }
-            (_, ListedState::Absent { requested_at }) => {
-                self.mark_owned();
+            ListedState::Absent { requested_at } => {
+                self.state.group_owned();
                 self.group_not_listed(*requested_at);
             }
-            (
+            ListedState::Exists {
+                requested_at,
                 group,
-                ListedState::Exists {
-                    requested_at: sent_at,
-                    group: listed_group,
-                },
-            ) => {
-                let has_started = matches!(group, GroupPresence::Exists { has_run: true, .. });
-                let is_newer = listed_group.is_newer(*sent_at, group);
-                self.state.group_listed(*sent_at, now);
-                if is_newer {
-                    self.apply_listed_group(listed_group, has_started);
-                }
-            }
-            _ => {}
+            } => self
+                .state
+                .group_listed(group, *requested_at, Timestamp::now()),
+            ListedState::NotListed | ListedState::Unlisted | ListedState::Foreign => {}
         }
-    }
-
-    /// Applies the provisioning state and address from a LIST. Until the containers have run, the pod's status
-    /// shows them, and a GET follows once provisioning has succeeded; after that, any difference from the last GET
-    /// makes the group stale, so that a GET follows.
-    fn apply_listed_group(&mut self, listed: &ListedGroup, has_run: bool) {
-        let last_seen = self.group_view.as_ref().map(ListedGroup::from_group);
-        if last_seen.as_ref() == Some(listed) {
-            return;
-        }
-        if has_run {
-            self.state.is_stale |= last_seen.is_some();
-            return;
-        }
-        self.state.is_stale |= listed.has_started();
-        let view = self.group_view.get_or_insert_default();
-        view.apply_listed(listed.provisioning.clone(), listed.ip);
     }
 
     /// Waits until the decision is due, or there is a reason to decide again.
@@ -361,74 +247,33 @@ impl PodWorker {
             PodAction::Discover => {
                 let is_listed = *self.listed.borrow() != ListedState::NotListed;
                 is_listed
-                    || self.state.has_unanswered_put
-                    || self.failures.get(AttemptKind::Read) > 0
+                    || self.state.pod_state().has_unanswered_put
+                    || self.state.failure_count(AttemptKind::Read) > 0
             }
             _ => false,
         }
     }
 
-    /// What is known of the group, in the form that the status needs.
-    pub fn observation(&self) -> GroupObservation<'_> {
-        let is_absent = matches!(self.state.group, GroupPresence::Absent { .. });
-        match (&self.problem, &self.group_view) {
-            _ if is_absent && pod_plan::has_run(&self.pod) => GroupObservation::Vanished,
-            _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,
-            (CreateProblem::Refused(fields), _) => GroupObservation::Refused(fields),
-            (CreateProblem::Waiting { reason, message }, None) => {
-                GroupObservation::Waiting { reason, message }
-            }
-            (_, Some(view)) => GroupObservation::Group(view),
-            (CreateProblem::None, None) => GroupObservation::NotSubmitted,
+    /// If a `DaemonSet` controls the pod, records its name and queues the Event.
+    fn update_daemon_set(&mut self) {
+        let pod = self.state.existing_pod();
+        if let Some(daemon_set) = pod.and_then(daemon_set::daemon_set_name) {
+            self.context
+                .daemon_sets
+                .insert(self.state.pod(), daemon_set);
+            self.warn(daemon_set::REASON, daemon_set::MESSAGE);
         }
     }
 
-    /// Records that ACI cannot run the pod: no group is created.
-    pub fn refuse(&mut self, refusals: Vec<Unsupported>) {
-        self.state.is_refused = true;
-        let fields = refusals
-            .into_iter()
-            .map(|refusal| (refusal.field, refusal.why));
-        self.problem = CreateProblem::Refused(fields.collect());
-    }
-
-    /// Records a failure, and when the verdict allows the next try.
-    pub fn record_failure(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
-        let tries = self.failures.increment(attempt);
-        let pause = match verdict.retry {
-            RetryPolicy::After(pause) => Some(pause),
-            RetryPolicy::Backoff { first, limit } => Some(doubled(first, tries, limit)),
-            RetryPolicy::Never => None,
-        };
-        match pause {
-            Some(pause) => self.pause_action(attempt.action(), pause),
-            None => self.state.is_refused = true,
-        }
-        self.set_waiting(verdict.reason, &verdict.message);
-    }
-
-    /// Delays the action by `pause` from now.
-    pub fn pause_action(&mut self, action: PodAction, pause: Duration) {
-        let until = Timestamp::now().checked_add(pause).ok();
-        self.state.retry_times.set(action, until);
-    }
-
-    /// Records why the pod waits, for its status.
-    pub fn set_waiting(&mut self, reason: &str, message: &str) {
-        self.problem = CreateProblem::Waiting {
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
-    }
-
-    /// Records success: the back-off starts again at its first value.
-    pub fn record_success(&mut self, attempt: AttemptKind) {
-        self.failures.reset(attempt);
-        self.state.retry_times.set(attempt.action(), None);
+    /// The pod as namespace/name, for logs.
+    fn pod_name(&self) -> String {
+        let metadata = &self.state.pod().metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{}/{}", text(&metadata.namespace), text(&metadata.name))
     }
 
     /// What the last LIST showed of the group.
-    pub fn listed_state(&self) -> watch::Ref<'_, ListedState> {
+    fn listed_state(&self) -> watch::Ref<'_, ListedState> {
         self.listed.borrow()
     }
 }
@@ -449,12 +294,15 @@ async fn sleep_or_pending(pause: Option<Duration>) {
 }
 
 #[cfg(test)]
+pub(super) mod fixtures;
+
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU16;
 
     use serde_json::json;
 
-    use super::super::status_writer::tests::{kubernetes, listed_worker};
+    use super::fixtures::{kubernetes, listed_worker};
     use super::*;
 
     fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
@@ -471,10 +319,10 @@ mod tests {
     async fn the_group_of_a_finished_pod_is_kept_from_when_its_end_was_first_seen() {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
         let mut worker = listed_worker(client, ListedState::NotListed);
-        worker.pod.status =
+        worker.state.pod_mut().status =
             serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status");
         let now = Timestamp::now();
-        worker.state.group_listed(now, now);
+        worker.state.pod_state_mut().group_listed(now, now);
         let due = now.checked_add(pod_plan::FINISHED_GROUP_TTL);
         let due = due.expect("in range");
         for seconds in [0, 10, 200] {

@@ -3,11 +3,11 @@
 //! In: the pod from the watch. Out: an Event for each change that its container group cannot take over: the API
 //! server allows changes of a running pod's image and of a few other fields.
 
-use super::group_list::ListedState;
-use super::worker::{CreateProblem, PodWorker};
+use super::PodWorker;
 use crate::aci::status::{self, OutdatedContainer};
 use crate::aci::translate;
 use crate::node::pod_plan::{self, GroupPresence};
+use crate::node::pods::group_list::ListedState;
 use crate::node::watched_pod::WatchedPod;
 
 /// Reason of the Event about a changed image.
@@ -19,22 +19,19 @@ impl PodWorker {
     /// Applies the new state of the pod.
     pub fn apply_pod(&mut self, observed: WatchedPod) {
         if let Some(error) = observed.decode_error {
-            self.pod.metadata = observed.pod.metadata;
+            self.state.metadata_changed(observed.pod.metadata);
             return self.mark_unreadable(&error);
         }
-        if !self.is_readable {
-            self.is_readable = true;
-            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
-        }
-        let old_generation = self.pod.metadata.generation;
-        (self.pod, self.unknown_fields) = (observed.pod, observed.unknown_fields);
+        let old_generation = self.state.pod().metadata.generation;
+        self.state
+            .pod_changed(observed.pod, observed.unknown_fields);
         self.note_changes(old_generation);
     }
 
     /// If the pod's generation differs from `old_generation`, queues Events about the changes that the group does not
     /// get.
     pub fn note_changes(&mut self, old_generation: Option<i64>) {
-        if self.pod.metadata.generation != old_generation {
+        if self.state.pod().metadata.generation != old_generation {
             self.warn_outdated_images();
             self.warn_unsupported_fields();
         }
@@ -45,17 +42,15 @@ impl PodWorker {
     pub fn settings_changed(&mut self) {
         // No edit of the settings changes the owner of a foreign group.
         let is_foreign = *self.listed_state() == ListedState::Foreign;
-        if self.is_readable && self.state.is_refused && !is_foreign {
-            (self.state.is_refused, self.problem) = (false, CreateProblem::None);
+        if self.state.is_readable() && self.state.pod_state().is_refused && !is_foreign {
+            self.state.allow_create();
         }
     }
 
     /// Records that the pod cannot be decoded: no group is created for it, and an existing group runs on until the
     /// pod is deleted.
     pub fn mark_unreadable(&mut self, error: &str) {
-        self.is_readable = false;
-        self.state.is_refused = true;
-        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), error.to_owned())]);
+        self.state.pod_unreadable(error);
         let message = format!("burstpool cannot read this pod, and does not run it: {error}");
         self.warn(POD_NOT_READABLE, &message);
     }
@@ -64,16 +59,17 @@ impl PodWorker {
     /// created again with the new images.
     pub fn warn_outdated_images(&mut self) {
         let (Some(view), GroupPresence::Exists { has_run, .. }) =
-            (&self.group_view, &self.state.group)
+            (self.state.group_view(), &self.state.pod_state().group)
         else {
             return;
         };
-        let outdated = status::outdated_images(&self.pod, view);
-        if outdated.is_empty() || pod_plan::is_finished(&self.pod) {
+        let pod = self.state.pod();
+        let outdated = status::outdated_images(pod, view);
+        if outdated.is_empty() || pod_plan::is_finished(pod) {
             return;
         }
-        if !has_run && !pod_plan::has_run(&self.pod) {
-            self.state.has_failed_to_start = true;
+        if !has_run && !pod_plan::has_run(pod) {
+            self.state.replace_group();
             return;
         }
         for OutdatedContainer {
@@ -92,13 +88,14 @@ impl PodWorker {
 
     /// Queues an Event about the fields of the changed spec that ACI does not support.
     fn warn_unsupported_fields(&mut self) {
-        if !matches!(self.state.group, GroupPresence::Exists { .. }) {
+        if !matches!(self.state.pod_state().group, GroupPresence::Exists { .. }) {
             return;
         }
         let context = self.context.clone();
         let settings = context.settings();
         let placement = context.translation_target(&settings);
-        if let Err(refusals) = translate::eligible(&self.pod, &self.unknown_fields, &placement) {
+        let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
+        if let Err(refusals) = translate::eligible(pod, unknown, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             let message = format!(
                 "the container group of the running pod does not support: {}",

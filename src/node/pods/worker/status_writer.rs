@@ -11,8 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
-use super::is_permanent_rejection;
-use super::worker::PodWorker;
+use super::PodWorker;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::response::ContainerGroup as View;
 use crate::aci::status::{self, GroupObservation, NodeFacts};
@@ -20,6 +19,7 @@ use crate::k8s::call;
 use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 use crate::k8s::{self, refused};
 use crate::node::pod_plan::PodAction;
+use crate::node::pods::is_permanent_rejection;
 
 /// The field manager of pod statuses.
 const FIELD_MANAGER: &str = "burstpool-pod";
@@ -61,12 +61,12 @@ impl PendingWrite {
 
 impl PodWorker {
     /// The next write: what the pod's live status does not show yet, then Events.
-    pub fn pending_write(&self, now: Timestamp) -> PendingWrite {
-        if !self.exists {
+    pub(super) fn pending_write(&self, now: Timestamp) -> PendingWrite {
+        if !self.state.exists() {
             return PendingWrite::Nothing;
         }
         // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
-        if !self.is_readable || self.keeps_last_status() {
+        if !self.state.is_readable() || self.state.keeps_last_status() {
             let is_due = self.next_write_at.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
                 PendingWrite::Event
@@ -74,11 +74,12 @@ impl PodWorker {
                 PendingWrite::Nothing
             };
         }
-        let wanted = status::pod_status(&self.pod, &self.observation(), &self.node_facts(), now);
+        let (pod, observation) = (self.state.pod(), self.state.observation());
+        let wanted = status::pod_status(pod, &observation, &self.node_facts(), now);
         let may_write = self.next_write_at.is_none_or(|at| at <= now);
-        if may_write && !has_status(&self.pod, &wanted) {
+        if may_write && !has_status(pod, &wanted) {
             let (empty, wanted) = (PodStatus::default(), Box::new(wanted));
-            let live = self.pod.status.as_ref().unwrap_or(&empty);
+            let live = pod.status.as_ref().unwrap_or(&empty);
             return if status::is_urgent(live, &wanted) {
                 PendingWrite::UrgentStatus(wanted)
             } else {
@@ -93,7 +94,7 @@ impl PodWorker {
     }
 
     /// Makes a write that is not urgent.
-    pub async fn write_pending(&mut self, write: PendingWrite) {
+    pub(super) async fn write_pending(&mut self, write: PendingWrite) {
         match write {
             PendingWrite::Nothing => {}
             PendingWrite::UrgentStatus(status) | PendingWrite::Status(status) => {
@@ -115,29 +116,24 @@ impl PodWorker {
     pub fn observe_events(&mut self, view: &View) {
         let now = Timestamp::now();
         self.events
-            .observe_azure_events(events::pod_events(&self.pod, view), now);
+            .observe_azure_events(events::pod_events(self.state.pod(), view), now);
     }
 
     /// Removes the pod: writes the end of its containers to its status, then deletes its object. Returns `true`
     /// when it is gone.
     pub async fn remove_pod(&mut self) -> bool {
-        if !self.exists {
-            return true;
-        }
-        let observation = GroupObservation::Deleted(self.group_view.as_ref());
-        let wanted = status::pod_status(
-            &self.pod,
-            &observation,
-            &self.node_facts(),
-            Timestamp::now(),
-        );
-        if self.is_readable && !has_status(&self.pod, &wanted) {
-            self.write_status(&wanted).await;
-        }
-        let Some(target) = ObjectTarget::from_metadata(&self.pod.metadata) else {
+        let Some(pod) = self.state.existing_pod() else {
             return true;
         };
-        if self.was_never_owned() {
+        let observation = GroupObservation::Deleted(self.state.group_view());
+        let wanted = status::pod_status(pod, &observation, &self.node_facts(), Timestamp::now());
+        if self.state.is_readable() && !has_status(pod, &wanted) {
+            self.write_status(&wanted).await;
+        }
+        let Some(target) = ObjectTarget::from_metadata(&self.state.pod().metadata) else {
+            return true;
+        };
+        if self.state.was_never_owned() {
             self.warn_group_stays().await;
         }
         match call::delete(CALL_TIMEOUT, &self.pods_api(), &target, Some(0)).await {
@@ -147,8 +143,8 @@ impl PodWorker {
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
                 let pause = self.refused(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
-                let retry_at = Timestamp::now().checked_add(pause).ok();
-                self.state.retry_times.set(PodAction::Remove, retry_at);
+                let now = Timestamp::now();
+                self.state.pause_action(PodAction::Remove, pause, now);
                 false
             }
         }
@@ -167,11 +163,12 @@ impl PodWorker {
     }
 
     fn warning(&self, reason: &str, message: &str) -> PodEvent {
+        let metadata = &self.state.pod().metadata;
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
-            format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
+            format!("{:?}{reason}{message}", metadata.uid).as_bytes(),
         );
-        let name = self.pod.metadata.name.as_deref().unwrap_or("pod");
+        let name = metadata.name.as_deref().unwrap_or("pod");
         let now = Timestamp::now();
         PodEvent {
             name: k8s::events::event_name(name, &unique.simple().to_string()[..16]),
@@ -187,13 +184,13 @@ impl PodWorker {
 
     /// Writes a status. The answer is the new live pod.
     pub async fn write_status(&mut self, wanted: &PodStatus) {
-        let patch = status::status_patch(&self.pod, wanted);
+        let patch = status::status_patch(self.state.pod(), wanted);
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let (pods, patch) = (self.pods_api(), Patch::Strategic(&patch));
-        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        let name = self.state.pod().metadata.name.clone().unwrap_or_default();
         let context = self.context.clone();
         let _permit = context.status_write_permits.acquire().await;
         let request = Box::pin(pods.patch_status(&name, &params, &patch));
@@ -203,8 +200,8 @@ impl PodWorker {
                 let is_kept = has_status(&pod, wanted);
                 self.refusals = 0;
                 // The answer can contain a change of the spec that the watch has not delivered yet.
-                let old_generation = self.pod.metadata.generation;
-                self.pod = pod;
+                let old_generation = self.state.pod().metadata.generation;
+                self.state.pod_written(pod);
                 self.note_changes(old_generation);
                 (!is_kept).then_some(REVERTED_RETRY_INTERVAL)
             }
@@ -240,7 +237,13 @@ impl PodWorker {
     /// Writes an Event. Returns `false` if the API server did not answer or is overloaded: the Event is written
     /// again later. An Event that it refuses is dropped.
     async fn publish_event(&mut self, event: &PodEvent) -> bool {
-        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
+        let namespace = self
+            .state
+            .pod()
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
         let object = self.event_object(event);
         let apply = PatchParams::apply(REPORTING_COMPONENT).force();
@@ -257,7 +260,7 @@ impl PodWorker {
     }
 
     fn event_object(&self, event: &PodEvent) -> Event {
-        let metadata = &self.pod.metadata;
+        let metadata = &self.state.pod().metadata;
         Event {
             metadata: ObjectMeta {
                 name: Some(event.name.clone()),
@@ -296,7 +299,13 @@ impl PodWorker {
     }
 
     fn pods_api(&self) -> Api<Pod> {
-        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = self
+            .state
+            .pod()
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
         Api::namespaced(self.context.client.clone(), namespace)
     }
 }
@@ -308,4 +317,4 @@ fn has_status(pod: &Pod, wanted: &PodStatus) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

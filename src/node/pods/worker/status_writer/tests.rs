@@ -5,35 +5,17 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use kube::client::Body;
 use serde_json::json;
-use tokio::sync::watch;
 
-use super::super::PodSettings;
-use super::super::controller::PodUpdate;
-use super::super::fixtures::context;
-use super::super::group_list::ListedState;
-use super::super::worker::AttemptKind;
+use super::super::attempts::AttemptKind;
+use super::super::fixtures::{kubernetes, listed_worker};
 use super::*;
 use crate::aci::error::Error;
 use crate::aci::failure::{ArmError, FailureClass, FailureVerdict};
 use crate::aci::names::GroupName;
 use crate::node::pod_plan;
+use crate::node::pods::PodSettings;
+use crate::node::pods::group_list::ListedState;
 use crate::node::watched_pod::WatchedPod;
-
-/// An API server that answers every request with `status`.
-pub(in super::super) fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
-    let status = status.clone();
-    let service = tower::service_fn(move |_: http::Request<Body>| {
-        let code = status.load(Ordering::Relaxed);
-        let body = if code < 400 {
-            json!({"metadata": {}, "involvedObject": {}})
-        } else {
-            json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code})
-        };
-        let answer = http::Response::builder().status(code);
-        std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
-    });
-    kube::Client::new(service, "default")
-}
 
 fn worker(status: &Arc<AtomicU16>) -> PodWorker {
     worker_with_client(kubernetes(status))
@@ -41,26 +23,6 @@ fn worker(status: &Arc<AtomicU16>) -> PodWorker {
 
 fn worker_with_client(client: kube::Client) -> PodWorker {
     listed_worker(client, ListedState::NotListed)
-}
-
-/// A worker that has received `listed` from the last LIST.
-pub(in super::super) fn listed_worker(client: kube::Client, listed: ListedState) -> PodWorker {
-    let context = context(client);
-    let pod = json!({
-        "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
-        "spec": {"containers": []},
-    });
-    let observed: WatchedPod = serde_json::from_value(pod).expect("a pod");
-    let name = GroupName::from_pod("c", &observed.pod);
-    let (sender, updates) = watch::channel(PodUpdate::None);
-    let listed = watch::channel(listed).1;
-    PodWorker::new(
-        Arc::new(context),
-        observed,
-        name,
-        (Arc::new(sender), updates),
-        listed,
-    )
 }
 
 #[tokio::test]
@@ -103,7 +65,7 @@ async fn a_refused_status_is_retried_less_and_less_often_and_a_failed_one_soon()
 #[tokio::test]
 async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends_on() {
     let mut worker = worker(&Arc::new(AtomicU16::new(201)));
-    worker.refuse(Vec::new());
+    worker.state.refuse(Vec::new());
     let context = worker.context.clone();
     let mut edits = context.settings.subscribe();
     let mut is_noticed = |edit: fn(&mut PodSettings)| {
@@ -125,10 +87,13 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
         |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
     ));
     worker.settings_changed();
-    assert!(!worker.state.is_refused);
+    assert!(!worker.state.pod_state().is_refused);
     worker.mark_unreadable("odd");
     worker.settings_changed();
-    assert!(worker.state.is_refused, "no edit makes it readable");
+    assert!(
+        worker.state.pod_state().is_refused,
+        "no edit makes it readable"
+    );
 }
 
 fn watched(pod: serde_json::Value) -> WatchedPod {
@@ -152,10 +117,11 @@ async fn an_unreadable_pod_gets_an_event_keeps_its_status_and_can_be_deleted() {
         worker.pending_write(Timestamp::now()),
         PendingWrite::Nothing
     ));
-    worker.state.group = pod_plan::GroupPresence::Absent { existed: false };
+    worker.state.pod_state_mut().group = pod_plan::GroupPresence::Absent { existed: false };
     let decided = |worker: &PodWorker| {
         let starts = crate::aci::poll_interval::StartLatencies::default();
-        pod_plan::next_action(Some(&worker.pod), &worker.state, &starts, Timestamp::now()).action
+        let (pod, state) = (worker.state.existing_pod(), worker.state.pod_state());
+        pod_plan::next_action(pod, state, &starts, Timestamp::now()).action
     };
     assert_eq!(decided(&worker), PodAction::Wait);
     worker.apply_pod(watched(json!({
@@ -182,22 +148,26 @@ async fn a_changed_image_gets_an_event_if_the_group_runs_and_a_new_group_if_not(
     for ran in [false, true] {
         let mut worker = worker(&Arc::new(AtomicU16::new(201)));
         worker.apply_pod(watched(pod("web:1", 1)));
-        worker.group_view = View::from_value(&group);
-        worker.state.group = pod_plan::GroupPresence::Exists {
+        worker
+            .state
+            .set_group_view(View::from_value(&group).expect("a group"));
+        worker.state.pod_state_mut().group = pod_plan::GroupPresence::Exists {
             since: Timestamp::now(),
             last_read: None,
             has_run: ran,
         };
         let wanted = |worker: &PodWorker| {
-            let observation = worker.observation();
+            let observation = worker.state.observation();
             let facts = NodeFacts::default();
-            let status = status::pod_status(&worker.pod, &observation, &facts, Timestamp::now());
+            let status =
+                status::pod_status(worker.state.pod(), &observation, &facts, Timestamp::now());
             status.observed_generation
         };
         assert_eq!(wanted(&worker), Some(1));
         worker.apply_pod(watched(pod("web:2", 2)));
         assert_eq!(
-            worker.state.has_failed_to_start, !ran,
+            worker.state.pod_state().has_failed_to_start,
+            !ran,
             "it is deleted, and created again"
         );
         assert_eq!(
@@ -215,23 +185,42 @@ async fn a_changed_image_gets_an_event_if_the_group_runs_and_a_new_group_if_not(
 async fn each_kind_of_attempt_has_its_own_back_off() {
     let mut worker = worker(&Arc::new(AtomicU16::new(201)));
     let verdict = FailureVerdict::new(FailureClass::Transient, None, "an outage".to_owned());
+    let now = Timestamp::now();
     for _ in 0..5 {
-        worker.record_failure(AttemptKind::Read, &verdict);
+        worker
+            .state
+            .record_failure(AttemptKind::Read, &verdict, now);
     }
-    assert_eq!(worker.state.retry_times.get(PodAction::Create), None);
-    worker.record_failure(AttemptKind::Create, &verdict);
+    assert_eq!(
+        worker.state.pod_state().retry_times.get(PodAction::Create),
+        None
+    );
+    worker
+        .state
+        .record_failure(AttemptKind::Create, &verdict, now);
     let soon = Timestamp::now() + Duration::from_secs(2);
     assert!(
         worker
             .state
+            .pod_state()
             .retry_times
             .get(PodAction::Create)
             .is_some_and(|until| until < soon)
     );
-    worker.record_success(AttemptKind::Read);
-    assert_eq!(worker.state.retry_times.get(PodAction::Refresh), None);
-    assert!(worker.state.retry_times.get(PodAction::Create).is_some());
-    assert_eq!(worker.failures.get(AttemptKind::Create), 1);
+    worker.state.record_success(AttemptKind::Read);
+    assert_eq!(
+        worker.state.pod_state().retry_times.get(PodAction::Refresh),
+        None
+    );
+    assert!(
+        worker
+            .state
+            .pod_state()
+            .retry_times
+            .get(PodAction::Create)
+            .is_some()
+    );
+    assert_eq!(worker.state.failure_count(AttemptKind::Create), 1);
 }
 
 #[tokio::test]
@@ -254,15 +243,16 @@ async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
     for is_written_between in [false, true] {
         let mut worker = worker_with_client(kube::Client::new(service.clone(), "default"));
         worker.apply_pod(watched(pod(1, 10, "nginx:1")));
-        worker.state.group = pod_plan::GroupPresence::Exists {
+        worker.state.pod_state_mut().group = pod_plan::GroupPresence::Exists {
             since: Timestamp::UNIX_EPOCH,
             last_read: None,
             has_run: true,
         };
         let view = json!({"name": "g", "properties": {"containers": [
             {"name": "a", "properties": {"image": "nginx:1"}}]}});
-        worker.group_view = View::from_value(&view);
-        assert!(worker.group_view.is_some());
+        worker
+            .state
+            .set_group_view(View::from_value(&view).expect("a group"));
         // The user sets the image (version 11); the worker writes a status (12), and the answer contains both.
         if is_written_between {
             worker.write_status(&PodStatus::default()).await;
@@ -279,9 +269,9 @@ async fn an_image_that_changes_in_the_answer_to_a_status_write_gets_an_event() {
 
 #[tokio::test]
 async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
-    use super::super::group_list::{GroupListing, ListedGroup};
     use crate::aci::client::QuotaUsage;
     use crate::burst::fixtures;
+    use crate::node::pods::group_list::{GroupListing, ListedGroup};
     use crate::node::quota::RegionQuota;
     use std::collections::{HashMap, HashSet};
     let worker = worker(&Arc::new(AtomicU16::new(201)));
@@ -359,9 +349,9 @@ async fn an_edit_of_the_settings_does_not_let_a_worker_write_a_foreign_group() {
     ] {
         let mut worker = listed_worker(kubernetes(&Arc::new(AtomicU16::new(201))), listed);
         worker.mark_foreign();
-        assert!(worker.state.is_refused);
+        assert!(worker.state.pod_state().is_refused);
         worker.settings_changed();
-        assert_eq!(worker.state.is_refused, is_refused);
+        assert_eq!(worker.state.pod_state().is_refused, is_refused);
     }
 }
 
@@ -375,7 +365,7 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     assert_eq!(*listed.borrow_and_update(), ListedState::Unlisted);
     context.mark_unlisted();
     assert!(!listed.has_changed().expect("the sender exists"), "once");
-    context.apply_listing(super::super::group_list::GroupListing {
+    context.apply_listing(crate::node::pods::group_list::GroupListing {
         requested_at: Timestamp::UNIX_EPOCH,
         groups: std::collections::HashMap::new(),
         foreign: std::collections::HashSet::new(),
@@ -403,7 +393,7 @@ async fn a_pod_whose_group_may_not_be_deleted_gets_an_event_with_the_remedy() {
     };
     worker.call_failed(AttemptKind::Delete, &refused(403));
     assert!(worker.events.is_empty(), "the pod is not being deleted");
-    worker.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    worker.state.pod_mut().metadata.deletion_timestamp = Some(Time(Timestamp::now()));
     worker.call_failed(AttemptKind::Delete, &refused(503));
     assert!(worker.events.is_empty(), "Azure will answer");
     for attempt in [AttemptKind::Read, AttemptKind::Delete] {
