@@ -2,7 +2,6 @@
 //!
 //! In: the lease. Out: the controller runs while this process holds the lease; the reason if the lease is lost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,7 +14,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
-use crate::controller::{self, LEASE_NAME};
+use crate::controller::{self, ControllerParts, LEASE_NAME};
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 
 /// The duration of the lease, in seconds: without a renewal, another process may take it after this time.
@@ -38,21 +37,21 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
 /// Waits for the lease, and runs the controller while this process holds it. When the lease is lost, the process
 /// ends, because another one leads.
 pub(super) async fn lead(
-    context: Arc<controller::ControllerContext>,
+    parts: ControllerParts,
     leases: Client,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     // Followers watch the cluster too, so that their caches are complete when they take over.
-    let (cache, client) = (context.cache.clone(), context.client.clone());
+    let (cache, client) = (parts.cache.clone(), parts.client.clone());
     let watch = async move { Box::pin(cache.watch(&client)).await };
     tokio::pin!(watch);
     let manager = tokio::select! {
-        manager = acquire_lease(&context, leases) => manager?,
+        manager = acquire_lease(&parts, leases) => manager?,
         () = &mut watch => bail!("watching the cluster ended"),
         () = cancel.cancelled() => return Ok(()),
     };
     tracing::info!("leading");
-    context.metrics.set_leader(true);
+    parts.metrics.set_leader(true);
     let (mut is_leader, task) = manager.watch().await;
     // When the lease is lost, only the controller is stopped at first. Everything else runs until it has ended, so
     // that the lost lease is the error with which the process ends.
@@ -60,7 +59,7 @@ pub(super) async fn lead(
     let outcome = {
         // In every case, the controller must stop: its work must not outlive the lease.
         let _cancel_guard = work_cancel.clone().drop_guard();
-        let work = controller::run(context, work_cancel.clone());
+        let work = controller::run(parts, work_cancel.clone());
         tokio::pin!(work);
         let lease_lost = async { is_leader.wait_for(|leads| !leads).await.map(drop) };
         tokio::select! {
@@ -85,18 +84,15 @@ pub(super) async fn lead(
 }
 
 /// Waits until this process holds the lease.
-async fn acquire_lease(
-    context: &controller::ControllerContext,
-    leases: Client,
-) -> anyhow::Result<LeaseManager> {
+async fn acquire_lease(parts: &ControllerParts, leases: Client) -> anyhow::Result<LeaseManager> {
     let renewals = Renewals::default();
     let standby = Standby {
         leases: renewals.client(leases),
-        namespace: &context.lease_namespace,
-        identity: &context.identity,
+        namespace: &parts.lease_namespace,
+        identity: &parts.identity,
         renewals: renewals.clone(),
     };
-    standby.elected(lease_released(context, renewals)).await
+    standby.elected(lease_released(parts, renewals)).await
 }
 
 /// A process that waits for the lease.
@@ -145,11 +141,11 @@ impl Standby<'_> {
 /// Yields `()` whenever the watch shows that no process holds the lease. `renewals` records each renewal that the
 /// watch shows.
 fn lease_released(
-    context: &controller::ControllerContext,
+    parts: &ControllerParts,
     renewals: Renewals,
 ) -> impl futures::Stream<Item = ()> + use<> {
     let leases: Api<DeserializeGuard<Lease>> =
-        Api::namespaced(context.client.clone(), &context.lease_namespace);
+        Api::namespaced(parts.client.clone(), &parts.lease_namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
     let events = skip_unreadable(watcher(leases, config).default_backoff());
     let applied = report_errors("the leader's lease", events).applied_objects();

@@ -3,7 +3,6 @@
 //! In: arguments and environment variables. Out: a process that waits for leadership, reconciles while it leads,
 //! and ends with an error when it cannot continue. Nodes, pods and container groups stay as they are when it ends.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,25 +10,23 @@ use anyhow::{Context as _, bail};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Config};
+use kube::{Api, Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::AdmissionWarnings;
 use super::arguments::RunArguments;
 use super::dated::connected;
 use super::leader_election::{lead, lease_client};
-use crate::aci::client::{self, ClientSettings, Credential, GroupScope};
+use crate::aci::client::{self, ClientSettings, CloudEndpoints, Credential, GroupScope};
 use crate::aci::translate::kube_proxy::ApiServer;
-use crate::controller;
 use crate::controller::grants::ClusterCache;
-use crate::controller::triggers::{self, TriggerTasks};
+use crate::controller::triggers::alert_receiver::ReceiverSettings;
+use crate::controller::{ControllerParts, PlacementParts};
 use crate::kubelet_api::{self, NodeRegistry};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::LIST_INTERVAL;
-use crate::node::quota::QuotaRegistry;
 use crate::telemetry::{self, Metrics, ServerClock};
 
 /// The newest minor version of Kubernetes whose types this program uses.
@@ -51,20 +48,24 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let port = kubelet.local_addr().context("--kubelet-listen")?.port();
     let leases = lease_client(&config)?;
     let metrics_listener = telemetry::bind(arguments.metrics_listen).await?;
-    let context =
-        Arc::new(controller_context(&arguments, config, port, kube_proxy, namespace).await?);
+    let process = ProcessSettings {
+        kubelet_port: i32::from(port),
+        kube_proxy,
+        lease_namespace: namespace,
+    };
+    let parts = controller_parts(&arguments, config, process).await?;
     let cancel = CancellationToken::new();
-    let kubelet_server = serve(&arguments, kubelet, &context, cancel.clone()).await?;
+    let kubelet_server = serve(&arguments, kubelet, &parts, cancel.clone()).await?;
     let admission = AdmissionWarnings::default();
     let telemetry_server = telemetry::serve(
         metrics_listener,
-        context.metrics.clone(),
-        readiness_check(&context, &admission),
+        parts.metrics.clone(),
+        readiness_check(&parts, &admission),
         cancel.clone(),
     );
-    let (client, shutdown) = (context.client.clone(), cancel.clone());
+    let (client, shutdown) = (parts.client.clone(), cancel.clone());
     let admission_check = async move { admission.run(&client, &shutdown).await };
-    let leader = lead(context, leases, cancel.clone());
+    let leader = lead(parts, leases, cancel.clone());
     tokio::pin!(leader, kubelet_server, telemetry_server, admission_check);
     let ended = tokio::select! {
         ended = &mut leader => Some(ended),
@@ -86,7 +87,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
 async fn serve(
     arguments: &RunArguments,
     listener: TcpListener,
-    context: &controller::ControllerContext,
+    parts: &ControllerParts,
     cancel: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let source = match (&arguments.kubelet_cert_file, &arguments.kubelet_key_file) {
@@ -99,8 +100,8 @@ async fn serve(
     let settings = kubelet_api::KubeletApiSettings {
         listener,
         certificate_source: source,
-        client: context.client.clone(),
-        nodes: context.served_nodes.clone(),
+        client: parts.client.clone(),
+        nodes: parts.placements.served_nodes.clone(),
     };
     let server = kubelet_api::listen(settings, cancel).await;
     server.context("serving the kubelet API")
@@ -108,10 +109,10 @@ async fn serve(
 
 /// The readiness of this process: the caches that it still waits for, and its warnings.
 fn readiness_check(
-    context: &Arc<controller::ControllerContext>,
+    parts: &ControllerParts,
     admission: &AdmissionWarnings,
 ) -> telemetry::ReadinessCheck {
-    let (cache, admission) = (context.cache.clone(), admission.clone());
+    let (cache, admission) = (parts.cache.clone(), admission.clone());
     Arc::new(move || telemetry::Readiness {
         missing: cache.not_synced(),
         warnings: admission.warnings(),
@@ -176,79 +177,92 @@ fn server_ca_certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
     Ok(pem::encode_many_config(&certificates.collect::<Vec<_>>(), encoding).into_bytes())
 }
 
+/// What this process offers to the controller, beside its arguments.
+struct ProcessSettings {
+    /// The port of the kubelet API.
+    kubelet_port: i32,
+    /// The settings of ACI's kube-proxy, if it can be used.
+    kube_proxy: Option<KubeProxy>,
+    /// The namespace of the leader's Lease.
+    lease_namespace: String,
+}
+
 /// Connects to Kubernetes and Azure, and assembles what the controller needs.
-async fn controller_context(
+async fn controller_parts(
     arguments: &RunArguments,
     config: Config,
-    port: u16,
-    kube_proxy: Option<KubeProxy>,
-    lease_namespace: String,
-) -> anyhow::Result<controller::ControllerContext> {
+    process: ProcessSettings,
+) -> anyhow::Result<ControllerParts> {
     let mut no_retry_config = config.clone();
     no_retry_config.default_retry = false;
     let shift = SignedDuration::from_secs(arguments.clock_shift);
     let clock = Arc::new(ServerClock::shifted(shift));
     let metrics = Arc::new(Metrics::new());
     let client = connected(config, &clock, &metrics)?;
-    let version = client
-        .apiserver_version()
-        .await
-        .context("reading the version of Kubernetes")?;
-    let minor = version
-        .minor
-        .trim_end_matches('+')
-        .parse()
-        .unwrap_or(NEWEST_MINOR);
-    let kube_system = Api::<Namespace>::all(client.clone())
-        .get("kube-system")
-        .await;
-    let kube_system = kube_system
-        .context("reading the namespace kube-system, whose UID identifies this cluster")?;
-    let azure = azure_client(arguments)?.with_metrics(metrics.clone());
-    let cache = Arc::new(ClusterCache::with_clock(clock.clone()));
-    let identity = uuid::Uuid::new_v4().to_string();
-    let triggers = TriggerTasks::new(triggers::TriggerParts {
-        client: client.clone(),
-        azure: azure.clone(),
-        cache: cache.clone(),
-        metrics: metrics.clone(),
-        identity: identity.clone(),
-        monitor_hosts: monitor_hosts(arguments),
-    });
+    let client_no_retry = connected(no_retry_config, &clock, &metrics)?;
+    let cluster = ClusterIdentity::read(&client).await?;
+    let cache = Arc::new(ClusterCache::with_clock(clock));
     let alerts = arguments
         .alerts_listen
         .zip(arguments.alerts_token_file.clone());
-    Ok(controller::ControllerContext {
-        client,
-        client_no_retry: connected(no_retry_config, &clock, &metrics)?,
-        azure,
-        default_scope: GroupScope {
-            subscription: arguments.subscription_id.clone(),
-            resource_group: arguments.resource_group.clone(),
+    Ok(ControllerParts {
+        placements: PlacementParts {
+            client: client.clone(),
+            azure: azure_client(arguments)?.with_metrics(metrics.clone()),
+            default_scope: GroupScope {
+                subscription: arguments.subscription_id.clone(),
+                resource_group: arguments.resource_group.clone(),
+            },
+            cluster_uid: cluster.uid,
+            node_address: arguments.node_address.to_string(),
+            kubelet_port: process.kubelet_port,
+            kubernetes_minor: cluster.minor,
+            list_interval: LIST_INTERVAL,
+            kube_proxy: process.kube_proxy,
+            identity_namespaces: arguments.pod_identity_namespaces.iter().cloned().collect(),
+            served_nodes: NodeRegistry::default(),
+            cache: cache.clone(),
         },
-        cluster_uid: kube_system.metadata.uid.context("kube-system has no UID")?,
-        node_address: arguments.node_address.to_string(),
-        kubelet_port: i32::from(port),
-        kubernetes_minor: NEWEST_MINOR.min(minor),
-        sweep_interval: LIST_INTERVAL,
-        kube_proxy,
-        identity_namespaces: arguments.pod_identity_namespaces.iter().cloned().collect(),
-        served_nodes: NodeRegistry::default(),
-        rate_limiters: Mutex::new(HashMap::new()),
-        quotas: QuotaRegistry::default(),
-        running_pools: Mutex::new(HashMap::new()),
-        shutdown: CancellationToken::new(),
-        refused_statuses: controller::StatusRefusals::default(),
-        identity,
-        lease_namespace,
+        client,
+        client_no_retry,
         cache,
-        triggers,
-        alert_receiver: alerts.map(|(listen, token_file)| {
-            triggers::alert_receiver::ReceiverSettings { listen, token_file }
-        }),
-        plan_summaries: controller::grants::summaries(),
         metrics,
+        identity: uuid::Uuid::new_v4().to_string(),
+        lease_namespace: process.lease_namespace,
+        monitor_hosts: monitor_hosts(arguments),
+        alert_receiver: alerts.map(|(listen, token_file)| ReceiverSettings { listen, token_file }),
     })
+}
+
+/// What the operator reads of the cluster once.
+struct ClusterIdentity {
+    /// The UID of the namespace kube-system, which identifies the cluster.
+    uid: String,
+    /// The minor version of Kubernetes, at most [`NEWEST_MINOR`].
+    minor: u32,
+}
+
+impl ClusterIdentity {
+    async fn read(client: &Client) -> anyhow::Result<Self> {
+        let version = client
+            .apiserver_version()
+            .await
+            .context("reading the version of Kubernetes")?;
+        let minor = version
+            .minor
+            .trim_end_matches('+')
+            .parse()
+            .unwrap_or(NEWEST_MINOR);
+        let kube_system = Api::<Namespace>::all(client.clone())
+            .get("kube-system")
+            .await;
+        let kube_system = kube_system
+            .context("reading the namespace kube-system, whose UID identifies this cluster")?;
+        Ok(Self {
+            uid: kube_system.metadata.uid.context("kube-system has no UID")?,
+            minor: NEWEST_MINOR.min(minor),
+        })
+    }
 }
 
 /// The hosts of Azure Monitor: the cloud's own, and those of `--azure-monitor-host`.
@@ -261,16 +275,7 @@ fn monitor_hosts(arguments: &RunArguments) -> Vec<String> {
 }
 
 fn azure_client(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
-    let mut cloud = arguments.cloud.clone();
-    if let Some(arm) = &arguments.arm_endpoint {
-        if arm.path() != "/" {
-            bail!("--arm-endpoint: {arm} has a path; it must be scheme and host only");
-        }
-        cloud = cloud.with_arm(arm.clone());
-    }
-    if let Some(authority) = &arguments.authority {
-        cloud = cloud.with_authority(authority);
-    }
+    let cloud = cloud_endpoints(arguments)?;
     let extra_ca = match &arguments.arm_ca_file {
         Some(path) => std::fs::read(path).with_context(|| format!("reading {}", path.display()))?,
         None => Vec::new(),
@@ -288,6 +293,21 @@ fn azure_client(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
     };
     tracing::info!(%cloud, ?credential, "using Azure");
     Ok(client::AciClient::new(&cloud, credential, http))
+}
+
+/// The endpoints of the Azure cloud, with those that the arguments replace.
+fn cloud_endpoints(arguments: &RunArguments) -> anyhow::Result<CloudEndpoints> {
+    let mut cloud = arguments.cloud.clone();
+    if let Some(arm) = &arguments.arm_endpoint {
+        if arm.path() != "/" {
+            bail!("--arm-endpoint: {arm} has a path; it must be scheme and host only");
+        }
+        cloud = cloud.with_arm(arm.clone());
+    }
+    if let Some(authority) = &arguments.authority {
+        cloud = cloud.with_authority(authority);
+    }
+    Ok(cloud)
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 //! An operator without a cluster, for the tests of this module: no server answers its calls to Kubernetes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::{Client, Config};
-use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
-use super::{ControllerContext, StatusRefusals, grants, triggers};
+use super::cache::cluster::ClusterCache;
+use super::{ControllerParts, PlacementParts, triggers};
 use crate::aci::client::{AciClient, CloudEndpoints, Credential, GroupScope};
 use crate::aci::translate::IdentityNamespaces;
-use crate::node::quota::QuotaRegistry;
 
 /// The triggers of an operator that has seen no pools yet.
 pub(super) fn triggers() -> triggers::TriggerTasks {
@@ -25,11 +22,26 @@ pub(super) fn triggers() -> triggers::TriggerTasks {
     })
 }
 
-/// An operator with this Azure endpoint.
-pub(super) fn context(arm: &str) -> ControllerContext {
-    ControllerContext {
+/// What the controller of an operator with this Azure endpoint needs.
+pub(super) fn parts(arm: &str) -> ControllerParts {
+    let cache = Arc::<ClusterCache>::default();
+    ControllerParts {
         client: unreachable_client(),
         client_no_retry: unreachable_client(),
+        placements: placement_parts(arm, cache.clone()),
+        cache,
+        metrics: Arc::default(),
+        identity: "test".to_owned(),
+        lease_namespace: "default".to_owned(),
+        monitor_hosts: Vec::new(),
+        alert_receiver: None,
+    }
+}
+
+/// What the placements of an operator with this Azure endpoint need.
+pub(super) fn placement_parts(arm: &str, cache: Arc<ClusterCache>) -> PlacementParts {
+    PlacementParts {
+        client: unreachable_client(),
         azure: azure(arm),
         default_scope: GroupScope {
             subscription: "s".to_owned(),
@@ -39,26 +51,16 @@ pub(super) fn context(arm: &str) -> ControllerContext {
         node_address: "127.0.0.1".to_owned(),
         kubelet_port: 10250,
         kubernetes_minor: 37,
-        sweep_interval: Duration::from_secs(60),
+        list_interval: Duration::from_secs(60),
         kube_proxy: None,
         identity_namespaces: IdentityNamespaces::default(),
         served_nodes: crate::kubelet_api::NodeRegistry::default(),
-        rate_limiters: Mutex::default(),
-        quotas: QuotaRegistry::default(),
-        running_pools: Mutex::new(HashMap::new()),
-        shutdown: CancellationToken::new(),
-        refused_statuses: StatusRefusals::default(),
-        identity: "test".to_owned(),
-        lease_namespace: "default".to_owned(),
-        cache: Arc::default(),
-        triggers: triggers(),
-        alert_receiver: None,
-        plan_summaries: grants::summaries(),
-        metrics: Arc::default(),
+        cache,
     }
 }
 
-fn unreachable_client() -> Client {
+/// A Kubernetes client whose calls no server answers.
+pub(super) fn unreachable_client() -> Client {
     let config = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
     Client::try_from(config).expect("a client")
 }

@@ -2,13 +2,14 @@
 
 use kube::ResourceExt as _;
 
-use super::ControllerContext;
+use super::placements::PlacementId;
 use crate::api::{BurstPool, BurstPoolStatus};
+use crate::telemetry::Metrics;
 
 /// Updates the metrics of a pool, and drops those of placements that its last status has and the new one does
 /// not.
-pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, context: &ControllerContext) {
-    let (metrics, name) = (&context.metrics, pool.name_any());
+pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, metrics: &Metrics) {
+    let name = pool.name_any();
     let before = pool.status.iter().flat_map(|status| &status.placements);
     let is_left = |name: &str| {
         status
@@ -40,22 +41,21 @@ pub(super) fn record_pool(pool: &BurstPool, status: &BurstPoolStatus, context: &
 }
 
 /// Drops the metrics of a deleted pool.
-pub(super) fn forget_pool(pool: &BurstPool, context: &ControllerContext) {
+pub(super) fn forget_pool(pool: &BurstPool, metrics: &Metrics) {
+    let name = pool.name_any();
     let reported = pool.status.iter().flat_map(|status| &status.placements);
     let reported = reported.map(|placement| &placement.name);
     let listed = pool.spec.placements.iter().map(|placement| &placement.name);
-    forget_pool_and_placements(&pool.name_any(), reported.chain(listed), context);
+    for placement in reported.chain(listed) {
+        metrics.forget_placement(&name, placement);
+    }
+    metrics.forget_pool(&name);
 }
 
 /// Drops the metrics of a removed pool that had these placements.
-pub(super) fn forget_pool_and_placements<'a>(
-    pool: &str,
-    placements: impl IntoIterator<Item = &'a String>,
-    context: &ControllerContext,
-) {
-    for placement in placements {
-        context.metrics.forget_placement(pool, placement);
+pub(super) fn forget_removed_pool(pool: &str, placements: &[PlacementId], metrics: &Metrics) {
+    for id in placements {
+        metrics.forget_placement(pool, &id.placement);
     }
-    context.metrics.forget_pool(pool);
-    context.refused_statuses.forget(pool);
+    metrics.forget_pool(pool);
 }

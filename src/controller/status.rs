@@ -4,147 +4,163 @@
 //! triggers. Out: a server-side apply of the status, if it has changed. Writes that the API server refuses are
 //! repeated at growing intervals.
 
-use std::collections::HashMap;
-use std::time::Duration;
+pub(super) mod writer;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
-use parking_lot::Mutex;
-use serde_json::json;
-use tokio::time::Instant;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::grants::PlanSummary;
 use super::placements::registry::PlacementReport;
 use super::placements::validation::InvalidSpec;
 use super::triggers::{self, ConditionUpdate};
-use super::{ControllerContext, Error, unreadable_pools};
-use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
-use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
+use super::unreadable_pools;
+use crate::api::condition::{
+    self, CAPACITY_LIMITED, ConditionStatus, NODES_READY, READY, SPILLING, STALLED,
+};
+use crate::api::{BurstPool, BurstPoolStatus, PlacementStatus};
 use crate::burst::plan::PeakState;
-use crate::k8s::call;
-use crate::k8s::refused::WriteBackoff;
-
-/// The field manager of pools' statuses.
-pub(super) const FIELD_MANAGER: &str = "burstpool-status";
 
 /// The reason of conditions for an invalid spec.
 const MISCONFIGURED: &str = "Misconfigured";
 
+/// What a pool's status is built from, beside the pool itself.
+pub(super) struct StatusInputs<'a> {
+    /// Whether the spec is valid.
+    pub outcome: &'a Result<(), InvalidSpec>,
+    /// The state of the pool's placements.
+    pub nodes: &'a PlacementReport,
+    /// What is left of a drain, as text.
+    pub left: &'a [String],
+    /// The summary of the pool's last plan; `None` before the first plan, and while the pool is deleted.
+    pub summary: Option<&'a PlanSummary>,
+    /// The state of the pool's triggers.
+    pub trigger_status: &'a triggers::TriggerStatusView,
+}
+
 /// Builds the status of a pool. Pure, except that it reads the clock for the conditions' times.
-pub(super) fn pool_status(
-    pool: &BurstPool,
-    outcome: &Result<(), InvalidSpec>,
-    nodes: &PlacementReport,
-    left: &[String],
-    summary: Option<&PlanSummary>,
-    trigger_status: &triggers::TriggerStatusView,
-) -> BurstPoolStatus {
-    let (now, generation) = (Timestamp::now(), pool.metadata.generation);
-    let placements = &nodes.placements;
-    let mut conditions = pool.status.clone().unwrap_or_default().conditions;
-    let mut set = |kind: &str, status: bool, reason: &str, message: String| {
-        condition::set(
-            &mut conditions,
-            condition::build(kind, status, reason, message, generation, now),
-        );
-    };
-    match outcome {
-        Err(InvalidSpec(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
-        Ok(()) if !left.is_empty() => {
-            set(
-                READY,
-                false,
-                "Draining",
-                format!("waiting for {}", left.join(", ")),
-            );
-        }
-        Ok(()) if !nodes.unregistered_nodes.is_empty() => {
-            let missing = nodes.unregistered_nodes.join(", ");
-            let message = format!("waiting for the API server to have the nodes {missing}");
-            set(READY, false, "NotRegistered", message);
-        }
-        Ok(()) => set(READY, true, "Registered", registered_message(placements)),
-    }
-    // A closed placement does not make the pool unready: Azure may be down, and the user cannot correct that.
-    let closed: Vec<String> = placements
-        .iter()
-        .filter(|placement| !placement.ready)
-        .map(|placement| format!("{}: {}", placement.name, placement.message))
-        .collect();
-    if closed.is_empty() {
-        set(
-            NODES_READY,
-            true,
-            "Open",
-            "every placement takes pods".to_owned(),
-        );
-    } else {
-        let reason = if nodes.is_only_cordoned {
-            "Cordoned"
-        } else {
-            "Closed"
-        };
-        set(NODES_READY, false, reason, closed.join("; "));
-    }
-    // Without a summary of a plan, the conditions about pods stay as they were.
-    if let Some(summary) = summary {
-        let (status, reason, message) = spilling_condition(summary);
-        set(SPILLING, status, reason, message);
-        match &summary.limit_message {
-            Some(why) if summary.is_dry_run => {
-                let message = format!("mode is DryRun, nothing is written to pods: {why}");
-                set(CAPACITY_LIMITED, true, "LimitReached", message);
-            }
-            Some(why) => set(CAPACITY_LIMITED, true, "LimitReached", why.clone()),
-            None => set(
-                CAPACITY_LIMITED,
-                false,
-                "WithinLimits",
-                "no pod waits for a limit".to_owned(),
-            ),
-        }
-    }
-    for (kind, update) in triggers::conditions(pool, trigger_status) {
-        match update {
-            ConditionUpdate::Set(is_true, reason, message) => condition::set(
-                &mut conditions,
-                condition::build(kind, is_true, reason, message, generation, now),
-            ),
-            ConditionUpdate::Remove => conditions.retain(|condition| condition.type_ != kind),
-            // An error of the whole spec is set again below, if it still exists.
-            ConditionUpdate::Keep => {
-                let spec_reasons = [MISCONFIGURED, unreadable_pools::REASON];
-                conditions.retain(|condition| {
-                    condition.type_ != kind || !spec_reasons.contains(&condition.reason.as_str())
-                });
-            }
-        }
-    }
-    if let Err(InvalidSpec(mistake)) = outcome {
-        let (kind, reason) = (STALLED, MISCONFIGURED);
-        let stalled = condition::build(kind, true, reason, mistake, generation, now);
-        condition::set(&mut conditions, stalled);
-    }
+pub(super) fn pool_status(pool: &BurstPool, inputs: &StatusInputs<'_>) -> BurstPoolStatus {
     let previous = pool.status.clone().unwrap_or_default();
+    let mut conditions = ConditionWriter {
+        conditions: previous.conditions,
+        generation: pool.metadata.generation,
+        now: Timestamp::now(),
+    };
+    conditions.set(READY, ready_condition(inputs));
+    conditions.set(NODES_READY, nodes_ready_condition(inputs.nodes));
+    // Without a summary of a plan, the conditions about pods stay as they were.
+    if let Some(summary) = inputs.summary {
+        conditions.set(SPILLING, spilling_condition(summary));
+        conditions.set(CAPACITY_LIMITED, capacity_condition(summary));
+    }
+    for (kind, update) in triggers::conditions(pool, inputs.trigger_status) {
+        conditions.apply(kind, update);
+    }
+    if let Err(InvalidSpec(mistake)) = inputs.outcome {
+        conditions.set(STALLED, (true, MISCONFIGURED, mistake.clone()));
+    }
+    let summary = inputs.summary;
     let mut workloads = summary.map_or(previous.workloads, |summary| summary.workloads.clone());
-    trigger_status.add_scale_status(&mut workloads, pool);
+    inputs.trigger_status.add_scale_status(&mut workloads, pool);
     BurstPoolStatus {
-        observed_generation: generation,
-        conditions,
-        placements: placements.clone(),
+        observed_generation: pool.metadata.generation,
+        conditions: conditions.conditions,
+        placements: inputs.nodes.placements.clone(),
         pods: summary.map_or(previous.pods, |summary| Some(summary.counts)),
         workloads,
-        triggers: trigger_status.triggers(),
+        triggers: inputs.trigger_status.triggers(),
         // The leader writes these two, and uses the pool's resource version as a fence.
         reservations: Vec::new(),
         leader: None,
     }
 }
 
+/// Whether a condition is true, its reason and its message.
+type PoolConditionValue = (bool, &'static str, String);
+
+/// The conditions of a pool's status, while they are changed.
+struct ConditionWriter {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl ConditionWriter {
+    fn set(
+        &mut self,
+        kind: &str,
+        (status, reason, message): (impl Into<ConditionStatus>, &str, String),
+    ) {
+        let new = condition::build(kind, status, reason, message, self.generation, self.now);
+        condition::set(&mut self.conditions, new);
+    }
+
+    /// Applies what the triggers say about a condition.
+    fn apply(&mut self, kind: &str, update: ConditionUpdate) {
+        match update {
+            ConditionUpdate::Set(status, reason, message) => {
+                self.set(kind, (status, reason, message));
+            }
+            ConditionUpdate::Remove => self.conditions.retain(|other| other.type_ != kind),
+            // An error of the whole spec is set again later, if it still exists.
+            ConditionUpdate::Keep => {
+                let spec_reasons = [MISCONFIGURED, unreadable_pools::REASON];
+                self.conditions.retain(|other| {
+                    other.type_ != kind || !spec_reasons.contains(&other.reason.as_str())
+                });
+            }
+        }
+    }
+}
+
+/// The condition that reports whether the spec is valid and its nodes are registered.
+fn ready_condition(inputs: &StatusInputs<'_>) -> PoolConditionValue {
+    let StatusInputs { nodes, left, .. } = inputs;
+    match inputs.outcome {
+        Err(InvalidSpec(mistake)) => (false, MISCONFIGURED, mistake.clone()),
+        Ok(()) if !left.is_empty() => {
+            let message = format!("waiting for {}", left.join(", "));
+            (false, "Draining", message)
+        }
+        Ok(()) if !nodes.unregistered_nodes.is_empty() => {
+            let missing = nodes.unregistered_nodes.join(", ");
+            let message = format!("waiting for the API server to have the nodes {missing}");
+            (false, "NotRegistered", message)
+        }
+        Ok(()) => (true, "Registered", registered_message(&nodes.placements)),
+    }
+}
+
+/// The condition that reports whether every placement takes pods. A closed placement does not make the pool
+/// unready: Azure may be down, and the user cannot correct that.
+fn nodes_ready_condition(nodes: &PlacementReport) -> PoolConditionValue {
+    let closed = nodes.placements.iter().filter(|placement| !placement.ready);
+    let closed: Vec<String> = closed
+        .map(|placement| format!("{}: {}", placement.name, placement.message))
+        .collect();
+    if closed.is_empty() {
+        (true, "Open", "every placement takes pods".to_owned())
+    } else if nodes.is_only_cordoned {
+        (false, "Cordoned", closed.join("; "))
+    } else {
+        (false, "Closed", closed.join("; "))
+    }
+}
+
+/// The condition that reports whether a limit keeps pods from being granted.
+fn capacity_condition(summary: &PlanSummary) -> PoolConditionValue {
+    match &summary.limit_message {
+        Some(why) if summary.is_dry_run => {
+            let message = format!("mode is DryRun, nothing is written to pods: {why}");
+            (true, "LimitReached", message)
+        }
+        Some(why) => (true, "LimitReached", why.clone()),
+        None => (false, "WithinLimits", "no pod waits for a limit".to_owned()),
+    }
+}
+
 /// The condition that reports whether pods are on ACI. It is separate from readiness: a pool that bursts is
 /// ready.
-fn spilling_condition(summary: &PlanSummary) -> (bool, &'static str, String) {
+fn spilling_condition(summary: &PlanSummary) -> PoolConditionValue {
     let counts = summary.counts;
     let message = format!(
         "{} on ACI, {} granted, {} holding, {} cannot spill",
@@ -166,20 +182,6 @@ fn spilling_condition(summary: &PlanSummary) -> (bool, &'static str, String) {
     (is_peak, reason, message)
 }
 
-/// A notice for users of an open placement about DNS and public addresses, which no error reports (decision
-/// D17). It appears once for each placement, in the output of `kubectl describe`.
-pub(super) fn placement_notice(placement: &Placement) -> &'static str {
-    match (&placement.network.dns, &placement.subnet_id) {
-        (Some(_), _) => "",
-        (None, Some(_)) => {
-            "dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: set network.dns to name servers that the subnet reaches"
-        }
-        (None, None) => {
-            "without a subnetId, pods with containerPorts get public addresses where those are open to the internet; dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: only a placement with a subnetId can have network.dns"
-        }
-    }
-}
-
 /// One line about registered nodes, for a column of `kubectl get -o wide`.
 fn registered_message(placements: &[PlacementStatus]) -> String {
     let closed: Vec<&str> = placements
@@ -192,77 +194,6 @@ fn registered_message(placements: &[PlacementStatus]) -> String {
     }
     let (closed, total) = (closed.join(", "), placements.len());
     format!("every node is registered; of {total}, these take no pods: {closed} (see NodesReady)")
-}
-
-/// The longest pause after refused writes of a status. It is short because the user who fixes the cause looks
-/// at the status.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
-
-/// By pool, the refused writes of its status. Without a pause they would be repeated several times a second in
-/// a peak, because every change reconciles the pool.
-#[derive(Default)]
-pub struct StatusRefusals(Mutex<HashMap<String, WriteBackoff>>);
-
-impl StatusRefusals {
-    /// Whether the pool's status may be written now.
-    pub(super) fn may_write(&self, pool: &str) -> bool {
-        let by_pool = self.0.lock();
-        let refusals = by_pool.get(pool);
-        refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
-    }
-
-    /// Records the answer to a write of the pool's status.
-    pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
-        let mut by_pool = self.0.lock();
-        let new_backoff = || WriteBackoff::up_to(LONGEST_REFUSAL);
-        let refusals = by_pool.entry(pool.to_owned()).or_insert_with(new_backoff);
-        refusals.answered(answer, Instant::now());
-    }
-
-    /// Forgets a pool that does not exist now.
-    pub(super) fn forget(&self, pool: &str) {
-        self.0.lock().remove(pool);
-    }
-}
-
-/// Writes the status, if it has changed and no recent write was refused.
-pub(super) async fn write(
-    pool: &BurstPool,
-    status: &BurstPoolStatus,
-    context: &ControllerContext,
-) -> Result<(), Error> {
-    let live = pool.status.clone().map(|live| BurstPoolStatus {
-        reservations: Vec::new(),
-        leader: None,
-        ..live
-    });
-    let name = pool.name_any();
-    if live.as_ref() == Some(status) || !context.refused_statuses.may_write(&name) {
-        return Ok(());
-    }
-    let pools: Api<BurstPool> = Api::all(context.client.clone());
-    let patch = json!({
-        "apiVersion": "burstpool.io/v1alpha1",
-        "kind": "BurstPool",
-        "status": status,
-    });
-    let apply = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(&patch);
-    let written = pools.patch_status(&name, &apply, &patch).await;
-    context.refused_statuses.answered(&name, &written);
-    match written {
-        // The grant loop needs the pool's current version for its own writes, and gets it here before the watch
-        // delivers it.
-        Ok(pool) => {
-            context.cache.update_pool(pool);
-            Ok(())
-        }
-        Err(kube::Error::Api(status)) if call::is_object_not_found(&status) => Ok(()),
-        Err(source) => Err(Error::Kubernetes {
-            what: "writing a pool's status",
-            source,
-        }),
-    }
 }
 
 #[cfg(test)]

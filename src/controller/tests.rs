@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{STATUS_DEBOUNCE, debounced, fixtures, reconcile};
+use super::change_events::{STATUS_DEBOUNCE, debounced};
+use super::context::ControllerContext;
+use super::{fixtures, reconcile};
 
 #[tokio::test(start_paused = true)]
 async fn constant_changes_yield_one_item_per_second_including_the_last_change() {
@@ -44,9 +46,10 @@ async fn a_reconciliation_ends_if_the_api_server_does_not_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let config = Config::new(url.parse().expect("a URL"));
-    let mut context = fixtures::context("http://127.0.0.1:1");
-    context.client = Client::try_from(config).expect("a client");
-    let context = Arc::new(context);
+    let mut parts = fixtures::parts("http://127.0.0.1:1");
+    parts.client = Client::try_from(config).expect("a client");
+    parts.placements.client = parts.client.clone();
+    let context = Arc::new(ControllerContext::new(parts));
     let (finalizers, deleted_at) = (json!(["burstpool.io/drain"]), "2026-11-24T10:00:00Z");
     for metadata in [
         json!({"name": "new"}),
@@ -61,7 +64,7 @@ async fn a_reconciliation_ends_if_the_api_server_does_not_answer() {
             },
         });
         let pool = serde_json::from_value(pool).expect("a pool");
-        let reconciled = reconcile(Arc::new(pool), context.clone());
+        let reconciled = reconcile::reconcile(Arc::new(pool), context.clone());
         let reconciled = tokio::time::timeout(Duration::from_secs(900), reconciled).await;
         assert!(
             reconciled.expect("the reconciliation ends").is_err(),

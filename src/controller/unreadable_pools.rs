@@ -7,23 +7,27 @@
 //! The operator drains nothing of such a pool, not even when it is deleted: only its spec says for certain
 //! which container groups it has, and where.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch};
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::events::{Event, EventType, Reporter};
-use kube::{Api, Resource as _};
+use kube::{Api, Client, Resource as _};
 use serde_json::{Value, json};
+use thiserror::Error;
 
-use super::placements::{orphans, registry};
-use super::status::FIELD_MANAGER;
-use super::{ControllerContext, Error};
+use super::placements;
+use super::placements::pool_nodes::PoolNodes;
+use super::placements::registry::PlacementRegistry;
+use super::status::writer::{StatusWriter, apply_patch};
 use crate::api::BurstPool;
 use crate::api::condition::{self, READY, STALLED};
 use crate::k8s::call;
 use crate::k8s::events;
+use crate::telemetry::Metrics;
 
 /// The reason of both conditions, and of the Event.
 pub(super) const REASON: &str = "Unreadable";
@@ -32,67 +36,117 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fields of a pool's status that another field manager writes.
 const LEADER_FIELDS: [&str; 2] = ["reservations", "leader"];
 
-/// Keeps the pool's nodes running, and reports why the pool cannot be read.
-pub(super) async fn reconcile_unreadable(
-    pool: &InvalidObject,
-    context: &ControllerContext,
-) -> Result<(), Error> {
-    let name = pool.metadata.name.clone().unwrap_or_default();
-    if context.metrics.set_unreadable(&name) {
-        crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
-    }
-    if !registry::running_pool_names(context).await.contains(&name) {
-        for node in orphans::list_pool_nodes(&name, context).await? {
-            registry::resume_from_node(node, context).await;
-        }
-    }
-    publish_status(&name, context).await
+/// Why the reconciliation of an unreadable pool failed.
+#[derive(Debug, Error)]
+pub(super) enum UnreadablePoolError {
+    /// Its nodes could not be read.
+    #[error(transparent)]
+    Nodes(#[from] placements::Error),
+    /// Reading the pool as an untyped object failed.
+    #[error("cannot read pool {pool} as an untyped object")]
+    ReadPool {
+        /// The pool's name.
+        pool: String,
+        /// Why the call failed.
+        #[source]
+        source: kube::Error,
+    },
+    /// Writing the pool's status failed.
+    #[error("cannot write the status of pool {pool}, which cannot be decoded")]
+    WriteStatus {
+        /// The pool's name.
+        pool: String,
+        /// Why the call failed.
+        #[source]
+        source: kube::Error,
+    },
 }
 
-/// Writes the reason into the pool's status, and publishes it as an Event, unless the status has it already.
-async fn publish_status(name: &str, context: &ControllerContext) -> Result<(), Error> {
-    let kind = ApiResource::erase::<BurstPool>(&());
-    let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
-    let live = call::find(CALL_TIMEOUT, &pools, name).await;
-    let live = live.map_err(Error::kubernetes("reading a pool that cannot be decoded"))?;
-    let Some(live) = live else { return Ok(()) };
-    let Some(message) = decode_error(&live) else {
-        // The pool can be read now; the watch will deliver it.
-        return Ok(());
-    };
-    let Some(status) = unreadable_status(&live, &message, Timestamp::now()) else {
-        return Ok(());
-    };
-    if !context.refused_statuses.may_write(name) {
-        return Ok(());
+/// Keeps the nodes of unreadable pools running, and reports why the pools cannot be read.
+pub(super) struct UnreadablePools {
+    /// The Kubernetes client, with retries.
+    pub client: Client,
+    /// The identity of this instance of the operator, for Events.
+    pub identity: String,
+    /// The operator's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The nodes of pools.
+    pub nodes: PoolNodes,
+    /// The running tasks of placements.
+    pub registry: Arc<PlacementRegistry>,
+    /// Knows which statuses the API server refuses.
+    pub status_writer: Arc<StatusWriter>,
+}
+
+impl UnreadablePools {
+    /// Keeps the pool's nodes running, and reports why the pool cannot be read.
+    pub async fn reconcile(&self, pool: &InvalidObject) -> Result<(), UnreadablePoolError> {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        if self.metrics.set_unreadable(&name) {
+            crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
+        }
+        if !self.registry.has_run(&name).await {
+            for node in self.nodes.list(&name).await? {
+                self.registry.resume_from_node(node).await;
+            }
+        }
+        self.publish_status(&name).await
     }
-    let event = Event {
-        type_: EventType::Warning,
-        reason: REASON.to_owned(),
-        note: Some(message.clone()),
-        action: "Reading".to_owned(),
-        secondary: None,
-    };
-    let reporter = Reporter {
-        controller: "burstpool".to_owned(),
-        instance: Some(context.identity.clone()),
-    };
-    let regarding = live.object_ref(&kind);
-    let published = events::publish(&context.client, &reporter, &event, &regarding);
-    let published = call::with_timeout(CALL_TIMEOUT, published).await;
-    if let Err(error) = published {
-        tracing::debug!(pool = name, %error, "writing an Event");
+
+    /// Writes the reason into the pool's status, and publishes it as an Event, unless the status has it already.
+    async fn publish_status(&self, name: &str) -> Result<(), UnreadablePoolError> {
+        let kind = ApiResource::erase::<BurstPool>(&());
+        let pools: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        let pool = || name.to_owned();
+        let live = call::find(CALL_TIMEOUT, &pools, name).await;
+        let live = live.map_err(|source| UnreadablePoolError::ReadPool {
+            pool: pool(),
+            source,
+        })?;
+        let Some(live) = live else { return Ok(()) };
+        let Some(message) = decode_error(&live) else {
+            // The pool can be read now; the watch will deliver it.
+            return Ok(());
+        };
+        let Some(status) = unreadable_status(&live, &message, Timestamp::now()) else {
+            return Ok(());
+        };
+        if !self.status_writer.may_write(name) {
+            return Ok(());
+        }
+        self.publish_event(&live, message).await;
+        let (params, patch) = apply_patch(&status);
+        let patch = Patch::Apply(&patch);
+        let written = pools.patch_status(name, &params, &patch);
+        let written = call::with_timeout(CALL_TIMEOUT, written).await;
+        self.status_writer.record_answer(name, &written);
+        let written = written.map(drop);
+        written.map_err(|source| UnreadablePoolError::WriteStatus {
+            pool: pool(),
+            source,
+        })
     }
-    let patch = json!({
-        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "status": status,
-    });
-    let apply = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(&patch);
-    let written = call::with_timeout(CALL_TIMEOUT, pools.patch_status(name, &apply, &patch)).await;
-    context.refused_statuses.answered(name, &written);
-    written.map(drop).map_err(Error::kubernetes(
-        "writing the status of a pool that cannot be read",
-    ))
+
+    /// Publishes the reason as an Event on the pool.
+    async fn publish_event(&self, pool: &DynamicObject, message: String) {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: REASON.to_owned(),
+            note: Some(message),
+            action: "Reading".to_owned(),
+            secondary: None,
+        };
+        let reporter = Reporter {
+            controller: "burstpool".to_owned(),
+            instance: Some(self.identity.clone()),
+        };
+        let regarding = pool.object_ref(&ApiResource::erase::<BurstPool>(&()));
+        let published = events::publish(&self.client, &reporter, &event, &regarding);
+        if let Err(error) = call::with_timeout(CALL_TIMEOUT, published).await {
+            let pool = pool.metadata.name.as_deref();
+            tracing::debug!(pool, %error, "cannot write an Event");
+        }
+    }
 }
 
 /// The field that cannot be read, why, and the remedy; `None` if the pool can be read. Pure.

@@ -17,14 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::events::EventPublisher;
-use super::executor::Executor;
+use super::executor::{Executor, ExecutorParts};
 use super::in_flight::GrantSender;
 use super::leadership::TermCounter;
 use crate::api::{BurstPool, Reservation};
 use crate::burst::decision::{PodDecision, SlotState};
 use crate::burst::{PodOutcome, PodReference};
 use crate::controller::cache::cluster::ClusterCache;
-use crate::controller::fixtures;
 
 /// Shorter than the timeout of any caller, and longer than any pause between two calls.
 const NEXT_CALL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -217,21 +216,25 @@ pub fn term_counter() -> TermCounter {
 
 /// An executor of plans of `pool`; the pods `waiting` have no node.
 pub fn executor(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor {
-    let mut context = fixtures::context("http://127.0.0.1:1");
-    context.client_no_retry = client.clone();
     let waiting = waiting.iter().map(|name| pod(name)).collect();
-    context.cache = Arc::new(ClusterCache::listed(pool.clone(), waiting));
+    let cache = Arc::new(ClusterCache::listed(pool.clone(), waiting));
     let (publisher, publishing) = EventPublisher::new(client.clone(), "us");
     tokio::spawn(publishing);
     Executor {
-        snapshot: Arc::new(context.cache.snapshot()),
-        context: Arc::new(context),
+        snapshot: Arc::new(cache.snapshot()),
+        parts: Arc::new(ExecutorParts {
+            client: client.clone(),
+            cache,
+            identity: "test".to_owned(),
+            lease_namespace: "default".to_owned(),
+            metrics: Arc::default(),
+        }),
         pool: Arc::new(pool.clone()),
         pool_name: "shop".to_owned(),
         grant_sender: GrantSender {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
-            notifier: publisher.granted_notifier(),
+            notifier: publisher.result_notifier(),
         },
     }
 }

@@ -15,10 +15,10 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::events::GrantedNotifier;
-use super::executor::{Executor, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
+use super::events::ResultNotifier;
+use super::executor::{Executor, ExecutorParts, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
 use super::leadership::leader;
-use super::{ControllerContext, patches};
+use super::patches;
 use crate::api::{BurstPool, Mode};
 use crate::burst::{LeaderState, PodDecision, PodWriteResult};
 use crate::controller::cache::cluster::WaitingPod;
@@ -57,7 +57,7 @@ pub(super) struct InFlightGrants {
 pub(super) struct GrantSender {
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
-    pub(super) notifier: GrantedNotifier,
+    pub(super) notifier: ResultNotifier,
 }
 
 impl Default for InFlightGrants {
@@ -90,7 +90,7 @@ impl InFlightGrants {
         leader_state.record_patch_sent(&decision.pod);
         self.count += 1;
         let grant = GrantRequest {
-            context: executor.context.clone(),
+            parts: executor.parts.clone(),
             pool: executor.pool.clone(),
             pod: executor.snapshot.waiting.get(&decision.pod.uid).cloned(),
             decision: decision.clone(),
@@ -98,8 +98,8 @@ impl InFlightGrants {
         };
         let answer_guard = AnswerGuard {
             permit: Some(result_permit),
-            changed: executor.context.cache.changed.clone(),
-            clock: executor.context.cache.clock.clone(),
+            changed: executor.parts.cache.changed.clone(),
+            clock: executor.parts.cache.clock.clone(),
             decision: decision.clone(),
             sent_at: None,
             answer: PodWriteResult::Lost,
@@ -109,7 +109,7 @@ impl InFlightGrants {
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
-            let sent_at = grant.context.cache.clock.now();
+            let sent_at = grant.parts.cache.clock.now();
             let answer = grant.execute(sent_at).await;
             if answer == PodWriteResult::Lost {
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -150,13 +150,13 @@ impl InFlightGrants {
 
     /// Publishes the Events of grants whose answers were lost, if the snapshot shows that they took effect.
     pub(super) fn confirm_unanswered(&mut self, executor: &Executor) {
-        let now = executor.context.cache.clock.now();
+        let now = executor.parts.cache.clock.now();
         self.unanswered.retain(|(decision, sent_at)| {
             let labelled = executor.snapshot.labelled.get(&decision.pod.uid);
             let granted_at = labelled.and_then(|pod| pod.grant.as_ref()?.granted_at);
             let took_effect = granted_at == Some(*sent_at);
             if took_effect {
-                executor.grant_sender.notifier.notify(decision);
+                executor.grant_sender.notifier.notify_granted(decision);
             }
             // A grant with another time may be an older one.
             !took_effect && now.duration_since(*sent_at) < LOST_GRANT_TTL
@@ -206,11 +206,11 @@ impl Drop for AnswerGuard {
 
 /// One grant, with only as much of its plan as it needs.
 struct GrantRequest {
-    context: Arc<ControllerContext>,
+    parts: Arc<ExecutorParts>,
     pool: Arc<BurstPool>,
     pod: Option<WaitingPod>,
     decision: PodDecision,
-    notifier: GrantedNotifier,
+    notifier: ResultNotifier,
 }
 
 impl GrantRequest {
@@ -221,7 +221,7 @@ impl GrantRequest {
             Some(pod) => {
                 let (version, workload) = (&id.resource_version, &self.decision.workload);
                 let patch = patches::grant_patch(&pod, version, &name, workload, now);
-                grant_pod(&self.context, id, &patch, &name).await
+                grant_pod(&self.parts, id, &patch, &name).await
             }
             None => PodWriteResult::Conflict,
         };
@@ -231,11 +231,11 @@ impl GrantRequest {
             ?answer,
             "granting"
         );
-        self.context
+        self.parts
             .metrics
             .count_grant(&name, metric_outcome(&answer));
         match &answer {
-            PodWriteResult::Granted => self.notifier.notify(&self.decision),
+            PodWriteResult::Granted => self.notifier.notify_granted(&self.decision),
             PodWriteResult::Unmarked(why) => self.notifier.notify_incomplete(&self.decision, why),
             _ => {}
         }
@@ -245,7 +245,7 @@ impl GrantRequest {
     /// Whether the pool still exists with the same leader, is not being deleted and is not in dry-run mode. A
     /// grant may have waited long for a permit of the semaphore.
     fn is_still_wanted(&self, name: &str) -> bool {
-        self.context.cache.pool(name).is_some_and(|pool| {
+        self.parts.cache.pool(name).is_some_and(|pool| {
             pool.uid() == self.pool.uid()
                 && pool.metadata.deletion_timestamp.is_none()
                 && pool.spec.mode != Mode::DryRun
@@ -299,7 +299,7 @@ mod tests {
         );
         assert!(!state.drain_results(&other_pool));
 
-        executor.context.cache.changed.notified().await;
+        executor.parts.cache.changed.notified().await;
         assert!(state.drain_results(&other_pool));
         assert!(state.in_flight.is_idle());
     }
@@ -314,7 +314,7 @@ mod tests {
         state
             .in_flight
             .send(&decision, &executor, &mut state.leader_state);
-        executor.context.cache.changed.notified().await;
+        executor.parts.cache.changed.notified().await;
         assert!(state.drain_results(&own_pool) && state.in_flight.is_idle());
         assert_eq!(
             state.leader_state.patch_outcome(&decision.pod),
@@ -322,7 +322,7 @@ mod tests {
         );
 
         let grant = |pool: BurstPool| GrantRequest {
-            context: executor.context.clone(),
+            parts: executor.parts.clone(),
             pool: Arc::new(pool),
             pod: None,
             decision: decision.clone(),
@@ -357,7 +357,7 @@ mod tests {
                 labelled.insert(name.to_owned(), Arc::new(facts));
             }
             drop(call);
-            executor.context.cache.changed.notified().await;
+            executor.parts.cache.changed.notified().await;
             assert!(state.drain_results(&own_pool));
         }
         executor.execute(&BurstPlan::default(), &mut state).await;

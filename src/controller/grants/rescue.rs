@@ -67,7 +67,7 @@ impl Executor {
     }
 
     fn steady(&self) -> Timestamp {
-        self.context.cache.clock.steady()
+        self.parts.cache.clock.steady()
     }
 
     async fn delete(&self, rescue: &NeverStarted) -> PodWriteResult {
@@ -141,7 +141,7 @@ impl Executor {
 
     /// Reads the pod's Job to find out what it does after an eviction.
     async fn ask_job(&self, rescue: &NeverStarted, owner: &PodOwner) -> JobAnswer {
-        let client = self.context.client_no_retry.clone();
+        let client = self.parts.client.clone();
         let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
         match call::find(CALL_TIMEOUT, &jobs, &owner.name).await {
             Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
@@ -160,7 +160,7 @@ impl Executor {
     }
 
     fn pods_api(&self, rescue: &NeverStarted) -> Api<Pod> {
-        Api::namespaced(self.context.client_no_retry.clone(), &rescue.pod.namespace)
+        Api::namespaced(self.parts.client.clone(), &rescue.pod.namespace)
     }
 }
 

@@ -5,9 +5,20 @@
 //! | [`validation`] | checks what the CRD's schema cannot, for example that no two placements share a node |
 //! | [`registry`] | starts, follows and stops the tasks of each placement's node |
 //! | [`drain`] | evicts the pods of a removed placement, then deletes its node |
-//! | [`orphans`] | finds nodes that no spec lists, and drains them |
+//! | [`drain_pace`] | decides when to repeat an eviction or a count of container groups |
+//! | [`pool_nodes`] | reads the nodes of a pool, and drains those that its spec does not list |
+//! | [`deleted_pools`] | drains deleted pools |
+//! | [`node_pods`] | lists the pods on a node |
 
+pub(super) mod deleted_pools;
 pub(super) mod drain;
-pub(super) mod orphans;
+mod drain_pace;
+mod error;
+mod id;
+mod node_pods;
+pub(super) mod pool_nodes;
 pub(super) mod registry;
 pub(super) mod validation;
+
+pub(super) use error::Error;
+pub(super) use id::PlacementId;

@@ -1,32 +1,34 @@
 //! Tests: a pool's status, and how Flux (kstatus) and Argo CD (the health script in config) read it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mlua::{Lua, LuaSerdeExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::triggers;
+use super::writer::StatusWriter;
 use super::*;
 use crate::api::PodCounts;
 
 #[tokio::test]
 async fn the_404_of_a_proxy_does_not_count_as_a_written_status() {
-    let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
-    context.client = crate::node::fixtures::behind_a_proxy();
+    let client = crate::node::fixtures::behind_a_proxy();
+    let writer = StatusWriter::new(client, Arc::default());
     let pool = json!({
         "metadata": {"name": "shop"},
         "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
     });
     let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
-    let written = write(&pool, &BurstPoolStatus::default(), &context).await;
+    let written = writer.write(&pool, &BurstPoolStatus::default()).await;
     assert!(written.is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_status_that_a_policy_denies_is_not_written_in_every_reconciliation() {
     let (client, sent) = crate::node::fixtures::denied();
-    let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
-    context.client = client;
+    let writer = StatusWriter::new(client, Arc::default());
     let pool = json!({
         "metadata": {"name": "shop"},
         "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
@@ -34,41 +36,19 @@ async fn a_status_that_a_policy_denies_is_not_written_in_every_reconciliation() 
     let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
     let status = BurstPoolStatus::default();
     assert!(
-        write(&pool, &status, &context).await.is_err(),
+        writer.write(&pool, &status).await.is_err(),
         "the denial is reported"
     );
     for _ in 0..100 {
-        let written = write(&pool, &status, &context).await;
+        let written = writer.write(&pool, &status).await;
         written.expect("the write is paused");
     }
     assert_eq!(sent.load(Ordering::Relaxed), 1);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(write(&pool, &status, &context).await.is_err());
-    context.refused_statuses.forget("shop");
-    assert!(write(&pool, &status, &context).await.is_err());
+    assert!(writer.write(&pool, &status).await.is_err());
+    writer.forget("shop");
+    assert!(writer.write(&pool, &status).await.is_err());
     assert_eq!(sent.load(Ordering::Relaxed), 3);
-}
-
-#[test]
-fn a_placement_explains_cluster_first_until_it_has_name_servers() {
-    let of = |placement: serde_json::Value| {
-        placement_notice(&serde_json::from_value(placement).expect("a placement"))
-    };
-    let plain = of(json!({"name": "a", "region": "b"}));
-    assert!(
-        plain.contains("ClusterFirst") && plain.contains("subnetId"),
-        "{plain}"
-    );
-    let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
-    assert!(
-        subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
-        "{subnet}"
-    );
-    let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
-    assert_eq!(
-        of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
-        ""
-    );
 }
 
 const SCRIPT: &str = include_str!("../../../config/argocd/health.lua");
@@ -156,18 +136,18 @@ impl ConditionState {
             message: "no quota".to_owned(),
         };
         let (outcome, leaving) = (&self.outcome, &self.leaving);
-        let status = pool_status(
-            &pool,
+        let inputs = StatusInputs {
             outcome,
-            &PlacementReport {
+            nodes: &PlacementReport {
                 placements: vec![placement],
                 unregistered_nodes: self.missing,
                 is_only_cordoned: self.is_cordoned,
             },
-            leaving,
-            self.summary.as_ref(),
-            &triggers::TriggerStatusView::default(),
-        );
+            left: leaving,
+            summary: self.summary.as_ref(),
+            trigger_status: &triggers::TriggerStatusView::default(),
+        };
+        let status = pool_status(&pool, &inputs);
         pool.status = Some(status);
         serde_json::to_value(pool).expect("JSON")
     }
@@ -352,29 +332,21 @@ fn a_corrected_spec_is_not_stalled() {
     };
     assert!(pool.status.as_ref().is_some_and(stalled));
     let trigger_status = triggers::TriggerStatusView::default();
-    let none = PlacementReport::default();
-    assert!(!stalled(&pool_status(
-        &pool,
-        &Ok(()),
-        &none,
-        &[],
-        None,
-        &trigger_status
-    )));
+    let no_inputs = StatusInputs {
+        outcome: &Ok(()),
+        nodes: &PlacementReport::default(),
+        left: &[],
+        summary: None,
+        trigger_status: &trigger_status,
+    };
+    assert!(!stalled(&pool_status(&pool, &no_inputs)));
     // The same before the scaling of a target has been evaluated.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
     scaled["spec"]["workloads"] = json!([{"name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
-    assert!(!stalled(&pool_status(
-        &scaled,
-        &Ok(()),
-        &none,
-        &[],
-        None,
-        &trigger_status
-    )));
+    assert!(!stalled(&pool_status(&scaled, &no_inputs)));
     // The same if the pool could not be read.
     let mut unreadable = scaled;
     let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
@@ -382,13 +354,6 @@ fn a_corrected_spec_is_not_stalled() {
     let condition = conditions_mut
         .find(|condition| condition.type_ == STALLED)
         .expect("it is stalled");
-    super::unreadable_pools::REASON.clone_into(&mut condition.reason);
-    assert!(!stalled(&pool_status(
-        &unreadable,
-        &Ok(()),
-        &none,
-        &[],
-        None,
-        &trigger_status
-    )));
+    unreadable_pools::REASON.clone_into(&mut condition.reason);
+    assert!(!stalled(&pool_status(&unreadable, &no_inputs)));
 }

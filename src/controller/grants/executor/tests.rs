@@ -1,11 +1,15 @@
 //! Tests: what is sent before and after the answer to a write of reservations, and the effect of each answer.
 
 use jiff::Timestamp;
+use kube::core::Status;
+use serde_json::json;
 
 use super::super::fixtures::{
     PendingCall, ScriptedServer, decision, executor, pool, reservation, term_counter,
 };
 use super::super::leadership::UNCONFIRMED_WRITE_TTL;
+use super::pod_writes::answer_for_error;
+use super::pool_writes::{WriteOutcome, failed_write_outcome, has_same_plan_inputs};
 use super::*;
 use crate::burst::decision::SlotState;
 use crate::burst::leader_state::PatchOutcome;
@@ -171,7 +175,7 @@ async fn the_result_of_one_grant_does_not_affect_the_others() {
     ];
     assert_eq!(attempts, all);
     assert_eq!(server.events().await, ["Granted f"]);
-    let snapshot = executor.context.cache.snapshot();
+    let snapshot = executor.parts.cache.snapshot();
     assert_eq!(
         snapshot.labelled.keys().collect::<Vec<_>>(),
         ["f"],
@@ -344,7 +348,7 @@ async fn a_grant_that_a_webhook_strips_is_denied_or_incomplete() {
         };
         let plan = plan(&["a"], &[]);
         tokio::join!(executor.execute(&plan, &mut state), answers);
-        executor.context.cache.changed.notified().await;
+        executor.parts.cache.changed.notified().await;
         assert!(state.drain_results(&own_pool));
         assert_eq!(state.leader_state.is_unmarked("a"), may_run, "{removed}");
         assert_eq!(

@@ -3,26 +3,89 @@
 //! In: the settings of the placement ([`PlacementSpec`]). Out: running tasks, which end separately: the region
 //! check when the placement drains, the registration when its node is removed, and the pod workers last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::{Client, ResourceExt as _};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::aci::client::GroupScope;
+use crate::aci::client::{AciClient, GroupScope};
 use crate::aci::names::GroupOwner;
 use crate::aci::rate_limiter::RateLimiter;
+use crate::aci::translate::IdentityNamespaces;
 use crate::api::{BurstPool, Placement, ScaleIn};
-use crate::controller::ControllerContext;
-use crate::controller::placements::drain::backoff::{EvictionPacer, GroupCountPacer};
-use crate::kubelet_api::ServedGuard;
+use crate::controller::cache::cluster::ClusterCache;
+use crate::controller::placements::PlacementId;
+use crate::controller::placements::drain_pace::{EvictionPacer, GroupCountPacer};
+use crate::kubelet_api::{NodeRegistry, ServedGuard};
 use crate::node::capacity::NodeOffer;
+use crate::node::environment::KubeProxy;
 use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};
-use crate::node::node_object::{self, NodeConfig, Unavailable};
+use crate::node::node_object::{NodeConfig, Unavailable};
 use crate::node::pods::{self, PodSettings, PodsConfig};
+use crate::node::quota::QuotaRegistry;
 use crate::node::{capacity, node_controller, region};
+
+/// What the tasks of placements need; the same for all placements.
+pub struct PlacementParts {
+    /// The Kubernetes client, with retries.
+    pub client: Client,
+    /// The Azure client.
+    pub azure: AciClient,
+    /// The subscription and resource group of pools that do not name their own.
+    pub default_scope: GroupScope,
+    /// The UID of the cluster's `kube-system` namespace; it marks the container groups that this cluster owns.
+    pub cluster_uid: String,
+    /// The IP address of the virtual nodes.
+    pub node_address: String,
+    /// The port of the kubelet API.
+    pub kubelet_port: i32,
+    /// The minor version of Kubernetes that the virtual nodes report.
+    pub kubernetes_minor: u32,
+    /// The interval between two listings of container groups.
+    pub list_interval: Duration,
+    /// What kube-proxy on ACI needs; `None` if the address of the API server is not configured.
+    pub kube_proxy: Option<KubeProxy>,
+    /// The namespaces whose pods may choose managed identities.
+    pub identity_namespaces: IdentityNamespaces,
+    /// The nodes that the kubelet API serves.
+    pub served_nodes: NodeRegistry,
+    /// The watched objects: pools, and nodes as the API server has them.
+    pub cache: Arc<ClusterCache>,
+}
+
+/// What the tasks of placements need, and what they share.
+pub(super) struct TaskContext {
+    pub parts: PlacementParts,
+    /// By subscription ID, the rate limiter of reads from Azure.
+    rate_limiters: Mutex<HashMap<String, Arc<RateLimiter>>>,
+    /// The quotas of regions, which the placements of all pools share.
+    quotas: QuotaRegistry,
+    /// Cancelled when this instance stops leading or shuts down: ends all tasks.
+    pub shutdown: CancellationToken,
+}
+
+impl TaskContext {
+    pub fn new(parts: PlacementParts) -> Self {
+        Self {
+            parts,
+            rate_limiters: Mutex::default(),
+            quotas: QuotaRegistry::default(),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    /// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses
+    /// now.
+    async fn rate_limiter(&self, subscription: &str) -> Arc<RateLimiter> {
+        let mut limiters = self.rate_limiters.lock().await;
+        limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
+        limiters.entry(subscription.to_owned()).or_default().clone()
+    }
+}
 
 /// The settings with which a placement runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +111,11 @@ impl PlacementSpec {
         }
     }
 
+    /// The placement's key.
+    pub fn id(&self) -> PlacementId {
+        PlacementId::new(&self.pool, &self.placement.name)
+    }
+
     /// Whether `other` has the same node and the same container groups. All other settings can change while
     /// pods run.
     pub fn is_same_node(&self, other: &Self) -> bool {
@@ -65,8 +133,8 @@ impl PlacementSpec {
     }
 
     /// The settings that can change while pods run.
-    fn settings(&self, context: &ControllerContext) -> PodSettings {
-        let kube_proxy = context.kube_proxy.clone();
+    fn settings(&self, context: &TaskContext) -> PodSettings {
+        let kube_proxy = context.parts.kube_proxy.clone();
         PodSettings {
             placement: self.placement.clone(),
             tags: self.tags.clone(),
@@ -120,14 +188,14 @@ impl PlacementTask {
     pub async fn start(
         spec: PlacementSpec,
         advertised: Option<Advertised>,
-        context: &ControllerContext,
+        context: &TaskContext,
     ) -> Self {
-        let (config, _) = watch::channel(node_config(&spec, advertised, context));
+        let (config, _) = watch::channel(node_config(&spec, advertised, &context.parts));
         let pods = Arc::new(pods::PodsContext::new(pods_config(&spec, context).await));
         let (cancel, tasks) = (context.shutdown.child_token(), TaskTracker::new());
         pods.quota.join(&pods);
         let region_cancel = cancel.child_token();
-        let registration = RegistrationTask::start(&context.client, &config, &cancel);
+        let registration = RegistrationTask::start(&context.parts.client, &config, &cancel);
         tasks.spawn(region::run(
             pods.clone(),
             config.clone(),
@@ -137,7 +205,7 @@ impl PlacementTask {
         Self {
             spec,
             node_config: config,
-            _served: context.served_nodes.serve(pods.clone()),
+            _served: context.parts.served_nodes.serve(pods.clone()),
             pods,
             registration,
             cancel,
@@ -149,7 +217,7 @@ impl PlacementTask {
     }
 
     /// Applies changed settings to the same node. No task ends or starts.
-    pub fn change(&mut self, spec: PlacementSpec, context: &ControllerContext) {
+    pub fn change(&mut self, spec: PlacementSpec, context: &TaskContext) {
         let record = spec.last_placement();
         self.node_config.send_if_modified(|config| {
             let changed = config.last_placement != record;
@@ -237,33 +305,26 @@ impl RegistrationTask {
     }
 }
 
-/// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses now.
-async fn rate_limiter(subscription: &str, context: &ControllerContext) -> Arc<RateLimiter> {
-    let mut limiters = context.rate_limiters.lock().await;
-    limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1);
-    limiters.entry(subscription.to_owned()).or_default().clone()
-}
-
-async fn pods_config(spec: &PlacementSpec, context: &ControllerContext) -> PodsConfig {
-    let placement = &spec.placement;
+async fn pods_config(spec: &PlacementSpec, context: &TaskContext) -> PodsConfig {
+    let (parts, placement) = (&context.parts, &spec.placement);
     PodsConfig {
-        client: context.client.clone(),
-        azure: context.azure.in_region(&placement.region),
+        client: parts.client.clone(),
+        azure: parts.azure.in_region(&placement.region),
         scope: spec.scope.clone(),
         owner: GroupOwner {
-            cluster: context.cluster_uid.clone(),
+            cluster: parts.cluster_uid.clone(),
             pool: spec.pool.clone(),
-            node: node_object::name(&spec.pool, &placement.name),
+            node: spec.id().node_name(),
         },
         settings: spec.settings(context),
-        address: context.node_address.clone(),
-        rate_limiter: rate_limiter(&spec.scope.subscription, context).await,
+        address: parts.node_address.clone(),
+        rate_limiter: context.rate_limiter(&spec.scope.subscription).await,
         azure_failed: Arc::new(Notify::new()),
-        pods_changed: context.cache.changed.clone(),
+        pods_changed: parts.cache.changed.clone(),
         quota: context.quotas.region_quota(&spec.scope, &placement.region),
-        list_interval: context.sweep_interval,
+        list_interval: parts.list_interval,
         orphan_grace: pods::ORPHAN_GRACE,
-        identities: context.identity_namespaces.clone(),
+        identities: parts.identity_namespaces.clone(),
     }
 }
 
@@ -273,7 +334,7 @@ async fn pods_config(spec: &PlacementSpec, context: &ControllerContext) -> PodsC
 pub(super) fn node_config(
     spec: &PlacementSpec,
     advertised: Option<Advertised>,
-    context: &ControllerContext,
+    parts: &PlacementParts,
 ) -> NodeConfig {
     let capacity = capacity::placement_capacity(&spec.placement);
     let advertised = advertised.unwrap_or_else(|| Advertised {
@@ -290,12 +351,12 @@ pub(super) fn node_config(
         pool: spec.pool.clone(),
         pool_uid: spec.pool_uid.clone(),
         last_placement: spec.last_placement(),
-        address: context.node_address.clone(),
-        port: context.kubelet_port,
+        address: parts.node_address.clone(),
+        port: parts.kubelet_port,
         offer: advertised.offer,
         region_notice: None,
         region_unavailable: advertised.unavailable,
         creates_failing: None,
-        kubernetes_minor: context.kubernetes_minor,
+        kubernetes_minor: parts.kubernetes_minor,
     }
 }
