@@ -117,7 +117,7 @@ async fn reconcile_pools(context: Arc<ControllerContext>, cancel: CancellationTo
                 Err(controller::Error::ObjectNotFound(pool)) => {
                     context.forget_pool(&pool.name).await;
                 }
-                Err(error) => tracing::debug!(%error, "reconciling"),
+                Err(error) => tracing::debug!(%error, "cannot reconcile"),
             }
         })
         .await;

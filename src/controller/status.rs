@@ -1,7 +1,7 @@
 //! Builds and writes a pool's status: its conditions, placements, workloads and triggers.
 //!
 //! In: the result of the reconciliation, the nodes, what is left of a drain, the last plan's summary and the
-//! triggers. Out: a server-side apply of the status, if it has changed. Writes that the API server refuses are
+//! triggers. Out: a server-side apply of the status, if it has changed. Writes that the API server rejects are
 //! repeated at growing intervals.
 
 pub(super) mod writer;

@@ -74,7 +74,7 @@ pub(super) struct UnreadablePools {
     pub nodes: PoolNodes,
     /// The running tasks of placements.
     pub registry: Arc<PlacementRegistry>,
-    /// Knows which statuses the API server refuses.
+    /// Knows which statuses the API server rejects.
     pub status_writer: Arc<StatusWriter>,
 }
 

@@ -135,7 +135,7 @@ impl Executor {
                 true
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "counting the pool's pods");
+                tracing::warn!(pool = self.pool_name, %error, "cannot list the pool's pods");
                 false
             }
             Err(_) => false,
@@ -183,7 +183,7 @@ impl Executor {
                 pool = self.pool_name,
                 pod = %format!("{}/{}", pod.namespace, pod.name),
                 ?answer,
-                "releasing a reservation"
+                "tried to release a reservation"
             );
             state
                 .leader_state
@@ -207,7 +207,7 @@ impl Executor {
         {
             if let PodWriteResult::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
-                tracing::warn!(pool = self.pool_name, %pod, %why, "recording since when a pod is refused");
+                tracing::warn!(pool = self.pool_name, %pod, %why, "cannot record since when a pod is unschedulable");
             }
             state
                 .leader_state
@@ -226,7 +226,7 @@ impl Executor {
         {
             let GrantExpiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
-            tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "expiring a grant");
+            tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "tried to expire a grant");
             if *answer == PodWriteResult::Granted {
                 self.grant_sender.notifier.notify_expired(expiry);
             }

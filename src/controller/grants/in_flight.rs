@@ -229,7 +229,7 @@ impl GrantRequest {
             pool = name,
             pod = %format!("{}/{}", id.namespace, id.name),
             ?answer,
-            "granting"
+            "sent a grant"
         );
         self.parts
             .metrics

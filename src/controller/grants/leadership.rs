@@ -38,8 +38,8 @@ pub(super) struct PoolLeaderState {
     /// Whether the pool's pods have been listed since the claim.
     pub(super) is_counted: bool,
     pub(super) unconfirmed_write: UnconfirmedWrite,
-    /// How many writes of its status the API server has refused in a row.
-    pub(super) refused_writes: u32,
+    /// How many writes of its status the API server has rejected in a row.
+    pub(super) rejected_writes: u32,
 }
 
 /// An unconfirmed write: whether a write of the pool without an answer may still take effect. Holds the pool's
@@ -54,7 +54,7 @@ impl UnconfirmedWrite {
     }
 
     /// Whether the write may still take effect. Once the pool has another version, the write has either taken
-    /// effect or will be refused.
+    /// effect or will be rejected.
     pub(super) fn is_pending(&self, pool: &BurstPool) -> bool {
         let unconfirmed = self.0.as_ref();
         unconfirmed.is_some_and(|(version, _)| *version == pool.resource_version())

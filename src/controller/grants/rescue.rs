@@ -59,7 +59,7 @@ impl Executor {
             };
             let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
-            tracing::info!(pool = self.pool_name, %pod, why = %rescue.why, ?answer, "removing a pod that never started");
+            tracing::info!(pool = self.pool_name, %pod, why = %rescue.why, ?answer, "tried to remove a pod that never started");
             state
                 .leader_state
                 .record_write(id, PodWrite::Delete, &answer, now);
@@ -124,7 +124,7 @@ impl Executor {
                     .notify_never_started(&rescue.pod, &note);
             }
             PodWriteResult::Denied(why) if is_first => {
-                let why = format!("the API server refuses its eviction: {why}");
+                let why = format!("the API server rejects its eviction: {why}");
                 self.notify_stays(rescue, &why);
             }
             _ => {}
@@ -153,7 +153,7 @@ impl Executor {
                     .to_owned(),
             ),
             Err(error) => {
-                tracing::warn!(pool = self.pool_name, job = owner.name, %error, "reading a Job");
+                tracing::warn!(pool = self.pool_name, job = owner.name, %error, "cannot read a Job");
                 JobAnswer::Unknown
             }
         }
@@ -280,7 +280,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_job_loses_no_second_pod_before_its_status_can_count_the_first() {
         let own_pool = pool("1", "us-1");
-        // The eviction is accepted; it has no answer; it is refused.
+        // The eviction is accepted; it has no answer; it is rejected.
         for (code, is_counting) in [(200, true), (500, true), (409, false)] {
             let (mut server, client) = ScriptedServer::new();
             let executor = executor(&own_pool, &[], &client);
@@ -321,19 +321,19 @@ mod tests {
         let executor = executor(&own_pool, &[], &client);
         let mut state = PoolLeaderState::new(&own_pool, &mut term_counter());
         let rescues = [of_a_job("a")];
-        // The Job cannot be read at first; then the API server refuses the eviction.
-        for refused in [
+        // The Job cannot be read at first; then the API server rejects the eviction.
+        for rejected in [
             "GET jobs/batch",
             "POST pods/a/eviction",
             "POST pods/a/eviction",
         ] {
             let answers = async {
                 let call = server.expect("GET jobs/batch").await;
-                if call.what == refused {
+                if call.what == rejected {
                     return call.respond_error(500);
                 }
                 call.respond(&job("j", 6));
-                server.expect(refused).await.respond_error(403);
+                server.expect(rejected).await.respond_error(403);
             };
             tokio::join!(executor.rescue(&rescues, &mut state), answers);
         }

@@ -93,7 +93,7 @@ impl PlacementDrain {
         Ok(match self.registry.count_groups(id).await {
             Some(0) => Vec::new(),
             Some(groups) => vec![format!("{groups} container groups of {node}")],
-            None if self.registry.is_list_refused(id).await => vec![format!(
+            None if self.registry.is_list_forbidden(id).await => vec![format!(
                 "the container groups of {node}, which burstpool may not list (Azure answers 403): give its \
                  identity the permission Microsoft.ContainerInstance/containerGroups/read on their resource group; \
                  if that was deleted, create it again and assign the role there"

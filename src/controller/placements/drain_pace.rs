@@ -49,16 +49,16 @@ impl ExponentialBackoff {
 /// A `PodDisruptionBudget`: its namespace, and its name; the name is empty if the answer does not contain it.
 pub(in crate::controller) type DisruptionBudgetRef = (String, String);
 
-/// Why an eviction was refused.
+/// Why an eviction was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum EvictionRefusal {
+pub(in crate::controller) enum EvictionRejection {
     /// A budget blocks it.
     DisruptionBudget(DisruptionBudgetRef),
     /// Any other reason.
     Failed,
 }
 
-impl EvictionRefusal {
+impl EvictionRejection {
     /// Reads the API server's answer to the eviction of a pod in that namespace.
     pub fn from_status(status: &Status, namespace: &str) -> Self {
         if status.code != 429 {
@@ -74,20 +74,20 @@ impl EvictionRefusal {
     }
 }
 
-/// A pod whose eviction was refused.
+/// A pod whose eviction was rejected.
 #[derive(Clone, Debug)]
-struct RefusedEviction {
-    cause: EvictionRefusal,
+struct RejectedEviction {
+    cause: EvictionRejection,
     message: String,
-    refused_at: Instant,
+    rejected_at: Instant,
     pause: ExponentialBackoff,
 }
 
 /// The evictions of a placement's pods.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct EvictionPacer {
-    /// The refused pods, by UID.
-    pods: HashMap<String, RefusedEviction>,
+    /// The rejected pods, by UID.
+    pods: HashMap<String, RejectedEviction>,
     budgets: BTreeMap<DisruptionBudgetRef, ExponentialBackoff>,
 }
 
@@ -98,68 +98,68 @@ impl EvictionPacer {
         let pods = &self.pods;
         self.budgets.retain(|budget, _| {
             let mut all = pods.values();
-            all.any(|pod| pod.cause == EvictionRefusal::DisruptionBudget(budget.clone()))
+            all.any(|pod| pod.cause == EvictionRejection::DisruptionBudget(budget.clone()))
         });
     }
 
     /// The next of these pods to evict now: first those that have not been tried yet, then the one whose
-    /// refusal is oldest. `None` if no pod is due.
+    /// rejection is oldest. `None` if no pod is due.
     pub fn next_due<'a>(&self, pods: &[&'a str], now: Instant) -> Option<&'a str> {
         let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
             None => true,
-            Some(refused) => match &refused.cause {
-                EvictionRefusal::Failed => refused.pause.is_over(now),
-                EvictionRefusal::DisruptionBudget(budget) => {
+            Some(rejected) => match &rejected.cause {
+                EvictionRejection::Failed => rejected.pause.is_over(now),
+                EvictionRejection::DisruptionBudget(budget) => {
                     let pause = self.budgets.get(budget);
                     pause.is_none_or(|pause| pause.is_over(now))
                 }
             },
         });
-        due.min_by_key(|uid| self.pods.get(**uid).map(|refused| refused.refused_at))
+        due.min_by_key(|uid| self.pods.get(**uid).map(|rejected| rejected.rejected_at))
             .copied()
     }
 
     /// Records that the eviction succeeded: the budget that had blocked the pod may now allow others.
     pub fn record_accepted(&mut self, uid: &str) {
-        if let Some(refused) = self.pods.remove(uid)
-            && let EvictionRefusal::DisruptionBudget(budget) = refused.cause
+        if let Some(rejected) = self.pods.remove(uid)
+            && let EvictionRejection::DisruptionBudget(budget) = rejected.cause
         {
             self.budgets.remove(&budget);
         }
     }
 
-    /// Records that the eviction was refused.
-    pub fn record_refused(
+    /// Records that the eviction was rejected.
+    pub fn record_rejected(
         &mut self,
         uid: &str,
-        cause: EvictionRefusal,
+        cause: EvictionRejection,
         message: String,
         now: Instant,
     ) {
         let previous = self.pods.remove(uid);
         let mut pause = previous.map(|previous| previous.pause).unwrap_or_default();
         match &cause {
-            EvictionRefusal::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
-            EvictionRefusal::DisruptionBudget(budget) => {
+            EvictionRejection::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
+            EvictionRejection::DisruptionBudget(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
-                // Several pods that were tried in one round count as one refusal of the budget.
+                // Several pods that were tried in one round count as one rejection of the budget.
                 if pause.is_over(now) {
                     pause.start_next(MAX_BUDGET_PAUSE, now);
                 }
             }
         }
-        let refused = RefusedEviction {
+        let rejected = RejectedEviction {
             cause,
             message,
-            refused_at: now,
+            rejected_at: now,
             pause,
         };
-        self.pods.insert(uid.to_owned(), refused);
+        self.pods.insert(uid.to_owned(), rejected);
     }
 
-    /// The API server's message at the last refusal of the pod's eviction.
-    pub fn refusal_message(&self, uid: &str) -> Option<&str> {
-        self.pods.get(uid).map(|refused| refused.message.as_str())
+    /// The API server's message at the last rejection of the pod's eviction.
+    pub fn rejection_message(&self, uid: &str) -> Option<&str> {
+        self.pods.get(uid).map(|rejected| rejected.message.as_str())
     }
 }
 
@@ -230,8 +230,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn blocked_by(budget: &str) -> EvictionRefusal {
-        EvictionRefusal::DisruptionBudget(("default".to_owned(), budget.to_owned()))
+    fn blocked_by(budget: &str) -> EvictionRejection {
+        EvictionRejection::DisruptionBudget(("default".to_owned(), budget.to_owned()))
     }
 
     /// Tries every second for `seconds`. Returns how often each pod was tried.
@@ -240,7 +240,7 @@ mod tests {
         pods: &[&'static str],
         seconds: u32,
         start: Instant,
-        answer: impl Fn(&str) -> Option<EvictionRefusal>,
+        answer: impl Fn(&str) -> Option<EvictionRejection>,
     ) -> BTreeMap<&'static str, u32> {
         let mut attempts = BTreeMap::new();
         for second in 0..seconds {
@@ -248,7 +248,7 @@ mod tests {
             while let Some(uid) = evictions.next_due(pods, now) {
                 *attempts.entry(uid).or_default() += 1;
                 match answer(uid) {
-                    Some(why) => evictions.record_refused(uid, why, "no".to_owned(), now),
+                    Some(why) => evictions.record_rejected(uid, why, "no".to_owned(), now),
                     None => evictions.record_accepted(uid),
                 }
                 assert!(
@@ -291,7 +291,7 @@ mod tests {
         let now = Instant::now();
         for uid in PODS {
             let budget = if uid == "l" { "db" } else { "web" };
-            evictions.record_refused(uid, blocked_by(budget), "no".to_owned(), now);
+            evictions.record_rejected(uid, blocked_by(budget), "no".to_owned(), now);
         }
         assert_eq!(evictions.next_due(&PODS, now), None);
         let later = now + MAX_BUDGET_PAUSE;
@@ -299,10 +299,10 @@ mod tests {
         evictions.record_accepted("a");
         let left: Vec<&str> = PODS.into_iter().skip(1).collect();
         evictions.retain(|uid| left.contains(&uid));
-        evictions.record_refused("l", blocked_by("db"), "no".to_owned(), later);
+        evictions.record_rejected("l", blocked_by("db"), "no".to_owned(), later);
         assert_eq!(evictions.next_due(&left, later), Some("b"));
         assert_eq!(evictions.next_due(&["l"], later), None);
-        assert_eq!(evictions.refusal_message("l"), Some("no"));
+        assert_eq!(evictions.rejection_message("l"), Some("no"));
     }
 
     #[test]
@@ -310,7 +310,7 @@ mod tests {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let attempts = try_evictions(&mut evictions, &["a", "b"], 600, start, |_| {
-            Some(EvictionRefusal::Failed)
+            Some(EvictionRejection::Failed)
         });
         assert_eq!(attempts["a"], attempts["b"]);
         assert!((15..=25).contains(&attempts["a"]), "{attempts:?}");
@@ -318,19 +318,19 @@ mod tests {
 
     #[test]
     fn a_budget_is_identified_by_its_name_or_else_by_its_namespace() {
-        let refusal = |message: &str, code: u16| {
+        let rejection = |message: &str, code: u16| {
             let status = json!({"status": "Failure", "reason": "TooManyRequests", "code": code,
                 "message": "Cannot evict pod as it would violate the pod's disruption budget.",
                 "details": {"causes": [{"reason": "DisruptionBudget", "message": message}]}});
             let status: Status = serde_json::from_value(status).expect("a status");
-            EvictionRefusal::from_status(&status, "default")
+            EvictionRejection::from_status(&status, "default")
         };
         let needs = "The disruption budget web needs 2 healthy pods and has 1 currently";
-        assert_eq!(refusal(needs, 429), blocked_by("web"));
+        assert_eq!(rejection(needs, 429), blocked_by("web"));
         let processed = "The disruption budget web is still being processed by the server.";
-        assert_eq!(refusal(processed, 429), blocked_by("web"));
-        assert_eq!(refusal("too busy", 429), blocked_by(""));
-        assert_eq!(refusal(needs, 500), EvictionRefusal::Failed);
+        assert_eq!(rejection(processed, 429), blocked_by("web"));
+        assert_eq!(rejection("too busy", 429), blocked_by(""));
+        assert_eq!(rejection(needs, 500), EvictionRejection::Failed);
     }
 
     #[test]

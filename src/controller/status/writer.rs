@@ -1,4 +1,4 @@
-//! Writes the statuses of pools, and pauses writes that the API server refuses.
+//! Writes the statuses of pools, and pauses writes that the API server rejects.
 //!
 //! In: statuses. Out: server-side apply patches; the pool that the API server answers with goes to the cache.
 
@@ -21,9 +21,9 @@ use crate::k8s::refused::WriteBackoff;
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";
 
-/// The longest pause after refused writes of a status. It is short because the user who fixes the cause looks
+/// The longest pause after rejected writes of a status. It is short because the user who fixes the cause looks
 /// at the status.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+const MAX_REJECTION_PAUSE: Duration = Duration::from_secs(60);
 
 /// The status of a pool could not be written.
 #[derive(Debug, Error)]
@@ -40,9 +40,9 @@ pub(in crate::controller) struct StatusWriteError {
 pub(in crate::controller) struct StatusWriter {
     client: Client,
     cache: Arc<ClusterCache>,
-    /// By pool, the refused writes of its status. Without a pause they would be repeated several times a second
+    /// By pool, the rejected writes of its status. Without a pause they would be repeated several times a second
     /// in a peak, because every change reconciles the pool.
-    refusals: Mutex<HashMap<String, WriteBackoff>>,
+    rejections: Mutex<HashMap<String, WriteBackoff>>,
 }
 
 impl StatusWriter {
@@ -51,11 +51,11 @@ impl StatusWriter {
         Self {
             client,
             cache,
-            refusals: Mutex::default(),
+            rejections: Mutex::default(),
         }
     }
 
-    /// Writes the status, if it has changed and no recent write was refused.
+    /// Writes the status, if it has changed and no recent write was rejected.
     pub async fn write(
         &self,
         pool: &BurstPool,
@@ -90,22 +90,22 @@ impl StatusWriter {
 
     /// Whether the pool's status may be written now.
     pub fn may_write(&self, pool: &str) -> bool {
-        let by_pool = self.refusals.lock();
-        let refusals = by_pool.get(pool);
-        refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
+        let by_pool = self.rejections.lock();
+        let rejections = by_pool.get(pool);
+        rejections.is_none_or(|rejections| rejections.may_write(Instant::now()))
     }
 
     /// Records the answer to a write of the pool's status.
     pub fn record_answer<T>(&self, pool: &str, answer: &kube::Result<T>) {
-        let mut by_pool = self.refusals.lock();
-        let new_backoff = || WriteBackoff::up_to(LONGEST_REFUSAL);
-        let refusals = by_pool.entry(pool.to_owned()).or_insert_with(new_backoff);
-        refusals.answered(answer, Instant::now());
+        let mut by_pool = self.rejections.lock();
+        let new_backoff = || WriteBackoff::up_to(MAX_REJECTION_PAUSE);
+        let rejections = by_pool.entry(pool.to_owned()).or_insert_with(new_backoff);
+        rejections.answered(answer, Instant::now());
     }
 
     /// Forgets a pool that does not exist now.
     pub fn forget(&self, pool: &str) {
-        self.refusals.lock().remove(pool);
+        self.rejections.lock().remove(pool);
     }
 }
 

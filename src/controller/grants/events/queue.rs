@@ -119,7 +119,7 @@ pub(super) fn write_events(
 }
 
 /// Writes an Event, with retries if the API server does not accept it for now. Returns `false` if it is lost. A
-/// refusal is final, for example in a namespace that is being deleted, and counts as written.
+/// rejection is final, for example in a namespace that is being deleted, and counts as written.
 async fn write(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> bool {
     let mut pauses = RETRY_PAUSES.iter();
     loop {
@@ -128,7 +128,7 @@ async fn write(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> bo
             Ok(()) => return true,
             Err(error) => error,
         };
-        tracing::debug!(%error, "writing an Event");
+        tracing::debug!(%error, "cannot write an Event");
         if let kube::Error::Api(status) = &error
             && (is_refused(status) || call::is_object_not_found(status))
         {

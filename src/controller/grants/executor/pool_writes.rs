@@ -20,7 +20,7 @@ use crate::controller::grants::leadership::{PoolLeaderState, leader};
 use crate::k8s::backoff::doubled;
 use crate::k8s::call;
 
-/// The longest pause after the API server refused a write of the pool's status. The first pause is
+/// The longest pause after the API server rejected a write of the pool's status. The first pause is
 /// [`RETRY_INTERVAL`], and each further one is twice as long.
 const MAX_STATUS_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -30,8 +30,8 @@ pub(super) enum WriteOutcome {
     Written,
     /// The pool has another version, or does not exist.
     Conflict,
-    /// The API server refused it before it processed it, so the write can never take effect.
-    Refused,
+    /// The API server rejected it before it processed it, so the write can never take effect.
+    Rejected,
     /// Unknown: the write may have taken effect, or may still do so.
     Unknown,
 }
@@ -48,7 +48,7 @@ impl Executor {
                 holder.as_ref() == Some(&self.parts.identity)
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "reading the leader's lease");
+                tracing::warn!(pool = self.pool_name, %error, "cannot read the leader's Lease");
                 false
             }
             Err(_) => false,
@@ -72,16 +72,16 @@ impl Executor {
         }
         match written {
             WriteOutcome::Written => {
-                state.refused_writes = 0;
+                state.rejected_writes = 0;
                 state
                     .leader_state
                     .record_reservations_written(self.parts.cache.clock.steady());
             }
             WriteOutcome::Conflict => {}
-            WriteOutcome::Refused => {
+            WriteOutcome::Rejected => {
                 // No grant is possible without this write: the pool waits, longer each time.
-                let pause = doubled(RETRY_INTERVAL, state.refused_writes, MAX_STATUS_BACKOFF);
-                state.refused_writes = state.refused_writes.saturating_add(1);
+                let pause = doubled(RETRY_INTERVAL, state.rejected_writes, MAX_STATUS_BACKOFF);
+                state.rejected_writes = state.rejected_writes.saturating_add(1);
                 tokio::time::sleep(pause).await;
             }
             WriteOutcome::Unknown => {
@@ -113,7 +113,7 @@ impl Executor {
         let pool = match tokio::time::timeout(CALL_TIMEOUT, pools.get(&self.pool_name)).await {
             Ok(Ok(pool)) => pool,
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "reading the pool again");
+                tracing::warn!(pool = self.pool_name, %error, "cannot read the pool again");
                 return None;
             }
             Err(_) => return None,
@@ -149,11 +149,14 @@ impl Executor {
                 WriteOutcome::Conflict
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "writing reservations");
+                tracing::warn!(pool = self.pool_name, %error, "cannot write reservations");
                 failed_write_outcome(&error)
             }
             Err(_) => {
-                tracing::warn!(pool = self.pool_name, "writing reservations: no answer");
+                tracing::warn!(
+                    pool = self.pool_name,
+                    "no answer to a write of reservations"
+                );
                 WriteOutcome::Unknown
             }
         }
@@ -166,7 +169,7 @@ impl Executor {
 pub(super) fn failed_write_outcome(error: &kube::Error) -> WriteOutcome {
     match error {
         kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408 => {
-            WriteOutcome::Refused
+            WriteOutcome::Rejected
         }
         _ => WriteOutcome::Unknown,
     }

@@ -282,12 +282,12 @@ fn the_answer_to_a_patch_follows_from_its_status_code() {
 #[test]
 fn only_a_write_that_may_still_take_effect_is_unconfirmed() {
     for (code, expected) in [
-        (400, WriteOutcome::Refused),
-        (401, WriteOutcome::Refused),
-        (403, WriteOutcome::Refused),
+        (400, WriteOutcome::Rejected),
+        (401, WriteOutcome::Rejected),
+        (403, WriteOutcome::Rejected),
         (408, WriteOutcome::Unknown),
-        (422, WriteOutcome::Refused),
-        (429, WriteOutcome::Refused),
+        (422, WriteOutcome::Rejected),
+        (429, WriteOutcome::Rejected),
         (500, WriteOutcome::Unknown),
         (503, WriteOutcome::Unknown),
         (504, WriteOutcome::Unknown),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::PlacementDrain;
 use crate::controller::placements::PlacementId;
-use crate::controller::placements::drain_pace::{EvictionPacer, EvictionRefusal};
+use crate::controller::placements::drain_pace::{EvictionPacer, EvictionRejection};
 use crate::k8s::call;
 use crate::k8s::call::ObjectTarget;
 
@@ -26,7 +26,7 @@ enum EvictionAnswer {
     /// The pod does not exist now.
     NotFound,
     /// The pod stays, for this reason, with this message.
-    Refused(EvictionRefusal, String),
+    Rejected(EvictionRejection, String),
 }
 
 impl PlacementDrain {
@@ -45,7 +45,7 @@ impl PlacementDrain {
         });
         let left = left.map(|pod| {
             let uid = pod.metadata.uid.as_deref();
-            match uid.and_then(|uid| pacer.refusal_message(uid)) {
+            match uid.and_then(|uid| pacer.rejection_message(uid)) {
                 Some(message) => format!("{} ({message})", describe_pod(pod)),
                 None => describe_pod(pod),
             }
@@ -80,8 +80,8 @@ impl PlacementDrain {
             match self.evict(pod, &target).await {
                 EvictionAnswer::Accepted => pacer.record_accepted(uid),
                 EvictionAnswer::NotFound => not_found.push(uid),
-                EvictionAnswer::Refused(cause, message) => {
-                    pacer.record_refused(uid, cause, message, Instant::now());
+                EvictionAnswer::Rejected(cause, message) => {
+                    pacer.record_rejected(uid, cause, message, Instant::now());
                 }
             }
         }
@@ -96,10 +96,10 @@ impl PlacementDrain {
                 EvictionAnswer::NotFound
             }
             Err(kube::Error::Api(status)) => {
-                let cause = EvictionRefusal::from_status(&status, &namespace);
-                EvictionAnswer::Refused(cause, status.message.clone())
+                let cause = EvictionRejection::from_status(&status, &namespace);
+                EvictionAnswer::Rejected(cause, status.message.clone())
             }
-            Err(error) => EvictionAnswer::Refused(EvictionRefusal::Failed, error.to_string()),
+            Err(error) => EvictionAnswer::Rejected(EvictionRejection::Failed, error.to_string()),
         }
     }
 }

@@ -61,7 +61,7 @@ impl PlacementRegistry {
     }
 
     /// Whether Azure forbids the operator to list the container groups of a placement.
-    pub async fn is_list_refused(&self, id: &PlacementId) -> bool {
+    pub async fn is_list_forbidden(&self, id: &PlacementId) -> bool {
         let running = self.running.lock().await;
         running
             .get(id)

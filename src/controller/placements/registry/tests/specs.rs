@@ -30,14 +30,14 @@ async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_set
 }
 
 #[tokio::test]
-async fn a_new_leader_refuses_a_spec_whose_scope_differs_from_the_recorded_one() {
+async fn a_new_leader_rejects_a_spec_whose_scope_differs_from_the_recorded_one() {
     let registry = registry("http://127.0.0.1:1");
     let moved = pool("a");
     let node = registered(&moved, "earlier", &registry);
     // Under the new leader, at every reconciliation: Azure does not answer whether there are container groups.
     for nodes in [&[node][..], &[], &[]] {
         let Err(InvalidSpec(mistake)) = registry.ensure(&moved, nodes).await else {
-            unreachable!("it is refused");
+            unreachable!("it is rejected");
         };
         let (to, from) = (
             "spec.azure names resource group rg",
@@ -174,7 +174,7 @@ async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed
     let registry = Arc::new(PlacementRegistry::new(parts));
     let moved = pool("a");
     let node = registered(&moved, "earlier", &registry);
-    // Refused without a look at Azure, since the node says where its groups are.
+    // Rejected without a look at Azure, since the node says where its groups are.
     assert!(registry.ensure(&moved, &[node]).await.is_err());
     let Err(InvalidSpec(mistake)) = registry.ensure(&moved, &[]).await else {
         unreachable!("its groups may still run")
