@@ -65,14 +65,7 @@ pub(super) struct ControllerContext {
 impl ControllerContext {
     /// Puts the modules together. No task runs yet.
     pub fn new(parts: ControllerParts) -> Self {
-        let triggers = TriggerTasks::new(TriggerParts {
-            client: parts.client.clone(),
-            azure: parts.placements.azure.clone(),
-            cache: parts.cache.clone(),
-            metrics: parts.metrics.clone(),
-            identity: parts.identity.clone(),
-            monitor_hosts: parts.monitor_hosts,
-        });
+        let triggers = Arc::new(trigger_tasks(&parts));
         let node_address = parts.placements.node_address.clone();
         let identity_namespaces = parts.placements.identity_namespaces.clone();
         let registry = Arc::new(PlacementRegistry::new(parts.placements));
@@ -110,7 +103,7 @@ impl ControllerContext {
                 lease_namespace: parts.lease_namespace,
                 metrics: parts.metrics.clone(),
             }),
-            triggers: Arc::new(triggers),
+            triggers,
             client: parts.client,
             metrics: parts.metrics,
             registry,
@@ -141,4 +134,16 @@ impl ControllerContext {
         self.metrics.forget_pool(pool);
         self.status_writer.forget(pool);
     }
+}
+
+/// The triggers of all pools; none runs yet.
+fn trigger_tasks(parts: &ControllerParts) -> TriggerTasks {
+    TriggerTasks::new(TriggerParts {
+        client: parts.client.clone(),
+        azure: parts.placements.azure.clone(),
+        cache: parts.cache.clone(),
+        metrics: parts.metrics.clone(),
+        identity: parts.identity.clone(),
+        monitor_hosts: parts.monitor_hosts.clone(),
+    })
 }
