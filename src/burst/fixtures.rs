@@ -214,6 +214,8 @@ pub struct PlanScene {
     pub others: Vec<BurstPool>,
     /// Pods without a node.
     pub waiting: Vec<PodFacts>,
+    /// Pods that left the watch of pending pods.
+    pub departed: Vec<PodFacts>,
     /// Pods with a pool's label.
     pub labelled: Vec<PodFacts>,
     /// Pods on the pool's nodes.
@@ -253,6 +255,7 @@ impl PlanScene {
             pool,
             others: Vec::new(),
             waiting: waiting.iter().map(|name| pod(name)).collect(),
+            departed: Vec::new(),
             labelled: Vec::new(),
             bound: Vec::new(),
             placed: Vec::new(),
@@ -279,6 +282,7 @@ impl PlanScene {
     pub fn plan_at(&self, now: Timestamp) -> BurstPlan {
         let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
         let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
+        let departed: Vec<&PodFacts> = self.departed.iter().collect();
         let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
         let bound: Vec<&PodFacts> = self.bound.iter().collect();
         let placed: Vec<&PodFacts> = self.bound.iter().chain(&self.placed).collect();
@@ -287,6 +291,7 @@ impl PlanScene {
             pools: &pools,
             nodes: &self.nodes,
             waiting: &waiting,
+            departed: &departed,
             labelled: &labelled,
             on_pool_nodes: &placed,
             scales: &self.scales,

@@ -154,6 +154,7 @@ pub fn run() {
         pools: &[&pool],
         nodes: &nodes,
         waiting: &waiting,
+        departed: &[],
         labelled: &labelled,
         on_pool_nodes: &labelled,
         scales: &scales,

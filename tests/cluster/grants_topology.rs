@@ -274,6 +274,7 @@ impl Known {
             pools: &[&self.pool],
             nodes: &HashMap::from([(AWAY.to_owned(), "shop".to_owned())]),
             waiting: &[&facts],
+            departed: &[],
             labelled: &[],
             on_pool_nodes: &[],
             scales: &TargetScales::new(),

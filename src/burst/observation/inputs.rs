@@ -21,6 +21,9 @@ pub struct ClusterInputs<'a> {
     pub nodes: &'a HashMap<String, String>,
     /// Pods without a node, from the watch with the field selector `spec.nodeName=`.
     pub waiting: &'a [&'a PodFacts],
+    /// Pods that left the watch of pending pods within the last minute, as it last showed them. Most have been
+    /// bound, and another watch will show them soon.
+    pub departed: &'a [&'a PodFacts],
     /// Pods that have the label of any pool, from one watch.
     pub labelled: &'a [&'a PodFacts],
     /// Pods on the virtual nodes of any pool, both granted and user-placed, from the watches by node.

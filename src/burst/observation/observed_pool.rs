@@ -120,6 +120,8 @@ pub struct ReservedPod<'a> {
     pub waiting: Option<&'a PodFacts>,
     /// The pod in the watch of pending pods, if this pool has granted it.
     pub in_flight: Option<&'a PodFacts>,
+    /// The pod as the watch of pending pods last showed it, if it has left that watch and no other shows it yet.
+    pub departed: Option<&'a PodFacts>,
     /// Whether the reservation no longer counts: the pod counts as granted itself, cannot be granted any longer
     /// (for example because it is bound), was granted by another pool, or is gone.
     pub is_settled: bool,

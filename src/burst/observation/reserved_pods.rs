@@ -28,6 +28,7 @@ pub(super) fn find<'a>(
         known.filter(|(uid, _)| uids.contains(uid)).collect()
     };
     let (waiting, labelled) = (find(cluster.waiting), find(cluster.labelled));
+    let departed = find(cluster.departed);
     let entries = all.into_iter().map(|entry| {
         let uid = entry.uid.as_str();
         let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid).copied());
@@ -36,9 +37,12 @@ pub(super) fn find<'a>(
             || inputs.leader_state.is_settled(entry)
             || inputs.leader_state.is_unmarked(uid);
         let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
+        let departed = departed.get(uid).copied().filter(|_| is_out_of_sight);
+        let last_seen = waits.or(labelled).or(departed);
         ReservedPod {
             reservation: entry,
-            limited_by: limited_by(pool, entry, waits.or(labelled), assignment),
+            limited_by: limited_by(pool, entry, last_seen, assignment),
+            departed,
             waiting: waits.filter(|pod| !pod.is_granted_by(name)),
             in_flight: waits.filter(|pod| pod.is_granted_by(name)),
             is_settled,

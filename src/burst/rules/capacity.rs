@@ -113,14 +113,15 @@ impl<'a> FreeCapacity<'a> {
     }
 
     /// Subtracts granted pods without a node, including those that only the watch of pending pods shows as
-    /// granted. The scheduler chooses where they go. They are counted in the first placement that has room and
+    /// granted, and reserved pods that no watch shows at the moment because they have just been bound. The
+    /// scheduler chooses where they go. They are counted in the first placement that has room and
     /// that their constraints permit. If there is none, they are counted in the first placement with room, but
     /// not as neighbors of other pods there, because the scheduler does not place them there now.
     fn take_in_flight(&mut self, observed: &ObservedPool<'a>) {
         let granted = observed.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = observed.reservations.iter().filter(|one| !one.is_settled);
-        let reserved = reserved.filter_map(|one| one.in_flight);
+        let reserved = reserved.filter_map(|pod| pod.in_flight.or(pod.departed));
         let all = granted.map(|granted| granted.pod).chain(reserved);
         let mut all: Vec<&'a PodFacts> = all.collect();
         // The caches have no order. The same pods must be counted in the same placements in every plan.

@@ -34,8 +34,10 @@ const EPISODE: Duration = Duration::from_secs(7 * 3600);
 /// How long nothing fails at the end of an episode.
 const CALM: Duration = Duration::from_secs(120 * 60);
 /// How long nothing changes at the end of that, so that every waiting pod must be served. Longer than pods wait
-/// while room is kept for larger ones.
-const STILL: Duration = Duration::from_secs(20 * 60);
+/// while room is kept for larger ones, and than these together: the longest back-off of a placement without
+/// capacity (10 minutes), the time that a group may take to start (5 minutes), and the rest that the end requires
+/// (5 minutes).
+const STILL: Duration = Duration::from_secs(30 * 60);
 /// How long a lease lasts after its holder stops renewing it.
 const LEASE: Duration = Duration::from_secs(15);
 

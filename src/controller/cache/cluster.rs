@@ -5,6 +5,7 @@
 //! virtual nodes and of pools. Out: a [`Snapshot`] of all of them, and a notification of every change.
 //! Followers run the watches too, so that a new leader starts without LIST calls.
 
+mod recent;
 mod sync_state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -19,7 +20,6 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
@@ -30,6 +30,7 @@ use crate::burst::{NamespaceLabels, PodFacts};
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 use crate::node::watched_pod::WatchedPod;
 use crate::telemetry::ServerClock;
+use recent::RecentMap;
 use sync_state::CachePart;
 pub use sync_state::{FailureKind, SyncFailure, SyncState};
 
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub unreadable: BTreeSet<String>,
     /// Pending pods without a node, by UID.
     pub waiting: HashMap<String, WaitingPod>,
+    /// Pods that left the watch of pending pods a short time ago, as it last showed them: most have been bound.
+    pub departed: Vec<Arc<PodFacts>>,
     /// Pods with a pool's label, by UID.
     pub labelled: HashMap<String, Arc<PodFacts>>,
     /// Virtual nodes by name.
@@ -102,38 +105,15 @@ impl Snapshot {
     }
 }
 
-/// The shortest time for which the cache remembers the UID of a deleted pod: longer than any call whose late
-/// answer could still contain the pod.
-const DELETED_TTL: Duration = Duration::from_secs(60);
-
 /// The content of the cache.
 #[derive(Debug, Default)]
 struct CacheContent {
     snapshot: Snapshot,
-    deleted: DeletedPods,
-}
-
-/// The UIDs of deleted labelled pods. The answer to a call in flight must not put such a pod back into the
-/// cache, because no watch would remove it again.
-#[derive(Debug, Default)]
-struct DeletedPods {
-    current: HashSet<String>,
-    previous: HashSet<String>,
-    since: Option<Instant>,
-}
-
-impl DeletedPods {
-    fn insert(&mut self, uid: &str) {
-        if self.since.is_none_or(|since| since.elapsed() > DELETED_TTL) {
-            self.previous = std::mem::take(&mut self.current);
-            self.since = Some(Instant::now());
-        }
-        self.current.insert(uid.to_owned());
-    }
-
-    fn contains(&self, uid: &str) -> bool {
-        self.current.contains(uid) || self.previous.contains(uid)
-    }
+    /// The UIDs of deleted labelled pods. The answer to a call in flight must not put such a pod back into the
+    /// cache, because no watch would remove it again.
+    deleted: RecentMap<()>,
+    /// Pods that left the watch of pending pods.
+    departed: RecentMap<Arc<PodFacts>>,
 }
 
 /// The cache of watched objects. All instances of the operator fill it; only the leader plans from it.
@@ -159,7 +139,12 @@ impl ClusterCache {
 
     /// A snapshot of the current content.
     pub fn snapshot(&self) -> Snapshot {
-        self.content.lock().snapshot.clone()
+        let content = self.content.lock();
+        let departed = content.departed.values().cloned().collect();
+        Snapshot {
+            departed,
+            ..content.snapshot.clone()
+        }
     }
 
     /// The parts that have not been listed yet, as text, with the reason if it is known.
@@ -326,11 +311,23 @@ impl ClusterCache {
         let pods: Api<WatchedPod> = Api::all(client.clone());
         // Only pods in phase Pending: a pod that failed before it had a node does not wait.
         let pending = "spec.nodeName=,status.phase=Pending";
+        let config = watcher::Config::default().fields(pending);
+        self.apply_pending_pod_events(watcher(pods, config)).await;
+    }
+
+    async fn apply_pending_pod_events(
+        &self,
+        events: impl futures::Stream<Item = watcher::Result<watcher::Event<WatchedPod>>>,
+    ) {
         self.run_watch(
             CachePart::Waiting,
-            watcher(pods, watcher::Config::default().fields(pending)),
+            events,
             |content, pod| insert_waiting(&mut content.snapshot, pod, &self.clock),
-            |content, uid| drop(content.snapshot.waiting.remove(uid)),
+            |content, uid| {
+                if let Some(pod) = content.snapshot.waiting.remove(uid) {
+                    content.departed.insert(uid, pod.facts);
+                }
+            },
             |snapshot| snapshot.waiting.keys().cloned().collect(),
             |pod| uid_of(&pod.pod),
         )
@@ -351,7 +348,7 @@ impl ClusterCache {
             },
             |content, uid| {
                 content.snapshot.labelled.remove(uid);
-                content.deleted.insert(uid);
+                content.deleted.insert(uid, ());
             },
             |snapshot| snapshot.labelled.keys().cloned().collect(),
             |pod| uid_of(&pod.pod),

@@ -58,6 +58,7 @@ pub(crate) fn plan(
     let snapshot = &inputs.snapshot;
     let pools: Vec<&BurstPool> = snapshot.pools.values().map(Arc::as_ref).collect();
     let waiting: Vec<&PodFacts> = snapshot.waiting.values().map(|pod| &*pod.facts).collect();
+    let departed: Vec<&PodFacts> = snapshot.departed.iter().map(Arc::as_ref).collect();
     let labelled: Vec<&PodFacts> = snapshot.labelled.values().map(Arc::as_ref).collect();
     let placed: Vec<&PodFacts> = inputs
         .on_pool_nodes
@@ -74,6 +75,7 @@ pub(crate) fn plan(
         pools: &pools,
         nodes: &nodes,
         waiting: &waiting,
+        departed: &departed,
         labelled: &labelled,
         on_pool_nodes: &placed,
         scales: &inputs.scales,

@@ -302,6 +302,27 @@ fn a_pod_on_its_way_counts_in_the_placement_where_the_scheduler_can_place_it() {
 }
 
 #[test]
+fn a_reserved_pod_that_has_just_been_bound_is_a_neighbor_before_a_watch_shows_it() {
+    let apart = near("podAntiAffinity", "web");
+    let runs = of_app("runs", "web", &json!({})).on(AWAY);
+    let mut scene = two_placements(&[runs], 100);
+    scene.waiting = vec![waits(of_app("a", "web", &apart))];
+    let plan = scene.plan(60);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.write_reservations(&plan);
+    scene
+        .leader_state
+        .record_patch_sent(&scene.waiting[0].id.clone());
+    // `a` is bound to `neu`: it has left the watch of pending pods, and no other watch shows it yet.
+    scene.departed = std::mem::take(&mut scene.waiting);
+    scene.waiting = vec![waits(of_app("b", "web", &apart))];
+    assert_eq!(scene.outcome(61, "b").reason(), "ConstraintNotMet");
+    // Its reservation has ended: another watch shows what the pod is.
+    scene.pool.status.as_mut().expect("a status").reservations = Vec::new();
+    assert_eq!(scene.outcome(61, "b").reason(), "Granted");
+}
+
+#[test]
 fn a_pod_on_its_way_that_fits_no_placement_takes_room_and_is_no_neighbor() {
     let runs = |name: &str, node: &str| of_app(name, "cache", &json!({})).on(node);
     let others = [runs("runs-weu", AWAY), runs("runs-neu", "burst-shop-neu")];

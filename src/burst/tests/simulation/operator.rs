@@ -303,6 +303,7 @@ impl Operator {
     fn plan(&self, pool: &BurstPool, standing: Leadership, cluster: &Cluster) -> BurstPlan {
         let namespaces = namespaces();
         let waiting: Vec<&PodFacts> = self.views.waiting.pods.iter().map(|pod| &**pod).collect();
+        let departed: Vec<&PodFacts> = self.views.departed.iter().map(|(pod, _)| &**pod).collect();
         let labelled: Vec<&PodFacts> = self.views.labelled.pods.iter().map(|pod| &**pod).collect();
         let bound: Vec<&PodFacts> = self.views.bound.pods.iter().map(|pod| &**pod).collect();
         let mut place = placement_facts("weu", 0);
@@ -319,6 +320,7 @@ impl Operator {
             pools: &[pool],
             nodes: &std::collections::HashMap::new(),
             waiting: &waiting,
+            departed: &departed,
             labelled: &labelled,
             on_pool_nodes: &bound,
             scales: cluster.scales(),

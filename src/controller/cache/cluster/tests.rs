@@ -1,5 +1,7 @@
 //! Tests: the content of the cache after lists, watch events and answers in every order.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
@@ -254,4 +256,21 @@ async fn a_part_that_is_not_synced_names_the_error() {
         pools.is_some_and(|why| why.contains("pools are forbidden")),
         "{missing:?}"
     );
+}
+
+#[tokio::test]
+async fn a_pod_that_leaves_the_watch_of_pending_pods_is_remembered_as_it_was() {
+    let cache = ClusterCache::listed(pool("1", 1), vec![pod("a", 1), pod("b", 1)]);
+    let remaining = futures::stream::iter(
+        [
+            watcher::Event::Init,
+            watcher::Event::InitApply(observed("b", 1)),
+            watcher::Event::InitDone,
+        ]
+        .map(WatchEvent::Ok),
+    );
+    Box::pin(cache.apply_pending_pod_events(remaining)).await;
+    let snapshot = cache.snapshot();
+    let departed: Vec<&str> = snapshot.departed.iter().map(|pod| &*pod.id.uid).collect();
+    assert_eq!((departed, snapshot.waiting.len()), (vec!["a"], 1));
 }

@@ -1,7 +1,8 @@
 //! What an instance has seen: each watch on its own, late, and never going back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::RngExt as _;
@@ -13,6 +14,10 @@ use crate::burst::facts::pod::{PodFacts, PodStage};
 use crate::burst::rules::hold;
 use crate::burst::rules::hold::PriorRefusal;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
+use crate::k8s::time::later;
+
+/// How long the cache remembers a pod that left the watch of pending pods.
+const DEPARTED_TTL: Duration = Duration::from_secs(60);
 
 /// Pending pods, as their watch last showed them.
 #[derive(Default)]
@@ -126,6 +131,8 @@ impl PoolView {
 #[derive(Default)]
 pub struct InstanceViews {
     pub waiting: PodView,
+    /// Pods that left the watch of pending pods, and when.
+    pub departed: Vec<(Rc<PodFacts>, Timestamp)>,
     pub labelled: PodView,
     pub bound: PodView,
     refused: RefusedView,
@@ -139,6 +146,7 @@ impl InstanceViews {
     pub fn sync(&mut self, cluster: &Cluster, clocks: &InstanceClocks, rng: &mut StdRng) -> bool {
         let mut comes = || cluster.is_calm || rng.random_bool(0.6);
         let mut is_new = false;
+        let before = self.waiting.pods.clone();
         let stores: [(&mut PodView, Belongs); 3] = [
             (&mut self.waiting, |pod| pod.bound().is_none()),
             (&mut self.labelled, is_labelled),
@@ -155,6 +163,7 @@ impl InstanceViews {
         }
         if self.waiting.count != waited {
             self.waiting_count = self.waiting.count;
+            self.depart(&before, cluster.now);
             self.refused.see(&mut self.waiting, cluster, clocks);
         }
         let known = self.pool.as_ref().map(|shared| shared.version);
@@ -167,6 +176,16 @@ impl InstanceViews {
             is_new = true;
         }
         is_new
+    }
+
+    /// Keeps the pods that are in `before` and have left the watch of pending pods, for as long as the cache of
+    /// the controller does.
+    fn depart(&mut self, before: &[Rc<PodFacts>], now: Timestamp) {
+        let waiting: HashSet<&str> = self.waiting.pods.iter().map(|pod| &*pod.id.uid).collect();
+        let departed = before.iter().filter(|pod| !waiting.contains(&*pod.id.uid));
+        self.departed
+            .retain(|(_, at)| now < later(*at, DEPARTED_TTL));
+        self.departed.extend(departed.map(|pod| (pod.clone(), now)));
     }
 
     /// Lists the pods with the pool's label, without lag.
