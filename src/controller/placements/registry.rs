@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use tokio::sync::Mutex;
 
-use self::placement_change::{PlacementChange, placement_change};
+use self::placement_change::{LiveNode, PlacementChange, placement_change};
 use self::running::RunningPlacements;
 use self::task::{PlacementSpec, PlacementTask, TaskContext};
 use super::PlacementId;
@@ -117,7 +117,14 @@ impl PlacementRegistry {
             }
             let name = id.node_name();
             let mut nodes = nodes.iter();
-            let live = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
+            let read = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
+            // The node of a placement whose tasks have just been stopped was not read. Only the watch shows
+            // whether it belongs to another owner meanwhile.
+            let watched = self.context.parts.cache.node(&name);
+            let live = LiveNode {
+                read,
+                watched: watched.as_deref(),
+            };
             let change = match running.node_holder(&name) {
                 Some(holder) => PlacementChange::Reject(validation::node_owned_by_other(
                     &placement.name,
@@ -130,7 +137,7 @@ impl PlacementRegistry {
             first_mistake = first_mistake.and(mistake.map_or(Ok(()), Err));
             let Some(spec) = spec else { continue };
             // After a change of leader, the node advertises the same as before until Azure has answered.
-            let advertised = live.and_then(|node| {
+            let advertised = live.latest().and_then(|node| {
                 let found = last_placement::discovered_node(node, &id.pool, &id.placement);
                 found.advertised_for(&spec.last_placement())
             });

@@ -130,7 +130,13 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     assert!(!pod.is_foreign, "{name} tolerates the node by itself");
     // The plan cannot know in advance that a pod that tolerates the node by itself will run there. Nor does it know
     // what a pod is that was bound just now, and that no watch of the leader shows for a moment.
-    let is_new = |since: Timestamp| cluster.now < later(since, Duration::from_secs(std::env::var("UNSEEN").map_or(300, |t| t.parse().expect("n"))));
+    let is_new = |since: Timestamp| {
+        cluster.now
+            < later(
+                since,
+                Duration::from_secs(std::env::var("UNSEEN").map_or(300, |t| t.parse().expect("n"))),
+            )
+    };
     let is_known = |other: &&SimPod| {
         let since = other.facts.bound().and_then(|bound| bound.bound_since);
         !other.is_foreign && !since.is_some_and(is_new)

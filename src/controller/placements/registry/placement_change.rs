@@ -35,21 +35,40 @@ impl PlacementChange {
     }
 }
 
+/// The node of a placement, as far as it is known.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LiveNode<'a> {
+    /// The node as it was read by name, if the placement's tasks did not run before.
+    pub read: Option<&'a Node>,
+    /// The node as the watch last showed it, if it has the label of a pool. It may be out of date.
+    pub watched: Option<&'a Node>,
+}
+
+impl<'a> LiveNode<'a> {
+    /// The node, for questions that an outdated answer does not harm.
+    pub fn latest(&self) -> Option<&'a Node> {
+        self.read.or(self.watched)
+    }
+}
+
 /// Decides about a placement whose node is `live`, if it has one. The node records where its container groups
 /// are: a spec that names another resource group is rejected under every leader, as under the one that saw the
+/// change. Only a node that was read counts for this, because the watch may show a record from before the last
 /// change.
 pub(super) fn placement_change(
     pool: &BurstPool,
     placement: &Placement,
     scope: &Result<GroupScope, InvalidSpec>,
-    live: Option<&Node>,
+    live: LiveNode<'_>,
     pools: &[Arc<BurstPool>],
 ) -> PlacementChange {
-    if let Err(mistake) = validation::check_node_owner(pool, &placement.name, live, pools) {
+    let node = live.latest();
+    if let Err(mistake) = validation::check_node_owner(pool, &placement.name, node, pools) {
         return PlacementChange::Reject(mistake);
     }
-    let found =
-        live.map(|node| last_placement::discovered_node(node, &pool.name_any(), &placement.name));
+    let found = live
+        .read
+        .map(|node| last_placement::discovered_node(node, &pool.name_any(), &placement.name));
     let recorded = found.and_then(|found| found.last_placement);
     let mistake = match (scope, &recorded) {
         (Ok(scope), Some(recorded)) if recorded.scope() != *scope => {

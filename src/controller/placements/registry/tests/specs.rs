@@ -1,6 +1,7 @@
 //! Invalid specs, other scopes, and nodes of other owners.
 
 use super::*;
+use crate::api::names::{POOL_LABEL, POOL_UID_ANNOTATION};
 use crate::controller::placements::drain::PlacementDrain;
 use crate::controller::placements::registry::scope_change::PlacementRemains;
 
@@ -188,4 +189,36 @@ async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed
     let left = drain.drain_each(&[weu()]).await;
     let left = left.expect("pods are listed").concat();
     assert!(left.contains("Azure answers 403"), "{left}");
+}
+
+#[tokio::test]
+async fn an_edited_placement_does_not_take_a_node_that_another_owner_has_meanwhile() {
+    let registry = registry("http://127.0.0.1:1");
+    let pool = pool("a");
+    let scope = GroupScope {
+        subscription: "s".to_owned(),
+        resource_group: "rg".to_owned(),
+    };
+    let placement = &pool.spec.placements[0];
+    let change = |node: &Node| {
+        let live = LiveNode {
+            read: None,
+            watched: Some(node),
+        };
+        placement_change(&pool, placement, &Ok(scope.clone()), live, &[])
+    };
+    let wanted = PlacementSpec::from_pool(&pool, placement, &scope);
+    let mut node = registered(&pool, "rg", &registry);
+    assert_eq!(
+        change(&node),
+        PlacementChange::RunAsSpecified(wanted.clone())
+    );
+    // The watch may show a record from before a change of the resource group that this instance has made.
+    let outdated = registered(&pool, "earlier", &registry);
+    assert_eq!(change(&outdated), PlacementChange::RunAsSpecified(wanted));
+    let labels = node.metadata.labels.get_or_insert_default();
+    labels.insert(POOL_LABEL.to_owned(), "another".to_owned());
+    let annotations = node.metadata.annotations.get_or_insert_default();
+    annotations.insert(POOL_UID_ANNOTATION.to_owned(), "other".to_owned());
+    assert!(matches!(change(&node), PlacementChange::Reject(_)));
 }
