@@ -128,20 +128,8 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     let name = &facts.id.name;
     assert!(facts.grant.is_none(), "{name} is granted twice");
     assert!(!pod.is_foreign, "{name} tolerates the node by itself");
-    // The plan cannot know in advance that a pod that tolerates the node by itself will run there. Nor does it know
-    // what a pod is that was bound just now, and that no watch of the leader shows for a moment.
-    let is_new = |since: Timestamp| {
-        cluster.now
-            < later(
-                since,
-                Duration::from_secs(std::env::var("UNSEEN").map_or(300, |t| t.parse().expect("n"))),
-            )
-    };
-    let is_known = |other: &&SimPod| {
-        let since = other.facts.bound().and_then(|bound| bound.bound_since);
-        !other.is_foreign && !since.is_some_and(is_new)
-    };
-    let other = cluster.keeps_out(pod).find(is_known);
+    // The plan cannot know in advance that a pod that tolerates the node by itself will run there.
+    let other = cluster.keeps_out(pod).find(|other| !other.is_foreign);
     let other = other.map(|other| &other.facts.id.name);
     assert!(
         other.is_none(),
