@@ -15,7 +15,7 @@ use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::tests::simulation::checks;
 use crate::k8s::time::later;
 use crate::node::capacity::{ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
-use crate::node::quota::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};
+use crate::node::quota::division::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};
 
 /// How long a budget of creates lasts.
 const WINDOW: Duration = Duration::from_secs(3600);
