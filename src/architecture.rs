@@ -1,7 +1,9 @@
 //! Checks the structure of the crate by reading its sources. For tests only.
 //!
 //! In: the files in `src`, without their tests and comments. Out: a failed test if two types have the same name, or
-//! if the table of modules in `src/lib.rs` is not true.
+//! if the table of modules in `src/lib.rs` is not true. The comments have tests of their own.
+
+mod comments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

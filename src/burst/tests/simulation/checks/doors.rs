@@ -1,7 +1,7 @@
 //! Checks that a placement's door does not flap: it follows Azure's answers and its backoff.
 //!
 //! In: the door before and after each create that ended, and in each plan of one term of one leader. The
-//! expected door is computed here independently of `Backend`.
+//! expected door is computed here independently of `PlacementHealth`.
 
 use std::time::Duration;
 
