@@ -83,6 +83,7 @@ async fn run_context(context: Arc<ControllerContext>, cancel: CancellationToken)
         grants::run(context.grant_parts(), cancel.clone()),
         cancel.run_until_cancelled(drain_removed_pools(&context)),
         receive_alerts(&context, &cancel),
+        context.registry.watch_services(),
         stop_on_cancel
     );
     context.registry.join_all().await;

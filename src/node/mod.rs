@@ -11,7 +11,8 @@
 //!
 //! I/O: [`node_controller`] and [`lease`] keep the Node object and its lease up to date, [`region`] asks Azure for
 //! the region's usage, [`quota`] divides what is left among the region's placements, [`pods`] runs the pods,
-//! [`environment`] reads the objects that pods refer to, [`probe`] runs readiness and startup probes.
+//! [`environment`] reads the objects that pods refer to, [`service_cache`] watches the Services, [`probe`] runs
+//! readiness and startup probes.
 //!
 //! Depends on [`k8s`](crate::k8s), [`telemetry`](crate::telemetry), [`api`](crate::api), [`aci`](crate::aci) and,
 //! for the facts about pods, [`burst`](crate::burst).
@@ -33,4 +34,5 @@ pub mod probe;
 pub mod quota;
 pub mod region;
 pub mod registration_steps;
+pub mod service_cache;
 pub mod watched_pod;

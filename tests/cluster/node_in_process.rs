@@ -138,8 +138,18 @@ impl Burst {
             node_controller::run(client, changes, cancel).await;
             drop(sender);
         };
-        let kept = pods::run(Arc::new(self.context()), self.cancel.clone());
-        self.tasks = vec![tokio::spawn(registered), tokio::spawn(kept)];
+        let context = Arc::new(self.context());
+        let (services, cancel) = (context.services.clone(), self.cancel.clone());
+        let client = context.client.clone();
+        let watched = async move {
+            cancel.run_until_cancelled(services.watch(client)).await;
+        };
+        let kept = pods::run(context, self.cancel.clone());
+        self.tasks = vec![
+            tokio::spawn(registered),
+            tokio::spawn(watched),
+            tokio::spawn(kept),
+        ];
         let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
         wait::until(nodes, &name, "the virtual node", ready)
             .await
@@ -187,6 +197,7 @@ impl Burst {
                 deletion_cost: ScaleIn::default().deletion_cost,
             },
             address: "127.0.0.1".to_owned(),
+            services: Arc::default(),
             rate_limiter: Arc::new(RateLimiter::default()),
             azure_failed: Arc::new(Notify::new()),
             quota: Arc::default(),

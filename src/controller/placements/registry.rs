@@ -237,6 +237,13 @@ impl PlacementRegistry {
             .collect()
     }
 
+    /// Watches the cluster's Services for the pods of all nodes, until all tasks end.
+    pub async fn watch_services(&self) {
+        let context = &self.context;
+        let watch = context.services.watch(context.parts.client.clone());
+        context.shutdown.run_until_cancelled(watch).await;
+    }
+
     /// Ends all tasks, when this instance stops leading or shuts down. Nodes, pods and container groups stay.
     pub fn cancel_all(&self) {
         self.context.shutdown.cancel();

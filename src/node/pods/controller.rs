@@ -48,8 +48,7 @@ pub(super) struct PodController {
 impl PodController {
     /// Watches the node's pods, and starts and informs their workers. Runs until the watch ends, which is never.
     pub async fn run(&mut self) {
-        // A group that is created before the Services are known lacks their environment variables.
-        let _ = self.context.services.wait_until_ready().await;
+        self.context.services.wait_until_ready().await;
         let pods: Api<WatchedPod> = Api::all(self.context.client.clone());
         let on_this_node = format!("spec.nodeName={}", self.context.owner.node);
         let config = watcher::Config::default().fields(&on_this_node);

@@ -35,6 +35,7 @@ pub(crate) fn context(client: Client) -> PodsContext {
             deletion_cost: 0,
         },
         address: "10.0.0.1".to_owned(),
+        services: Arc::default(),
         rate_limiter: Arc::default(),
         azure_failed: Arc::new(Notify::new()),
         quota: Arc::default(),

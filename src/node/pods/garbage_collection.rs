@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::PodsContext;
-use super::group_list::{GroupListing, ListedGroup};
+use super::group_list::GroupListing;
+use crate::aci::error::Error;
 use crate::aci::names::pod_from_tags;
 use crate::aci::response::ContainerGroup as View;
 use crate::k8s::call;
@@ -87,49 +87,37 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
     let listing = match answer {
         Ok(listing) => listing,
         Err(error) => {
-            let status = error.failure().map(|failure| failure.status);
-            context
-                .is_list_refused
-                .store(status == Some(403), Ordering::Relaxed);
-            if matches!(status, Some(403 | 404)) {
-                context.mark_unlisted();
-            }
-            let is_denied = error.means_nothing_to_delete();
-            let mut denied_since = context.denied_since.lock();
-            *denied_since = is_denied.then(|| denied_since.unwrap_or_else(Instant::now));
-            drop(denied_since);
-            tracing::warn!(error = %error.error_chain(), "listing container groups");
-            context.azure_failed.notify_one();
+            list_failed(context, &error);
             return None;
         }
     };
-    context.is_list_refused.store(false, Ordering::Relaxed);
-    *context.denied_since.lock() = None;
+    context.list_failures.clear();
     let (pages, is_whole) = (listing.page_count, listing.unreadable_count == 0);
     // A group with this node's owner tags but without the tags of a pod was created by hand.
     let is_ours =
         |view: &View| context.owner.owns(&view.tags) && pod_from_tags(&view.tags).is_some();
-    let (owned, foreign): (Vec<View>, Vec<View>) = listing.groups.into_iter().partition(is_ours);
+    let (groups, foreign): (Vec<View>, Vec<View>) = listing.groups.into_iter().partition(is_ours);
     // In an answer with an element that cannot be decoded, a missing group is not proven to be gone.
     if is_whole {
-        let listed_groups = owned
-            .iter()
-            .filter_map(|view| Some((view.name.clone()?, ListedGroup::from_group(view))));
-        let groups = listed_groups.collect();
-        let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
-        context.apply_listing(GroupListing {
-            requested_at: sent_at,
-            groups,
-            foreign,
-        });
+        context.apply_listing(GroupListing::new(sent_at, &groups, foreign));
     } else {
         context.mark_unlisted();
     }
     Some(SweptGroups {
-        groups: owned,
+        groups,
         pages,
         is_whole,
     })
+}
+
+/// Records that a LIST failed. If Azure will not answer one soon, the workers read their own groups.
+fn list_failed(context: &PodsContext, error: &Error) {
+    context.list_failures.record(error);
+    if matches!(error.failure(), Some(failure) if matches!(failure.status, 403 | 404)) {
+        context.mark_unlisted();
+    }
+    tracing::warn!(error = %error.error_chain(), "listing container groups");
+    context.azure_failed.notify_one();
 }
 
 /// Deletes groups that have had no pod for the orphan grace period.

@@ -90,6 +90,18 @@ impl ListedGroup {
 }
 
 impl GroupListing {
+    /// The result of a LIST sent at `requested_at`: `groups` of the node, and all other groups in the answer.
+    pub fn new(requested_at: Timestamp, groups: &[View], foreign: Vec<View>) -> Self {
+        let groups = groups
+            .iter()
+            .filter_map(|view| Some((view.name.clone()?, ListedGroup::from_group(view))));
+        Self {
+            requested_at,
+            groups: groups.collect(),
+            foreign: foreign.into_iter().filter_map(|view| view.name).collect(),
+        }
+    }
+
     fn state_of(&self, name: &str) -> ListedState {
         let requested_at = self.requested_at;
         match self.groups.get(name) {

@@ -20,7 +20,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{MAX_CONCURRENT_GROUP_WRITES, PodsContext, is_permanent_rejection};
+use super::context::MAX_CONCURRENT_GROUP_WRITES;
+use super::{PodsContext, is_permanent_rejection};
 use crate::k8s::call;
 use crate::k8s::refused;
 use crate::node::post_bind_patch;

@@ -27,6 +27,7 @@ use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};
 use crate::node::node_object::{NodeConfig, Unavailable};
 use crate::node::pods::{self, PodSettings, PodsConfig};
 use crate::node::quota::QuotaRegistry;
+use crate::node::service_cache::ServiceCache;
 use crate::node::{capacity, node_controller, region};
 
 /// What the tasks of placements need; the same for all placements.
@@ -64,6 +65,8 @@ pub(super) struct TaskContext {
     rate_limiters: Mutex<HashMap<String, Arc<RateLimiter>>>,
     /// The quotas of regions, which the placements of all pools share.
     quotas: QuotaRegistry,
+    /// The cluster's Services, which the pods of all nodes share.
+    pub services: Arc<ServiceCache>,
     /// Cancelled when this instance stops leading or shuts down: ends all tasks.
     pub shutdown: CancellationToken,
 }
@@ -74,6 +77,7 @@ impl TaskContext {
             parts,
             rate_limiters: Mutex::default(),
             quotas: QuotaRegistry::default(),
+            services: Arc::default(),
             shutdown: CancellationToken::new(),
         }
     }
@@ -321,6 +325,7 @@ async fn pods_config(spec: &PlacementSpec, context: &TaskContext) -> PodsConfig 
         rate_limiter: context.rate_limiter(&spec.scope.subscription).await,
         azure_failed: Arc::new(Notify::new()),
         pods_changed: parts.cache.changed.clone(),
+        services: context.services.clone(),
         quota: context.quotas.region_quota(&spec.scope, &placement.region),
         list_interval: parts.list_interval,
         orphan_grace: pods::ORPHAN_GRACE,

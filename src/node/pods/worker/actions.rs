@@ -43,7 +43,7 @@ impl PodWorker {
     /// why.
     async fn build_group(&mut self) -> Option<Box<Body>> {
         let context = self.context.clone();
-        let services = context.services.state();
+        let services = context.services.all();
         let settings = context.settings();
         let (pod, kube_proxy) = (self.state.pod(), settings.kube_proxy.as_ref());
         let read = environment::resolve(&context.client, pod, &services, kube_proxy).await;
