@@ -62,7 +62,7 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
                     served.insert(key, (address, group_cancel.drop_guard()));
                 }
                 // Another emulator's group may hold the address; the next tick tries again.
-                Err(error) => tracing::warn!(%address, %error, "listening for a group"),
+                Err(error) => tracing::warn!(%address, %error, "cannot listen for a group"),
             }
         }
     }

@@ -202,7 +202,7 @@ impl Serving {
                 Ok((stream, _)) => drop(self.tasks.spawn(self.connection(stream))),
                 Err(error) => {
                     // Probably out of file descriptors. The pause gives clients time to close theirs.
-                    tracing::warn!(%error, "accepting a connection");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
             }

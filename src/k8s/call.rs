@@ -28,7 +28,7 @@ pub async fn with_timeout<T>(
 }
 
 /// Whether a call had no answer within the timeout of [`with_timeout`].
-pub fn is_late(error: &kube::Error) -> bool {
+pub fn is_timeout(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(error) if error.is::<Elapsed>())
 }
 

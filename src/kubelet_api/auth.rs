@@ -195,7 +195,10 @@ impl Authenticator {
         let parameters = PostParams::default();
         let answer = tokio::time::timeout(CALL_TIMEOUT, api.create(&parameters, review)).await;
         let unknown = |why: String| {
-            tracing::warn!(why, "reviewing a request to the kubelet API");
+            tracing::warn!(
+                why,
+                "cannot authenticate or authorize a request to the kubelet API"
+            );
             let message = "the API server does not answer whether the user may do this; try again";
             HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
         };
@@ -289,7 +292,7 @@ fn build_verifier(pem: &str) -> Option<ClientVerifier> {
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     built
         .map(|verifier| verifier as ClientVerifier)
-        .inspect_err(|error| tracing::warn!(%error, "reading the CA of client certificates"))
+        .inspect_err(|error| tracing::warn!(%error, "cannot read the CA of client certificates"))
         .ok()
 }
 

@@ -116,7 +116,7 @@ impl ServingCertificate {
             tokio::time::sleep(RENEW_AFTER).await;
             match generate_self_signed(address) {
                 Ok(key) => self.replace(key),
-                Err(error) => tracing::error!(%error, "renewing the kubelet API's certificate"),
+                Err(error) => tracing::error!(%error, "cannot renew the kubelet API's certificate"),
             }
         }
     }

@@ -115,7 +115,7 @@ impl KubeletListener {
                 }
                 Err(error) => {
                     // The process is out of file descriptors: some become free when other clients disconnect.
-                    tracing::warn!(%error, "accepting a connection");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -1,7 +1,7 @@
 //! How much of ACI a placement may offer to the scheduler: never more than Azure would start.
 //!
 //! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`NodeLoad`], and the
-//! node's [`NodeOffer`]. Pure.
+//! node's [`NodeResourceStatus`]. Pure.
 //!
 //! The scheduler counts what pods request; ACI counts container groups in whole cores, at least one each. The
 //! node's allocatable is in requests but bounded by ACI's count: as a pod takes at least one core, the node offers
@@ -31,7 +31,7 @@ const EPHEMERAL_STORAGE_BYTES: i64 = 50_000_000_000;
 
 /// An amount of compute; negative if more is used than there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ComputeAmount {
+pub struct NodeResources {
     /// CPU in thousandths of a core.
     pub cpu_milli: i64,
     /// Memory in bytes.
@@ -40,7 +40,7 @@ pub struct ComputeAmount {
     pub pods: i64,
 }
 
-impl ComputeAmount {
+impl NodeResources {
     /// Reads the amounts of a node's status; `None` if CPU, memory or pods is missing.
     pub fn from_quantities(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
         let milli = |name: &str| quantity_milli(amounts.get(name)?);
@@ -97,9 +97,9 @@ impl ComputeAmount {
 }
 
 /// The capacity of the placement's spec.
-pub fn placement_capacity(placement: &Placement) -> ComputeAmount {
+pub fn placement_capacity(placement: &Placement) -> NodeResources {
     let capacity = &placement.capacity;
-    ComputeAmount {
+    NodeResources {
         cpu_milli: quantity_milli(&capacity.cpu).unwrap_or_default(),
         memory_bytes: quantity_milli(&capacity.memory).unwrap_or_default() / 1000,
         pods: capacity.pods,
@@ -124,11 +124,11 @@ pub fn remaining_quota(name: &str, usages: &[QuotaUsage]) -> Option<i64> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeLoad {
     /// What they request, as the scheduler counts it.
-    pub requests: ComputeAmount,
+    pub requests: NodeResources,
     /// What ACI counts for their container groups.
-    pub groups: ComputeAmount,
+    pub groups: NodeResources,
     /// The part of `groups` that the region's usages did not include yet.
-    pub uncounted: ComputeAmount,
+    pub uncounted: NodeResources,
     /// How many of them have no container group yet.
     pub uncreated: i64,
 }
@@ -148,11 +148,11 @@ impl NodeLoad {
         {
             let (uid, group) = (
                 pod.id.uid.as_str(),
-                ComputeAmount::from_amounts(pod.node_usage()),
+                NodeResources::from_amounts(pod.node_usage()),
             );
             load.requests = load
                 .requests
-                .plus(ComputeAmount::from_amounts(pod.requests));
+                .plus(NodeResources::from_amounts(pod.requests));
             load.groups = load.groups.plus(group);
             if pod.has_group() && !is_counted(uid) {
                 load.uncounted = load.uncounted.plus(group);
@@ -165,19 +165,19 @@ impl NodeLoad {
 
 /// What a placement's node offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeOffer {
+pub struct NodeResourceStatus {
     /// In requests, as the scheduler counts: the node's allocatable.
-    pub allocatable: ComputeAmount,
+    pub allocatable: NodeResources,
     /// In container groups, as ACI counts: the node's capacity.
-    pub capacity: ComputeAmount,
+    pub capacity: NodeResources,
 }
 
-impl NodeOffer {
+impl NodeResourceStatus {
     /// The offer of a node with this load, with `left` still available as ACI counts. The pods are bounded by the
     /// cores, since a pod takes at least one.
-    pub fn new(load: &NodeLoad, left: ComputeAmount) -> Self {
+    pub fn new(load: &NodeLoad, left: NodeResources) -> Self {
         let pods = left.pods.min(left.cpu_milli / MILLICORES_PER_CORE).max(0);
-        let left = ComputeAmount {
+        let left = NodeResources {
             cpu_milli: left.cpu_milli.max(0),
             memory_bytes: left.memory_bytes.max(0),
             pods,
@@ -256,12 +256,12 @@ mod tests {
 
     #[test]
     fn small_pods_are_offered_no_more_than_the_whole_cores_of_their_groups() {
-        let left = ComputeAmount {
+        let left = NodeResources {
             cpu_milli: 5000,
             memory_bytes: 1 << 40,
             pods: 100,
         };
-        let empty = NodeOffer::new(&NodeLoad::default(), left);
+        let empty = NodeResourceStatus::new(&NodeLoad::default(), left);
         assert_eq!(
             (empty.allocatable.cpu_milli, empty.allocatable.pods),
             (5000, 5)
@@ -269,7 +269,7 @@ mod tests {
         // Two pods are bound: ACI has three cores left, and the scheduler may place three more pods.
         let two = load(&[pod("a", 250), pod("b", 250)], &[]);
         assert_eq!((two.uncounted.cpu_milli, two.uncreated), (2000, 2));
-        let after = NodeOffer::new(&two, left.minus(two.uncounted));
+        let after = NodeResourceStatus::new(&two, left.minus(two.uncounted));
         assert_eq!(
             (after.allocatable.cpu_milli, after.allocatable.pods),
             (3500, 5)
@@ -300,12 +300,12 @@ mod tests {
     #[test]
     fn a_node_over_its_limit_offers_only_what_its_pods_use() {
         let load = load(&[pod("a", 1000)], &[]);
-        let over = ComputeAmount {
+        let over = NodeResources {
             cpu_milli: -3000,
             memory_bytes: -1,
             pods: -7,
         };
-        let offer = NodeOffer::new(&load, over);
+        let offer = NodeResourceStatus::new(&load, over);
         assert_eq!(offer.allocatable, load.requests);
         assert_eq!(offer.capacity, load.groups);
     }

@@ -8,7 +8,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::json;
 
-use super::capacity::{ComputeAmount, NodeOffer};
+use super::capacity::{NodeResourceStatus, NodeResources};
 use super::last_placement::LastPlacement;
 use super::node_object::NodeConfig;
 use crate::aci::client::GroupScope;
@@ -50,7 +50,7 @@ pub(super) fn config() -> NodeConfig {
         labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
         ..Placement::default()
     };
-    let amount = ComputeAmount {
+    let amount = NodeResources {
         cpu_milli: 1000,
         memory_bytes: 1 << 30,
         pods: 1,
@@ -61,7 +61,7 @@ pub(super) fn config() -> NodeConfig {
         last_placement: LastPlacement::new(&scope, &placement),
         address: "10.0.0.1".into(),
         port: 10250,
-        offer: NodeOffer {
+        offer: NodeResourceStatus {
             allocatable: amount,
             capacity: amount,
         },

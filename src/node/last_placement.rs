@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 
-use super::capacity::{self, ComputeAmount, NodeOffer};
+use super::capacity::{self, NodeResourceStatus, NodeResources};
 use super::node_object::{self, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT, Unavailable};
 use crate::aci::client::GroupScope;
 use crate::api::Placement;
@@ -77,7 +77,7 @@ pub struct DiscoveredNode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advertised {
     /// The amounts.
-    pub offer: NodeOffer,
+    pub offer: NodeResourceStatus,
     /// Why it takes no pods; `None` if it takes pods.
     pub unavailable: Option<Unavailable>,
 }
@@ -93,7 +93,7 @@ impl DiscoveredNode {
         let advertised = self.advertised.clone().filter(|_| is_same)?;
         let capacity_limit = capacity::placement_capacity(&wanted.placement);
         Some(Advertised {
-            offer: NodeOffer {
+            offer: NodeResourceStatus {
                 allocatable: advertised.offer.allocatable.at_most(capacity_limit),
                 capacity: advertised.offer.capacity.at_most(capacity_limit),
             },
@@ -171,9 +171,9 @@ pub fn other_owner(node: &Node, pool: &str, uid: &str) -> Option<String> {
 
 fn advertised_by(node: &Node) -> Option<Advertised> {
     let status = node.status.as_ref()?;
-    let offer = NodeOffer {
-        allocatable: ComputeAmount::from_quantities(status.allocatable.as_ref()?)?,
-        capacity: ComputeAmount::from_quantities(status.capacity.as_ref()?)?,
+    let offer = NodeResourceStatus {
+        allocatable: NodeResources::from_quantities(status.allocatable.as_ref()?)?,
+        capacity: NodeResources::from_quantities(status.capacity.as_ref()?)?,
     };
     let mut conditions = status.conditions.iter().flatten();
     let available = conditions.find(|condition| condition.type_ == node_object::AZURE_CONDITION)?;

@@ -5,7 +5,7 @@
 //!
 //! Pure: [`node_object`] (the Node object), [`last_placement`] (the annotation from which the node can be drained
 //! later), [`registration_steps`] (what corrects the live Node object), [`capacity`] (how much of ACI the node may
-//! offer), [`pod_plan`] (the next action for a pod), [`absence`] (when a container group counts as gone),
+//! offer), [`pod_plan`] (the next action for a pod), [`absence_proof`] (when a container group counts as gone),
 //! [`daemon_set`] (pods of a `DaemonSet`), [`post_bind_patch`] (the patch of a pod after it is bound),
 //! [`watched_pod`] (how a pod from a watch is decoded).
 //!
@@ -17,7 +17,7 @@
 //! Depends on [`k8s`](crate::k8s), [`telemetry`](crate::telemetry), [`api`](crate::api), [`aci`](crate::aci) and,
 //! for the facts about pods, [`burst`](crate::burst).
 
-pub mod absence;
+pub mod absence_proof;
 pub mod capacity;
 pub mod daemon_set;
 pub mod environment;

@@ -32,9 +32,9 @@ use crate::k8s::watch_health::{ok_or_log, report_item_errors};
 
 /// The field manager of the node's labels, taints and status.
 const FIELD_MANAGER: &str = "burstpool-node";
-/// The longest back-off after steps that the API server refuses: it is short, because a node that is not registered
+/// The longest back-off after steps that the API server rejects: it is short, because a node that is not registered
 /// takes no pods.
-const MAX_REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_REJECTED_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -84,13 +84,13 @@ async fn reconcile_loop(
     let mut resync = tokio::time::interval(RESYNC_INTERVAL);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
-    let mut refused = StepRefusals::new();
+    let mut refused = StepRejections::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return RegistrationEnd::Cancelled,
             event = events.next() => match event.map(watched_node) {
                 // The answer to a write can be newer than the watch. A write that is made from the older version
-                // would only be refused.
+                // would only be rejected.
                 Some(Some(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
                 Some(Some(node)) => live = Some(node),
                 // The watch failed, or the node cannot be decoded; the watcher tries again.
@@ -125,21 +125,21 @@ fn watched_node(event: watcher::Result<Option<DeserializeGuard<Node>>>) -> Optio
     }
 }
 
-/// The refusals of the API server, by kind of step.
-type StepRefusals = HashMap<Discriminant<RegistrationStep>, WriteBackoff>;
+/// The rejections by the API server, by kind of step.
+type StepRejections = HashMap<Discriminant<RegistrationStep>, WriteBackoff>;
 
 /// Executes the steps that correct the node, and updates `live` with the answers. A step that the API server
-/// refuses is repeated only after a back-off: the configuration may change several times a second.
+/// rejects is repeated only after a back-off: the configuration may change several times a second.
 async fn reconcile(
     nodes: &Api<Node>,
     name: &str,
     live: &mut Option<Node>,
     wanted: &NodeConfig,
-    refused: &mut StepRefusals,
+    refused: &mut StepRejections,
 ) {
     for step in steps(live.as_ref(), wanted, Timestamp::now()) {
         let refusals = refused.entry(discriminant(&step));
-        let refusals = refusals.or_insert_with(|| WriteBackoff::up_to(MAX_REFUSED_INTERVAL));
+        let refusals = refusals.or_insert_with(|| WriteBackoff::up_to(MAX_REJECTED_INTERVAL));
         if !refusals.may_write(Instant::now()) {
             continue;
         }
@@ -151,7 +151,7 @@ async fn reconcile(
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
             }
             Err(error) => {
-                tracing::warn!(node = %name, %error, "keeping the node registered");
+                tracing::warn!(node = %name, %error, "cannot update the node");
             }
         }
     }
@@ -243,7 +243,7 @@ mod tests {
     async fn a_denied_step_is_not_repeated_with_every_change_of_the_configuration() {
         let (client, sent) = denied();
         let nodes = Api::all(client);
-        let mut refused = StepRefusals::new();
+        let mut refused = StepRejections::new();
         let mut in_a_burst = async || {
             for _ in 0..100 {
                 reconcile(&nodes, "node", &mut None, &config(), &mut refused).await;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::capacity::{ComputeAmount, NodeOffer};
+use super::capacity::{NodeResourceStatus, NodeResources};
 use super::last_placement::{self, LastPlacement};
 use crate::api::names::POOL_UID_ANNOTATION;
 
@@ -49,7 +49,7 @@ pub struct NodeConfig {
     /// The kubelet API's port.
     pub port: i32,
     /// What the node offers to the scheduler.
-    pub offer: NodeOffer,
+    pub offer: NodeResourceStatus,
     /// What could not be checked in the region, and why, although the node takes pods.
     pub region_notice: Option<String>,
     /// Why the region takes no pods, if it does not.
@@ -185,7 +185,7 @@ fn declared_features(config: &NodeConfig) -> Option<Vec<String>> {
     knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
-fn quantities(amount: &ComputeAmount) -> BTreeMap<String, Quantity> {
+fn quantities(amount: &NodeResources) -> BTreeMap<String, Quantity> {
     [
         ("cpu", format!("{}m", amount.cpu_milli)),
         ("memory", amount.memory_bytes.to_string()),

@@ -8,7 +8,7 @@
 //!                           └─no answer─▶ Unknown   └─vanished─▶ Absent
 //! ```
 //!
-//! A group becomes Absent only on proof ([`is_gone`]): Azure may deny a group that exists.
+//! A group becomes Absent only on proof ([`is_gone`]): Azure may not find a group that exists.
 
 mod observations;
 mod pod_lifecycle;
@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use sha2::{Digest as _, Sha256};
 
-use super::absence::{EvidenceSource, PriorGroupState};
+use super::absence_proof::{EvidenceSource, PriorGroupState};
 use crate::aci::poll_interval::{self, PollPhase, StartLatencies};
 use crate::k8s::time::later;
 pub use observations::GroupReading;
@@ -110,7 +110,7 @@ fn choose_action(
         {
             confirm_before_delete(pod, state, at, now)
         }
-        // An answer denied the group: before any other action, the next answer decides.
+        // The last answer found no group: before any other action, the next answer decides.
         GroupPresence::Deleting { .. } | GroupPresence::Exists { .. }
             if let Some(at) = next_check_at =>
         {
@@ -165,13 +165,13 @@ fn without_group(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Schedul
         Some(pod) if is_deleting(pod) => PodAction::Remove,
         // A pod that has run has failed with its group. Its controller creates another pod when it sees this one
         // failed.
-        Some(pod) if state.is_refused || is_finished(pod) || has_run(pod) => PodAction::Wait,
+        Some(pod) if state.is_create_blocked || is_finished(pod) || has_run(pod) => PodAction::Wait,
         Some(_) => PodAction::Create,
     };
     action.at(now)
 }
 
-/// The action for a group that is to be deleted and that an answer denied; the next answer is due at
+/// The action for a group that is to be deleted and that the last answer did not find; the next is due at
 /// `next_check_at`. A DELETE answers the same question as a GET, has its own budget in ARM, and deletes the group if
 /// it exists after all.
 fn confirm_before_delete(
@@ -207,7 +207,7 @@ fn discover(is_leaving: bool, state: &PodState, now: Timestamp) -> ScheduledActi
         .max(now);
     if state.has_unanswered_put
         && !is_leaving
-        && !state.is_refused
+        && !state.is_create_blocked
         && state.absence.is_within_lag(EvidenceSource::Get, create_at)
     {
         return PodAction::Create.at(create_at);

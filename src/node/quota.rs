@@ -1,7 +1,7 @@
 //! The quota of a subscription in a region, shared by all its placements: together they offer no more than is left.
 //!
 //! In: the usages that Azure reports for the region, and the pods of all placements there, of any pool. Out: the
-//! [`NodeOffer`] of each placement's node.
+//! [`NodeResourceStatus`] of each placement's node.
 //!
 //! [`division`] says how what is left is divided.
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::capacity::{self, ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
+use super::capacity::{self, MILLICORES_PER_CORE, NodeLoad, NodeResourceStatus, NodeResources};
 use super::pods::PodsContext;
 use crate::aci::client::{GroupScope, QuotaUsage};
 use division::{QuotaShare, ShareRequest, divide};
@@ -143,7 +143,7 @@ impl RegionQuota {
     }
 
     /// What the placement's node offers now.
-    pub fn offer(&self, context: &Arc<PodsContext>) -> NodeOffer {
+    pub fn offer(&self, context: &Arc<PodsContext>) -> NodeResourceStatus {
         let state = &mut *self.0.lock();
         state
             .members
@@ -154,13 +154,13 @@ impl RegionQuota {
         let found = members.find(|(member, _)| member.is_for(context));
         found
             .map(|(member, observation)| {
-                let left = ComputeAmount {
+                let left = NodeResources {
                     cpu_milli: member.cpu.assigned.saturating_mul(MILLICORES_PER_CORE)
                         - observation.load.groups.cpu_milli,
                     memory_bytes: observation.remaining_capacity.memory_bytes,
                     pods: member.pods.assigned - observation.load.groups.pods,
                 };
-                NodeOffer::new(
+                NodeResourceStatus::new(
                     &observation.load,
                     left.at_most(observation.remaining_capacity),
                 )
@@ -173,7 +173,7 @@ impl RegionQuota {
 struct MemberObservation {
     load: NodeLoad,
     /// What the placement's own capacity leaves.
-    remaining_capacity: ComputeAmount,
+    remaining_capacity: NodeResources,
     core_quota_name: &'static str,
     /// How many groups Azure still lets the subscription create; `None` if not known.
     remaining_creates: Option<i64>,
@@ -202,7 +202,7 @@ impl QuotaState {
                 MemberObservation {
                     load,
                     remaining_capacity: if member.is_closed {
-                        ComputeAmount::default()
+                        NodeResources::default()
                     } else {
                         remaining
                     },
@@ -220,7 +220,7 @@ impl QuotaState {
         let is_of_kind = |kind: &str, observation: &MemberObservation| {
             kind.is_empty() || observation.core_quota_name == kind
         };
-        let left = |name: &str, kind: &str, amount: fn(&ComputeAmount) -> i64| {
+        let left = |name: &str, kind: &str, amount: fn(&NodeResources) -> i64| {
             let uncounted = observations
                 .iter()
                 .filter(|observation| is_of_kind(kind, observation));
@@ -266,7 +266,7 @@ impl MemberObservation {
     fn empty() -> Self {
         Self {
             load: NodeLoad::default(),
-            remaining_capacity: ComputeAmount::default(),
+            remaining_capacity: NodeResources::default(),
             core_quota_name: "",
             remaining_creates: None,
         }

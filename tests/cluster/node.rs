@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burstpool::aci::client::GroupScope;
 use burstpool::api::Placement;
-use burstpool::node::capacity::{ComputeAmount, NodeOffer};
+use burstpool::node::capacity::{NodeResourceStatus, NodeResources};
 use burstpool::node::last_placement::LastPlacement;
 use burstpool::node::node_controller;
 use burstpool::node::node_object::{AZURE_CONDITION, CLOSED_TAINT, NodeConfig, Unavailable};
@@ -43,7 +43,7 @@ pub fn facts(pool: &str) -> NodeConfig {
         region: "westeurope".to_owned(),
         ..Placement::default()
     };
-    let room = ComputeAmount {
+    let room = NodeResources {
         cpu_milli: 100_000,
         memory_bytes: 400 << 30,
         pods: 100,
@@ -54,7 +54,7 @@ pub fn facts(pool: &str) -> NodeConfig {
         last_placement: LastPlacement::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
-        offer: NodeOffer {
+        offer: NodeResourceStatus {
             allocatable: room,
             capacity: room,
         },

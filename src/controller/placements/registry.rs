@@ -240,7 +240,7 @@ impl PlacementRegistry {
     /// Watches the cluster's Services for the pods of all nodes, until all tasks end.
     pub async fn watch_services(&self) {
         let context = &self.context;
-        let watch = context.services.watch(context.parts.client.clone());
+        let watch = Box::pin(context.services.watch(context.parts.client.clone()));
         context.shutdown.run_until_cancelled(watch).await;
     }
 

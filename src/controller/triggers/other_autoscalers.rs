@@ -109,7 +109,7 @@ fn listed_items<K: Clone>(
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
         }
-        Err(error) if call::is_late(&error) => "the API server does not answer".to_owned(),
+        Err(error) if call::is_timeout(&error) => "the API server does not answer".to_owned(),
         Err(error) => error.to_string(),
     };
     Err(format!(

@@ -93,7 +93,7 @@ impl Deployment {
             Ok(()) | Err(DeploymentHalt::Superseded) => {}
             Err(DeploymentHalt::Failed(error)) => {
                 let error = error.error_chain();
-                tracing::warn!(group = self.key.name, error, "deploying a group");
+                tracing::warn!(group = self.key.name, error, "cannot deploy a group");
                 self.fail(&error);
             }
         }

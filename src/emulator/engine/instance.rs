@@ -201,7 +201,7 @@ pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf
 pub fn remove_directory(path: &Path) {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, path = %path.display(), "removing a directory");
+            tracing::warn!(%error, path = %path.display(), "cannot remove a directory");
         }
         _ => {}
     }

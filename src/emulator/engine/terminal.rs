@@ -175,8 +175,8 @@ async fn send(signal: &str, process: i64) {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let error = String::from_utf8_lossy(&output.stderr);
-            tracing::debug!(signal, %error, "ending a command");
+            tracing::debug!(signal, %error, "cannot end a command");
         }
-        Err(error) => tracing::warn!(%error, "ending a command"),
+        Err(error) => tracing::warn!(%error, "cannot end a command"),
     }
 }

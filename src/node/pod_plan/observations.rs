@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{GroupPresence, PodState, is_gone};
-use crate::node::absence::{AbsenceEvidence, EvidenceSource};
+use crate::node::absence_proof::{AbsenceEvidence, EvidenceSource};
 
 /// What a GET shows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +43,14 @@ impl PodState {
         self.has_unanswered_put = true;
     }
 
-    /// Records that Azure refused a PUT sent at `sent_at` because it is changing a group of this name.
+    /// Records that Azure rejected a PUT sent at `sent_at` because it is changing a group of this name.
     pub fn put_too_early(&mut self, sent_at: Timestamp) {
         self.group = GroupPresence::Unknown;
         self.absence = AbsenceEvidence::after_put(sent_at);
     }
 
-    /// Records that Azure refused a PUT. An earlier PUT without an answer may still have created the group.
-    pub fn put_refused(&mut self) {
+    /// Records that Azure rejected a PUT. An earlier PUT without an answer may still have created the group.
+    pub fn put_rejected(&mut self) {
         if !self.has_unanswered_put {
             self.group = GroupPresence::Absent { existed: false };
         }
@@ -92,7 +92,8 @@ impl PodState {
     /// Records that a LIST sent at `sent_at` shows the group.
     pub fn group_listed(&mut self, sent_at: Timestamp, now: Timestamp) {
         match self.group {
-            // Azure created a group after it had refused to, or deletes one late: forget every denial.
+            // Azure created a group after it had rejected the PUT, or deletes one late: forget every
+            // answer without it.
             GroupPresence::Absent { .. } => {
                 self.group = GroupPresence::Unknown;
                 self.absence = AbsenceEvidence::default();
@@ -132,9 +133,10 @@ impl PodState {
         is_gone
     }
 
-    /// Records that a GET or a DELETE sent at `sent_at` denies the group, which the LIST sent at `listed` shows.
+    /// Records that a GET or a DELETE sent at `sent_at` found no group, although the LIST sent at `listed`
+    /// shows it.
     /// Returns `true` if that proves that the group is gone.
-    pub fn group_denied(
+    pub fn group_not_found(
         &mut self,
         pod: Option<&Pod>,
         listed: Option<Timestamp>,
@@ -149,7 +151,7 @@ impl PodState {
             self.absence.record_seen(EvidenceSource::List, listed);
         }
         self.is_stale = false;
-        self.absence.record_denial(sent_at);
+        self.absence.record_not_found(sent_at);
         self.check_absence(pod)
     }
 

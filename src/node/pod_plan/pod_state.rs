@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::PodAction;
-use crate::node::absence::AbsenceEvidence;
+use crate::node::absence_proof::AbsenceEvidence;
 
 /// What is known of a pod's container group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,7 +43,7 @@ pub enum GroupPresence {
 pub struct PodState {
     /// The container group.
     pub group: GroupPresence,
-    /// The answers that deny the group.
+    /// The answers without the group.
     pub absence: AbsenceEvidence,
     /// Azure did not answer a PUT, which may have created the group. Until the lag of Azure's reads is over, only
     /// the same PUT is sent again.
@@ -55,7 +55,7 @@ pub struct PodState {
     /// When the pod was first seen to be finished, by the operator's clock.
     pub finished: Option<Timestamp>,
     /// Azure cannot run this pod as it is: the operator does not try to create a group.
-    pub is_refused: bool,
+    pub is_create_blocked: bool,
     /// A LIST or a worker found that the group has changed or is gone: it is read at once.
     pub is_stale: bool,
     /// Azure could not start the group. Azure keeps trying, and billing, so the operator deletes this group before

@@ -1,4 +1,4 @@
-//! Property tests: against a simulated Azure that lags, loses answers and denies groups that exist, no pod is ended
+//! Property tests: against a simulated Azure that lags, loses answers and does not find groups that exist, no pod is ended
 //! while its group exists, and no second PUT with other content is sent.
 
 use k8s_openapi::api::core::v1::{PodSpec, PodStatus};
@@ -6,9 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
 use super::*;
-use crate::node::absence::{CONSISTENCY_LAG, EvidenceSource};
+use crate::node::absence_proof::{CONSISTENCY_LAG, EvidenceSource};
 
-/// The source that now and then denies a group that it must know. Never both: the truth could not be found out.
+/// The source that now and then does not find a group that it must know. Never both: the truth could not be found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum LyingSource {
     Get,
@@ -134,8 +134,8 @@ impl SimulatedRun {
         self.pod.status.get_or_insert_default().phase = Some(phase.to_owned());
     }
 
-    /// Whether a source denies the group.
-    fn denies(&mut self, source: LyingSource, lag: i64) -> bool {
+    /// Whether a source does not find the group.
+    fn hides(&mut self, source: LyingSource, lag: i64) -> bool {
         let Some(real) = self.real else { return true };
         if self.now < real.put + lag {
             return true;
@@ -169,7 +169,7 @@ impl SimulatedRun {
         }
         if now - self.listed >= script.list_every || (self.list_wanted && now - self.listed >= 2) {
             (self.listed, self.list_wanted) = (now, false);
-            if self.denies(LyingSource::List, script.lag.1) {
+            if self.hides(LyingSource::List, script.lag.1) {
                 self.shown = None;
                 self.state.group_not_listed(Some(&self.pod), at(now));
             } else {
@@ -180,17 +180,17 @@ impl SimulatedRun {
     }
 
     fn get(&mut self) {
-        if self.denies(LyingSource::Get, self.script.lag.0) {
+        if self.hides(LyingSource::Get, self.script.lag.0) {
             let shown = self.shown.map(at);
             if !self
                 .state
-                .group_denied(Some(&self.pod), shown, at(self.now))
+                .group_not_found(Some(&self.pod), shown, at(self.now))
             {
                 self.list_wanted |= self.state.absence.is_suspected();
             }
             return;
         }
-        let real = self.real.expect("it is not denied");
+        let real = self.real.expect("it exists");
         let has_started = self.now >= real.put + self.script.start;
         let reading = GroupReading {
             sent_at: at(self.now),
@@ -226,7 +226,7 @@ impl SimulatedRun {
     }
 
     fn delete(&mut self) {
-        // During the lag, Azure denies the group to a DELETE as well, whichever replica answers.
+        // During the lag, a DELETE does not find the group either, whichever replica answers.
         let lag = self.script.lag.0.max(self.script.lag.1);
         match &mut self.real {
             Some(real) if self.now >= real.put + lag => {
@@ -238,12 +238,14 @@ impl SimulatedRun {
                     .is_within_lag(EvidenceSource::List, at(self.now));
                 if self.script.deletion == 0 {
                     // Azure answers with 200: the group is gone.
-                    self.state.group_denied(Some(&self.pod), None, at(self.now));
+                    self.state
+                        .group_not_found(Some(&self.pod), None, at(self.now));
                     self.list_wanted = true;
                 }
             }
             _ => {
-                self.state.group_denied(Some(&self.pod), None, at(self.now));
+                self.state
+                    .group_not_found(Some(&self.pod), None, at(self.now));
                 self.list_wanted |= self.state.absence.is_suspected();
             }
         }

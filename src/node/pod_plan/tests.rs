@@ -79,7 +79,7 @@ fn a_new_group_is_created_at_once_and_after_a_failure_when_its_back_off_ends() {
         decided(&pod("Pending", false), &state, 5),
         (PodAction::Create, 60)
     );
-    state.is_refused = true;
+    state.is_create_blocked = true;
     assert_eq!(
         decided(&pod("Pending", false), &state, 5).0,
         PodAction::Wait
@@ -299,7 +299,7 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
         match action {
             PodAction::Delete => {
                 deletes += 1;
-                state.group_denied(Some(&pod), None, at(now));
+                state.group_not_found(Some(&pod), None, at(now));
             }
             // The worker sets this back-off after a read that failed.
             PodAction::Refresh | PodAction::Discover => {
@@ -319,7 +319,7 @@ fn throttled_reads_do_not_delay_a_delete() {
     let mut state = PodState::default();
     state.put_accepted(at(0));
     // The first GET came too early; the following GETs are throttled.
-    state.group_denied(None, None, at(2));
+    state.group_not_found(None, None, at(2));
     state.retry_times.set(PodAction::Refresh, Some(at(3600)));
     let pod = leaving(pod("Pending", false), 10, 30);
     state.deletion_seen_at = Some(at(10));

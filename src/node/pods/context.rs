@@ -141,12 +141,12 @@ impl PodsContext {
 
     /// Whether Azure answered the last LIST of groups with 403: the operator's identity lacks the right. Azure also
     /// answers this for a deleted resource group if the right was assigned there.
-    pub fn is_list_refused(&self) -> bool {
+    pub fn is_list_forbidden(&self) -> bool {
         self.list_failures.is_forbidden()
     }
 
     /// Asks Azure how many groups the node has now. `None` if the LIST fails or an element of the answer cannot be
-    /// read. Once Azure has denied the resource group for 20 s, the count is 0.
+    /// read. Once Azure has not found the resource group for 20 s, the count is 0.
     pub async fn count_groups(&self) -> Option<usize> {
         match garbage_collection::list_groups(self).await {
             Some(groups) => groups.is_whole.then_some(groups.groups.len()),

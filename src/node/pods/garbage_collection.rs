@@ -68,7 +68,7 @@ pub(super) async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
 }
 
 /// The result of a LIST, as far as garbage collection needs it.
-pub(super) struct SweptGroups {
+pub(super) struct NodeGroups {
     /// The node's groups.
     pub groups: Vec<View>,
     /// How many pages the LIST of the whole resource group took.
@@ -78,7 +78,7 @@ pub(super) struct SweptGroups {
 }
 
 /// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
-pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
+pub(super) async fn list_groups(context: &PodsContext) -> Option<NodeGroups> {
     let sent_at = Timestamp::now();
     let answer = context
         .azure
@@ -103,7 +103,7 @@ pub(super) async fn list_groups(context: &PodsContext) -> Option<SweptGroups> {
     } else {
         context.mark_unlisted();
     }
-    Some(SweptGroups {
+    Some(NodeGroups {
         groups,
         pages,
         is_whole,
@@ -116,7 +116,7 @@ fn list_failed(context: &PodsContext, error: &Error) {
     if matches!(error.failure(), Some(failure) if matches!(failure.status, 403 | 404)) {
         context.mark_unlisted();
     }
-    tracing::warn!(error = %error.error_chain(), "listing container groups");
+    tracing::warn!(error = %error.error_chain(), "cannot list container groups");
     context.azure_failed.notify_one();
 }
 
@@ -142,7 +142,7 @@ async fn delete_orphans(
         }
         tracing::warn!(group = %name, pod = %format!("{}/{}", pod.0, pod.1), "deleting a group without a pod");
         if let Err(error) = context.azure.delete(&context.scope, name).await {
-            tracing::warn!(group = %name, error = %error.error_chain(), "deleting a group without a pod");
+            tracing::warn!(group = %name, error = %error.error_chain(), "cannot delete a group without a pod");
         }
     }
     orphans.retain(|name, _| current.contains(name));

@@ -38,7 +38,7 @@ pub(super) enum ListedState {
     /// There was no LIST yet.
     #[default]
     NotListed,
-    /// There is still no LIST that answers for all groups: Azure refuses it, or an element in it cannot be
+    /// There is still no LIST that answers for all groups: Azure rejects it, or an element in it cannot be
     /// decoded. Each worker asks for its own group.
     Unlisted,
     /// The group does not exist.

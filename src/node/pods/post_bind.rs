@@ -4,7 +4,7 @@
 //! (`kubectl apply` of a pod replaces the whole list). The patch runs beside the pod's worker and delays nothing:
 //! it waits while container groups are created or deleted, and takes the semaphore for writes that are not urgent.
 //! After it has restored the tolerations [`MAX_RESTORES`] times it gives up, because another controller writes the
-//! list. The back-off for patches that the API server refuses grows up to ten minutes ([`refused::LONGEST`]).
+//! list. The back-off for patches that the API server rejects grows up to ten minutes ([`refused::LONGEST`]).
 //!
 //! The patch has its own field manager. The list of tolerations is atomic, so its last writer owns all of it, and a
 //! user who applies the pod again gets a conflict. Users apply only pods without a controller: for those the
@@ -26,8 +26,8 @@ use crate::k8s::call;
 use crate::k8s::refused;
 use crate::node::post_bind_patch;
 
-/// After this many refusals, which take half a minute, a warning is logged: a conflict with a change of the pod
-/// explains a few refusals, but not this many.
+/// After this many rejections, which take half a minute, a warning is logged: a conflict with a change of the pod
+/// explains a few rejections, but not this many.
 const MAX_REJECTIONS: u32 = 8;
 /// How often, and at most how many times, to check whether groups are being created or deleted. Without this wait,
 /// the PUTs of a hundred pods that were bound together took twice as long (measured).
@@ -40,8 +40,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Logged when the API server keeps refusing.
-const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so the pod will not \
+/// Logged when the API server keeps rejecting the patch.
+const NOT_WRITTEN: &str = "a pod's deletion cost and tolerations cannot be written, so the pod will not \
     survive an outage of the operator: allow the operator to patch pods";
 
 /// The field manager of the patch.
@@ -67,7 +67,7 @@ enum PatchResult {
     Applied(Box<Pod>),
     /// The pod does not exist.
     Gone,
-    /// The API server refused it; its message.
+    /// The API server rejected it; its message.
     Rejected(String),
     /// There was no answer, or an error that says nothing about the patch.
     Failed(String),
@@ -131,7 +131,7 @@ impl PostBindPod {
         if accepted > 0 {
             tokio::time::sleep(RESTORE_DELAY * 4_u32.pow(accepted - 1)).await;
         }
-        let (mut pause, mut refusals) = (MIN_RETRY_INTERVAL, 0);
+        let (mut pause, mut rejections) = (MIN_RETRY_INTERVAL, 0);
         loop {
             let Some(sent) = &patch else {
                 // The watch may be behind the API server.
@@ -153,15 +153,15 @@ impl PostBindPod {
                 PatchResult::Gone => return,
                 PatchResult::Failed(why) => (why, MAX_RETRY_INTERVAL),
                 PatchResult::Rejected(why) => {
-                    refusals += 1;
+                    rejections += 1;
                     (why, refused::LONGEST)
                 }
             };
             let pod = &self.name;
-            if refusals == MAX_REJECTIONS {
-                tracing::warn!(pod, why, "{REFUSED}");
+            if rejections == MAX_REJECTIONS {
+                tracing::warn!(pod, why, "{NOT_WRITTEN}");
             }
-            tracing::debug!(pod, why, "writing a deletion cost and tolerations");
+            tracing::debug!(pod, why, "cannot write a deletion cost and tolerations");
             tokio::time::sleep(pause).await;
             if self.is_forgotten() {
                 return;
@@ -210,7 +210,7 @@ impl PostBindPod {
             if let PatchResult::Applied(_) | PatchResult::Gone = self.send(&patch).await {
                 return;
             }
-            // The API server refused it, probably because another client wrote the pod meanwhile.
+            // The API server rejected it, probably because another client wrote the pod meanwhile.
             pod = self.current_pod().await.ok().flatten();
         }
     }
@@ -281,7 +281,7 @@ mod tests {
 
     /// A pod that lacks a deletion cost and tolerations, a context whose API server answers a patch of it with
     /// `code`, and the number of patches that were sent.
-    fn refusing(code: &Arc<AtomicU16>) -> (Pod, Arc<PodsContext>, Arc<AtomicU16>) {
+    fn rejecting(code: &Arc<AtomicU16>) -> (Pod, Arc<PodsContext>, Arc<AtomicU16>) {
         let pod = json!({
             "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
             "spec": {"containers": []},
@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_denied_patch_is_sent_less_and_less_often_until_it_is_allowed() {
         let code = Arc::new(AtomicU16::new(403));
-        let (pod, context, sent) = refusing(&code);
+        let (pod, context, sent) = rejecting(&code);
         let state = Arc::default();
         let patching = patch_pod(&context, &state, &pod).expect("it lacks something");
         let patching = tokio::spawn(patching);
@@ -328,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_patch_is_sent_after_the_pod_is_gone() {
-        let (pod, context, sent) = refusing(&Arc::new(AtomicU16::new(403)));
+        let (pod, context, sent) = rejecting(&Arc::new(AtomicU16::new(403)));
         let state = Arc::default();
         let patching = patch_pod(&context, &state, &pod).expect("it lacks something");
         let patching = tokio::spawn(patching);

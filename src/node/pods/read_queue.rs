@@ -36,7 +36,7 @@ impl ReadQueue {
         self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Requests a LIST that begins after this call: a GET denied a group.
+    /// Requests a LIST that begins after this call: a GET found no group.
     pub fn request_list(&self) {
         self.list_requested.notify_one();
     }

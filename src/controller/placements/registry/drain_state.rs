@@ -65,7 +65,7 @@ impl PlacementRegistry {
         let running = self.running.lock().await;
         running
             .get(id)
-            .is_some_and(|task| task.pods.is_list_refused())
+            .is_some_and(|task| task.pods.is_list_forbidden())
     }
 
     /// The record of evictions of a placement's pods, if its tasks run.

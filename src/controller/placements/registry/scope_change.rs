@@ -69,7 +69,7 @@ impl PlacementRegistry {
             return PlacementRemains::Something;
         }
         let groups = self.count_groups(id).await;
-        PlacementRemains::of(groups, pods.is_list_refused())
+        PlacementRemains::of(groups, pods.is_list_forbidden())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::controller::cache::cluster::ClusterCache;
 use crate::controller::placements::PlacementId;
 use crate::controller::placements::drain_pace::{EvictionPacer, GroupCountPacer};
 use crate::kubelet_api::{NodeRegistry, ServedGuard};
-use crate::node::capacity::NodeOffer;
+use crate::node::capacity::NodeResourceStatus;
 use crate::node::environment::KubeProxy;
 use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};
 use crate::node::node_object::{NodeConfig, Unavailable};
@@ -343,7 +343,7 @@ pub(super) fn node_config(
 ) -> NodeConfig {
     let capacity = capacity::placement_capacity(&spec.placement);
     let advertised = advertised.unwrap_or_else(|| Advertised {
-        offer: NodeOffer {
+        offer: NodeResourceStatus {
             allocatable: capacity,
             capacity,
         },

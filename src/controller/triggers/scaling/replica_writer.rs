@@ -85,7 +85,7 @@ fn outcome(written: kube::Result<()>) -> Result<bool, String> {
             let why = status.message;
             Err(format!("replicas could not be written: {why}{remedy}"))
         }
-        Err(error) if call::is_late(&error) => {
+        Err(error) if call::is_timeout(&error) => {
             Err("replicas could not be written: the API server does not answer".to_owned())
         }
         Err(error) => Err(format!("replicas could not be written: {error}")),

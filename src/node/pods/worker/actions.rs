@@ -15,7 +15,7 @@ use crate::aci::error::Error;
 use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::aci::response::ContainerGroup as View;
 use crate::aci::translate::{self, Group as Body};
-use crate::node::absence::EvidenceSource;
+use crate::node::absence_proof::EvidenceSource;
 use crate::node::environment;
 use crate::node::pod_plan::PodAction;
 
@@ -68,8 +68,8 @@ impl PodWorker {
         let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
-            Err(refusals) => {
-                let messages: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            Err(unsupported) => {
+                let messages: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
                 let message = messages.join("; ");
                 if translate::eligible(pod, unknown, &placement).is_ok() {
                     // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
@@ -78,7 +78,7 @@ impl PodWorker {
                     self.state
                         .set_waiting("CreateContainerConfigError", &message);
                 } else {
-                    self.state.refuse(refusals);
+                    self.state.mark_unsupported(unsupported);
                 }
                 self.warn("Unsupported", &message);
                 None
@@ -126,7 +126,7 @@ impl PodWorker {
 
     fn create_failed(&mut self, error: &Error, (sent_at, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
-        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "creating a container group");
+        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "cannot create a container group");
         self.start_failed(AttemptKind::Create, &verdict);
         self.state.put_failed(error, &verdict, (sent_at, group));
         self.warn(verdict.reason, &verdict.message);
@@ -156,7 +156,7 @@ impl PodWorker {
                     || self.state.is_leaving() && error.means_nothing_to_delete() =>
             {
                 self.state.read_answered();
-                self.group_denied(sent_at);
+                self.group_not_found(sent_at);
             }
             Err(error) => {
                 self.call_failed(AttemptKind::Read, &error);
@@ -207,8 +207,8 @@ impl PodWorker {
     /// Records that a read or a delete failed: the back-off changes, the pod's status does not.
     pub fn call_failed(&mut self, attempt: AttemptKind, error: &Error) {
         let operation = match attempt {
-            AttemptKind::Delete => "deleting a container group",
-            _ => "reading a container group",
+            AttemptKind::Delete => "cannot delete a container group",
+            _ => "cannot read a container group",
         };
         tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{operation}");
         self.context.azure_failed.notify_one();
@@ -264,7 +264,9 @@ impl PodWorker {
                 self.state.delete_answered(deletion, sent_at, now);
                 let absence = &self.state.pod_state().absence;
                 match deletion {
-                    GroupDeletion::NotFound | GroupDeletion::Deleted => self.group_denied(sent_at),
+                    GroupDeletion::NotFound | GroupDeletion::Deleted => {
+                        self.group_not_found(sent_at);
+                    }
                     // Until the group is deleted, a LIST can still show it, and so end Azure's lag.
                     GroupDeletion::Started if absence.is_within_lag(EvidenceSource::List, now) => {
                         context.read_queue.request_list();

@@ -18,7 +18,7 @@ const MAX_PENDING_EVENTS: usize = 64;
 
 /// Events to write, and the names of those already queued.
 #[derive(Debug, Default)]
-pub(super) struct PodEvents {
+pub(super) struct PodEventQueue {
     /// Names of the events that the last GET showed, with their counts.
     azure_counts: HashMap<String, i32>,
     /// Names of the worker's own Events, oldest first.
@@ -26,7 +26,7 @@ pub(super) struct PodEvents {
     pending: VecDeque<PodEvent>,
 }
 
-impl PodEvents {
+impl PodEventQueue {
     /// Queues the new ones of the events that a GET shows, oldest first. Events that Azure no longer shows are
     /// forgotten.
     pub fn observe_azure_events(&mut self, mut events: Vec<PodEvent>, now: Timestamp) {
@@ -109,14 +109,14 @@ mod tests {
         }
     }
 
-    fn written(events: &mut PodEvents) -> Vec<(String, i32)> {
+    fn written(events: &mut PodEventQueue) -> Vec<(String, i32)> {
         let next = std::iter::from_fn(|| events.pop());
         next.map(|event| (event.name, event.count)).collect()
     }
 
     #[test]
     fn each_event_is_written_once_and_again_when_its_count_grows() {
-        let mut events = PodEvents::default();
+        let mut events = PodEventQueue::default();
         events.observe_azure_events(vec![event("a", 1), event("b", 1)], NOW);
         events.observe_azure_events(vec![event("a", 2), event("b", 1)], NOW);
         assert_eq!(
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_events_of_a_container_that_crashes_for_weeks_take_bounded_memory() {
-        let mut events = PodEvents::default();
+        let mut events = PodEventQueue::default();
         for n in 0..10_000 {
             events.observe_azure_events(vec![event("crash", n), event(&n.to_string(), 1)], NOW);
             events.add(event(&format!("ours-{n}"), 1));

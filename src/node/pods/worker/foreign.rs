@@ -54,7 +54,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::fixtures::{kubernetes, listed_worker};
-    use super::super::state::CreateProblem;
+    use super::super::state::GroupProblem;
     use super::super::status_writer::PendingWrite;
     use super::*;
     use crate::aci::poll_interval::StartLatencies;
@@ -81,7 +81,7 @@ mod tests {
         let mut worker = foreign("Pending");
         let event = worker.events.pop().expect("an Event");
         assert_eq!(event.reason, REASON);
-        let CreateProblem::Waiting { message, .. } = worker.state.problem() else {
+        let GroupProblem::Waiting { message, .. } = worker.state.problem() else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn denials_from_before_a_group_had_other_tags_do_not_count() {
+    async fn a_404_from_before_a_group_had_other_tags_does_not_count() {
         let now = Timestamp::now();
         let mut worker = listed_worker(
             kubernetes(&Arc::new(AtomicU16::new(201))),
@@ -176,7 +176,7 @@ mod tests {
         worker.state.pod_mut().status =
             serde_json::from_value(json!({"phase": "Running"})).expect("a status");
         for seconds in [20, 10] {
-            worker.group_denied(now - jiff::SignedDuration::from_secs(seconds));
+            worker.group_not_found(now - jiff::SignedDuration::from_secs(seconds));
         }
         worker.apply_listing(&ListedState::Foreign);
         worker.apply_listing(&ListedState::Absent { requested_at: now });
@@ -192,7 +192,7 @@ mod tests {
             let requested_at = Timestamp::now();
             worker.apply_listing(&ListedState::Absent { requested_at });
             assert!(
-                !worker.state.is_foreign() && !worker.state.pod_state().is_refused,
+                !worker.state.is_foreign() && !worker.state.pod_state().is_create_blocked,
                 "{phase}"
             );
             assert_ne!(decided(&worker), PodAction::Wait, "{phase}");
@@ -212,7 +212,7 @@ mod tests {
             worker.state.pod_state().group,
             GroupPresence::Exists { .. }
         ));
-        assert!(!worker.state.pod_state().is_refused && !worker.state.keeps_last_status());
+        assert!(!worker.state.pod_state().is_create_blocked && !worker.state.keeps_last_status());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =

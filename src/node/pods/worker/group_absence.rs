@@ -1,7 +1,7 @@
-//! What a pod worker records when an answer denies its container group.
+//! What a pod worker records when Azure does not find its container group.
 //!
 //! In: a GET or a DELETE that Azure answers with 404, or a LIST without the group. Out: what is known of the group;
-//! [`absence`](crate::node::absence) decides what the answers prove.
+//! [`absence_proof`](crate::node::absence_proof) decides what the answers prove.
 
 use jiff::Timestamp;
 
@@ -10,8 +10,8 @@ use super::state::AbsenceOutcome;
 use crate::node::pods::group_list::ListedState;
 
 impl PodWorker {
-    /// Records that a GET or a DELETE sent at `sent_at` denies the group.
-    pub fn group_denied(&mut self, sent_at: Timestamp) {
+    /// Records that a GET or a DELETE sent at `sent_at` found no group.
+    pub fn group_not_found(&mut self, sent_at: Timestamp) {
         // A LIST that shows the same as the one before does not wake the worker: read it here.
         let listed = match *self.listed_state() {
             ListedState::Exists { requested_at, .. } => Some(requested_at),
@@ -20,10 +20,10 @@ impl PodWorker {
             | ListedState::Absent { .. }
             | ListedState::Foreign => None,
         };
-        let outcome = self.state.group_denied(listed, sent_at);
+        let outcome = self.state.group_not_found(listed, sent_at);
         self.apply_absence(outcome);
         if outcome == AbsenceOutcome::Unproven && self.state.pod_state().absence.is_suspected() {
-            tracing::info!(pod = %self.pod_name(), group = %self.group_name, "Azure denies the container group: confirming");
+            tracing::info!(pod = %self.pod_name(), group = %self.group_name, "Azure does not find the container group: confirming that it is gone");
             self.context.read_queue.request_list();
         }
     }

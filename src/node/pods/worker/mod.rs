@@ -30,7 +30,7 @@ use crate::node::daemon_set;
 use crate::node::pod_plan::{self, GroupPresence, PodAction, ScheduledAction};
 use crate::node::watched_pod::WatchedPod;
 use attempts::AttemptKind;
-use events::PodEvents;
+use events::PodEventQueue;
 use state::WorkerState;
 use status_writer::PendingWrite;
 
@@ -44,9 +44,9 @@ pub(super) struct PodWorker {
     group_name: GroupName,
     state: WorkerState,
     /// Events to write, and the names of those already written.
-    events: PodEvents,
-    /// How often in a row the API server refused to write the pod.
-    refusals: u32,
+    events: PodEventQueue,
+    /// How often in a row the API server rejected a write of the pod.
+    rejections: u32,
     /// The status is not written before this time, because the last write failed.
     next_write_at: Option<Timestamp>,
     updates: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
@@ -84,8 +84,8 @@ impl PodWorker {
             context,
             group_name: name,
             state: WorkerState::new(observed.pod, observed.unknown_fields),
-            events: PodEvents::default(),
-            refusals: 0,
+            events: PodEventQueue::default(),
+            rejections: 0,
             next_write_at: None,
             updates,
             listed,

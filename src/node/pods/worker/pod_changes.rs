@@ -42,7 +42,7 @@ impl PodWorker {
     pub fn settings_changed(&mut self) {
         // No edit of the settings changes the owner of a foreign group.
         let is_foreign = *self.listed_state() == ListedState::Foreign;
-        if self.state.is_readable() && self.state.pod_state().is_refused && !is_foreign {
+        if self.state.is_readable() && self.state.pod_state().is_create_blocked && !is_foreign {
             self.state.allow_create();
         }
     }
@@ -95,8 +95,8 @@ impl PodWorker {
         let settings = context.settings();
         let placement = context.translation_target(&settings);
         let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
-        if let Err(refusals) = translate::eligible(pod, unknown, &placement) {
-            let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        if let Err(unsupported) = translate::eligible(pod, unknown, &placement) {
+            let fields: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
             let message = format!(
                 "the container group of the running pod does not support: {}",
                 fields.join("; ")

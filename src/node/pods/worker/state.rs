@@ -27,12 +27,12 @@ const PERMANENT_FAILURE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a pod has no group, or none that runs. The pod's status shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum CreateProblem {
+pub(super) enum GroupProblem {
     /// No problem is known.
     #[default]
     None,
     /// ACI cannot run the pod: the fields that prevent it, each with the reason.
-    Refused(Vec<(String, String)>),
+    Unsupported(Vec<(String, String)>),
     /// A call failed or an object is missing, and the worker will try again.
     Waiting {
         /// One word, in CamelCase.
@@ -58,7 +58,7 @@ pub(super) struct WorkerState {
     pod_state: PodState,
     /// The group as the last GET or PUT showed it, with later changes from LISTs.
     group_view: Option<View>,
-    problem: CreateProblem,
+    problem: GroupProblem,
     /// Whether the tags of the pod's group name another owner.
     is_foreign: bool,
     failures: FailureCounts,
@@ -133,8 +133,8 @@ impl WorkerState {
     /// Records that the pod cannot be decoded: no group is created for it.
     pub fn pod_unreadable(&mut self, error: &str) {
         self.is_unreadable = true;
-        self.pod_state.is_refused = true;
-        self.problem = CreateProblem::Refused(vec![("pod".to_owned(), error.to_owned())]);
+        self.pod_state.is_create_blocked = true;
+        self.problem = GroupProblem::Unsupported(vec![("pod".to_owned(), error.to_owned())]);
     }
 
     /// Records since when the pod is being deleted, and since when it is finished, by the operator's clock.
@@ -161,17 +161,17 @@ impl WorkerState {
     }
 
     /// Records that ACI cannot run the pod: no group is created.
-    pub fn refuse(&mut self, refusals: Vec<Unsupported>) {
-        self.pod_state.is_refused = true;
-        let fields = refusals
+    pub fn mark_unsupported(&mut self, unsupported: Vec<Unsupported>) {
+        self.pod_state.is_create_blocked = true;
+        let fields = unsupported
             .into_iter()
-            .map(|refusal| (refusal.field, refusal.why));
-        self.problem = CreateProblem::Refused(fields.collect());
+            .map(|unsupported| (unsupported.field, unsupported.why));
+        self.problem = GroupProblem::Unsupported(fields.collect());
     }
 
     /// Records an edit of the settings or of the pod: a create is tried again.
     pub fn allow_create(&mut self) {
-        (self.pod_state.is_refused, self.problem) = (false, CreateProblem::None);
+        (self.pod_state.is_create_blocked, self.problem) = (false, GroupProblem::None);
     }
 
     /// Records a failure, and when the verdict allows the next try.
@@ -183,7 +183,7 @@ impl WorkerState {
     ) {
         match self.count_failure(attempt, verdict) {
             Some(pause) => self.pause_action(attempt.action(), pause, now),
-            None => self.pod_state.is_refused = true,
+            None => self.pod_state.is_create_blocked = true,
         }
         self.set_waiting(verdict.reason, &verdict.message);
     }
@@ -224,7 +224,7 @@ impl WorkerState {
 
     /// Records why the pod waits, for its status.
     pub fn set_waiting(&mut self, reason: &str, message: &str) {
-        self.problem = CreateProblem::Waiting {
+        self.problem = GroupProblem::Waiting {
             reason: reason.to_owned(),
             message: message.to_owned(),
         };
@@ -244,12 +244,12 @@ impl WorkerState {
         match (&self.problem, &self.group_view) {
             _ if is_absent && pod_plan::has_run(&self.pod) => GroupObservation::Vanished,
             _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,
-            (CreateProblem::Refused(fields), _) => GroupObservation::Refused(fields),
-            (CreateProblem::Waiting { reason, message }, None) => {
+            (GroupProblem::Unsupported(fields), _) => GroupObservation::Refused(fields),
+            (GroupProblem::Waiting { reason, message }, None) => {
                 GroupObservation::Waiting { reason, message }
             }
             (_, Some(view)) => GroupObservation::Group(view),
-            (CreateProblem::None, None) => GroupObservation::NotSubmitted,
+            (GroupProblem::None, None) => GroupObservation::NotSubmitted,
         }
     }
 }
@@ -269,7 +269,7 @@ impl WorkerState {
         self.group_view = Some(view);
     }
 
-    pub fn problem(&self) -> &CreateProblem {
+    pub fn problem(&self) -> &GroupProblem {
         &self.problem
     }
 

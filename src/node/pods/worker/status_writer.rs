@@ -35,9 +35,9 @@ const REMOVE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The back-off after a status write that the API server accepted but whose answer does not contain the status:
 /// another client or a webhook reverts it, and writing again at once only adds load.
 const REVERTED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest back-off after writes of the pod that the API server refused. It is short: once the writes are
+/// The longest back-off after writes of the pod that the API server rejected. It is short: once the writes are
 /// allowed, a pod that has finished or is Ready must not look otherwise for long.
-const MAX_REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_REJECTED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The next write to the API server.
 #[derive(Debug)]
@@ -139,10 +139,10 @@ impl PodWorker {
         match call::delete(CALL_TIMEOUT, &self.pods_api(), &target, Some(0)).await {
             // The pod is gone, or another pod has its name.
             Ok(DeletionOutcome::Started | DeletionOutcome::NotFound) => true,
-            Err(error) if call::is_late(&error) => false,
+            Err(error) if call::is_timeout(&error) => false,
             Err(error) => {
-                tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
-                let pause = self.refused(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
+                tracing::warn!(pod = %self.pod_name(), %error, "cannot remove a pod");
+                let pause = self.write_rejected(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
                 let now = Timestamp::now();
                 self.state.pause_action(PodAction::Remove, pause, now);
                 false
@@ -198,7 +198,7 @@ impl PodWorker {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
                 let is_kept = has_status(&pod, wanted);
-                self.refusals = 0;
+                self.rejections = 0;
                 // The answer can contain a change of the spec that the watch has not delivered yet.
                 let old_generation = self.state.pod().metadata.generation;
                 self.state.pod_written(pod);
@@ -212,30 +212,30 @@ impl PodWorker {
                 Some(WRITE_RETRY_INTERVAL)
             }
             Ok(Err(error)) => {
-                tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
-                Some(self.refused(&error).unwrap_or(WRITE_RETRY_INTERVAL))
+                tracing::warn!(pod = %self.pod_name(), %error, "cannot write a pod's status");
+                Some(self.write_rejected(&error).unwrap_or(WRITE_RETRY_INTERVAL))
             }
             Err(_) => {
-                tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer");
+                tracing::warn!(pod = %self.pod_name(), "cannot write a pod's status: the API server did not answer");
                 Some(WRITE_RETRY_INTERVAL)
             }
         };
         self.next_write_at = pause.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
-    /// The back-off if the API server refused a write of the pod; it grows with each refusal in a row.
-    fn refused(&mut self, error: &kube::Error) -> Option<Duration> {
+    /// The back-off if the API server rejected a write of the pod; it grows with each rejection in a row.
+    fn write_rejected(&mut self, error: &kube::Error) -> Option<Duration> {
         let kube::Error::Api(status) = error else {
             return None;
         };
         refused::is_refused(status).then(|| {
-            self.refusals = self.refusals.saturating_add(1);
-            refused::pause(self.refusals - 1).min(MAX_REFUSED_INTERVAL)
+            self.rejections = self.rejections.saturating_add(1);
+            refused::pause(self.rejections - 1).min(MAX_REJECTED_INTERVAL)
         })
     }
 
     /// Writes an Event. Returns `false` if the API server did not answer or is overloaded: the Event is written
-    /// again later. An Event that it refuses is dropped.
+    /// again later. An Event that it rejects is dropped.
     async fn publish_event(&mut self, event: &PodEvent) -> bool {
         let namespace = self
             .state
@@ -252,7 +252,7 @@ impl PodWorker {
         match tokio::time::timeout(CALL_TIMEOUT, sent).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
-                tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
+                tracing::debug!(pod = %self.pod_name(), %error, "cannot write an Event");
                 matches!(&error, kube::Error::Api(status) if is_permanent_rejection(status))
             }
             Err(_) => false,

@@ -14,7 +14,7 @@ use super::{Cluster, NODE};
 use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::tests::simulation::checks;
 use crate::k8s::time::later;
-use crate::node::capacity::{ComputeAmount, MILLICORES_PER_CORE, NodeLoad, NodeOffer};
+use crate::node::capacity::{MILLICORES_PER_CORE, NodeLoad, NodeResourceStatus, NodeResources};
 use crate::node::quota::division::{HANDOVER_DELAY, QuotaShare, ShareRequest, divide};
 
 /// How long a budget of creates lasts.
@@ -185,16 +185,16 @@ impl Cluster {
         NodeLoad::from_pods(bound, |_| true, has_started)
     }
 
-    fn offer(&self) -> NodeOffer {
+    fn offer(&self) -> NodeResourceStatus {
         let load = self.load();
         let given = self.region.shares[0].assigned;
         let creates = self.creates_left().map(|left| left - load.uncreated);
-        let left = ComputeAmount {
+        let left = NodeResources {
             cpu_milli: given * MILLICORES_PER_CORE - load.groups.cpu_milli,
             memory_bytes: (given << 30) - load.groups.memory_bytes,
             pods: creates.unwrap_or(i64::MAX).min(given - load.groups.pods),
         };
-        NodeOffer::new(&load, left)
+        NodeResourceStatus::new(&load, left)
     }
 
     /// When the creates' budget is full again.
@@ -203,7 +203,7 @@ impl Cluster {
     }
 }
 
-fn amounts(room: ComputeAmount) -> ResourceAmounts {
+fn amounts(room: NodeResources) -> ResourceAmounts {
     ResourceAmounts {
         cpu_milli: room.cpu_milli,
         memory: room.memory_bytes,

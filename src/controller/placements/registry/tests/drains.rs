@@ -173,7 +173,7 @@ async fn only_the_answer_403_means_that_the_operator_may_not_list_groups() {
                 .await
                 .expect("an answer")
         );
-        assert_eq!(task.is_list_refused(), is_forbidden, "{status} {body}");
+        assert_eq!(task.is_list_forbidden(), is_forbidden, "{status} {body}");
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{AttemptKind, CreateProblem, WorkerState};
+use super::{AttemptKind, GroupProblem, WorkerState};
 use crate::aci::client::GroupDeletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::aci::response::ContainerGroup as View;
 use crate::aci::translate::Group as Body;
-use crate::node::absence::AbsenceEvidence;
+use crate::node::absence_proof::AbsenceEvidence;
 use crate::node::pod_plan::{self, GroupPresence, GroupReading, PodAction};
 use crate::node::pods::group_list::ListedGroup;
 
@@ -53,7 +53,7 @@ impl WorkerState {
     /// Records that Azure accepted a PUT sent at `sent_at`, and the group in its answer.
     pub fn put_accepted(&mut self, view: Option<View>, sent_at: Timestamp) {
         self.record_success(AttemptKind::Create);
-        self.problem = CreateProblem::None;
+        self.problem = GroupProblem::None;
         self.pod_state.put_accepted(sent_at);
         self.group_view = view.map(View::without_tags);
     }
@@ -76,7 +76,7 @@ impl WorkerState {
         } else if verdict.class == FailureClass::Transitioning {
             self.pod_state.put_too_early(sent_at);
         } else {
-            self.pod_state.put_refused();
+            self.pod_state.put_rejected();
         }
         self.unanswered_put = self.pod_state.has_unanswered_put.then_some(group);
     }
@@ -103,7 +103,7 @@ impl WorkerState {
         // create stay.
         if !was_being_deleted {
             self.record_success(AttemptKind::Create);
-            self.problem = CreateProblem::None;
+            self.problem = GroupProblem::None;
         }
         if started_at.is_some() {
             self.failures.reset(AttemptKind::Start);
@@ -115,7 +115,7 @@ impl WorkerState {
             .filter(|_| started_at.is_none() && !was_being_deleted);
         // A pod that waits for a replacement group shows the reason until it has one.
         let is_replaced = was_being_deleted && !self.is_leaving();
-        if !is_replaced || self.problem == CreateProblem::None {
+        if !is_replaced || self.problem == GroupProblem::None {
             self.group_view = Some(view.without_tags());
         }
         GroupReadOutcome {
@@ -143,7 +143,7 @@ impl WorkerState {
             // The worker creates a replacement when its back-off is over; until then the pod shows the reason.
             (self.pod_state.has_failed_to_start, self.group_view) = (false, None);
         } else {
-            self.problem = CreateProblem::None;
+            self.problem = GroupProblem::None;
         }
         match deletion {
             GroupDeletion::NotFound => {}
@@ -182,15 +182,16 @@ impl WorkerState {
         self.absence_outcome(is_gone, &previous)
     }
 
-    /// Records that a GET or a DELETE sent at `sent_at` denies the group, which the LIST sent at `listed` shows.
-    pub fn group_denied(
+    /// Records that a GET or a DELETE sent at `sent_at` found no group, although the LIST sent at
+    /// `listed` shows it.
+    pub fn group_not_found(
         &mut self,
         listed: Option<Timestamp>,
         sent_at: Timestamp,
     ) -> AbsenceOutcome {
         let previous = self.pod_state.group.clone();
         let pod = (!self.is_deleted).then_some(&self.pod);
-        let is_gone = self.pod_state.group_denied(pod, listed, sent_at);
+        let is_gone = self.pod_state.group_not_found(pod, listed, sent_at);
         self.absence_outcome(is_gone, &previous)
     }
 
@@ -203,7 +204,7 @@ impl WorkerState {
             return AbsenceOutcome::Gone;
         }
         if !self.pod_state.has_failed_to_start {
-            self.problem = CreateProblem::None;
+            self.problem = GroupProblem::None;
         }
         (self.pod_state.has_failed_to_start, self.group_view) = (false, None);
         AbsenceOutcome::Vanished

@@ -59,13 +59,13 @@ async fn a_refused_status_is_retried_less_and_less_often_and_a_failed_one_soon()
     }
     assert_eq!(pauses, [10, 20, 40, 2, 60, 60, 60, 60, 60]);
     paused(200).await;
-    assert_eq!(worker.refusals, 0, "a success ends the row");
+    assert_eq!(worker.rejections, 0, "a success ends the row");
 }
 
 #[tokio::test]
 async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends_on() {
     let mut worker = worker(&Arc::new(AtomicU16::new(201)));
-    worker.state.refuse(Vec::new());
+    worker.state.mark_unsupported(Vec::new());
     let context = worker.context.clone();
     let mut edits = context.settings.subscribe();
     let mut is_noticed = |edit: fn(&mut PodSettings)| {
@@ -87,11 +87,11 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
         |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
     ));
     worker.settings_changed();
-    assert!(!worker.state.pod_state().is_refused);
+    assert!(!worker.state.pod_state().is_create_blocked);
     worker.mark_unreadable("odd");
     worker.settings_changed();
     assert!(
-        worker.state.pod_state().is_refused,
+        worker.state.pod_state().is_create_blocked,
         "no edit makes it readable"
     );
 }
@@ -349,9 +349,9 @@ async fn an_edit_of_the_settings_does_not_let_a_worker_write_a_foreign_group() {
     ] {
         let mut worker = listed_worker(kubernetes(&Arc::new(AtomicU16::new(201))), listed);
         worker.mark_foreign();
-        assert!(worker.state.pod_state().is_refused);
+        assert!(worker.state.pod_state().is_create_blocked);
         worker.settings_changed();
-        assert_eq!(worker.state.pod_state().is_refused, is_refused);
+        assert_eq!(worker.state.pod_state().is_create_blocked, is_refused);
     }
 }
 
