@@ -27,4 +27,4 @@ pub use status::{
     BurstPoolStatus, FiringAlert, PlacementStatus, PodCounts, Reservation, ScaleStatus,
     TriggerStatus, WorkloadStatus,
 };
-pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger};
+pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger, TriggerKind};

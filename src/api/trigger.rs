@@ -54,6 +54,37 @@ pub struct Trigger {
     pub on_error: Option<OnError>,
 }
 
+/// What a trigger observes: the one of its blocks that is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TriggerKind<'a> {
+    /// The value of a query, and the state of the trigger while the value is
+    /// unknown. `None`: the defaults of [`OnError`].
+    Prometheus(&'a Prometheus, Option<&'a OnError>),
+    /// Recurring windows of time.
+    Schedule(&'a Schedule),
+    /// Alerts of Alertmanager.
+    Alert(&'a Alert),
+}
+
+impl Trigger {
+    /// The kind of the trigger.
+    ///
+    /// # Errors
+    ///
+    /// Not exactly one block is set. The API server accepts such a trigger only
+    /// with the resource definition of another version.
+    pub fn kind(&self) -> Result<TriggerKind<'_>, String> {
+        match (&self.prometheus, &self.schedule, &self.alert) {
+            (Some(query), None, None) => {
+                Ok(TriggerKind::Prometheus(query, self.on_error.as_ref()))
+            }
+            (None, Some(schedule), None) => Ok(TriggerKind::Schedule(schedule)),
+            (None, None, Some(alert)) => Ok(TriggerKind::Alert(alert)),
+            _ => Err("exactly one of prometheus, schedule and alert must be set".to_owned()),
+        }
+    }
+}
+
 /// A query of Prometheus, or of a service with the same API (Thanos, Mimir,
 /// Azure Monitor).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

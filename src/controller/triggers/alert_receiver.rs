@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::TriggerContext;
-use crate::api::{BurstPool, FiringAlert};
+use crate::api::{BurstPool, FiringAlert, TriggerKind};
 use crate::trigger::alert::{self, ActiveAlerts, AlertNotice};
 
 /// The largest request body that is read, in bytes: enough for hundreds of alerts.
@@ -367,7 +367,9 @@ fn dispatch_notices(
     for pool in pools {
         let name = pool.metadata.name.clone().unwrap_or_default();
         for trigger in &pool.spec.triggers {
-            let Some(spec) = &trigger.alert else { continue };
+            let Ok(TriggerKind::Alert(spec)) = trigger.kind() else {
+                continue;
+            };
             let key = (name.clone(), trigger.name.clone());
             if let Some(firing) = firing.get_mut(&key) {
                 has_changed |= firing.apply(spec, notices, now);

@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use super::grants::ClusterCache;
 use crate::aci::client::AciClient as Azure;
-use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerStatus};
+use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerKind, TriggerStatus};
 use crate::telemetry::Metrics;
 use crate::trigger::{TriggerState, evaluation};
 use alert_receiver::FiringAlerts;
@@ -274,7 +274,7 @@ impl TriggerContext {
             true
         });
         let (until, trigger) = (cancel.clone(), trigger.clone());
-        if trigger.alert.is_some() {
+        if let Ok(TriggerKind::Alert(_)) = trigger.kind() {
             self.alerts.register(&task.key(), &task.state().alerts);
         }
         tasks.spawn(async move {
@@ -314,13 +314,18 @@ impl TriggerTask {
     }
 
     async fn run(&self, trigger: &Trigger) {
-        if let Some(spec) = &trigger.prometheus {
-            let on_error = trigger.on_error.clone().unwrap_or_default();
-            prometheus::run(self, spec, &on_error).await;
-        } else if let Some(spec) = &trigger.schedule {
-            self.run_schedule(spec).await;
-        } else if let Some(spec) = &trigger.alert {
-            self.run_alert(spec).await;
+        match trigger.kind() {
+            Ok(TriggerKind::Prometheus(spec, on_error)) => {
+                let on_error = on_error.cloned().unwrap_or_default();
+                prometheus::run(self, spec, &on_error).await;
+            }
+            Ok(TriggerKind::Schedule(spec)) => self.run_schedule(spec).await,
+            Ok(TriggerKind::Alert(spec)) => self.run_alert(spec).await,
+            Err(why) => self.publish(&TriggerState::invalid(
+                why,
+                &self.state(),
+                Timestamp::now(),
+            )),
         }
     }
 
@@ -406,12 +411,18 @@ impl TriggerTask {
 
 /// Whether a changed trigger keeps its state: it has the same kind and, for alerts, the same labels.
 fn keeps_state(before: &Trigger, now: &Trigger) -> bool {
-    let kind = |trigger: &Trigger| (trigger.prometheus.is_some(), trigger.schedule.is_some());
-    let match_labels = |trigger: &Trigger| {
-        let alert = trigger.alert.as_ref();
-        alert.map(|alert| alert.match_labels.clone())
-    };
-    kind(before) == kind(now) && match_labels(before) == match_labels(now)
+    match (before.kind(), now.kind()) {
+        (Ok(TriggerKind::Prometheus(..)), Ok(TriggerKind::Prometheus(..)))
+        | (Ok(TriggerKind::Schedule(_)), Ok(TriggerKind::Schedule(_))) => true,
+        (Ok(TriggerKind::Alert(before)), Ok(TriggerKind::Alert(now))) => {
+            before.match_labels == now.match_labels
+        }
+        (
+            Ok(TriggerKind::Prometheus(..) | TriggerKind::Schedule(_) | TriggerKind::Alert(_))
+            | Err(_),
+            _,
+        ) => false,
+    }
 }
 
 /// Sleeps until `deadline`, but at most for [`RESYNC_INTERVAL`].

@@ -74,6 +74,57 @@ async fn an_alert_trigger_reports_that_the_receiver_is_off() {
     triggers.stop().await;
 }
 
+/// The rules of the resource definition exclude it, but the definition of another version may be installed.
+#[tokio::test]
+async fn a_trigger_of_no_kind_or_of_two_kinds_reports_the_error() {
+    let schedule = json!({"start": "* * * * *", "duration": "1h", "timeZone": "UTC"});
+    let alert = json!({"matchLabels": {"alertname": "Noisy"}});
+    for trigger in [
+        json!({"name": "none"}),
+        json!({"name": "two", "schedule": schedule, "alert": alert}),
+    ] {
+        let triggers = triggers();
+        triggers.ensure(&pool(&trigger)).await;
+        wait_for_state(&triggers, |state| state.spec_error.is_some()).await;
+        assert!(!triggers.is_any_active("shop"));
+        let statuses = triggers.status_view(&pool(&trigger)).triggers();
+        let why = &statuses[0].message;
+        assert!(why.contains("exactly one of prometheus"), "{why}");
+        triggers.stop().await;
+    }
+}
+
+#[test]
+fn an_edited_trigger_keeps_its_state_if_it_observes_the_same() {
+    let trigger = |spec: Value| -> Trigger {
+        let mut trigger = json!({"name": "peak"});
+        json_patch::merge(&mut trigger, &spec);
+        serde_json::from_value(trigger).expect("a trigger")
+    };
+    let prometheus = |query: &str| {
+        trigger(json!({"prometheus": {"serverAddress": "http://p", "query": query}}))
+    };
+    let schedule = |start: &str| {
+        trigger(json!({"schedule": {"start": start, "duration": "1h", "timeZone": "UTC"}}))
+    };
+    let alert = |name: &str, replicas: i32| {
+        let labels = json!({"alertname": name});
+        trigger(json!({"alert": {"matchLabels": labels, "replicas": replicas}}))
+    };
+    for (before, now, expected) in [
+        (prometheus("a"), prometheus("b"), true),
+        (schedule("@daily"), schedule("@hourly"), true),
+        (alert("Noisy", 1), alert("Noisy", 2), true),
+        (alert("Noisy", 1), alert("Saturated", 1), false),
+        (prometheus("a"), schedule("@daily"), false),
+        (schedule("@daily"), alert("Noisy", 1), false),
+        (alert("Noisy", 1), prometheus("a"), false),
+        (trigger(json!({})), trigger(json!({})), false),
+    ] {
+        assert_eq!(keeps_state(&before, &now), expected, "{before:?} {now:?}");
+    }
+}
+
 #[tokio::test]
 async fn no_trigger_starts_after_the_shutdown() {
     let triggers = triggers();
