@@ -75,9 +75,7 @@ impl Trigger {
     /// with the resource definition of another version.
     pub fn kind(&self) -> Result<TriggerKind<'_>, String> {
         match (&self.prometheus, &self.schedule, &self.alert) {
-            (Some(query), None, None) => {
-                Ok(TriggerKind::Prometheus(query, self.on_error.as_ref()))
-            }
+            (Some(query), None, None) => Ok(TriggerKind::Prometheus(query, self.on_error.as_ref())),
             (None, Some(schedule), None) => Ok(TriggerKind::Schedule(schedule)),
             (None, None, Some(alert)) => Ok(TriggerKind::Alert(alert)),
             _ => Err("exactly one of prometheus, schedule and alert must be set".to_owned()),

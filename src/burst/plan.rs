@@ -15,11 +15,8 @@ use super::leader_state::placement_health::PlacementAvailability;
 use super::leader_state::{PatchOutcome, PlanRecord, PodWrite, RejectedPod};
 use super::observation::{Leadership, ObservedPool};
 use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
-use super::rules::capacity::FreeCapacity;
 use super::rules::expiry;
 use super::rules::expiry::GrantExpiry;
-use super::rules::limits::SlotLimits;
-use super::rules::rate;
 use super::select::admission::{SlotAdmission, admit, next_window_start};
 use super::select::counts;
 use super::select::never_started;
@@ -158,22 +155,10 @@ impl BurstPlan {
 pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
     let spec = &pool.spec;
     let open = reservations::open_reservations(observed);
-    let mut limits = SlotLimits::from_observed(spec, observed, &open.entries);
-    let mut free_capacity = FreeCapacity::of(observed, now);
-    let rate_allowance = rate::allowance(
-        grant_times(observed, &open.entries, now),
-        &spec.spill.rate,
-        now,
-    );
+    let mut admission = SlotAdmission::from_observed(spec, observed, &open.entries, now);
     let reserved = open.entries.iter().map(|one| (one.uid.as_str(), *one));
     let reserved: HashMap<&str, &Reservation> = reserved.collect();
-    let mut triaged_pods = triage(observed, &limits, &reserved, now);
-    let mut admission = SlotAdmission {
-        limits: &mut limits,
-        rate: rate_allowance,
-        capacity: &mut free_capacity,
-        now,
-    };
+    let mut triaged_pods = triage(observed, &admission.holds, &reserved, now);
     admit(&mut triaged_pods, observed, &mut admission);
     pre_reservation::pre_reserve(&mut triaged_pods, observed, &mut admission);
 
@@ -194,18 +179,18 @@ pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> Bu
     if observed.leadership != Leadership::Leading || is_dry_run {
         stuck.expiries.clear();
     }
-    let tally = counts::count_pods(observed, &decisions, &limits, is_dry_run);
+    let tally = counts::count_pods(observed, &decisions, &admission.limits.slots, is_dry_run);
     // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
     let is_busy = observed.granted.iter().any(|granted| !granted.is_home);
     let cooldown = observed.leader_state.last_peak();
     let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
-    let availability = free_capacity.availability();
+    let availability = admission.capacity.availability();
     let times = decisions
         .iter()
         .filter_map(|decision| recheck_at(&decision.outcome, now))
         .chain(availability.values().filter_map(reopens_at))
         .chain(due.next)
-        .chain(free_capacity.next_probe_at(now))
+        .chain(admission.capacity.next_probe_at())
         .chain(observed.leader_state.template_retry_times())
         .chain(next_release)
         .chain(stuck.next)
@@ -266,26 +251,6 @@ fn peak_state(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Pea
         Some(until) if now < until => PeakState::Cooldown,
         _ => PeakState::None,
     }
-}
-
-/// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
-fn grant_times(
-    observed: &ObservedPool<'_>,
-    kept: &[&Reservation],
-    now: Timestamp,
-) -> Vec<Timestamp> {
-    let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for pod in observed.granted.iter().map(|granted| granted.pod) {
-        if let Some(at) = observed.granted_at(pod) {
-            times.insert(&pod.id.uid, at);
-        }
-    }
-    times.extend(observed.leader_state.grant_times(now));
-    // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
-    for entry in kept {
-        times.insert(&entry.uid, now);
-    }
-    times.into_values().collect()
 }
 
 /// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.

@@ -80,6 +80,28 @@ fn unavailable_reason(name: &str, node: Option<&Node>) -> Option<String> {
     (!ready).then(|| format!("its node {name} is not ready"))
 }
 
+/// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlacementSet(u32);
+
+impl PlacementSet {
+    /// Adds the placement at `index`.
+    #[must_use]
+    pub fn with(self, index: usize) -> Self {
+        Self(self.0 | 1 << index.min(31))
+    }
+
+    /// Whether the set contains the placement at `index`.
+    pub fn contains(self, index: usize) -> bool {
+        self.0 & (1 << index.min(31)) != 0
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

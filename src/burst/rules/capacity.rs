@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::limits::GrantCandidate;
 use super::topology::Topology;
+use crate::burst::facts::placement::PlacementSet;
 use crate::burst::facts::pod::PodFacts;
 use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::leader_state::placement_health::{PROBE_TIMEOUT, PlacementAvailability};
@@ -17,32 +19,11 @@ use crate::burst::observation::ObservedPool;
 use crate::burst::outcome::BlockedBy;
 use crate::k8s::time::later;
 
-/// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PlacementSet(u32);
-
-impl PlacementSet {
-    /// Adds the placement at `index`.
-    #[must_use]
-    pub fn with(self, index: usize) -> Self {
-        Self(self.0 | 1 << index.min(31))
-    }
-
-    /// Whether the set contains the placement at `index`.
-    pub fn contains(self, index: usize) -> bool {
-        self.0 & (1 << index.min(31)) != 0
-    }
-
-    /// Whether the set is empty.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
 /// The free capacity of the pool's placements.
 pub struct FreeCapacity<'a> {
     placements: Vec<PlacementCapacity>,
     topology: Topology<'a>,
+    now: Timestamp,
 }
 
 struct PlacementCapacity {
@@ -107,6 +88,7 @@ impl<'a> FreeCapacity<'a> {
         let mut room = Self {
             placements: spots.collect(),
             topology: Topology::of(observed),
+            now,
         };
         room.take_in_flight(observed);
         room
@@ -146,34 +128,22 @@ impl<'a> FreeCapacity<'a> {
         }
     }
 
-    /// Takes room for `pod` in the first of `places` that has room, and returns that placement's name.
+    /// The index of the first placement that has room for the pod.
     ///
     /// # Errors
     ///
     /// The reason why no placement takes the pod: missing room or else a closed placement, of the placements
     /// that the pod's constraints permit; if they permit none, the constraints.
-    pub fn take(
-        &mut self,
-        pod: &'a PodFacts,
-        places: PlacementSet,
-        now: Timestamp,
-    ) -> Result<String, BlockedBy> {
+    pub fn check(&mut self, request: &GrantCandidate<'a>) -> Result<usize, BlockedBy> {
         let (mut lack, mut unmet) = (None, Vec::new());
-        for index in self.placements_in(places) {
+        for index in self.placements_in(request.placements) {
             // First, because room in a placement that the constraints do not permit is of no use to the pod.
-            if let Some(refusal) = self.topology.refusal(pod, index) {
+            if let Some(refusal) = self.topology.refusal(request.pod, index) {
                 unmet.push(refusal.to_string());
                 continue;
             }
-            let spot = &mut self.placements[index];
-            match spot.lack_at(pod, now) {
-                None => {
-                    spot.allocate(pod);
-                    spot.probe_deadline = spot.probing_since.map(|_| later(now, PROBE_TIMEOUT));
-                    let placement = spot.placement.clone();
-                    self.topology.assume(pod, index);
-                    return Ok(placement);
-                }
+            match self.placements[index].lack_at(request.pod, self.now) {
+                None => return Ok(index),
                 Some(BlockedBy::Capacity(what)) => lack = Some(BlockedBy::Capacity(what)),
                 Some(other) => lack = lack.or(Some(other)),
             }
@@ -183,11 +153,21 @@ impl<'a> FreeCapacity<'a> {
         Err(lack.unwrap_or_else(|| BlockedBy::PlacementClosed("it has none".to_owned())))
     }
 
-    /// Keeps the free capacity of the first open placement in `places` for a pod that has waited long, so that
+    /// Takes the pod's room in the placement at `index`, and returns that placement's name.
+    pub fn take(&mut self, request: &GrantCandidate<'a>, index: usize) -> String {
+        let spot = &mut self.placements[index];
+        spot.allocate(request.pod);
+        spot.probe_deadline = spot.probing_since.map(|_| later(self.now, PROBE_TIMEOUT));
+        self.topology.assume(request.pod, index);
+        spot.placement.clone()
+    }
+
+    /// Keeps the free capacity of the first open placement for a pod that has waited long, so that
     /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
     /// pod would fit if it were empty.
-    pub fn hold_back_for(&mut self, pod: &'a PodFacts, places: PlacementSet) {
-        for index in self.placements_in(places) {
+    pub fn hold_back_for(&mut self, request: &GrantCandidate<'a>) {
+        let pod = request.pod;
+        for index in self.placements_in(request.placements) {
             let spot = &mut self.placements[index];
             let fits = pod
                 .requests
@@ -209,14 +189,14 @@ impl<'a> FreeCapacity<'a> {
     }
 
     /// When the next half-open placement may be tested with another pod.
-    pub fn next_probe_at(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn next_probe_at(&self) -> Option<Timestamp> {
         let half_open = self
             .placements
             .iter()
             .filter(|spot| spot.availability == PlacementAvailability::OneProbe);
         half_open
             .filter_map(|spot| spot.probe_deadline)
-            .filter(|at| now < *at)
+            .filter(|at| self.now < *at)
             .min()
     }
 

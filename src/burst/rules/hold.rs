@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::api::{Spill, Workload};
 use crate::burst::facts::pod::PodFacts;
 use crate::burst::leader_state::HoldStart;
+use crate::burst::observation::ObservedPool;
 use crate::k8s::time::{later, shifted};
 
 /// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
@@ -83,6 +85,26 @@ pub fn start(
         return known(seen, false);
     }
     known(remembered.map_or(now, |start| start.refused_since), true)
+}
+
+/// How long the pods of each workload are held after the scheduler refused them, in the order of the pool's spec.
+pub fn durations(pool: &Spill, observed: &ObservedPool<'_>) -> Vec<Duration> {
+    let workloads = observed.workloads.iter();
+    workloads
+        .map(|workload| duration(pool, workload.spec, observed.is_triggered))
+        .collect()
+}
+
+/// `spill.after`, of the workload or else of the pool; while a trigger is active, at most
+/// `spill.afterWhenTriggered`.
+fn duration(pool: &Spill, workload: &Workload, is_triggered: bool) -> Duration {
+    let own = workload.spill.as_ref().and_then(|own| own.after);
+    let after = Duration::from(own.unwrap_or(pool.after));
+    if !is_triggered {
+        return after;
+    }
+    let triggered = pool.after_when_triggered.map(Duration::from);
+    after.min(triggered.unwrap_or_default())
 }
 
 /// When a pod that has been refused since `start` may be granted: `after` later, or at the end of a nomination.

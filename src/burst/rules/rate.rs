@@ -5,11 +5,15 @@
 //! no span of length `per` ever contains more than `pods` grants. A token bucket would allow twice as many in
 //! its first span.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::api::Rate;
+use super::limits::{GrantCandidate, Limit};
+use crate::api::{BurstPoolSpec, Rate, Reservation};
+use crate::burst::observation::ObservedPool;
+use crate::burst::outcome::BlockedBy;
 use crate::k8s::time::later;
 
 /// What the rate allows.
@@ -21,8 +25,51 @@ pub struct RateAllowance {
     pub next_at: Option<Timestamp>,
 }
 
+impl Limit for RateAllowance {
+    fn check(&self, _: &GrantCandidate<'_>) -> Option<BlockedBy> {
+        (self.available == 0).then_some(BlockedBy::RateLimit(self.next_at))
+    }
+
+    fn take(&mut self, _: &GrantCandidate<'_>) {
+        self.available = self.available.saturating_sub(1);
+    }
+}
+
+impl RateAllowance {
+    /// What the pool's rate allows at `now`. `reserved` are the reservations that count.
+    pub fn from_observed(
+        spec: &BurstPoolSpec,
+        observed: &ObservedPool<'_>,
+        reserved: &[&Reservation],
+        now: Timestamp,
+    ) -> Self {
+        let grants = grant_times(observed, reserved, now);
+        allowance(grants, &spec.spill.rate, now)
+    }
+}
+
+/// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
+fn grant_times(
+    observed: &ObservedPool<'_>,
+    reserved: &[&Reservation],
+    now: Timestamp,
+) -> Vec<Timestamp> {
+    let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for pod in observed.granted.iter().map(|granted| granted.pod) {
+        if let Some(at) = observed.granted_at(pod) {
+            times.insert(&pod.id.uid, at);
+        }
+    }
+    times.extend(observed.leader_state.grant_times(now));
+    // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
+    for entry in reserved {
+        times.insert(&entry.uid, now);
+    }
+    times.into_values().collect()
+}
+
 /// What `rate` allows after these grants. Grants later than `now`, which another clock wrote, count as of now.
-pub fn allowance(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> RateAllowance {
+fn allowance(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> RateAllowance {
     let per = Duration::from(rate.per);
     let pods = usize::try_from(rate.pods).unwrap_or(usize::MAX);
     for grant in &mut grants {

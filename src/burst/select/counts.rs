@@ -11,7 +11,7 @@ use crate::burst::facts::pod::PodFacts;
 use crate::burst::observation::{ObservedPool, ObservedWorkload};
 use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
 use crate::burst::reasons::{MAX_REASONS, ReasonCounts};
-use crate::burst::rules::limits::SlotLimits;
+use crate::burst::rules::slots::SlotLimits;
 
 /// Counts and messages of a pool.
 pub(in crate::burst) struct PoolCounts {
@@ -162,15 +162,7 @@ impl WorkloadCount {
         limits: &SlotLimits,
         at: usize,
     ) -> WorkloadStatus {
-        let own = limits
-            .workloads
-            .get(at)
-            .and_then(|limit| limit.max_slots.as_ref());
-        let limit = match own {
-            Some(Ok(own)) => limits.pool_max.min(*own),
-            Some(Err(_)) => 0,
-            None => limits.pool_max,
-        };
+        let limit = limits.max_of(at);
         let scale = observed.scale;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let home = scale.map(|scale| {

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::admission::{SlotAdmission, allocate_slots};
+use super::admission::SlotAdmission;
+use super::allocation::allocate;
 use super::triage::TriagedPod;
 use crate::burst::observation::{Leadership, ObservedPool};
 use crate::burst::outcome::{HoldReason, PodOutcome};
@@ -28,7 +29,7 @@ pub const RESERVATION_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 pub(in crate::burst) fn pre_reserve<'a>(
     triaged_pods: &mut [TriagedPod<'a>],
     observed: &ObservedPool<'_>,
-    admission: &mut SlotAdmission<'_, 'a>,
+    admission: &mut SlotAdmission<'a>,
 ) {
     if observed.leadership != Leadership::Leading {
         return;
@@ -45,8 +46,8 @@ pub(in crate::burst) fn pre_reserve<'a>(
             soon.push(index);
         }
     }
-    let entitled = allocate_slots(triaged_pods, soon, observed, admission).allocated;
-    for (index, _) in entitled.into_iter().take(admission.rate.available) {
+    let entitled = allocate(triaged_pods, soon, observed, admission).allocated;
+    for (index, _) in entitled.into_iter().take(admission.limits.rate.available) {
         triaged_pods[index].is_pre_reserved = true;
     }
 }

@@ -11,15 +11,15 @@ use jiff::Timestamp;
 use crate::aci::translate::Unsupported;
 use crate::api::Reservation;
 use crate::burst::facts::eligibility::{MountReadiness, mount_readiness};
+use crate::burst::facts::placement::PlacementSet;
 use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
 use crate::burst::facts::versions::VersionComparison;
 use crate::burst::leader_state::HoldStart;
 use crate::burst::leader_state::PatchOutcome;
 use crate::burst::observation::{ObservedPool, PendingPod};
 use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
-use crate::burst::rules::capacity::PlacementSet;
 use crate::burst::rules::hold;
-use crate::burst::rules::limits::SlotLimits;
+use crate::burst::rules::limits::GrantCandidate;
 use crate::k8s::time::later;
 
 /// A pending pod after triage.
@@ -38,6 +38,17 @@ pub(in crate::burst) struct TriagedPod<'a> {
     pub(in crate::burst) placements: PlacementSet,
 }
 
+impl<'a> TriagedPod<'a> {
+    /// What a grant for the pod asks of the limits.
+    pub(in crate::burst) fn request(&self) -> GrantCandidate<'a> {
+        GrantCandidate {
+            pod: self.pod,
+            workload: self.workload,
+            placements: self.placements,
+        }
+    }
+}
+
 /// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
 /// other pods of its template.
 const REFUSAL_TTL: Duration = Duration::from_secs(600);
@@ -45,10 +56,11 @@ const REFUSAL_TTL: Duration = Duration::from_secs(600);
 /// Pod templates that burst no further pods, each with the reason.
 type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
-/// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
+/// Triages each candidate. `holds` are the lengths of the holds of each workload; `reserved` are the reservations that
+/// count, by the pod's UID.
 pub(in crate::burst) fn triage<'a>(
     observed: &ObservedPool<'a>,
-    limits: &SlotLimits,
+    holds: &[Duration],
     reserved: &HashMap<&str, &Reservation>,
     now: Timestamp,
 ) -> Vec<TriagedPod<'a>> {
@@ -65,7 +77,7 @@ pub(in crate::burst) fn triage<'a>(
             hold_start: None,
             placements: PlacementSet::default(),
         };
-        triaged.outcome = triage_pod(&mut triaged, candidate, observed, limits, &refused, now);
+        triaged.outcome = triage_pod(&mut triaged, candidate, observed, holds, &refused, now);
         let is_behind = entry.is_some_and(|entry| {
             VersionComparison::compare(entry, triaged.pod) != VersionComparison::Same
         });
@@ -143,7 +155,7 @@ fn triage_pod(
     triaged: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
     observed: &ObservedPool<'_>,
-    limits: &SlotLimits,
+    holds: &[Duration],
     refused: &RefusedTemplates<'_>,
     now: Timestamp,
 ) -> Option<PodOutcome> {
@@ -170,7 +182,7 @@ fn triage_pod(
     if observed.leader_state.patch_outcome(&pod.id) == PatchOutcome::Pending {
         return Some(PodOutcome::InFlight);
     }
-    let after = limits.workloads.get(candidate.workload)?.hold_duration;
+    let after = *holds.get(candidate.workload)?;
     check_hold(candidate, start, observed, after, now)
 }
 

@@ -321,11 +321,7 @@ impl TriggerTask {
             }
             Ok(TriggerKind::Schedule(spec)) => self.run_schedule(spec).await,
             Ok(TriggerKind::Alert(spec)) => self.run_alert(spec).await,
-            Err(why) => self.publish(&TriggerState::invalid(
-                why,
-                &self.state(),
-                Timestamp::now(),
-            )),
+            Err(why) => self.publish(&TriggerState::invalid(why, &self.state(), Timestamp::now())),
         }
     }
 

@@ -101,9 +101,8 @@ fn an_edited_trigger_keeps_its_state_if_it_observes_the_same() {
         json_patch::merge(&mut trigger, &spec);
         serde_json::from_value(trigger).expect("a trigger")
     };
-    let prometheus = |query: &str| {
-        trigger(json!({"prometheus": {"serverAddress": "http://p", "query": query}}))
-    };
+    let prometheus =
+        |query: &str| trigger(json!({"prometheus": {"serverAddress": "http://p", "query": query}}));
     let schedule = |start: &str| {
         trigger(json!({"schedule": {"start": start, "duration": "1h", "timeZone": "UTC"}}))
     };
