@@ -9,6 +9,7 @@ mod accepted;
 pub mod condition;
 mod max_replicas;
 pub mod names;
+mod placement;
 mod pool;
 pub mod reference;
 mod scale;
@@ -18,9 +19,8 @@ mod trigger;
 
 pub use crate::k8s::resource_version::parse_resource_version;
 pub use max_replicas::MaxReplicas;
-pub use pool::{
-    AzureSpec, BurstPool, BurstPoolSpec, Capacity, Dns, Network, Placement, Priority, Sku, crd_yaml,
-};
+pub use placement::{Capacity, Dns, Network, Placement, Priority, Sku};
+pub use pool::{AzureSpec, BurstPool, BurstPoolSpec, crd_yaml};
 pub use scale::{Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 pub use spill::{Mode, PodsSelector, Rate, ScaleIn, Spill, SpillOverride, Target, Workload};
 pub use status::{

@@ -3,6 +3,8 @@
 //! In: the outcome of the pod, from the steps in [`select`](super::select). Out: [`PodDecision`], which the operator
 //! carries out and counts.
 
+use jiff::Timestamp;
+
 use super::facts::pod::PodReference;
 use super::leader_state::HoldStart;
 use super::outcome::{BlockedBy, HoldReason, PodOutcome};
@@ -34,6 +36,15 @@ pub enum SlotState {
     /// `status.reservations` contains the pod. If the outcome is a grant, it contains the pod's present
     /// version.
     Reserved,
+}
+
+/// A refused-since time to write to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSinceStamp {
+    /// The pod.
+    pub pod: PodReference,
+    /// When the scheduler refused the pod first, by the API server's clock.
+    pub since: Timestamp,
 }
 
 impl PodDecision {

@@ -1,26 +1,23 @@
 //! Small pods, pools and clusters for the tests of `burst`.
 
+mod plan_scene;
+
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::facts::assignment::{NamespaceLabels, TargetScale, TargetScales};
-use super::facts::eligibility::{ClaimStates, EligibilityCache};
-use super::facts::neighbors::Neighbors;
 use super::facts::node_constraints::NodeConstraints;
 use super::facts::placement::PlacementFacts;
 use super::facts::pod::{
     BoundPod, GrantRecord, OwnerKind, PodFacts, PodOwner, PodReference, PodStage,
 };
 use super::facts::resource_amounts::ResourceAmounts;
-use super::leader_state::{LeaderState, PodWriteResult};
-use super::observation::{ClusterInputs, Leadership, PoolInputs, observe};
-use super::outcome::PodOutcome;
-use super::plan::{BurstPlan, plan};
-use crate::aci::translate::{self, Unsupported};
+use super::plan::BurstPlan;
 use crate::api::{BurstPool, Reservation};
 use crate::k8s::label_selector;
+pub use plan_scene::PlanScene;
 
 /// A time in the tests, in seconds since the epoch.
 pub fn at(second: i64) -> Timestamp {
@@ -202,205 +199,6 @@ pub fn placement_facts(name: &str, pods: i64) -> PlacementFacts {
             pods,
         },
         unavailable: None,
-    }
-}
-
-/// The input of a plan in a test, with ways to change it and to carry out plans.
-#[derive(Debug)]
-pub struct PlanScene {
-    /// The pool to plan for.
-    pub pool: BurstPool,
-    /// Other pools.
-    pub others: Vec<BurstPool>,
-    /// Pods without a node.
-    pub waiting: Vec<PodFacts>,
-    /// Pods that left the watch of pending pods.
-    pub departed: Vec<PodFacts>,
-    /// Pods with a pool's label.
-    pub labelled: Vec<PodFacts>,
-    /// Pods on the pool's nodes.
-    pub bound: Vec<PodFacts>,
-    /// Pods on other pools' nodes.
-    pub placed: Vec<PodFacts>,
-    /// The pool of each virtual node, by the node's name.
-    pub nodes: HashMap<String, String>,
-    /// The scales.
-    pub scales: TargetScales,
-    /// The state of volume claims.
-    pub claims: ClaimStates,
-    /// The placements.
-    pub placements: Vec<PlacementFacts>,
-    /// Nodes and pods that affect where pending pods may run.
-    pub neighbors: Neighbors,
-    /// What translation refuses, by the pod's name.
-    pub refused: HashMap<String, Unsupported>,
-    /// The leader's memory.
-    pub leader_state: LeaderState,
-    /// The leadership state of this instance.
-    pub leadership: Leadership,
-    pub is_triggered: bool,
-    /// This instance's identity.
-    pub identity: String,
-    /// How far the API server's clock is ahead of the operator's monotonic clock.
-    pub ahead: SignedDuration,
-}
-
-impl PlanScene {
-    /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web` with ten
-    /// replicas, and these pods, pending since second 0.
-    pub fn new(spec: &Value, waiting: &[&str]) -> Self {
-        let mut pool = pool("shop", spec);
-        pool.status.get_or_insert_default().leader = Some("me".to_owned());
-        Self {
-            pool,
-            others: Vec::new(),
-            waiting: waiting.iter().map(|name| pod(name)).collect(),
-            departed: Vec::new(),
-            labelled: Vec::new(),
-            bound: Vec::new(),
-            placed: Vec::new(),
-            nodes: HashMap::new(),
-            scales: scales(&[("web", 10, 10)]),
-            claims: ClaimStates::new(),
-            placements: vec![placement_facts("weu", 100)],
-            neighbors: Neighbors::default(),
-            refused: HashMap::new(),
-            leader_state: LeaderState::default(),
-            leadership: Leadership::Leading,
-            is_triggered: false,
-            identity: "me".to_owned(),
-            ahead: SignedDuration::ZERO,
-        }
-    }
-
-    /// The plan at this second.
-    pub fn plan(&self, second: i64) -> BurstPlan {
-        self.plan_at(at(second))
-    }
-
-    /// The plan at this time.
-    pub fn plan_at(&self, now: Timestamp) -> BurstPlan {
-        let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
-        let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
-        let departed: Vec<&PodFacts> = self.departed.iter().collect();
-        let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
-        let bound: Vec<&PodFacts> = self.bound.iter().collect();
-        let placed: Vec<&PodFacts> = self.bound.iter().chain(&self.placed).collect();
-        let (verdicts, namespaces) = (self.eligibility(), namespaces());
-        let world = ClusterInputs {
-            pools: &pools,
-            nodes: &self.nodes,
-            waiting: &waiting,
-            departed: &departed,
-            labelled: &labelled,
-            on_pool_nodes: &placed,
-            scales: &self.scales,
-            namespaces: &namespaces,
-            claims: &self.claims,
-            neighbors: &self.neighbors,
-        };
-        let own = PoolInputs {
-            placements: &self.placements,
-            bound: &bound,
-            eligibility: &verdicts,
-            leader_state: &self.leader_state,
-            is_triggered: self.is_triggered,
-            leadership: self.leadership,
-            identity: &self.identity,
-            ahead: self.ahead,
-        };
-        plan(&self.pool, &observe(&self.pool, &world, &own), now)
-    }
-
-    fn eligibility(&self) -> EligibilityCache {
-        let mut verdicts = EligibilityCache::default();
-        for pod in &self.waiting {
-            for place in &self.placements {
-                let mut specs = self.pool.spec.placements.iter();
-                let spec = specs
-                    .find(|spec| spec.name == place.placement)
-                    .expect("a place is of a placement");
-                let placement = translate::TranslationTarget {
-                    spec,
-                    tags: &self.pool.spec.azure.tags,
-                    node: &place.node,
-                    node_address: None,
-                    identities: &translate::NO_IDENTITIES,
-                };
-                let refusals = self.refused.get(&pod.id.name).cloned();
-                verdicts.insert(&pod.id, &placement, refusals.into_iter().collect());
-            }
-        }
-        verdicts
-    }
-
-    /// The outcome at this second for the pod with this name.
-    pub fn outcome(&self, second: i64, name: &str) -> PodOutcome {
-        let plan = self.plan(second);
-        let mut decisions = plan.decisions.into_iter();
-        let decision = decisions.find(|decision| decision.pod.name == name);
-        decision.expect("a decision about it").outcome
-    }
-
-    /// Makes `identity` the leader: with empty memory, after it has claimed the pool and counted its pods.
-    pub fn change_leader(&mut self, identity: &str) {
-        identity.clone_into(&mut self.identity);
-        self.leader_state = LeaderState::default();
-        self.pool.status.get_or_insert_default().leader = Some(identity.to_owned());
-    }
-
-    /// Carries out `plan`: reserves, grants, stamps and remembers. Granted pods stay without a node.
-    pub fn execute(&mut self, plan: &BurstPlan, second: i64) {
-        self.write_reservations(plan);
-        if plan.must_write_reservations {
-            self.leader_state.record_reservations_written(at(second));
-        }
-        for decision in plan.grants() {
-            self.leader_state.record_patch_sent(&decision.pod);
-            self.leader_state.record_grant_answer(
-                &decision.pod,
-                PodWriteResult::Granted,
-                at(second),
-            );
-            let position = self
-                .waiting
-                .iter()
-                .position(|pod| pod.id.uid == decision.pod.uid);
-            let pod = self.waiting.remove(position.expect("it waits"));
-            let mut pod = pod.granted("shop", &decision.workload, second);
-            pod.id.resource_version.push('1');
-            self.labelled.push(pod);
-        }
-        for stamp in &plan.refused_since_stamps {
-            let mut waiting = self.waiting.iter_mut();
-            if let Some(pod) = waiting.find(|pod| pod.id.uid == stamp.pod.uid) {
-                pod.refused_since = Some(stamp.since);
-            }
-        }
-        self.record(plan, second);
-    }
-
-    /// Writes the plan's reservations to the pool's status.
-    pub fn write_reservations(&mut self, plan: &BurstPlan) {
-        let status = self.pool.status.get_or_insert_default();
-        status.reservations.clone_from(&plan.reservations);
-    }
-
-    /// Lets memory keep what the plan contains.
-    pub fn record(&mut self, plan: &BurstPlan, second: i64) {
-        let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
-        self.leader_state
-            .record_plan(&plan.record(), &waiting, at(second));
-    }
-
-    /// Adds pods with these names on ACI, granted at second 0.
-    #[must_use]
-    pub fn spilled(mut self, workload: &str, names: &[&str]) -> Self {
-        for name in names {
-            let pod = pod(name).of_app(workload).granted("shop", workload, 0);
-            self.labelled.push(pod.on("burst-shop-weu"));
-        }
-        self
     }
 }
 

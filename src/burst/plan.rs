@@ -9,24 +9,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::decision::{PodDecision, SlotState};
+use super::decision::PodDecision;
+pub use super::decision::RefusedSinceStamp;
 use super::facts::pod::PodReference;
 use super::leader_state::placement_health::PlacementAvailability;
-use super::leader_state::{PatchOutcome, PlanRecord, PodWrite, RejectedPod};
+use super::leader_state::{PlanRecord, RejectedPod};
 use super::observation::{Leadership, ObservedPool};
-use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
+use super::outcome::{BlockedBy, PodOutcome};
 use super::rules::expiry;
 use super::rules::expiry::GrantExpiry;
 use super::select::admission::{SlotAdmission, admit, next_window_start};
-use super::select::counts;
 use super::select::never_started;
 use super::select::never_started::NeverStarted;
-use super::select::pre_reservation;
-use super::select::reservations;
 use super::select::reservations::ReservationWrite;
 use super::select::triage::{TriagedPod, triage};
-use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
-use crate::k8s::time::{later, shifted};
+use super::select::{counts, decisions, pre_reservation, reservations};
+use crate::api::{BurstPool, Mode, PodCounts, Reservation, ScaleIn, WorkloadStatus};
+use crate::k8s::time::later;
 
 /// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are
 /// in flight, or it does not lead the pool yet.
@@ -109,15 +108,6 @@ pub enum Precondition {
     Met,
 }
 
-/// A refused-since time to write to a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedSinceStamp {
-    /// The pod.
-    pub pod: PodReference,
-    /// When the scheduler refused the pod first, by the API server's clock.
-    pub since: Timestamp,
-}
-
 impl BurstPlan {
     /// The decisions whose outcome is a grant.
     pub fn grants(&self) -> impl Iterator<Item = &PodDecision> {
@@ -153,37 +143,18 @@ impl BurstPlan {
 
 /// Plans for one pool. `now` is the time by the operator's monotonic clock.
 pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
-    let spec = &pool.spec;
+    let is_dry_run = pool.spec.mode == Mode::DryRun;
     let open = reservations::open_reservations(observed);
-    let mut admission = SlotAdmission::from_observed(spec, observed, &open.entries, now);
-    let reserved = open.entries.iter().map(|one| (one.uid.as_str(), *one));
-    let reserved: HashMap<&str, &Reservation> = reserved.collect();
-    let mut triaged_pods = triage(observed, &admission.holds, &reserved, now);
-    admit(&mut triaged_pods, observed, &mut admission);
-    pre_reservation::pre_reserve(&mut triaged_pods, observed, &mut admission);
-
-    let is_dry_run = spec.mode == Mode::DryRun;
-    let stamps = refused_since_stamps(&triaged_pods, observed, now);
-    let decisions = decisions(triaged_pods, observed, is_dry_run);
+    let mut admission = SlotAdmission::from_observed(&pool.spec, observed, &open.entries, now);
+    let triaged_pods = select_pods(observed, &open.entries, &mut admission);
+    let stamps = decisions::refused_since_stamps(&triaged_pods, observed, now);
+    let decisions = decisions::decisions(triaged_pods, observed, is_dry_run);
     let reservation_write = ReservationWrite::new(&open.entries, &decisions, observed, now);
     let (releases, next_release) = reservations::releases(observed, &decisions, now);
-    let mut due = never_started::find_due(observed, now);
-    let faults = due
-        .rescues
-        .iter()
-        .filter(|rescue| rescue.template_fault.is_some());
-    let faults = faults.cloned().collect();
-    due.rescues
-        .retain(|rescue| !is_backing_off(observed, PodWrite::Delete, &rescue.pod, now));
-    let mut stuck = expiry::stuck(observed, now);
-    if observed.leadership != Leadership::Leading || is_dry_run {
-        stuck.expiries.clear();
-    }
+    let due = never_started::find_due(observed, now);
+    let stuck = expiry::stuck(observed, is_dry_run, now);
     let tally = counts::count_pods(observed, &decisions, &admission.limits.slots, is_dry_run);
-    // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
-    let is_busy = observed.granted.iter().any(|granted| !granted.is_home);
-    let cooldown = observed.leader_state.last_peak();
-    let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
+    let peak = Peak::from_observed(&pool.spec.scale_in, observed);
     let availability = admission.capacity.availability();
     let times = decisions
         .iter()
@@ -195,7 +166,7 @@ pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> Bu
         .chain(next_release)
         .chain(stuck.next)
         .chain(reservation_write.next_write_at)
-        .chain(cooldown.filter(|_| !is_busy))
+        .chain(peak.next_change())
         .chain((!open.unwatched.is_empty()).then(|| later(now, RECHECK_DELAY)));
     BurstPlan {
         replan_after: duration_until_first(times, now),
@@ -208,7 +179,7 @@ pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> Bu
         decisions,
         refused_since_stamps: stamps,
         never_started: due.rescues,
-        faults,
+        faults: due.faults,
         waiting: due.waiting,
         expiries: stuck.expiries,
         stuck: stuck.uids,
@@ -218,9 +189,21 @@ pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> Bu
         availability,
         counts: tally.counts,
         workloads: tally.workloads,
-        peak: peak_state(is_busy, cooldown, now),
+        peak: peak.state_at(now),
         limit_message: tally.limit_message,
     }
+}
+
+/// Gives every pending pod its outcome, and takes what the grants use up from `admission`.
+fn select_pods<'a>(
+    observed: &ObservedPool<'a>,
+    open: &[&Reservation],
+    admission: &mut SlotAdmission<'a>,
+) -> Vec<TriagedPod<'a>> {
+    let mut triaged_pods = triage(observed, &admission.holds, open, admission.now);
+    admit(&mut triaged_pods, observed, admission);
+    pre_reservation::pre_reserve(&mut triaged_pods, observed, admission);
+    triaged_pods
 }
 
 fn unmarked(observed: &ObservedPool<'_>) -> Vec<String> {
@@ -245,83 +228,36 @@ fn precondition_for(leadership: Leadership) -> Precondition {
     }
 }
 
-fn peak_state(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState {
-    match cooldown {
-        _ if is_busy => PeakState::Active,
-        Some(until) if now < until => PeakState::Cooldown,
-        _ => PeakState::None,
-    }
+/// What a load peak of the pool depends on.
+struct Peak {
+    /// Whether pods are on ACI, or have a grant.
+    is_busy: bool,
+    /// When the cooldown after the last peak ends.
+    cooldown_end: Option<Timestamp>,
 }
 
-/// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.
-fn refused_since_stamps(
-    triaged_pods: &[TriagedPod<'_>],
-    observed: &ObservedPool<'_>,
-    now: Timestamp,
-) -> Vec<RefusedSinceStamp> {
-    if observed.leadership != Leadership::Leading {
-        return Vec::new();
-    }
-    let unknown = triaged_pods.iter().filter_map(|triaged| {
-        let start = triaged.hold_start.filter(|start| start.must_annotate)?;
-        let is_known = observed.leader_state.patch_outcome(&triaged.pod.id)
-            != PatchOutcome::NotApplied
-            || is_backing_off(observed, PodWrite::RefusedSince, &triaged.pod.id, now);
-        (!is_known && !matches!(triaged.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
-            RefusedSinceStamp {
-                pod: triaged.pod.id.clone(),
-                since: shifted(start.refused_since, observed.ahead),
-            }
-        })
-    });
-    unknown.collect()
-}
-
-/// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
-fn is_backing_off(
-    observed: &ObservedPool<'_>,
-    write: PodWrite,
-    pod: &PodReference,
-    now: Timestamp,
-) -> bool {
-    let until = observed.leader_state.write_retry_at(write, &pod.uid);
-    until.is_some_and(|until| now < until)
-}
-
-fn decisions(
-    triaged_pods: Vec<TriagedPod<'_>>,
-    observed: &ObservedPool<'_>,
-    is_dry_run: bool,
-) -> Vec<PodDecision> {
-    let entries = observed.reservations.iter().map(|one| one.reservation);
-    let entries: HashMap<&str, &Reservation> =
-        entries.map(|entry| (entry.uid.as_str(), entry)).collect();
-    let all = triaged_pods.into_iter().map(|triaged| {
-        let is_granted = matches!(triaged.outcome, Some(PodOutcome::Grant { .. }));
-        let mut decision = PodDecision {
-            pod: triaged.pod.id.clone(),
-            workload: observed.workloads[triaged.workload].spec.name.clone(),
-            // `admit` gives every pod an outcome, so this default is never used.
-            outcome: triaged
-                .outcome
-                .unwrap_or(PodOutcome::Ignore(IgnoreReason::NotEvaluated)),
-            slot: SlotState::None,
-            hold_start: triaged.hold_start,
-        };
-        if is_granted || triaged.is_pre_reserved {
-            let entry = entries.get(triaged.pod.id.uid.as_str());
-            let stands =
-                entry.is_some_and(|entry| **entry == decision.reservation(observed.identity));
-            decision.slot = match (triaged.is_reserved, is_dry_run) {
-                (true, _) => SlotState::Reserved,
-                (false, true) => SlotState::None,
-                (false, false) if stands => SlotState::Reserved,
-                (false, false) => SlotState::ToReserve,
-            };
+impl Peak {
+    fn from_observed(scale_in: &ScaleIn, observed: &ObservedPool<'_>) -> Self {
+        let last_peak = observed.leader_state.last_peak();
+        Self {
+            // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
+            is_busy: observed.granted.iter().any(|granted| !granted.is_home),
+            cooldown_end: last_peak.map(|busy| later(busy, scale_in.cooldown.into())),
         }
-        decision
-    });
-    all.collect()
+    }
+
+    fn state_at(&self, now: Timestamp) -> PeakState {
+        match self.cooldown_end {
+            _ if self.is_busy => PeakState::Active,
+            Some(until) if now < until => PeakState::Cooldown,
+            _ => PeakState::None,
+        }
+    }
+
+    /// When the state changes even if no pod changes.
+    fn next_change(&self) -> Option<Timestamp> {
+        self.cooldown_end.filter(|_| !self.is_busy)
+    }
 }
 
 /// When the outcome of a pod can change even if no object changes.

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::triggers::TriggerMetrics;
@@ -70,97 +72,67 @@ impl Default for Metrics {
 impl Metrics {
     /// Creates and registers all metrics, at zero.
     pub fn new() -> Self {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            IntGaugeVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
-        };
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
-        };
-        let seconds = HistogramOpts::new(
-            "burstpool_azure_request_duration_seconds",
-            "How long Azure took to answer.",
-        );
-        let registry = Registry::new();
-        let metrics = Self {
-            triggers: TriggerMetrics::new(&registry),
-            registry,
-            leader: IntGauge::new("burstpool_leader", "Whether this process leads.")
-                .expect("a well-formed metric"),
-            skew: Gauge::new(
+        let new = NewMetrics(Registry::new());
+        let build = Opts::new("burstpool_build_info", "The version that runs.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        new.register(IntGauge::with_opts(build)).set(1);
+        let process = new.0.register(Box::new(ProcessCollector::for_self()));
+        process.expect("metric names are unique");
+        super::watches::register(&new.0);
+        let placement = &["pool", "placement"];
+        Self {
+            triggers: TriggerMetrics::new(&new),
+            leader: new.register(IntGauge::new(
+                "burstpool_leader",
+                "Whether this process leads.",
+            )),
+            skew: new.register(Gauge::new(
                 "burstpool_clock_skew_seconds",
                 "How far the machine's clock is ahead of the API server's.",
-            )
-            .expect("a well-formed metric"),
-            pods: gauges(
-                "burstpool_pods",
+            )),
+            pods: new.gauges(
+                "pods",
                 "Pods of a pool's workloads by state.",
                 &["pool", "state"],
             ),
-            pods_max: gauges(
-                "burstpool_pods_max",
+            pods_max: new.gauges(
+                "pods_max",
                 "The most pods that a pool may have on ACI at once.",
                 &["pool"],
             ),
-            unreadable: gauges(
-                "burstpool_pool_unreadable",
+            unreadable: new.gauges(
+                "pool_unreadable",
                 "Whether a stored pool has a value that this version cannot read.",
                 &["pool"],
             ),
-            open: gauges(
-                "burstpool_placement_open",
+            open: new.gauges(
+                "placement_open",
                 "Whether a placement takes pods.",
-                &["pool", "placement"],
+                placement,
             ),
-            groups: gauges(
-                "burstpool_container_groups",
+            groups: new.gauges(
+                "container_groups",
                 "Container groups that a placement has in Azure.",
-                &["pool", "placement"],
+                placement,
             ),
-            grants: counters(
-                "burstpool_grants_total",
+            grants: new.counters(
+                "grants_total",
                 "Pods that were to be granted, by outcome.",
                 &["pool", "outcome"],
             ),
-            requests: counters(
-                "burstpool_azure_requests_total",
+            requests: new.counters(
+                "azure_requests_total",
                 "Requests to Azure, by the class of its rate limits and by outcome.",
                 &["class", "outcome"],
             ),
-            request_seconds: HistogramVec::new(
-                seconds.buckets(AZURE_LATENCY_BUCKETS.to_vec()),
+            request_seconds: new.histograms(
+                "azure_request_duration_seconds",
+                "How long Azure took to answer.",
+                &AZURE_LATENCY_BUCKETS,
                 &["class"],
-            )
-            .expect("a well-formed metric"),
-        };
-        metrics.register();
-        metrics
-    }
-
-    fn register(&self) {
-        let build = Opts::new("burstpool_build_info", "The version that runs.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
-        let build = IntGauge::with_opts(build).expect("a well-formed metric");
-        build.set(1);
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
-            Box::new(build),
-            Box::new(process),
-            Box::new(self.leader.clone()),
-            Box::new(self.skew.clone()),
-            Box::new(self.pods.clone()),
-            Box::new(self.pods_max.clone()),
-            Box::new(self.unreadable.clone()),
-            Box::new(self.open.clone()),
-            Box::new(self.groups.clone()),
-            Box::new(self.grants.clone()),
-            Box::new(self.requests.clone()),
-            Box::new(self.request_seconds.clone()),
-        ];
-        for collector in collectors {
-            let registered = self.registry.register(collector);
-            registered.expect("metric names are unique");
+            ),
+            registry: new.0,
         }
-        super::watches::register(&self.registry);
     }
 
     /// All metrics in the text format of Prometheus.
@@ -254,6 +226,45 @@ impl Metrics {
             seconds.observe(took.as_secs_f64());
         }
     }
+}
+
+/// Creates metrics with the prefix `burstpool_`, and registers each.
+pub(super) struct NewMetrics(Registry);
+
+impl NewMetrics {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(opts(name, help), labels))
+    }
+
+    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(opts(name, help), labels))
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> HistogramVec {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, labels))
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("a well-formed metric");
+        let registered = self.0.register(Box::new(metric.clone()));
+        registered.expect("metric names are unique");
+        metric
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("burstpool_{name}"), help)
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::Metrics;
+use super::metrics::NewMetrics;
 
 /// The buckets for the latency of a trigger's source, in seconds: the timeout of a trigger is at most a minute.
 const LATENCY_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -23,56 +22,33 @@ pub(super) struct TriggerMetrics {
 }
 
 impl TriggerMetrics {
-    /// Creates the metrics and registers them in `registry`.
-    pub(super) fn new(registry: &Registry) -> Self {
+    /// Creates and registers the metrics.
+    pub(super) fn new(new: &NewMetrics) -> Self {
         let trigger = &["pool", "trigger"];
-        let opts = |name: &str, help: &str| Opts::new(format!("burstpool_{name}"), help);
-        let histogram = HistogramOpts::new(
-            "burstpool_trigger_latency_seconds",
-            "How long a trigger's source took to answer.",
-        );
-        let valid = "the names and labels in this file are valid and unique";
-        let metrics = Self {
-            value: GaugeVec::new(
-                opts("trigger_value", "The last value of a trigger's query."),
+        Self {
+            value: new.float_gauges(
+                "trigger_value",
+                "The last value of a trigger's query.",
                 trigger,
-            )
-            .expect(valid),
-            active: IntGaugeVec::new(
-                opts("trigger_active", "Whether a trigger is active."),
+            ),
+            active: new.gauges("trigger_active", "Whether a trigger is active.", trigger),
+            errors: new.counters(
+                "trigger_errors_total",
+                "How often a trigger's source returned no value.",
                 trigger,
-            )
-            .expect(valid),
-            errors: IntCounterVec::new(
-                opts(
-                    "trigger_errors_total",
-                    "How often a trigger's source returned no value.",
-                ),
+            ),
+            latency: new.histograms(
+                "trigger_latency_seconds",
+                "How long a trigger's source took to answer.",
+                &LATENCY_BUCKETS,
                 trigger,
-            )
-            .expect(valid),
-            latency: HistogramVec::new(histogram.buckets(LATENCY_BUCKETS.to_vec()), trigger)
-                .expect(valid),
-            refused_alerts: IntCounterVec::new(
-                opts(
-                    "alerts_refused_total",
-                    "Requests that the alert receiver refused.",
-                ),
+            ),
+            refused_alerts: new.counters(
+                "alerts_refused_total",
+                "Requests that the alert receiver refused.",
                 &["reason"],
-            )
-            .expect(valid),
-        };
-        let collectors: [Box<dyn prometheus::core::Collector>; 5] = [
-            Box::new(metrics.value.clone()),
-            Box::new(metrics.active.clone()),
-            Box::new(metrics.errors.clone()),
-            Box::new(metrics.latency.clone()),
-            Box::new(metrics.refused_alerts.clone()),
-        ];
-        for collector in collectors {
-            registry.register(collector).expect(valid);
+            ),
         }
-        metrics
     }
 }
 

@@ -96,25 +96,8 @@ pub fn parse(status: u16, body: &[u8], hidden: &[String]) -> Result<MetricValue,
 }
 
 fn parse_value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
-    let text = match (data.result_type.as_str(), &data.result) {
-        ("vector", Value::Array(elements)) => match elements.as_slice() {
-            [] => {
-                return Err(
-                    "the query's answer is empty: no series matches, which is not the same as 0"
-                        .to_owned(),
-                );
-            }
-            [element] if element.get("histogram").is_some() => {
-                return Err("the query's answer is a histogram: ask for a number, such as histogram_quantile(0.9, ...)".to_owned());
-            }
-            [element] => element.pointer("/value/1"),
-            elements => {
-                return Err(format!(
-                    "the query's answer has {} elements: aggregate it to one, such as with sum(...)",
-                    elements.len()
-                ));
-            }
-        },
+    let element = match (data.result_type.as_str(), &data.result) {
+        ("vector", Value::Array(elements)) => only_element(elements)?.pointer("/value/1"),
         ("scalar", Value::Array(pair)) => pair.get(1),
         ("string", _) => {
             return Err("the query's answer is a string: ask for a number".to_owned());
@@ -132,7 +115,29 @@ fn parse_value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
             ));
         }
     };
-    let text = text.and_then(Value::as_str).unwrap_or_default();
+    parse_number(element.and_then(Value::as_str).unwrap_or_default(), hidden)
+}
+
+/// The element of a vector, if it has one and that is a number.
+fn only_element(elements: &[Value]) -> Result<&Value, String> {
+    match elements {
+        [] => Err(
+            "the query's answer is empty: no series matches, which is not the same as 0".to_owned(),
+        ),
+        [element] if element.get("histogram").is_some() => Err(
+            "the query's answer is a histogram: ask for a number, such as histogram_quantile(0.9, ...)"
+                .to_owned(),
+        ),
+        [element] => Ok(element),
+        elements => Err(format!(
+            "the query's answer has {} elements: aggregate it to one, such as with sum(...)",
+            elements.len()
+        )),
+    }
+}
+
+/// Reads a number as Prometheus writes it. Only a finite number is a value.
+fn parse_number(text: &str, hidden: &[String]) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
         Ok(number) if number.is_nan() => {

@@ -5,7 +5,7 @@
 //! containers never ran, so only the condition rules of a `podFailurePolicy` can match.
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicyRule};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, PodFailurePolicyRule};
 
 /// The condition of an evicted pod.
 const DISRUPTED: &str = "DisruptionTarget";
@@ -28,14 +28,9 @@ pub enum EvictionCost {
 /// # Errors
 ///
 /// The reason why the Job does not replace the pod, worded to follow "it stays: ".
-pub fn replaces(job: &Job) -> Result<EvictionCost, String> {
+pub fn eviction_cost(job: &Job) -> Result<EvictionCost, String> {
     let (spec, status) = (job.spec.as_ref(), job.status.as_ref());
-    let mut conditions = status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let is_over = conditions
-        .any(|condition| condition.status == "True" && OVER.contains(&condition.type_.as_str()));
-    if is_over || job.metadata.deletion_timestamp.is_some() {
+    if is_over(status) || job.metadata.deletion_timestamp.is_some() {
         return Err("its Job is over".to_owned());
     }
     let Some(spec) = spec else {
@@ -44,11 +39,9 @@ pub fn replaces(job: &Job) -> Result<EvictionCost, String> {
     if spec.suspend == Some(true) {
         return Err("its Job is suspended".to_owned());
     }
-    let rules = spec
-        .pod_failure_policy
-        .iter()
-        .flat_map(|policy| &policy.rules);
-    match rules.into_iter().find(|rule| is_about_disruptions(rule)) {
+    let policy = spec.pod_failure_policy.as_ref();
+    let mut rules = policy.into_iter().flat_map(|policy| &policy.rules);
+    match rules.find(|rule| is_about_disruptions(rule)) {
         Some(rule) if rule.action == "Ignore" => return Ok(EvictionCost::Nothing),
         Some(rule) if rule.action != "Count" => {
             let action = &rule.action;
@@ -62,25 +55,35 @@ pub fn replaces(job: &Job) -> Result<EvictionCost, String> {
         return Err("its Job would count a failure of its index (backoffLimitPerIndex)".to_owned());
     }
     let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
-    // Includes the pods that have failed, or will, and that the Job controller has not counted yet.
-    let uncounted = status.and_then(|status| status.uncounted_terminated_pods.as_ref());
-    let uncounted = uncounted
-        .and_then(|pods| pods.failed.as_ref())
-        .map_or(0, Vec::len);
-    let leaving = status
-        .and_then(|status| status.terminating)
-        .filter(|_| counts_late(spec))
-        .unwrap_or(0);
-    let failed = status.and_then(|status| status.failed).unwrap_or(0);
-    let failed =
-        i64::from(failed) + i64::from(leaving) + i64::try_from(uncounted).unwrap_or(i64::MAX);
-    if failed < i64::from(limit) {
+    let failures = failures(spec, status);
+    if failures < i64::from(limit) {
         Ok(EvictionCost::Failure)
     } else {
         Err(format!(
-            "its Job has had {failed} failures and may have {limit} (backoffLimit): with another one it would fail"
+            "its Job has had {failures} failures and may have {limit} (backoffLimit): with another one it would fail"
         ))
     }
+}
+
+/// Whether the Job creates no more pods.
+fn is_over(status: Option<&JobStatus>) -> bool {
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions
+        .any(|condition| condition.status == "True" && OVER.contains(&condition.type_.as_str()))
+}
+
+/// How many of the Job's pods have failed, including those that have failed, or will, and that the Job controller has
+/// not counted yet.
+fn failures(spec: &JobSpec, status: Option<&JobStatus>) -> i64 {
+    let uncounted = status.and_then(|status| status.uncounted_terminated_pods.as_ref());
+    let uncounted = uncounted.and_then(|pods| pods.failed.as_ref());
+    let uncounted = i64::try_from(uncounted.map_or(0, Vec::len)).unwrap_or(i64::MAX);
+    let leaving = status
+        .and_then(|status| status.terminating)
+        .filter(|_| counts_late(spec));
+    let failed = status.and_then(|status| status.failed);
+    i64::from(failed.unwrap_or(0)) + i64::from(leaving.unwrap_or(0)) + uncounted
 }
 
 /// Whether the Job controller counts a pod that is being deleted only once it has failed. Otherwise `failed` includes
@@ -107,7 +110,7 @@ mod tests {
     fn of(spec: &Value, status: &Value) -> Result<EvictionCost, String> {
         let mut job = json!({"metadata": {}, "spec": {"template": {}}, "status": status});
         json_patch::merge(&mut job["spec"], spec);
-        replaces(&serde_json::from_value(job).expect("a Job"))
+        eviction_cost(&serde_json::from_value(job).expect("a Job"))
     }
 
     #[test]

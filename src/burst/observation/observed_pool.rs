@@ -11,8 +11,8 @@ use crate::burst::facts::assignment::{NamespaceLabels, TargetScale};
 use crate::burst::facts::eligibility::ClaimStates;
 use crate::burst::facts::neighbors::Neighbors;
 use crate::burst::facts::placement::PlacementFacts;
-use crate::burst::facts::pod::PodFacts;
-use crate::burst::leader_state::LeaderState;
+use crate::burst::facts::pod::{PodFacts, PodReference};
+use crate::burst::leader_state::{LeaderState, PodWrite};
 use crate::k8s::time::shifted;
 
 /// Everything that concerns one pool.
@@ -62,6 +62,17 @@ impl ObservedPool<'_> {
     pub(in crate::burst) fn granted_at(&self, pod: &PodFacts) -> Option<Timestamp> {
         let at = pod.grant.as_ref()?.granted_at?;
         Some(self.by_our_clock(at))
+    }
+
+    /// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
+    pub(in crate::burst) fn is_backing_off(
+        &self,
+        write: PodWrite,
+        pod: &PodReference,
+        now: Timestamp,
+    ) -> bool {
+        let until = self.leader_state.write_retry_at(write, &pod.uid);
+        until.is_some_and(|until| now < until)
     }
 }
 

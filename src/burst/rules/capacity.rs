@@ -134,15 +134,15 @@ impl<'a> FreeCapacity<'a> {
     ///
     /// The reason why no placement takes the pod: missing room or else a closed placement, of the placements
     /// that the pod's constraints permit; if they permit none, the constraints.
-    pub fn check(&mut self, request: &GrantCandidate<'a>) -> Result<usize, BlockedBy> {
+    pub fn check(&mut self, candidate: &GrantCandidate<'a>) -> Result<usize, BlockedBy> {
         let (mut lack, mut unmet) = (None, Vec::new());
-        for index in self.placements_in(request.placements) {
+        for index in self.placements_in(candidate.placements) {
             // First, because room in a placement that the constraints do not permit is of no use to the pod.
-            if let Some(refusal) = self.topology.refusal(request.pod, index) {
+            if let Some(refusal) = self.topology.refusal(candidate.pod, index) {
                 unmet.push(refusal.to_string());
                 continue;
             }
-            match self.placements[index].lack_at(request.pod, self.now) {
+            match self.placements[index].lack_at(candidate.pod, self.now) {
                 None => return Ok(index),
                 Some(BlockedBy::Capacity(what)) => lack = Some(BlockedBy::Capacity(what)),
                 Some(other) => lack = lack.or(Some(other)),
@@ -154,20 +154,20 @@ impl<'a> FreeCapacity<'a> {
     }
 
     /// Takes the pod's room in the placement at `index`, and returns that placement's name.
-    pub fn take(&mut self, request: &GrantCandidate<'a>, index: usize) -> String {
+    pub fn take(&mut self, candidate: &GrantCandidate<'a>, index: usize) -> String {
         let spot = &mut self.placements[index];
-        spot.allocate(request.pod);
+        spot.allocate(candidate.pod);
         spot.probe_deadline = spot.probing_since.map(|_| later(self.now, PROBE_TIMEOUT));
-        self.topology.assume(request.pod, index);
+        self.topology.assume(candidate.pod, index);
         spot.placement.clone()
     }
 
     /// Keeps the free capacity of the first open placement for a pod that has waited long, so that
     /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
     /// pod would fit if it were empty.
-    pub fn hold_back_for(&mut self, request: &GrantCandidate<'a>) {
-        let pod = request.pod;
-        for index in self.placements_in(request.placements) {
+    pub fn hold_back_for(&mut self, candidate: &GrantCandidate<'a>) {
+        let pod = candidate.pod;
+        for index in self.placements_in(candidate.placements) {
             let spot = &mut self.placements[index];
             let fits = pod
                 .requests

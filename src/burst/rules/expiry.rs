@@ -15,7 +15,7 @@ use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
 use crate::burst::facts::resource_amounts::ResourceAmounts;
 use crate::burst::leader_state::PodWrite;
 use crate::burst::leader_state::placement_health::PlacementAvailability;
-use crate::burst::observation::ObservedPool;
+use crate::burst::observation::{Leadership, ObservedPool};
 use crate::k8s::time::later;
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
@@ -41,8 +41,13 @@ pub(in crate::burst) struct UnplacedGrants {
     pub(in crate::burst) next: Option<Timestamp>,
 }
 
-/// Finds these pods.
-pub(in crate::burst) fn stuck(observed: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
+/// Finds these pods. While the operator may not write, no grant expires.
+pub(in crate::burst) fn stuck(
+    observed: &ObservedPool<'_>,
+    is_dry_run: bool,
+    now: Timestamp,
+) -> UnplacedGrants {
+    let may_write = observed.leadership == Leadership::Leading && !is_dry_run;
     let mut all = UnplacedGrants {
         expiries: Vec::new(),
         uids: Vec::new(),
@@ -74,16 +79,14 @@ pub(in crate::burst) fn stuck(observed: &ObservedPool<'_>, now: Timestamp) -> Un
             .leader_state
             .write_retry_at(PodWrite::Expire, &pod.id.uid);
         let due = later(since, EXPIRES).max(paused.unwrap_or(since));
-        if due <= now {
-            let grant = pod.grant.as_ref();
+        if now < due {
+            all.next = Some(all.next.map_or(due, |next| next.min(due)));
+        } else if may_write {
+            let refused = pod.grant.as_ref().and_then(|grant| grant.refused.clone());
             all.expiries.push(GrantExpiry {
                 pod: pod.id.clone(),
-                why: grant
-                    .and_then(|grant| grant.refused.clone())
-                    .unwrap_or_default(),
+                why: refused.unwrap_or_default(),
             });
-        } else {
-            all.next = Some(all.next.map_or(due, |next| next.min(due)));
         }
     }
     all

@@ -28,8 +28,8 @@ pub struct GrantCandidate<'a> {
 /// A limit on the grants of a pool.
 pub trait Limit {
     /// What blocks the pod. `None` if the limit admits it.
-    fn check(&self, request: &GrantCandidate<'_>) -> Option<BlockedBy>;
+    fn check(&self, candidate: &GrantCandidate<'_>) -> Option<BlockedBy>;
 
     /// Counts a grant for the pod, even if that exceeds the limit.
-    fn take(&mut self, request: &GrantCandidate<'_>);
+    fn take(&mut self, candidate: &GrantCandidate<'_>);
 }

@@ -36,8 +36,8 @@ pub struct WorkloadSlots {
 }
 
 impl Limit for SlotLimits {
-    fn check(&self, request: &GrantCandidate<'_>) -> Option<BlockedBy> {
-        let workload = self.workloads.get(request.workload);
+    fn check(&self, candidate: &GrantCandidate<'_>) -> Option<BlockedBy> {
+        let workload = self.workloads.get(candidate.workload);
         let own = workload.and_then(WorkloadSlots::blocked_by);
         own.or_else(|| {
             let is_full = self.held >= self.pool_max;
@@ -45,8 +45,8 @@ impl Limit for SlotLimits {
         })
     }
 
-    fn take(&mut self, request: &GrantCandidate<'_>) {
-        self.count(LimitedBy::Workload(request.workload));
+    fn take(&mut self, candidate: &GrantCandidate<'_>) {
+        self.count(LimitedBy::Workload(candidate.workload));
     }
 }
 

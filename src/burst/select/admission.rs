@@ -81,9 +81,9 @@ fn admit_reserved<'a>(triaged_pods: &mut [TriagedPod<'a>], admission: &mut SlotA
             triaged.outcome = Some(admission.allocate_capacity(triaged));
         } else {
             // The pod may be granted already: keep its room from other pods.
-            let request = triaged.request();
-            if let Ok(index) = admission.capacity.check(&request) {
-                admission.capacity.take(&request, index);
+            let candidate = triaged.candidate();
+            if let Ok(index) = admission.capacity.check(&candidate) {
+                admission.capacity.take(&candidate, index);
             }
         }
     }
@@ -117,8 +117,8 @@ fn admit_ready<'a>(
     }
     for (index, placement) in entitled {
         let triaged = &mut triaged_pods[index];
-        if admission.limits.check(&triaged.request()).is_none() {
-            admission.limits.take(&triaged.request());
+        if admission.limits.check(&triaged.candidate()).is_none() {
+            admission.limits.take(&triaged.candidate());
             triaged.outcome = Some(PodOutcome::Grant { placement });
         }
     }
@@ -142,15 +142,15 @@ impl<'a> SlotAdmission<'a> {
 
     /// Takes room for the pod in a placement: a grant, or the reason why no placement takes the pod.
     pub(in crate::burst) fn allocate_capacity(&mut self, triaged: &TriagedPod<'a>) -> PodOutcome {
-        let request = triaged.request();
-        match self.capacity.check(&request) {
+        let candidate = triaged.candidate();
+        match self.capacity.check(&candidate) {
             Ok(index) => PodOutcome::Grant {
-                placement: self.capacity.take(&request, index),
+                placement: self.capacity.take(&candidate, index),
             },
             Err(lack) => {
                 let is_kept = self.is_starved(triaged) && is_hold_back_window(self.now);
                 if is_kept && matches!(lack, BlockedBy::Capacity(_)) {
-                    self.capacity.hold_back_for(&request);
+                    self.capacity.hold_back_for(&candidate);
                 }
                 PodOutcome::Blocked(lack)
             }
@@ -167,7 +167,7 @@ impl<'a> SlotAdmission<'a> {
 
     /// The outcome of a pod that a limit blocks.
     fn blocked(&self, triaged: &TriagedPod<'_>) -> Option<PodOutcome> {
-        let blocked_by = self.limits.check(&triaged.request());
+        let blocked_by = self.limits.check(&triaged.candidate());
         blocked_by.map(PodOutcome::Blocked)
     }
 }

@@ -44,13 +44,13 @@ pub(in crate::burst) fn allocate<'a>(
         };
         let triaged = &triaged_pods[index];
         // The other workloads may have used up what was left when this one made its claim.
-        if limits.check_amounts(&triaged.request()).is_some() {
+        if limits.check_amounts(&triaged.candidate()).is_some() {
             continue;
         }
         queues.by_workload[workload].pop_front();
         match admission.allocate_capacity(triaged) {
             PodOutcome::Grant { placement } => {
-                limits.take(&triaged.request());
+                limits.take(&triaged.candidate());
                 allocation.allocated.push((index, placement));
             }
             lack => allocation.blocked.push((index, lack)),
@@ -102,7 +102,7 @@ impl<'t, 'a> PodQueues<'t, 'a> {
         admission: &SlotAdmission<'_>,
     ) -> Option<SlotClaim> {
         let oldest = &self.triaged_pods[*self.by_workload[workload].front()?];
-        if limits.check_amounts(&oldest.request()).is_some() {
+        if limits.check_amounts(&oldest.candidate()).is_some() {
             return None;
         }
         let (slots, weight) = (&limits.slots, self.weights[workload]);

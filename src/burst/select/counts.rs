@@ -81,10 +81,10 @@ pub(in crate::burst) fn count_pods(
             count.not_at_home += i64::from(!pod.is_deleting);
         }
     }
-    let told = by_workload.into_iter().zip(&observed.workloads).enumerate();
+    let counted = by_workload.into_iter().zip(&observed.workloads).enumerate();
     PoolCounts {
         counts,
-        workloads: told
+        workloads: counted
             .map(|(at, (count, workload))| count.into_status(workload, limits, at))
             .collect(),
         limit_message: limit_message(decisions),
@@ -101,13 +101,13 @@ fn limit_message(decisions: &[PodDecision]) -> Option<String> {
         ))
     });
     let all: BTreeSet<(&str, String)> = waiting.collect();
-    let told = all.iter().take(MAX_REASONS);
-    let told = told.map(|(workload, lack)| format!("pods of {workload} wait: {lack}"));
-    let mut told: Vec<String> = told.collect();
+    let reasons = all.iter().take(MAX_REASONS);
+    let reasons = reasons.map(|(workload, lack)| format!("pods of {workload} wait: {lack}"));
+    let mut reasons: Vec<String> = reasons.collect();
     if all.len() > MAX_REASONS {
-        told.push("others wait for more reasons".to_owned());
+        reasons.push("others wait for more reasons".to_owned());
     }
-    (!told.is_empty()).then(|| told.join("; "))
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 impl WorkloadCount {
@@ -179,57 +179,69 @@ impl WorkloadCount {
         }
     }
 
+    /// The message of the workload's status: what its pods wait for, why they are refused, and which pods of its
+    /// selection count elsewhere.
     fn message(&self, observed: &ObservedWorkload<'_>, limit: u64) -> String {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(observed.selection_error.clone());
+        parts.extend(self.waiting_message(observed, limit));
+        parts.extend(self.refused_message());
+        if self.foreign_grants > 0 {
+            parts.push(format!(
+                "{} ignored: {}",
+                format_pods(self.foreign_grants),
+                IgnoreReason::ForeignGrant
+            ));
+        }
+        parts.extend(ownership_messages(observed));
+        parts.join("; ")
+    }
+
+    fn waiting_message(&self, observed: &ObservedWorkload<'_>, limit: u64) -> Option<String> {
         let surges = observed
             .scale
             .is_some_and(|scale| scale.status_replicas > scale.spec_replicas);
         if surges && self.waiting_for_slot > 0 {
-            parts.push(format!(
+            return Some(format!(
                 "a rollout waits for slots: it needs {} above the limit of {limit}; raise maxReplicas, \
                  or let the rollout surge less",
                 self.waiting_for_slot
             ));
-        } else if self.blockers.pods() > 0 {
-            parts.push(self.blockers.summary());
         }
-        let refused = self.refusals.pods();
-        if refused > 0 {
-            let subject = if refused == self.waiting {
-                format_pods(refused)
-            } else {
-                format!("{refused} of {} pods that wait", self.waiting)
-            };
-            let why = self.refusals.summary();
-            parts.push(format!("{subject} cannot run on ACI: {why}"));
-        }
-        if self.foreign_grants > 0 {
-            let why = IgnoreReason::ForeignGrant;
-            parts.push(format!(
-                "{} ignored: {why}",
-                format_pods(self.foreign_grants)
-            ));
-        }
-        if let Some(owner) = &observed.shadowed_by {
-            parts.push(format!("all pods of its selection belong to {owner}"));
-        }
-        let is_told = |by: &String| observed.shadowed_by.as_ref() == Some(by);
-        let mut lost: Vec<_> = observed
-            .owned_by_others
-            .iter()
-            .filter(|(by, _)| !is_told(by))
-            .collect();
-        lost.sort_unstable();
-        for (by, count) in lost {
-            let verb = if *count == 1 { "belongs" } else { "belong" };
-            parts.push(format!(
-                "{} of its selection {verb} to {by}",
-                format_pods(*count)
-            ));
-        }
-        parts.join("; ")
+        (self.blockers.pods() > 0).then(|| self.blockers.summary())
     }
+
+    fn refused_message(&self) -> Option<String> {
+        let refused = self.refusals.pods();
+        if refused == 0 {
+            return None;
+        }
+        let subject = if refused == self.waiting {
+            format_pods(refused)
+        } else {
+            format!("{refused} of {} pods that wait", self.waiting)
+        };
+        let why = self.refusals.summary();
+        Some(format!("{subject} cannot run on ACI: {why}"))
+    }
+}
+
+/// Which other workloads own pods of the workload's selection.
+fn ownership_messages(observed: &ObservedWorkload<'_>) -> Vec<String> {
+    let shadowed = observed.shadowed_by.iter();
+    let shadowed = shadowed.map(|owner| format!("all pods of its selection belong to {owner}"));
+    let mut others: Vec<_> = observed
+        .owned_by_others
+        .iter()
+        .filter(|(by, _)| observed.shadowed_by.as_ref() != Some(by))
+        .collect();
+    others.sort_unstable();
+    let others = others.into_iter().map(|(by, count)| {
+        let verb = if *count == 1 { "belongs" } else { "belong" };
+        let pods = format_pods(*count);
+        format!("{pods} of its selection {verb} to {by}")
+    });
+    shadowed.chain(others).collect()
 }
 
 fn format_pods(count: usize) -> String {

@@ -39,19 +39,19 @@ impl GrantLimits {
     }
 
     /// The first amount that blocks the pod.
-    pub fn check_amounts(&self, request: &GrantCandidate<'_>) -> Option<BlockedBy> {
-        self.slots.check(request)
+    pub fn check_amounts(&self, candidate: &GrantCandidate<'_>) -> Option<BlockedBy> {
+        self.slots.check(candidate)
     }
 }
 
 impl Limit for GrantLimits {
-    fn check(&self, request: &GrantCandidate<'_>) -> Option<BlockedBy> {
-        self.check_amounts(request)
-            .or_else(|| self.rate.check(request))
+    fn check(&self, candidate: &GrantCandidate<'_>) -> Option<BlockedBy> {
+        self.check_amounts(candidate)
+            .or_else(|| self.rate.check(candidate))
     }
 
-    fn take(&mut self, request: &GrantCandidate<'_>) {
-        self.slots.take(request);
-        self.rate.take(request);
+    fn take(&mut self, candidate: &GrantCandidate<'_>) {
+        self.slots.take(candidate);
+        self.rate.take(candidate);
     }
 }

@@ -8,12 +8,14 @@
 //! | [`allocation`] | how the workloads share them |
 //! | [`grant_limits`] | all limits of the pool together |
 //! | [`pre_reservation`] | slots for pods whose hold ends soon |
+//! | [`decisions`] | the decision for each pod, and the refused-since times to write |
 //! | [`never_started`] | what to do about bound pods that never started |
 //! | [`counts`] | the numbers and messages of the pool's status |
 
 pub(super) mod admission;
 pub(super) mod allocation;
 pub(super) mod counts;
+pub(super) mod decisions;
 pub mod grant_limits;
 pub mod never_started;
 pub(super) mod pre_reservation;

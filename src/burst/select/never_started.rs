@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::aci::failure::FailureClass;
 use crate::burst::facts::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodReference};
+use crate::burst::leader_state::PodWrite;
 use crate::burst::observation::ObservedPool;
 use crate::k8s::time::later;
 
@@ -55,8 +56,10 @@ pub enum RescueAction {
 /// The pods to act on, and what the next plan needs.
 #[derive(Clone, Debug, Default)]
 pub struct DueRescues {
-    /// Pods whose time to start is over.
+    /// Pods whose time to start is over, except those whose deletion failed recently.
     pub rescues: Vec<NeverStarted>,
+    /// Pods whose time to start is over because of their template, also if their deletion failed recently.
+    pub faults: Vec<NeverStarted>,
     /// When the time of the next pod is over.
     pub next: Option<Timestamp>,
     /// Pods that have not started, by UID, with the time since when each has been waiting for Azure.
@@ -97,7 +100,13 @@ pub fn find_due(observed: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
             due.next = Some(due.next.map_or(until, |next| next.min(until)));
             continue;
         }
-        due.rescues.push(never_started(pod, &cause));
+        let rescue = never_started(pod, &cause);
+        if rescue.template_fault.is_some() {
+            due.faults.push(rescue.clone());
+        }
+        if !observed.is_backing_off(PodWrite::Delete, &pod.id, now) {
+            due.rescues.push(rescue);
+        }
     }
     due
 }

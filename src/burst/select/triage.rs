@@ -40,7 +40,7 @@ pub(in crate::burst) struct TriagedPod<'a> {
 
 impl<'a> TriagedPod<'a> {
     /// What a grant for the pod asks of the limits.
-    pub(in crate::burst) fn request(&self) -> GrantCandidate<'a> {
+    pub(in crate::burst) fn candidate(&self) -> GrantCandidate<'a> {
         GrantCandidate {
             pod: self.pod,
             workload: self.workload,
@@ -57,14 +57,16 @@ const REFUSAL_TTL: Duration = Duration::from_secs(600);
 type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
 /// Triages each candidate. `holds` are the lengths of the holds of each workload; `reserved` are the reservations that
-/// count, by the pod's UID.
+/// count.
 pub(in crate::burst) fn triage<'a>(
     observed: &ObservedPool<'a>,
     holds: &[Duration],
-    reserved: &HashMap<&str, &Reservation>,
+    reserved: &[&Reservation],
     now: Timestamp,
 ) -> Vec<TriagedPod<'a>> {
     let refused = refused_templates(observed, now);
+    let reserved = reserved.iter().map(|one| (one.uid.as_str(), *one));
+    let reserved: HashMap<&str, &Reservation> = reserved.collect();
     let all = observed.pending_pods.iter();
     all.map(|candidate| {
         let entry = reserved.get(candidate.pod.id.uid.as_str());

@@ -145,7 +145,7 @@ impl Executor {
         let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
         match call::find(CALL_TIMEOUT, &jobs, &owner.name).await {
             Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
-                jobs::replaces(&job).map_or_else(JobAnswer::Keeps, JobAnswer::Replaces)
+                jobs::eviction_cost(&job).map_or_else(JobAnswer::Keeps, JobAnswer::Replaces)
             }
             Ok(_) => JobAnswer::Keeps("its Job does not exist".to_owned()),
             Err(kube::Error::Api(status)) if status.is_forbidden() => JobAnswer::Keeps(

@@ -3,10 +3,11 @@
 //! In: a Secret's keys. Out: a [`PrometheusAuth`], or which key is wrong or missing. No error contains a value,
 //! and no type here can be printed.
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 /// The credentials for queries to Prometheus.
 #[derive(Default)]
@@ -30,100 +31,156 @@ const KEY_PAIRS: [(&str, &str); 3] = [
     ("tls.crt", "tls.key"),
 ];
 
+/// The ways to authenticate by a header, of which a Secret may have one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeaderMethod {
+    /// `username` and `password`: basic authentication.
+    Basic,
+    /// `token`: a bearer token.
+    Bearer,
+    /// `headerName` and `headerValue`: any header.
+    Custom,
+}
+
+impl HeaderMethod {
+    /// Each way, with the key by which it is recognized.
+    const ALL: [(&str, Self); 3] = [
+        ("username", Self::Basic),
+        ("token", Self::Bearer),
+        ("headerName", Self::Custom),
+    ];
+}
+
 impl PrometheusAuth {
-    /// Reads a Secret's keys.
+    /// Reads a Secret's keys. `version` is the Secret's resource version.
+    ///
+    /// # Errors
+    ///
+    /// Which key is wrong or missing, worded to follow the Secret's name.
     pub fn from_secret<'a>(
         data: impl Iterator<Item = (&'a str, &'a [u8])>,
         version: Option<String>,
     ) -> Result<Self, String> {
-        let data: std::collections::BTreeMap<&str, &[u8]> = data.collect();
-        let has = |key: &str| data.contains_key(key);
-        // Half of a pair is a mistake: without this check, the query would be sent without these credentials.
-        for (one, other) in KEY_PAIRS {
-            let missing = match (has(one), has(other)) {
-                (true, false) => other,
-                (false, true) => one,
-                _ => continue,
-            };
-            return Err(format!(
-                "lacks the key {missing}: {one} and {other} belong together"
-            ));
-        }
-        let methods_present = ["username", "token", "headerName"].map(|key| (key, has(key)));
-        let methods: Vec<&str> = methods_present
-            .iter()
-            .filter(|(_, has)| *has)
-            .map(|(key, _)| *key)
-            .collect();
-        if let [one, other, ..] = methods[..] {
-            return Err(format!(
-                "has {one} and {other}: remove one of them, because only one can authenticate the request"
-            ));
-        }
-        let text = |key: &str| -> Result<String, String> {
-            let bytes = data.get(key).copied().unwrap_or_default();
-            let text = std::str::from_utf8(bytes)
-                .map_err(|_| format!("has a key {key} that is not text"))?;
-            // Files often end with a newline, which a header value cannot contain.
-            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-        };
-        let mut hidden = Vec::new();
-        for key in ["password", "token", "headerValue"] {
-            let value = text(key)?;
-            if value.split([' ', ',']).any(is_service_account_token) {
-                return Err(format!(
-                    "has a service account's token in the key {key}, which is never sent: use a credential that \
-                     only Prometheus accepts"
-                ));
-            }
-            hidden.extend(Some(value).filter(|value| !value.is_empty()));
-        }
-        let header = match methods.first() {
-            Some(&"username") => {
-                let credentials = format!("{}:{}", text("username")?, text("password")?);
-                let credentials = BASE64_STANDARD.encode(credentials);
-                hidden.push(credentials.clone());
-                Some((
-                    AUTHORIZATION,
-                    sensitive_header("password", &format!("Basic {credentials}"))?,
-                ))
-            }
-            Some(&"token") => {
-                let token = format!("Bearer {}", text("token")?);
-                Some((AUTHORIZATION, sensitive_header("token", &token)?))
-            }
-            Some(_) => {
-                let name = text("headerName")?.parse();
-                let name: HeaderName = name.map_err(|_| {
-                    "has a key headerName that is not a valid header name".to_owned()
-                })?;
-                Some((
-                    name,
-                    sensitive_header("headerValue", &text("headerValue")?)?,
-                ))
-            }
-            None => None,
-        };
-        let pem = |key: &str| data.get(key).map(|bytes| bytes.to_vec());
-        let identity = pem("tls.crt")
-            .zip(pem("tls.key"))
-            .map(|(mut certificate, key)| {
-                certificate.push(b'\n');
-                certificate.extend(key);
-                certificate
-            });
+        let keys = SecretKeys(data.collect());
+        keys.check_pairs()?;
+        let method = keys.header_method()?;
+        let mut secrets = keys.sent_values()?;
         let auth = Self {
-            header,
-            client_certificate: identity,
-            ca: pem("ca.crt"),
+            header: method
+                .map(|method| keys.header(method, &mut secrets))
+                .transpose()?,
+            client_certificate: keys.client_certificate(),
+            ca: keys.bytes("ca.crt"),
             version,
-            secrets: hidden,
+            secrets,
         };
         // A Secret without any of these keys is probably the wrong one, or a key is misspelled.
         if auth.header.is_none() && auth.client_certificate.is_none() && auth.ca.is_none() {
             return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());
         }
         Ok(auth)
+    }
+}
+
+/// The keys of a Secret.
+struct SecretKeys<'a>(BTreeMap<&'a str, &'a [u8]>);
+
+impl SecretKeys<'_> {
+    fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.get(key).map(|bytes| bytes.to_vec())
+    }
+
+    /// The value of a key as text; empty if there is none.
+    fn text(&self, key: &str) -> Result<String, String> {
+        let bytes = self.0.get(key).copied().unwrap_or_default();
+        let text = std::str::from_utf8(bytes);
+        let text = text.map_err(|_| format!("has a key {key} that is not text"))?;
+        // Files often end with a newline, which a header value cannot contain.
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Half of a pair is a mistake: without this check, the query would be sent without these credentials.
+    fn check_pairs(&self) -> Result<(), String> {
+        for (one, other) in KEY_PAIRS {
+            let missing = match (self.has(one), self.has(other)) {
+                (true, false) => other,
+                (false, true) => one,
+                (true, true) | (false, false) => continue,
+            };
+            return Err(format!(
+                "lacks the key {missing}: {one} and {other} belong together"
+            ));
+        }
+        Ok(())
+    }
+
+    fn header_method(&self) -> Result<Option<HeaderMethod>, String> {
+        let present = HeaderMethod::ALL.iter().filter(|(key, _)| self.has(key));
+        let present: Vec<_> = present.collect();
+        match present[..] {
+            [] => Ok(None),
+            [(_, method)] => Ok(Some(*method)),
+            [(one, _), (other, _), ..] => Err(format!(
+                "has {one} and {other}: remove one of them, because only one can authenticate the request"
+            )),
+        }
+    }
+
+    /// The values that are sent as they are. None of them may be the token of a service account.
+    fn sent_values(&self) -> Result<Vec<String>, String> {
+        let mut values = Vec::new();
+        for key in ["password", "token", "headerValue"] {
+            let value = self.text(key)?;
+            if value.split([' ', ',']).any(is_service_account_token) {
+                return Err(format!(
+                    "has a service account's token in the key {key}, which is never sent: use a credential that \
+                     only Prometheus accepts"
+                ));
+            }
+            values.extend(Some(value).filter(|value| !value.is_empty()));
+        }
+        Ok(values)
+    }
+
+    /// The header of the chosen way. Adds an encoded credential to `secrets`.
+    fn header(
+        &self,
+        method: HeaderMethod,
+        secrets: &mut Vec<String>,
+    ) -> Result<(HeaderName, HeaderValue), String> {
+        match method {
+            HeaderMethod::Basic => {
+                let credentials = format!("{}:{}", self.text("username")?, self.text("password")?);
+                let credentials = BASE64_STANDARD.encode(credentials);
+                let value = sensitive_header("password", &format!("Basic {credentials}"))?;
+                secrets.push(credentials);
+                Ok((AUTHORIZATION, value))
+            }
+            HeaderMethod::Bearer => {
+                let token = format!("Bearer {}", self.text("token")?);
+                Ok((AUTHORIZATION, sensitive_header("token", &token)?))
+            }
+            HeaderMethod::Custom => {
+                let name = self.text("headerName")?.parse();
+                let name = name.map_err(|_| {
+                    "has a key headerName that is not a valid header name".to_owned()
+                })?;
+                let value = sensitive_header("headerValue", &self.text("headerValue")?)?;
+                Ok((name, value))
+            }
+        }
+    }
+
+    /// The certificate and its key, one after the other.
+    fn client_certificate(&self) -> Option<Vec<u8>> {
+        let mut pem = self.bytes("tls.crt")?;
+        pem.push(b'\n');
+        pem.extend(self.bytes("tls.key")?);
+        Some(pem)
     }
 }
 

@@ -4,7 +4,9 @@
 //! each change, with the resource version that was read; an Event on the target that names the trigger; and the
 //! workload's part of the status. `scale` makes the decisions.
 
+mod decision;
 mod replica_writer;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +15,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
-use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::TriggerContext;
 use super::other_autoscalers::{self, OtherAutoscaler};
-use super::{PoolTriggers, TriggerContext};
-use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
+use crate::api::{ScaleStatus, Target};
 use crate::controller::cache::scales as scale_cache;
 use crate::k8s::events;
-use crate::scale::{self, DesiredReplicas, ReplicaStep, ScalingHistory, TriggerRequest};
+use crate::scale::{DesiredReplicas, ReplicaStep, ScalingHistory};
 use crate::trigger::ReplicaProposal;
+use decision::{ScalingDecision, decide, decision_message};
+pub(super) use request::{ScalingRequest, ensure};
 
 /// How often a workload is evaluated if nothing changes: the interval of the `HorizontalPodAutoscaler`.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(15);
@@ -34,17 +37,6 @@ const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a pool's spec scales a workload.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct ScalingRequest {
-    target: Target,
-    scale: WorkloadScale,
-    /// The names of the pool's triggers.
-    triggers: Vec<String>,
-    is_dry_run: bool,
-    pool: ObjectReference,
-}
-
 /// The result of evaluating a workload's scaling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) struct ScalingState {
@@ -54,80 +46,6 @@ pub(in crate::controller) struct ScalingState {
     pub other_autoscaler: OtherAutoscaler,
     /// An error in the spec, as text.
     pub spec_error: Option<String>,
-}
-
-/// Starts, changes and ends the tasks of a pool's workloads to match its spec.
-pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<TriggerContext>) {
-    let request_for = |name: &str| {
-        let workload = pool
-            .spec
-            .workloads
-            .iter()
-            .find(|workload| workload.name == name)?;
-        Some(ScalingRequest {
-            target: workload.target.clone()?,
-            scale: workload.scale.clone()?,
-            triggers: pool
-                .spec
-                .triggers
-                .iter()
-                .map(|trigger| trigger.name.clone())
-                .collect(),
-            is_dry_run: pool.spec.mode == Mode::DryRun,
-            pool: pool.object_ref(&()),
-        })
-    };
-    let name = pool.name_any();
-    // A workload with a new target gets a new task: the history and the back-off belong to the old target.
-    running.scalings.retain(|workload, (sender, cancel)| {
-        let request = request_for(workload);
-        let stays = request
-            .as_ref()
-            .is_some_and(|request| request.target == sender.borrow().target);
-        match request {
-            Some(request) if stays => {
-                sender.send_if_modified(|current| {
-                    let changed = *current != request;
-                    *current = request;
-                    changed
-                });
-            }
-            _ => {
-                cancel.cancel();
-                shared.scalings.send_modify(|scalings| {
-                    if let Some(pool_scalings) = scalings.get_mut(&name) {
-                        pool_scalings.remove(workload);
-                    }
-                });
-            }
-        }
-        stays
-    });
-    for workload in &pool.spec.workloads {
-        let is_new = !running.scalings.contains_key(&workload.name);
-        if let Some(request) = request_for(&workload.name).filter(|_| is_new) {
-            let (sender, receiver) = watch::channel(request);
-            let cancel = shared.shutdown.child_token();
-            let scaler = WorkloadScaler {
-                cancel: cancel.clone(),
-                context: shared.clone(),
-                pool: name.clone(),
-                workload: workload.name.clone(),
-                history: ScalingHistory::default(),
-                writer: replica_writer::ReplicaWriter::new(),
-            };
-            let until = cancel.clone();
-            running.tasks.spawn(async move {
-                tokio::select! {
-                    () = scaler.run(receiver) => {}
-                    () = until.cancelled() => {}
-                }
-            });
-            running
-                .scalings
-                .insert(workload.name.clone(), (sender, cancel));
-        }
-    }
 }
 
 /// The scaling task of one workload.
@@ -352,42 +270,6 @@ impl WorkloadScaler {
     }
 }
 
-/// The decision for a target.
-struct ScalingDecision {
-    /// The current `spec.replicas`.
-    current: i32,
-    /// What the triggers ask for.
-    desired: DesiredReplicas,
-    /// The replicas to be set now.
-    step: ReplicaStep,
-}
-
-/// Decides from the target's `spec.replicas`, not from `status.replicas`, which is higher while a rollout
-/// surges and lower while pods are missing. A scale without replicas counts as 0: the API server omits a 0, and
-/// returns an error if the target itself has no replicas field.
-fn decide(
-    spec: &WorkloadScale,
-    proposals: &[(String, ReplicaProposal)],
-    scale: &Scale,
-    history: &mut ScalingHistory,
-    now: Timestamp,
-) -> ScalingDecision {
-    let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
-    let current = current.unwrap_or(0);
-    let requests = proposals.iter().map(|(trigger, proposal)| TriggerRequest {
-        trigger,
-        proposal: *proposal,
-    });
-    let requests: Vec<TriggerRequest<'_>> = requests.collect();
-    let desired = scale::desired_replicas(spec, &requests, current);
-    let step = scale::step(spec, history, current, desired.replicas, now);
-    ScalingDecision {
-        current,
-        desired,
-        step,
-    }
-}
-
 fn status_with_message(message: &str) -> ScaleStatus {
     ScaleStatus {
         message: message.to_owned(),
@@ -401,23 +283,3 @@ fn scaling_with_status(status: ScaleStatus) -> ScalingState {
         ..ScalingState::default()
     }
 }
-
-/// The status message about a decision.
-fn decision_message(desired: &DesiredReplicas, step: &ReplicaStep) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    if let Some(trigger) = &desired.held_by {
-        parts.push(format!(
-            "the value of trigger {trigger} is not known: no replicas are removed"
-        ));
-    }
-    if let Some(trigger) = &desired.without_replicas {
-        parts.push(format!(
-            "trigger {trigger} is active but does not say how many replicas it needs: set its threshold or replicas"
-        ));
-    }
-    parts.extend(step.limited_by.map(str::to_owned));
-    parts.join("; ")
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,8 @@
 //! Tests: triggers that start, change and end.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;

@@ -13,8 +13,8 @@ use super::Cluster;
 use crate::api::condition::{self, SPILLING};
 use crate::api::{PodCounts, Reservation, WorkloadStatus};
 use crate::burst::PodWriteResult;
+use crate::burst::decision::RefusedSinceStamp;
 use crate::burst::facts::pod::{GrantRecord, PodReference};
-use crate::burst::plan::RefusedSinceStamp;
 use crate::burst::tests::simulation::checks::{self, ChurnCheck, SlotCounts};
 
 /// The part of the pool's status that a leader needs for its own decisions.
