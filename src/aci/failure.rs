@@ -22,12 +22,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::response::{ArmErrorBody, ContainerGroup, InstanceEvent};
+use super::retry_after_header::MAX_RETRY_AFTER;
 
 #[cfg(test)]
 mod tests;
 
-/// The longest `Retry-After` that is accepted: the longest window of Azure's budgets is one hour.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// How long to leave a container group alone while Azure is changing it.
 const TRANSITION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How many characters to quote of a body that is not an ARM error.

@@ -6,7 +6,8 @@
 //! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `response` (parses
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
 //!   class, and when to retry), `address` (reserved IP addresses), `names` (a group's name and tags),
-//!   `poll_interval` (when to read a group again), `probe` (decodes the probes of containers).
+//!   `poll_interval` (when to read a group again), `probe` (decodes the probes of containers),
+//!   `retry_after_header` (how long an answer asks to wait).
 //! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
 //!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
 //!
@@ -24,5 +25,6 @@ pub mod probe;
 pub mod rate_limiter;
 pub mod realtime_metrics;
 pub mod response;
+mod retry_after_header;
 pub mod status;
 pub mod translate;

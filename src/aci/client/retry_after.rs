@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::aci::retry_after_header::MAX_RETRY_AFTER;
+
 /// The wait after a 429 without `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// The longest wait that is accepted from Azure: the longest window of ARM is one hour.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// The classes of requests that Azure counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

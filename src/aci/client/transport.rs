@@ -13,11 +13,12 @@ use std::time::Duration;
 use azure_core::error::{Error, ErrorKind};
 use azure_core::{HttpClient, Request, Response, StatusCode};
 use bytes::Bytes;
-use reqwest::header::RETRY_AFTER;
+use jiff::Timestamp;
 
 use super::credential::Credential;
 use super::retry_after::BudgetWindow;
 use crate::aci::failure::ArmError;
+use crate::aci::retry_after_header::{MAX_RETRY_AFTER, retry_after};
 
 tokio::task_local! {
     /// The body of the request that the current task sends.
@@ -113,11 +114,7 @@ impl HttpClient for Transport {
         };
         let response = sent.send().await.map_err(io)?;
         let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(response.headers(), Timestamp::now(), MAX_RETRY_AFTER);
         record_budgets(response.headers());
         let success = response.status().is_success();
         let body = response.bytes().await.map_err(io)?;

@@ -7,15 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::StatusCode;
-use http::header::{HeaderMap, RETRY_AFTER};
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 use reqwest::Response;
 use serde::Deserialize;
 
 use super::access::ImageAccess;
 use super::error::{ImageReadError, LONGEST_WAIT, quote};
 use super::session::RegistrySession;
+use crate::aci::retry_after_header::retry_after;
 
 /// The longest body of an error that is parsed, in bytes.
 const LONGEST_ERROR: usize = 16 << 10;
@@ -55,7 +54,7 @@ impl RegistrySession<'_> {
         if status == StatusCode::OK {
             return Ok(response);
         }
-        let wait = retry_after(response.headers(), Timestamp::now());
+        let wait = retry_after(response.headers(), Timestamp::now(), LONGEST_WAIT);
         let is_quotable = self.is_quotable(response.url());
         let body = self.body(response, LONGEST_ERROR, "an error").await;
         let body = body.unwrap_or_default();
@@ -106,17 +105,6 @@ impl RegistrySession<'_> {
     }
 }
 
-/// The time that `Retry-After` asks to wait, a number of seconds or a date: at most [`LONGEST_WAIT`].
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
-    }
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    let wait = Duration::try_from(date.duration_since(now)).unwrap_or_default();
-    Some(wait.min(LONGEST_WAIT))
-}
-
 /// The first message in an error's body, in the form of the OCI distribution specification or of OAuth.
 fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
@@ -145,31 +133,6 @@ fn message(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_is_read_as_seconds_or_as_a_date() {
-        let now: Timestamp = "2026-11-30T12:00:00Z".parse().expect("a time");
-        for (text, seconds) in [
-            ("7", Some(7)),
-            (" 7 ", Some(7)),
-            ("Mon, 30 Nov 2026 12:01:30 GMT", Some(90)),
-            ("Mon, 30 Nov 2026 11:00:00 GMT", Some(0)),
-            ("18446744073709551615", Some(600)),
-            ("Mon, 30 Nov 2026 15:00:00 GMT", Some(600)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().expect(text));
-            assert_eq!(
-                retry_after(&headers, now),
-                seconds.map(Duration::from_secs),
-                "{text}"
-            );
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
 
     #[test]
     fn a_registrys_message_is_found() {
