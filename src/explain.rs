@@ -74,7 +74,7 @@ pub async fn explain(client: &Client, query: &ExplainQuery) -> anyhow::Result<St
     };
     let pods_api: Api<WatchedPod> = Api::all(client.clone());
     let pods = pods_api.list(&ListParams::default()).await;
-    let pods = pods.context("listing pods")?.items;
+    let pods = pods.context("cannot list pods")?.items;
     let mut explained = ExplainInputs {
         pods: explained_pods(&pods, &inputs, &pool),
         placements: planning::placement_facts(

@@ -33,7 +33,7 @@ pub use writes::{PatchOutcome, PodBackoff, PodWrite, PodWriteResult};
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
 /// evictions.
-const EVICTED: Duration = Duration::from_secs(10);
+const UNCOUNTED_EVICTION_TTL: Duration = Duration::from_secs(10);
 /// For how long an unmarked pod (see [`PodWriteResult::Unmarked`]) still counts while no watch shows it: a pod on its
 /// way from one watch to another is in neither.
 const UNMARKED_TTL: Duration = Duration::from_secs(60);
@@ -224,7 +224,7 @@ impl LeaderState {
     /// Whether the Job's status may not count the last eviction of one of its pods yet.
     pub fn is_counting(&self, job: &str, now: Timestamp) -> bool {
         let last = self.evicted.get(job);
-        last.is_some_and(|last| now < later(*last, EVICTED))
+        last.is_some_and(|last| now < later(*last, UNCOUNTED_EVICTION_TTL))
     }
 
     /// Since when the scheduler has not placed this granted pod although there is room.
@@ -295,12 +295,12 @@ impl LeaderState {
         });
         self.settled_reservations
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
-        // A write whose pause ended more than `refused::LONGEST` ago is not due: drop it.
+        // A write whose pause ended more than `refused::MAX_PAUSE` ago is not due: drop it.
         self.failed_writes
-            .retain(|_, failed| later(failed.until, refused::LONGEST) > now);
-        self.evicted.retain(|_, last| now < later(*last, EVICTED));
+            .retain(|_, failed| later(failed.until, refused::MAX_PAUSE) > now);
+        self.evicted.retain(|_, last| now < later(*last, UNCOUNTED_EVICTION_TTL));
         self.unmarkable_workloads
-            .retain(|_, denial| later(denial.until, refused::LONGEST) > now);
+            .retain(|_, denial| later(denial.until, refused::MAX_PAUSE) > now);
         let stuck = plan.stuck.iter().map(|uid| {
             let since = self.stuck.get(uid).copied().unwrap_or(now);
             (uid.clone(), since)

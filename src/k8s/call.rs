@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::node::fixtures::behind_a_proxy;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     type RecordedRequests = Arc<Mutex<Vec<(Method, String, Value)>>>;
 
@@ -191,8 +191,8 @@ mod tests {
         let pods: Api<Pod> = Api::namespaced(client, "default");
         for version in [None, Some("7")] {
             let target = target(version);
-            delete(SOON, &pods, &target, Some(0)).await.expect("done");
-            evict(SOON, &pods, &target).await.expect("done");
+            delete(TIMEOUT, &pods, &target, Some(0)).await.expect("done");
+            evict(TIMEOUT, &pods, &target).await.expect("done");
         }
         let sent = sent.lock();
         assert_eq!(sent.len(), 4);
@@ -223,7 +223,7 @@ mod tests {
         ] {
             let (client, _) = recorded(code);
             let pods: Api<Pod> = Api::namespaced(client, "default");
-            let deleted = delete(SOON, &pods, &target(None), None).await;
+            let deleted = delete(TIMEOUT, &pods, &target(None), None).await;
             assert_eq!(deleted.ok(), outcome, "{code}");
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     async fn only_the_api_server_itself_can_report_a_missing_object() {
         let find = async |client| {
             let pods: Api<Pod> = Api::namespaced(client, "default");
-            find(SOON, &pods, "db-0").await
+            find(TIMEOUT, &pods, "db-0").await
         };
         assert!(matches!(find(recorded(404).0).await, Ok(None)));
         assert!(find(behind_a_proxy()).await.is_err());

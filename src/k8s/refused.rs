@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::backoff::doubled;
 
 /// The first pause.
-const FIRST: Duration = Duration::from_secs(10);
+const INITIAL_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause. It is limited because a policy or permission may change at any time.
-pub const LONGEST: Duration = Duration::from_secs(600);
+pub const MAX_PAUSE: Duration = Duration::from_secs(600);
 
 /// The pause after a refusal, given the number of consecutive refusals before it: 10 s, doubled each time, at most
 /// 10 minutes.
 pub fn pause(before: u32) -> Duration {
-    doubled(FIRST, before, LONGEST)
+    doubled(INITIAL_PAUSE, before, MAX_PAUSE)
 }
 
 /// Whether the API server refuses the write, and will refuse it again unless something changes. It excludes missing
@@ -32,22 +32,22 @@ pub fn is_refused(status: &Status) -> bool {
 /// The number of consecutive refusals of one write, and the time until which it is not repeated.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteBackoff {
-    longest: Duration,
+    max_pause: Duration,
     tries: u32,
     until: Option<Instant>,
 }
 
 impl Default for WriteBackoff {
     fn default() -> Self {
-        Self::up_to(LONGEST)
+        Self::up_to(MAX_PAUSE)
     }
 }
 
 impl WriteBackoff {
-    /// No refusals yet. No pause is longer than `longest`.
-    pub fn up_to(longest: Duration) -> Self {
+    /// No refusals yet. No pause is longer than `max_pause`.
+    pub fn up_to(max_pause: Duration) -> Self {
         Self {
-            longest,
+            max_pause,
             tries: 0,
             until: None,
         }
@@ -62,10 +62,10 @@ impl WriteBackoff {
     pub fn answered<T>(&mut self, answer: &kube::Result<T>, now: Instant) {
         match answer {
             Err(kube::Error::Api(status)) if is_refused(status) => {
-                self.until = now.checked_add(pause(self.tries).min(self.longest));
+                self.until = now.checked_add(pause(self.tries).min(self.max_pause));
                 self.tries = self.tries.saturating_add(1);
             }
-            _ => *self = Self::up_to(self.longest),
+            _ => *self = Self::up_to(self.max_pause),
         }
     }
 }

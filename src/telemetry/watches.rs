@@ -42,7 +42,7 @@ pub(super) fn register(registry: &Registry) {
 /// Counts and logs an object that cannot be read.
 pub fn record_unreadable(kind: &str, name: &str, why: &str) {
     UNREADABLE.with_label_values(&[kind]).inc();
-    tracing::warn!(kind, name, error = why, "an object that cannot be read");
+    tracing::warn!(kind, name, error = why, "cannot read an object");
 }
 
 /// The consecutive failures of one watch.

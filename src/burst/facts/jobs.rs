@@ -8,11 +8,11 @@
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, PodFailurePolicyRule};
 
 /// The condition of an evicted pod.
-const DISRUPTED: &str = "DisruptionTarget";
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 /// The default of a Job's `backoffLimit`.
-const BACKOFF_LIMIT: i32 = 6;
+const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 /// Conditions of a Job that creates no more pods.
-const OVER: [&str; 4] = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"];
+const FINAL_CONDITIONS: [&str; 4] = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"];
 
 /// What the eviction of a pod costs its Job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn eviction_cost(job: &Job) -> Result<EvictionCost, String> {
     if spec.backoff_limit_per_index.is_some() {
         return Err("its Job would count a failure of its index (backoffLimitPerIndex)".to_owned());
     }
-    let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
+    let limit = spec.backoff_limit.unwrap_or(DEFAULT_BACKOFF_LIMIT);
     let failures = failures(spec, status);
     if failures < i64::from(limit) {
         Ok(EvictionCost::Failure)
@@ -70,7 +70,7 @@ fn is_over(status: Option<&JobStatus>) -> bool {
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
     conditions
-        .any(|condition| condition.status == "True" && OVER.contains(&condition.type_.as_str()))
+        .any(|condition| condition.status == "True" && FINAL_CONDITIONS.contains(&condition.type_.as_str()))
 }
 
 /// How many of the Job's pods have failed, including those that have failed, or will, and that the Job controller has
@@ -97,7 +97,7 @@ fn is_about_disruptions(rule: &PodFailurePolicyRule) -> bool {
     let mut patterns = rule.on_pod_conditions.iter().flatten();
     patterns.any(|pattern| {
         // The API server defaults the status to "True".
-        pattern.type_ == DISRUPTED && pattern.status.as_deref().unwrap_or("True") == "True"
+        pattern.type_ == DISRUPTION_TARGET && pattern.status.as_deref().unwrap_or("True") == "True"
     })
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_job_that_is_over_suspended_or_counts_by_index_makes_none() {
-        for kind in OVER {
+        for kind in FINAL_CONDITIONS {
             let condition =
                 |status: &str| json!({"conditions": [{"type": kind, "status": status}]});
             assert!(of(&json!({}), &condition("True")).is_err(), "{kind}");

@@ -20,7 +20,7 @@ use crate::k8s::time::later;
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
 /// scheduler retries each unschedulable pod at least every 5 minutes.
-pub const EXPIRES: Duration = Duration::from_secs(330);
+pub const EXPIRY_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// A grant that expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(in crate::burst) fn stuck(
         let paused = observed
             .leader_state
             .write_retry_at(PodWrite::Expire, &pod.id.uid);
-        let due = later(since, EXPIRES).max(paused.unwrap_or(since));
+        let due = later(since, EXPIRY_TIMEOUT).max(paused.unwrap_or(since));
         if now < due {
             all.next = Some(all.next.map_or(due, |next| next.min(due)));
         } else if may_write {

@@ -24,7 +24,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(300);
 pub const REFUSAL_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// How long a pod must have waited for Azure, since that was seen first: a first attempt that fails is repeated before.
-const WAITS: Duration = Duration::from_secs(60);
+const AZURE_WAIT_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// A pod that never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub fn find_due(observed: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
             cause.grace_period(),
         );
         let until = match cause {
-            NotStartedCause::WaitingForAzure(..) => until.max(later(waits.unwrap_or(now), WAITS)),
+            NotStartedCause::WaitingForAzure(..) => until.max(later(waits.unwrap_or(now), AZURE_WAIT_GRACE_PERIOD)),
             NotStartedCause::Refused(_) | NotStartedCause::PlacementFailing(..) => until,
         };
         if now < until {

@@ -306,9 +306,9 @@ impl Receiver {
         self.shared.metrics.count_refused_alert(reason);
         if let AlertRefusal::NoToken(why) = refusal {
             let file = self.token_file.display();
-            tracing::warn!(%file, why, "reading the token of the alert receiver");
+            tracing::warn!(%file, why, "cannot read the token of the alert receiver");
         } else {
-            tracing::debug!(reason, "refusing alerts");
+            tracing::debug!(reason, "alerts refused");
         }
         (status, format!("{}\n", refusal.message())).into_response()
     }

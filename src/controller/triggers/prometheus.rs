@@ -53,7 +53,7 @@ pub(super) async fn run(task: &TriggerTask, spec: &Prometheus, on_error: &OnErro
         let metrics = &task.context.metrics;
         metrics.record_query(pool, trigger, start.elapsed(), result.is_ok());
         if let Err(why) = &result {
-            tracing::debug!(pool, trigger, ?why, "querying Prometheus");
+            tracing::debug!(pool, trigger, ?why, "cannot query Prometheus");
         }
         let now = Timestamp::now();
         task.publish(&evaluation::prometheus(

@@ -264,8 +264,8 @@ impl WorkloadScaler {
         let published = events::publish(&shared.client, &shared.reporter, &event, &object);
         match tokio::time::timeout(CALL_TIMEOUT, published).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
-            Err(_) => tracing::warn!("writing an Event: the API server does not answer"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot write an Event"),
+            Err(_) => tracing::warn!("cannot write an Event: the API server does not answer"),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::burst::facts::node_constraints::NodeConstraints;
 pub const SCHEDULED_FIELD: &str = r#"k:{"type":"PodScheduled"}"#;
 
 /// How far the clocks of two API servers of a cluster may be apart, in seconds.
-const SKEW: i64 = 5;
+const MAX_CLOCK_SKEW_SECONDS: i64 = 5;
 
 /// The grant of a pod, as its label and annotations contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn is_label_set_by_leader(pod: &Pod) -> bool {
 /// The scheduler's message, if it has refused the pod since `pool` granted it at `granted`. A grant changes what
 /// the scheduler says about the pool's nodes, so an earlier refusal does not count.
 ///
-/// The grant and the condition may have been written through API servers whose clocks differ. Within [`SKEW`],
+/// The grant and the condition may have been written through API servers whose clocks differ. Within [`MAX_CLOCK_SKEW_SECONDS`],
 /// the condition itself shows whether the scheduler had seen the toleration: by the pod's generation, which the
 /// toleration changes. API servers before Kubernetes 1.34 need not write generations; the message then names the
 /// taint of the pool's nodes if the pod did not tolerate it.
@@ -105,7 +105,7 @@ fn refusal(pod: &Pod, pool: &str, granted: Timestamp) -> Option<String> {
     let message = refused.message.clone().unwrap_or_default();
     // In whole seconds, the resolution of the API server's time.
     let since = refusal_written(pod)?.as_second() - granted.as_second();
-    let is_after = if since.abs() > SKEW {
+    let is_after = if since.abs() > MAX_CLOCK_SKEW_SECONDS {
         since > 0
     } else if let (Some(seen), Some(now)) = (refused.observed_generation, pod.metadata.generation) {
         seen >= now

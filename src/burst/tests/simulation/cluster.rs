@@ -36,7 +36,7 @@ pub const NEVER: i64 = 1_000_000;
 /// The topology key of the zones. The virtual node is alone in its zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// The longest step of the clock.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_STEP: Duration = Duration::from_secs(120);
 
 /// A pod as the API server has it, plus what only the model knows.
 #[derive(Clone, Debug)]
@@ -282,8 +282,8 @@ impl Cluster {
                 .chain(self.refill());
             let due = due.filter(|at| *at > self.now).min();
             let due = due.and_then(|at| Duration::try_from(at.duration_since(self.now)).ok());
-            let due = due.unwrap_or(LONGEST).min(again.unwrap_or(LONGEST));
-            due.clamp(Duration::from_millis(500), LONGEST)
+            let due = due.unwrap_or(MAX_STEP).min(again.unwrap_or(MAX_STEP));
+            due.clamp(Duration::from_millis(500), MAX_STEP)
         };
         self.now = self.later(step);
     }

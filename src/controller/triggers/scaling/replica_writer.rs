@@ -18,7 +18,7 @@ use crate::k8s::refused::WriteBackoff;
 
 /// The longest pause after writes that the API server refused. It is short because the administrator who grants
 /// the permission waits for the effect.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Writes the replicas of one target.
 pub(super) struct ReplicaWriter {
@@ -31,7 +31,7 @@ impl ReplicaWriter {
     /// A writer that has written nothing yet.
     pub fn new() -> Self {
         Self {
-            refusals: WriteBackoff::up_to(LONGEST_REFUSAL),
+            refusals: WriteBackoff::up_to(MAX_REFUSAL_PAUSE),
             why: String::new(),
         }
     }
