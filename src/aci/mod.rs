@@ -7,7 +7,7 @@
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
 //!   class, and when to retry), `address` (reserved IP addresses), `names` (a group's name and tags),
 //!   `poll_interval` (when to read a group again), `probe` (decodes the probes of containers),
-//!   `retry_after_header` (how long an answer asks to wait).
+//!   `retry_after_header` (how long an answer asks to wait), `expiring_map` (a limited cache).
 //! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
 //!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
 //!
@@ -17,6 +17,7 @@ pub mod address;
 pub mod client;
 pub mod error;
 pub mod events;
+pub mod expiring_map;
 pub mod failure;
 pub mod image;
 pub mod names;

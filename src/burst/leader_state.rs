@@ -298,7 +298,8 @@ impl LeaderState {
         // A write whose pause ended more than `refused::MAX_PAUSE` ago is not due: drop it.
         self.failed_writes
             .retain(|_, failed| later(failed.until, refused::MAX_PAUSE) > now);
-        self.evicted.retain(|_, last| now < later(*last, UNCOUNTED_EVICTION_TTL));
+        self.evicted
+            .retain(|_, last| now < later(*last, UNCOUNTED_EVICTION_TTL));
         self.unmarkable_workloads
             .retain(|_, denial| later(denial.until, refused::MAX_PAUSE) > now);
         let stuck = plan.stuck.iter().map(|uid| {

@@ -191,7 +191,9 @@ mod tests {
         let pods: Api<Pod> = Api::namespaced(client, "default");
         for version in [None, Some("7")] {
             let target = target(version);
-            delete(TIMEOUT, &pods, &target, Some(0)).await.expect("done");
+            delete(TIMEOUT, &pods, &target, Some(0))
+                .await
+                .expect("done");
             evict(TIMEOUT, &pods, &target).await.expect("done");
         }
         let sent = sent.lock();

@@ -3,48 +3,43 @@
 //! In: keys and values. Out: values that are not too old. The size is limited, because unauthenticated clients
 //! choose the keys.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The most entries. A full cache drops expired entries, and all if that is not enough.
+use crate::aci::expiring_map::ExpiringMap;
+
+/// The most entries.
 const MAX_ENTRIES: usize = 1024;
 
 /// Values by key.
 pub struct TtlCache<K, V> {
     ttl: Duration,
-    entries: Mutex<HashMap<K, (Instant, V)>>,
+    entries: Mutex<ExpiringMap<K, V>>,
 }
 
-impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
+impl<K: Eq + Hash + Clone, V: Clone> TtlCache<K, V> {
     /// A cache whose values are valid for this time.
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
-            entries: Mutex::default(),
+            entries: Mutex::new(ExpiringMap::new(MAX_ENTRIES, |_| "")),
         }
     }
 
     /// The value, if there is one that is still valid.
     pub fn get(&self, key: &K) -> Option<V> {
-        let entries = self.entries.lock();
-        let (at, value) = entries.get(key)?;
-        (at.elapsed() < self.ttl).then(|| value.clone())
+        self.entries.lock().get(key, Instant::now())
     }
 
-    /// Adds a value.
+    /// Adds a value. If the cache is full, expired entries make room, else the entry that has not been used for the
+    /// longest time.
     pub fn insert(&self, key: K, value: V) {
-        let mut entries = self.entries.lock();
-        if entries.len() >= MAX_ENTRIES {
-            entries.retain(|_, (at, _)| at.elapsed() < self.ttl);
-        }
-        if entries.len() >= MAX_ENTRIES {
-            entries.clear();
-        }
-        entries.insert(key, (Instant::now(), value));
+        let now = Instant::now();
+        let expires = now.checked_add(self.ttl);
+        self.entries.lock().insert(key, value, expires, now);
     }
 }
 
@@ -53,16 +48,24 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_value_is_valid_for_its_lifetime_and_the_size_is_limited() {
+    async fn a_value_is_valid_for_its_lifetime() {
         let cache = TtlCache::new(Duration::from_secs(10));
         cache.insert(0, "yes");
+        tokio::time::advance(Duration::from_millis(9_999)).await;
         assert_eq!(cache.get(&0), Some("yes"));
-        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(cache.get(&0), None);
-        for key in 0..5000 {
+    }
+
+    /// Clients with invalid tokens must not push out the token of a client that is served.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_cache_keeps_what_is_used() {
+        let cache = TtlCache::new(Duration::from_secs(10));
+        cache.insert(0, "yes");
+        for key in 1..5000 {
             cache.insert(key, "no");
+            assert_eq!(cache.get(&0), Some("yes"));
         }
-        let entries = cache.entries.lock();
-        assert!(entries.len() <= MAX_ENTRIES);
+        assert_eq!(cache.entries.lock().len(), MAX_ENTRIES);
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! - Pure: `reference`, `digest`, `challenge`, `json`, `manifest` and `config` (decode what registries send), `guard` (hosts
 //!   that may be requested), `process` (combines the pod's fields with the image's configuration), `access` (credentials
-//!   and their fingerprints), `cache` (a map with expiry), `error` and `backoff` (failures, waits and their messages).
+//!   and their fingerprints), `error` and `backoff` (failures, waits and their messages).
 //! - I/O: `session` (one read's requests) with `answer` (bodies and errors) and `token` (answers to challenges), and
 //!   `reader` (caches, one read for many callers).
 //!
@@ -37,7 +37,6 @@
 mod access;
 mod answer;
 mod backoff;
-mod cache;
 mod challenge;
 mod config;
 mod digest;

@@ -23,7 +23,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::{AccessFingerprint, ImageAccess, RegistryTokenSource};
-use super::cache::ExpiringMap;
 use super::config::ImageConfig;
 use super::digest::ImageDigest;
 use super::error::{ImageReadError, LONGEST_WAIT};
@@ -31,6 +30,7 @@ use super::guard::{RegistryHostGuard, authority};
 use super::manifest::{ImageManifest, ImageProblem};
 use super::reference::ImageReference;
 use super::session::{ManifestHead, RegistryConnector, RegistrySession, SentManifest};
+use crate::aci::expiring_map::ExpiringMap;
 
 /// The timeout of a read that has its turn. A cold read takes about eight requests to up to four hosts.
 const READ: Duration = Duration::from_secs(20);

@@ -69,8 +69,9 @@ pub fn eviction_cost(job: &Job) -> Result<EvictionCost, String> {
 fn is_over(status: Option<&JobStatus>) -> bool {
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
-    conditions
-        .any(|condition| condition.status == "True" && FINAL_CONDITIONS.contains(&condition.type_.as_str()))
+    conditions.any(|condition| {
+        condition.status == "True" && FINAL_CONDITIONS.contains(&condition.type_.as_str())
+    })
 }
 
 /// How many of the Job's pods have failed, including those that have failed, or will, and that the Job controller has

@@ -93,7 +93,9 @@ pub fn find_due(observed: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
             cause.grace_period(),
         );
         let until = match cause {
-            NotStartedCause::WaitingForAzure(..) => until.max(later(waits.unwrap_or(now), AZURE_WAIT_GRACE_PERIOD)),
+            NotStartedCause::WaitingForAzure(..) => {
+                until.max(later(waits.unwrap_or(now), AZURE_WAIT_GRACE_PERIOD))
+            }
             NotStartedCause::Refused(_) | NotStartedCause::PlacementFailing(..) => until,
         };
         if now < until {

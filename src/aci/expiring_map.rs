@@ -11,7 +11,7 @@ use std::hash::Hash;
 use tokio::time::Instant;
 
 /// A limited map with expiry.
-pub(super) struct ExpiringMap<K, V> {
+pub struct ExpiringMap<K, V> {
     entries: HashMap<K, ExpiringEntry<V>>,
     capacity: usize,
     /// The share that a key belongs to.
@@ -28,7 +28,8 @@ struct ExpiringEntry<V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> ExpiringMap<K, V> {
-    /// An empty map for at most `capacity` entries.
+    /// An empty map for at most `capacity` entries. `share` names the share of a key; where all keys are alike, they
+    /// have one share.
     pub fn new(capacity: usize, share: fn(&K) -> &str) -> Self {
         Self {
             entries: HashMap::new(),
@@ -65,6 +66,16 @@ impl<K: Eq + Hash + Clone, V: Clone> ExpiringMap<K, V> {
                 used,
             },
         );
+    }
+
+    /// The number of entries, including those that have expired and not been removed yet.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -125,7 +136,7 @@ mod tests {
             (
                 map.get(&"c", later(60)),
                 map.get(&"d", later(60)),
-                map.entries.len()
+                map.len()
             ),
             (Some(3), Some(5), 2)
         );
