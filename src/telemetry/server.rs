@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 
-/// How long requests in progress may take after the process was told to shut down.
+/// How long requests in progress may take after the shutdown begins.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether this process can work, as text.

@@ -34,7 +34,7 @@ pub fn eviction_cost(job: &Job) -> Result<EvictionCost, String> {
         return Err("its Job is over".to_owned());
     }
     let Some(spec) = spec else {
-        return Err("its Job says nothing of its pods".to_owned());
+        return Err("its Job has no spec".to_owned());
     };
     if spec.suspend == Some(true) {
         return Err("its Job is suspended".to_owned());

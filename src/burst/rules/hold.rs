@@ -35,21 +35,24 @@ pub enum PriorRefusal {
     /// Refused, now or before a change that kept the condition's transition time if the refusal is the same.
     Refused {
         /// The transition time of the condition, by the scheduler's clock.
-        told: Timestamp,
+        transition: Timestamp,
         /// Since when, by the operator's monotonic clock.
         at: Timestamp,
     },
 }
 
-/// Since when a pod that is refused at `now` has been refused, by the operator's monotonic clock. `told` is the
+/// Since when a pod that is refused at `now` has been refused, by the operator's monotonic clock. `transition` is the
 /// transition time of its condition.
 ///
 /// The refusal counts from when the operator saw it, so a clock that is wrong or is changed has no effect on
 /// the hold. If the pod was refused before this process saw it, the age comes from the time at which the API
 /// server stored that write. The condition's own time is only compared: it comes from the scheduler's clock.
-pub fn refused_at(told: Timestamp, before: PriorRefusal, now: Timestamp) -> Timestamp {
+pub fn refused_at(transition: Timestamp, before: PriorRefusal, now: Timestamp) -> Timestamp {
     match before {
-        PriorRefusal::Refused { told: same, at } if same == told => at,
+        PriorRefusal::Refused {
+            transition: same,
+            at,
+        } if same == transition => at,
         PriorRefusal::Refused { .. } | PriorRefusal::NotRefused => now,
         PriorRefusal::Unseen(ago) => now.saturating_sub(ago).unwrap_or(now),
     }
@@ -153,8 +156,8 @@ mod tests {
     #[test]
     fn a_refusal_counts_from_when_it_was_seen_or_from_when_the_api_server_wrote_it() {
         let refused = |before, now| refused_at(at(40), before, at(now));
-        let seen = |told, since| PriorRefusal::Refused {
-            told: at(told),
+        let seen = |transition, since| PriorRefusal::Refused {
+            transition: at(transition),
             at: at(since),
         };
         let unseen = |ago| PriorRefusal::Unseen(Duration::from_secs(ago));

@@ -35,8 +35,8 @@ fn what_aci_cannot_run_is_refused_in_translations_words() {
         why: "there is no host".to_owned(),
     };
     scene.refused.insert("a".to_owned(), refusal);
-    let told = "it cannot run on ACI: spec.hostNetwork: there is no host";
-    assert_eq!(refused(&scene, "a"), told);
+    let refusal = "it cannot run on ACI: spec.hostNetwork: there is no host";
+    assert_eq!(refused(&scene, "a"), refusal);
     let plan = scene.plan(60);
     assert_eq!((plan.counts.refused, plan.counts.granted), (1, 1));
     assert_eq!(
@@ -75,8 +75,8 @@ fn a_pod_waits_until_its_claims_are_read_and_is_refused_if_aci_cannot_mount_them
         &mut scene,
         ClaimState::Unsupported("it is a disk".to_owned()),
     );
-    let told = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
-    assert_eq!(refused(&scene, "a"), told);
+    let refusal = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
+    assert_eq!(refused(&scene, "a"), refusal);
     behind(&mut scene, ClaimState::Mountable);
     assert!(matches!(scene.outcome(60, "a"), PodOutcome::Grant { .. }));
 }
@@ -116,13 +116,13 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
         &mut scene,
         ClaimState::Unsupported("it is a disk".to_owned()),
     );
-    let told = refused(&scene, "a");
+    let refusal = refused(&scene, "a");
     for field in [
         "spec.schedulerName",
         "spec.hostNetwork",
         "spec.volumes[0].persistentVolumeClaim",
     ] {
-        assert!(told.contains(field), "{told}");
+        assert!(refusal.contains(field), "{refusal}");
     }
     behind(
         &mut scene,
@@ -188,10 +188,10 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
     if let Some(owner) = &mut scene.waiting[1].owner {
         owner.template = "web-2/".to_owned();
     }
-    let told = refused(&scene, "a");
+    let refusal = refused(&scene, "a");
     assert!(
-        told.contains("another pod of its template: limit above request"),
-        "{told}"
+        refusal.contains("another pod of its template: limit above request"),
+        "{refusal}"
     );
     let placement = "weu".to_owned();
     assert_eq!(

@@ -151,13 +151,13 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
     let plan = scene.plan(15);
     scene.write_reservations(&plan);
     scene.waiting[0] = pod("a").at_version("2");
-    let anew = scene.plan(16);
+    let again = scene.plan(16);
     assert_eq!(
-        (granted(&anew), anew.must_write_reservations),
+        (granted(&again), again.must_write_reservations),
         (vec!["a"], true)
     );
-    assert_eq!(anew.reservations[0].resource_version, "2");
-    scene.write_reservations(&anew);
+    assert_eq!(again.reservations[0].resource_version, "2");
+    scene.write_reservations(&again);
     assert!(!scene.plan(16).must_write_reservations);
     // Another instance leads, and its watch is behind: the pod may be granted already.
     scene.change_leader("another");
@@ -166,7 +166,7 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
     assert_eq!(
         (plan.reservations, plan.must_write_reservations),
-        (anew.reservations, false)
+        (again.reservations, false)
     );
     assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
     scene.waiting[0] = pod("a").at_version("10");

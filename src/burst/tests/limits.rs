@@ -238,7 +238,7 @@ fn a_percentage_of_an_unknown_scale_grants_nothing_and_says_so() {
     let plan = scene.plan(15);
     assert_eq!(
         plan.decisions[0].workload, "batch",
-        "it cannot be told whose it is"
+        "its workload is unknown"
     );
     assert_eq!(plan.workloads[0].message, "the server has no apps/v9");
     assert_eq!(plan.workloads[0].desired, None);
@@ -262,8 +262,8 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
     scene.others = vec![older];
     let plan = scene.plan(15);
     assert_eq!(plan.decisions, []);
-    let told = "1 pod of its selection belongs to workload again of pool first";
-    assert_eq!(plan.workloads[0].message, told);
+    let expected = "1 pod of its selection belongs to workload again of pool first";
+    assert_eq!(plan.workloads[0].message, expected);
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn pods_that_never_started_are_deleted_if_that_costs_nothing_or_else_reported() 
         (0, Some(std::time::Duration::from_secs(1)))
     );
     let rescues = scene.plan(310).never_started;
-    let told: Vec<_> = rescues
+    let reported: Vec<_> = rescues
         .iter()
         .map(|one| (one.pod.name.as_str(), one.action))
         .collect();
@@ -181,7 +181,7 @@ fn pods_that_never_started_are_deleted_if_that_costs_nothing_or_else_reported() 
         ("job", RescueAction::AskJob),
         ("other", RescueAction::Report),
     ];
-    assert_eq!(told, all);
+    assert_eq!(reported, all);
     let why =
         "placement weu starts no pods: no room; it is to be deleted, and its owner makes another";
     assert_eq!(rescues[0].why, why);
@@ -286,7 +286,7 @@ fn a_refused_template_is_paused_for_a_while_unless_another_pod_of_it_runs() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
     let mut unknown = starting("unknown", 0);
     if let PodStage::Bound(bound) = &mut unknown.stage {
-        bound.waiting_for_azure = Some((FailureClass::Unknown, "nobody knows this".to_owned()));
+        bound.waiting_for_azure = Some((FailureClass::Unknown, "an unknown code".to_owned()));
     }
     scene.labelled = vec![unknown.clone()];
     let plan = scene.plan(0);

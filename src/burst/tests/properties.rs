@@ -35,7 +35,7 @@ fn built(number: usize, (app, age, cores, matter): (usize, i64, i64, u8)) -> Pod
 }
 
 /// A granted pod that keeps other pods of its template off ACI: its grant has expired, or Azure refuses it. What
-/// the scheduler or Azure says of it is said of no other pod.
+/// the scheduler or Azure reports about it concerns no other pod.
 fn in_trouble(number: usize, app: &str, has_expired: bool) -> PodFacts {
     let mut pod = pod(&format!("t{number}"))
         .of_app(app)

@@ -85,8 +85,8 @@ fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
         scene.labelled[1].clone(),
     ];
     let web = scene.plan(15).workloads.remove(0);
-    let told = "4 pods of its selection belong to workload web of pool older";
-    assert_eq!((web.home, web.message.as_str()), (Some(5), told));
+    let expected = "4 pods of its selection belong to workload web of pool older";
+    assert_eq!((web.home, web.message.as_str()), (Some(5), expected));
     // The same if none of them is pending or on ACI, and both workloads select the same pods.
     scene.waiting.clear();
     scene.labelled.clear();
@@ -94,8 +94,8 @@ fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
     assert_eq!(scene.plan(15).workloads[0].message, "");
     scene.pool.spec.workloads = scene.others[0].spec.workloads.clone();
     let web = scene.plan(15).workloads.remove(0);
-    let told = "all pods of its selection belong to workload web of pool older";
-    assert_eq!(web.message, told);
+    let expected = "all pods of its selection belong to workload web of pool older";
+    assert_eq!(web.message, expected);
 }
 
 #[test]
@@ -144,14 +144,14 @@ fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
 #[test]
 fn a_limit_that_is_reached_is_said_once_for_the_pool() {
     let scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
-    let told =
+    let expected =
         "pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
-    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(told));
+    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(expected));
     assert_eq!(scene.plan(14).limit_message, None);
     // The message, and with it the pool's status, stays the same while pods are granted.
     let mut scene = scene;
     scene.waiting.pop();
-    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(told));
+    assert_eq!(scene.plan(15).limit_message.as_deref(), Some(expected));
 }
 
 #[test]

@@ -429,7 +429,7 @@ fn prior_refusal(cached: &WaitingPod) -> hold::PriorRefusal {
         .refusal
         .map_or(hold::PriorRefusal::NotRefused, |refusal| {
             hold::PriorRefusal::Refused {
-                told: refusal.transition_time,
+                transition: refusal.transition_time,
                 at: refusal.at,
             }
         })

@@ -31,7 +31,7 @@ const KEY_PAIRS: [(&str, &str); 3] = [
     ("tls.crt", "tls.key"),
 ];
 
-/// The ways to authenticate by a header, of which a Secret may have one.
+/// The ways to authenticate by a header, a Secret may have one of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HeaderMethod {
     /// `username` and `password`: basic authentication.

@@ -127,19 +127,19 @@ fn a_pod_is_granted_where_the_scheduler_would_place_it_beside_those_that_run() {
                 case.name
             ),
             Some(field) => {
-                let told = outcome.to_string();
+                let message = outcome.to_string();
                 assert!(
                     matches!(outcome, PodOutcome::Blocked(_) | PodOutcome::Refuse(_)),
-                    "{}: {told}",
+                    "{}: {outcome}",
                     case.name
                 );
                 assert!(
-                    told.contains(&format!("{field}: ")),
-                    "{}: {told}",
+                    message.contains(&format!("{field}: ")),
+                    "{}: {message}",
                     case.name
                 );
-                let names_place = told.contains("placement weu is in") || told.contains(AWAY);
-                assert!(names_place, "{}: {told}", case.name);
+                let names_place = message.contains("placement weu is in") || message.contains(AWAY);
+                assert!(names_place, "{}: {message}", case.name);
             }
         }
     }

@@ -107,7 +107,7 @@ pub struct Cluster {
     /// The version of the pool.
     pub version: u64,
     /// The content of its status, except the leader and the reservations.
-    pub told: ShownStatus,
+    pub shown_status: ShownStatus,
     pub pods: BTreeMap<String, SimPod>,
     pub desired: [u64; 3],
     /// How many pods the cluster's own nodes have room for.
@@ -192,7 +192,7 @@ impl Cluster {
             lease: start,
             pool: Rc::new(pool),
             version: 0,
-            told: ShownStatus::default(),
+            shown_status: ShownStatus::default(),
             pods: BTreeMap::new(),
             desired: [3, 3, 0],
             scheduler_skew: SignedDuration::from_secs([-90, 0, 0, 90][rng.random_range(0..4)]),

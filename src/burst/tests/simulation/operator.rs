@@ -1,7 +1,7 @@
 //! An instance of the operator: its watches, its memory, and the code that runs the plan.
 
 mod clocks;
-mod hands;
+mod execution;
 mod term;
 mod views;
 
@@ -49,11 +49,11 @@ pub struct Operator {
     doors: DoorCheck,
     term: LeaderTerm,
     /// What it is about to write to the pool's status.
-    telling: Option<ShownStatus>,
+    unwritten_status: Option<ShownStatus>,
     /// Until then it is dead or frozen.
     away_until: Option<Timestamp>,
     /// Grants that it has not sent yet.
-    hands: VecDeque<(PodReference, GrantRecord)>,
+    unsent_grants: VecDeque<(PodReference, GrantRecord)>,
     /// Answers that have not arrived. Their writes are done, and watches may show them.
     answers: VecDeque<(PodReference, PodWriteResult)>,
     /// It was frozen, and still believes that it leads.
@@ -83,9 +83,9 @@ impl Operator {
             memory: LeaderState::default(),
             doors: DoorCheck::default(),
             term: LeaderTerm::default(),
-            telling: None,
+            unwritten_status: None,
             away_until: None,
-            hands: VecDeque::new(),
+            unsent_grants: VecDeque::new(),
             answers: VecDeque::new(),
             is_stale: false,
             is_clean: false,
@@ -113,7 +113,7 @@ impl Operator {
         self.memory = LeaderState::default();
         self.doors = DoorCheck::default();
         self.term = LeaderTerm::default();
-        self.telling = None;
+        self.unwritten_status = None;
         self.is_due = true;
     }
 
@@ -158,7 +158,7 @@ impl Operator {
         }
         if self.away_until.take().is_some() {
             cluster.changed();
-            while let Some((pod, grant)) = self.hands.pop_front() {
+            while let Some((pod, grant)) = self.unsent_grants.pop_front() {
                 self.send(&pod, grant, cluster, rng, happened);
             }
         }
@@ -169,19 +169,19 @@ impl Operator {
             self.is_stale = false;
             return;
         }
-        if !self.hands.is_empty() {
-            let left = rng.random_range(0..=self.hands.len());
-            self.is_due |= left < self.hands.len();
-            self.empty_hands(left, cluster, rng, happened);
+        if !self.unsent_grants.is_empty() {
+            let left = rng.random_range(0..=self.unsent_grants.len());
+            self.is_due |= left < self.unsent_grants.len();
+            self.send_grants(left, cluster, rng, happened);
         }
-        let unheard = if cluster.is_calm {
+        let outstanding = if cluster.is_calm {
             0
         } else {
             rng.random_range(0..=self.answers.len())
         };
-        self.hear(unheard, cluster);
-        if let Some(told) = self.telling.take_if(|_| rng.random_bool(0.7)) {
-            cluster.tell(&told);
+        self.receive_answers(outstanding, cluster);
+        if let Some(status) = self.unwritten_status.take_if(|_| rng.random_bool(0.7)) {
+            cluster.write_status(&status);
         }
         if self.is_due && self.rests_until <= cluster.now {
             self.decide(cluster, is_leader, rng, happened);
@@ -228,14 +228,14 @@ impl Operator {
         self.is_due = plan.must_write_reservations || plan.grants().next().is_some();
         self.shut(&plan, cluster, happened);
         if standing == Leadership::Leading {
-            self.told(&plan, is_leader, &pool, cluster);
+            self.record_status(&plan, is_leader, &pool, cluster);
         }
         self.carry_out(&plan, &pool, is_leader, (cluster, rng), happened);
         let waiting = self.views.waiting.pods.iter();
         let waiting: HashSet<&str> = waiting.map(|pod| pod.id.uid.as_str()).collect();
         self.memory
             .record_plan(&plan.record(), &waiting, self.clocks.own(cluster.now));
-        let is_done = self.is_clean && self.hands.is_empty() && self.answers.is_empty();
+        let is_done = self.is_clean && self.unsent_grants.is_empty() && self.answers.is_empty();
         if is_done && rng.random_bool(0.05) {
             self.plans_nothing_new(cluster);
         }
@@ -261,7 +261,13 @@ impl Operator {
     }
 
     /// Publishes the leader's plan in the pool's status.
-    fn told(&mut self, plan: &BurstPlan, is_leader: bool, pool: &PoolView, cluster: &mut Cluster) {
+    fn record_status(
+        &mut self,
+        plan: &BurstPlan,
+        is_leader: bool,
+        pool: &PoolView,
+        cluster: &mut Cluster,
+    ) {
         if is_leader {
             let labelled = &self.views.labelled;
             let is_away = |pod: &Rc<PodFacts>| {
@@ -277,7 +283,7 @@ impl Operator {
                 now: cluster.now,
             });
         }
-        self.telling = Some(ShownStatus {
+        self.unwritten_status = Some(ShownStatus {
             counts: plan.counts,
             workloads: plan.workloads.clone(),
             is_peak: plan.peak != PeakState::None,
@@ -297,7 +303,7 @@ impl Operator {
         };
         let mut new = again.grants().filter(|decision| !known(&decision.pod.uid));
         let new = new.next();
-        assert!(new.is_none(), "planned anew: {new:?}");
+        assert!(new.is_none(), "planned again: {new:?}");
     }
 
     fn plan(&self, pool: &BurstPool, standing: Leadership, cluster: &Cluster) -> BurstPlan {

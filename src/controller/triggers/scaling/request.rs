@@ -1,6 +1,6 @@
 //! How a pool's spec scales its workloads, and the tasks that follow from it.
 //!
-//! In: a pool. Out: a [`ScalingRequest`] for each workload that it scales. Each has one task, which is told of changes
+//! In: a pool. Out: a [`ScalingRequest`] for each workload that it scales. Each has one task, which gets changes
 //! over a channel.
 
 use std::sync::Arc;

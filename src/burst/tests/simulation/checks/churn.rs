@@ -31,7 +31,7 @@ pub struct ChurnCheck {
     /// The last change of a reservation, except of pods with denied grants, and when.
     reserved: Option<(Timestamp, Reservation)>,
     /// The last two status contents, written while no pod's grant was denied, and when.
-    told: Option<(Timestamp, [ShownStatus; 2])>,
+    last_status_change: Option<(Timestamp, [ShownStatus; 2])>,
 }
 
 /// How many times a reservation was made.
@@ -124,12 +124,13 @@ impl ChurnCheck {
     }
 
     /// The content of the status changes.
-    pub fn tell(&mut self, cluster: &Cluster, old: &ShownStatus, new: &ShownStatus) {
-        let numbers = |told: &ShownStatus| (told.counts, told.is_peak, told.limited.is_some());
+    pub fn record_status(&mut self, cluster: &Cluster, old: &ShownStatus, new: &ShownStatus) {
+        let numbers =
+            |status: &ShownStatus| (status.counts, status.is_peak, status.limited.is_some());
         let ends = old.is_peak && !new.is_peak;
         let tries = cluster.pods.keys().any(|uid| is_denied(cluster, uid));
         if numbers(old) != numbers(new) && !ends && !tries {
-            self.told = Some((cluster.now, [old.clone(), new.clone()]));
+            self.last_status_change = Some((cluster.now, [old.clone(), new.clone()]));
         }
     }
 
@@ -138,8 +139,11 @@ impl ChurnCheck {
         let is_old = |at: Timestamp| later(at, REST) <= now;
         let reserved = self.reserved.as_ref().filter(|(at, _)| !is_old(*at));
         assert!(reserved.is_none(), "reserved still: {reserved:?}");
-        let told = self.told.as_ref().filter(|(at, _)| !is_old(*at));
-        assert!(told.is_none(), "told still: {told:?}");
+        let changed = self
+            .last_status_change
+            .as_ref()
+            .filter(|(at, _)| !is_old(*at));
+        assert!(changed.is_none(), "the status still changes: {changed:?}");
     }
 }
 

@@ -181,14 +181,14 @@ impl Cluster {
     }
 
     /// A server-side apply of the rest of the status, whatever the pool's version.
-    pub fn tell(&mut self, told: &ShownStatus) {
-        if self.told == *told {
+    pub fn write_status(&mut self, shown: &ShownStatus) {
+        if self.shown_status == *shown {
             return;
         }
-        self.churns(|churn, cluster| churn.tell(cluster, &cluster.told, told));
-        self.told.clone_from(told);
+        self.churns(|churn, cluster| churn.record_status(cluster, &cluster.shown_status, shown));
+        self.shown_status.clone_from(shown);
         let status = Rc::make_mut(&mut self.pool).status.get_or_insert_default();
-        let spilling = condition::build(SPILLING, told.is_peak, "", "", None, self.now);
+        let spilling = condition::build(SPILLING, shown.is_peak, "", "", None, self.now);
         condition::set(&mut status.conditions, spilling);
         self.version += 1;
     }

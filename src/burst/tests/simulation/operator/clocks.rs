@@ -66,9 +66,9 @@ impl InstanceClocks {
 
     /// Since when, by its own clock, a pod is refused that the instance sees for the first time. The API server
     /// wrote the refusal at `written`.
-    pub fn unseen(&self, told: Timestamp, written: Timestamp, now: Timestamp) -> Timestamp {
+    pub fn unseen(&self, transition: Timestamp, written: Timestamp, now: Timestamp) -> Timestamp {
         let age = self.api_server(now).duration_since(written);
         let age = Duration::try_from(age).unwrap_or_default();
-        hold::refused_at(told, PriorRefusal::Unseen(age), self.own(now))
+        hold::refused_at(transition, PriorRefusal::Unseen(age), self.own(now))
     }
 }

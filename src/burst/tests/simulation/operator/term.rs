@@ -42,7 +42,7 @@ impl Operator {
     /// Whether it may plan: not while a grant is in flight that was reserved in an earlier term.
     pub(super) fn may_look(&self, pool: &PoolView) -> bool {
         let is_same = pool.leader() == Some(self.identity().as_str());
-        is_same || (self.hands.is_empty() && self.answers.is_empty())
+        is_same || (self.unsent_grants.is_empty() && self.answers.is_empty())
     }
 
     /// The leadership state by the pool's status. If another instance took the pool, it must be claimed and

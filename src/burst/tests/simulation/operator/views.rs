@@ -26,7 +26,7 @@ struct RefusedView(HashMap<String, RefusedPod>);
 /// A pending pod, and the time of refusal in its condition.
 struct RefusedPod {
     facts: Rc<PodFacts>,
-    told: Option<Timestamp>,
+    transition: Option<Timestamp>,
 }
 
 impl RefusedView {
@@ -43,34 +43,36 @@ impl RefusedView {
                     pod.id.uid.clone(),
                     RefusedPod {
                         facts: known.facts.clone(),
-                        told: known.told,
+                        transition: known.transition,
                     },
                 );
                 continue;
             }
-            let told = refused_at(pod);
-            if let Some(told) = told {
+            let transition = refused_at(pod);
+            if let Some(transition) = transition {
                 let at = match known {
                     None => {
                         let written = cluster.pods.get(&pod.id.uid);
                         let written = written.and_then(|pod| pod.refused_again);
-                        clocks.unseen(told, written.unwrap_or(cluster.now), cluster.now)
+                        clocks.unseen(transition, written.unwrap_or(cluster.now), cluster.now)
                     }
-                    Some(known) => hold::refused_at(told, known.before(), clocks.own(cluster.now)),
+                    Some(known) => {
+                        hold::refused_at(transition, known.before(), clocks.own(cluster.now))
+                    }
                 };
                 Rc::make_mut(pod).stage = PodStage::Unschedulable(Some(at));
             }
             let facts = pod.clone();
             self.0
-                .insert(pod.id.uid.clone(), RefusedPod { facts, told });
+                .insert(pod.id.uid.clone(), RefusedPod { facts, transition });
         }
     }
 }
 
 impl RefusedPod {
     fn before(&self) -> PriorRefusal {
-        match (self.told, refused_at(&self.facts)) {
-            (Some(told), Some(at)) => PriorRefusal::Refused { told, at },
+        match (self.transition, refused_at(&self.facts)) {
+            (Some(transition), Some(at)) => PriorRefusal::Refused { transition, at },
             _ => PriorRefusal::NotRefused,
         }
     }

@@ -44,9 +44,9 @@ impl Operator {
         self.is_clean = stands && plan.unwatched_reservations.is_empty();
         if stands {
             // Pods with a reservation need not wait for the write.
-            self.take_in_hand(plan, SlotState::Reserved, pool, cluster, happened);
-            let sent = rng.random_range(0..=self.hands.len());
-            self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
+            self.queue_grants(plan, SlotState::Reserved, pool, cluster, happened);
+            let sent = rng.random_range(0..=self.unsent_grants.len());
+            self.send_grants(self.unsent_grants.len() - sent, cluster, rng, happened);
         }
         if plan.must_write_reservations && !self.reserve(plan, pool, cluster, rng, happened) {
             (self.is_due, self.is_clean) = (true, false);
@@ -54,7 +54,7 @@ impl Operator {
         }
         let may_write = plan.must_write_reservations || stands;
         if may_write {
-            self.take_in_hand(plan, SlotState::ToReserve, pool, cluster, happened);
+            self.queue_grants(plan, SlotState::ToReserve, pool, cluster, happened);
         }
         self.look(plan, cluster, happened);
         if !may_write {
@@ -63,23 +63,27 @@ impl Operator {
             self.resolve(cluster);
             return;
         }
-        if !cluster.is_calm && !self.hands.is_empty() && rng.random_bool(0.03) {
+        if !cluster.is_calm && !self.unsent_grants.is_empty() && rng.random_bool(0.03) {
             happened.freezes += 1;
             self.is_stale = true;
-            let sent = rng.random_range(0..self.hands.len());
-            self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
+            let sent = rng.random_range(0..self.unsent_grants.len());
+            self.send_grants(self.unsent_grants.len() - sent, cluster, rng, happened);
             self.away_until = Some(cluster.after(rng, 5..200));
             return;
         }
         // Some grants are answered only after the next plan.
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
-        let left = if is_slow { self.hands.len() / 2 } else { 0 };
-        self.empty_hands(left, cluster, rng, happened);
+        let left = if is_slow {
+            self.unsent_grants.len() / 2
+        } else {
+            0
+        };
+        self.send_grants(left, cluster, rng, happened);
         self.others(plan, cluster, rng, happened);
     }
 
     /// Queues the grants whose reservations are in the status, or have just been written.
-    pub(super) fn take_in_hand(
+    pub(super) fn queue_grants(
         &mut self,
         plan: &BurstPlan,
         slot: SlotState,
@@ -112,7 +116,7 @@ impl Operator {
                 refused: None,
             };
             self.memory.record_patch_sent(id);
-            self.hands.push_back((id.clone(), grant));
+            self.unsent_grants.push_back((id.clone(), grant));
         }
     }
 
@@ -183,15 +187,15 @@ impl Operator {
         }
     }
 
-    pub(super) fn empty_hands(
+    pub(super) fn send_grants(
         &mut self,
         left: usize,
         cluster: &mut Cluster,
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
-        while self.hands.len() > left {
-            if let Some((pod, grant)) = self.hands.pop_front() {
+        while self.unsent_grants.len() > left {
+            if let Some((pod, grant)) = self.unsent_grants.pop_front() {
                 self.send(&pod, grant, cluster, rng, happened);
             }
         }
@@ -221,13 +225,13 @@ impl Operator {
         self.answers.push_back((pod.clone(), answer));
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
         if !is_slow {
-            self.hear(0, cluster);
+            self.receive_answers(0, cluster);
         }
     }
 
-    /// Receives all answers except the last `unheard`.
-    pub(super) fn hear(&mut self, unheard: usize, cluster: &Cluster) {
-        while self.answers.len() > unheard {
+    /// Receives all answers except the last `outstanding`.
+    pub(super) fn receive_answers(&mut self, outstanding: usize, cluster: &Cluster) {
+        while self.answers.len() > outstanding {
             let Some((pod, answer)) = self.answers.pop_front() else {
                 return;
             };
