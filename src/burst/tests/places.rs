@@ -192,7 +192,16 @@ fn pods_that_never_started_are_deleted_if_that_costs_nothing_or_else_reported() 
             .why
             .ends_with("it has no owner that makes another")
     );
-    // The API server wrote by its own clock since when they are bound.
+}
+
+/// The API server writes by its own clock since when a pod is bound.
+#[test]
+fn the_time_to_start_does_not_depend_on_the_api_servers_clock() {
+    let mut scene = PlanScene::new(&json!({}), &[]);
+    scene
+        .leader_state
+        .placement_health_mut("weu")
+        .record_failure(FailureClass::Capacity, "no room", at(20));
     for ahead in [-3600, -90, 90, 3600] {
         scene.ahead = jiff::SignedDuration::from_secs(ahead);
         scene.labelled = vec![starting("web", 10 + ahead)];

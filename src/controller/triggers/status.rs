@@ -189,14 +189,19 @@ mod tests {
         );
     }
 
-    #[test]
-    fn unknown_values_conflicts_and_spec_errors_are_reported() {
-        let pool = pool(&json!({
+    /// A pool with the trigger `hours`, which scales the workload `web`.
+    fn scaled_pool() -> BurstPool {
+        pool(&json!({
             "triggers": [{"name": "hours", "schedule": {"start": "x", "duration": "1h", "timeZone": "UTC"}}],
             "workloads": [{"name": "web",
                 "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
                 "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
-        }));
+        }))
+    }
+
+    #[test]
+    fn unknown_values_conflicts_and_spec_errors_are_reported() {
+        let pool = scaled_pool();
         let now = jiff::Timestamp::UNIX_EPOCH;
         let invalid = TriggerState::invalid(
             "schedule.start: x".to_owned(),
@@ -236,6 +241,11 @@ mod tests {
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
+    }
+
+    #[test]
+    fn other_autoscalers_of_a_target_are_a_conflict_if_they_are_known() {
+        let pool = scaled_pool();
         let view_of = |other_autoscaler| TriggerStatusView {
             triggers: vec![("hours".to_owned(), TriggerState::default())],
             scalings: [(

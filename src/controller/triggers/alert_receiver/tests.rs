@@ -59,7 +59,7 @@ fn to(path: &str, token: &str) -> http::request::Builder {
 
 #[tokio::test]
 async fn refused_requests_are_answered_with_a_reason_and_counted() {
-    let (router, shared, token) = receiver();
+    let (router, shared, _token) = receiver();
     let payload = r#"{"version": "4", "alerts": []}"#;
     let endless = || {
         let part = || Ok::<_, std::io::Error>("x".repeat(65_536));
@@ -121,9 +121,14 @@ async fn refused_requests_are_answered_with_a_reason_and_counted() {
         assert_eq!(send(&router, request, body).await, status, "{reason}");
         assert_eq!(count(), before + 1, "{reason}");
     }
-    // The token is read from the file for each request.
+}
+
+#[tokio::test]
+async fn the_token_is_read_from_the_file_for_each_request() {
+    let (router, _, token) = receiver();
+    let payload = r#"{"version": "4", "alerts": []}"#;
     std::fs::write(token.path(), "new").expect("it is written");
-    let old_status = send(&router, to("/alerts", valid), Body::from(payload)).await;
+    let old_status = send(&router, to("/alerts", "Bearer right"), Body::from(payload)).await;
     let new_status = send(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;
     assert_eq!((old_status, new_status), (401, 503));
     std::fs::write(token.path(), "\n").expect("it is written");
