@@ -14,7 +14,7 @@
 //! - `ServiceUnavailable` has three meanings: 503 is an outage, 409 is missing capacity, and 409 with "quota" in
 //!   its message is a quota (this also covers ACI's protection against the same name in many regions).
 //! - An error with an unknown code is retried. No document lists all codes, and a new code must not fail a pod that
-//!   could run elsewhere. If retries do not help, `burst::rescue` releases the pod in the end.
+//!   could run elsewhere. If retries do not help, `burst::select::never_started` releases the pod in the end.
 
 use std::time::Duration;
 

@@ -161,10 +161,10 @@ fn memory_or_default<'de, D: Deserializer<'de>>(stored: D) -> Result<Quantity, D
     Ok(stored.unwrap_or_else(|| Capacity::default().memory))
 }
 
-/// The schema of a quantity of 0 or more. `controller::mistake` checks its size. The schema has a pattern and no CEL
-/// rule, because a CEL rule over a value that is a number or a string is too expensive. It is explicitly not
-/// nullable: kube makes every optional field of this kind nullable, and the API server then keeps a null where it
-/// would set the default.
+/// The schema of a quantity of 0 or more. `controller::placements::validation` checks its size. The schema has a
+/// pattern and no CEL rule, because a CEL rule over a value that is a number or a string is too expensive. It is
+/// explicitly not nullable: kube makes every optional field of this kind nullable, and the API server then keeps a
+/// null where it would set the default.
 fn amount(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -176,7 +176,7 @@ fn amount(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The schema of a label's value, as the API server accepts it on a node. A schema cannot restrict the keys of a map;
-/// `controller::mistake` checks them.
+/// `controller::placements::validation` checks them.
 fn label_value() -> serde_json::Value {
     serde_json::json!({
         "type": "string",

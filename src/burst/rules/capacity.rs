@@ -27,7 +27,7 @@ pub struct FreeCapacity<'a> {
 }
 
 struct PlacementCapacity {
-    placement: String,
+    name: String,
     availability: PlacementAvailability,
     allocatable: ResourceAmounts,
     capacity: ResourceAmounts,
@@ -35,9 +35,9 @@ struct PlacementCapacity {
     free: ResourceAmounts,
     /// Free capacity by container group sizes, as ACI counts it.
     free_for_groups: ResourceAmounts,
-    /// When the door became half-open: one pod at a time tests whether the placement works again.
+    /// When it became half-open: one pod at a time tests whether the placement works again.
     probing_since: Option<Timestamp>,
-    /// While the door is half-open: until when the present test pod may start. Until then no other pod is
+    /// While it is half-open: until when the present test pod may start. Until then no other pod is
     /// granted.
     probe_deadline: Option<Timestamp>,
 }
@@ -57,7 +57,7 @@ impl<'a> FreeCapacity<'a> {
                 *used = used.plus(pod.node_usage());
             }
         }
-        let spots = observed.placements.iter().map(|place| {
+        let placements = observed.placements.iter().map(|place| {
             let used = by_node.get(place.node.as_str());
             let (requested, used) = used.copied().unwrap_or_default();
             let health = observed
@@ -74,7 +74,7 @@ impl<'a> FreeCapacity<'a> {
             };
             let half_open = health.and_then(|health| health.probing_since(now));
             PlacementCapacity {
-                placement: place.placement.clone(),
+                name: place.placement.clone(),
                 availability,
                 allocatable: place.allocatable,
                 capacity: place.capacity,
@@ -85,13 +85,13 @@ impl<'a> FreeCapacity<'a> {
                     .and_then(|since| latest_probe_deadline(observed, &place.node, (since, now))),
             }
         });
-        let mut room = Self {
-            placements: spots.collect(),
+        let mut free = Self {
+            placements: placements.collect(),
             topology: Topology::of(observed),
             now,
         };
-        room.take_in_flight(observed);
-        room
+        free.take_in_flight(observed);
+        free
     }
 
     /// Subtracts granted pods without a node, including those that only the watch of pending pods shows as
@@ -155,11 +155,13 @@ impl<'a> FreeCapacity<'a> {
 
     /// Takes the pod's room in the placement at `index`, and returns that placement's name.
     pub fn take(&mut self, candidate: &GrantCandidate<'a>, index: usize) -> String {
-        let spot = &mut self.placements[index];
-        spot.allocate(candidate.pod);
-        spot.probe_deadline = spot.probing_since.map(|_| later(self.now, PROBE_TIMEOUT));
+        let placement = &mut self.placements[index];
+        placement.allocate(candidate.pod);
+        placement.probe_deadline = placement
+            .probing_since
+            .map(|_| later(self.now, PROBE_TIMEOUT));
         self.topology.assume(candidate.pod, index);
-        spot.placement.clone()
+        placement.name.clone()
     }
 
     /// Keeps the free capacity of the first open placement for a pod that has waited long, so that
@@ -168,22 +170,22 @@ impl<'a> FreeCapacity<'a> {
     pub fn hold_back_for(&mut self, candidate: &GrantCandidate<'a>) {
         let pod = candidate.pod;
         for index in self.placements_in(candidate.placements) {
-            let spot = &mut self.placements[index];
+            let placement = &mut self.placements[index];
             let fits = pod
                 .requests
-                .shortage_in(spot.allocatable)
-                .or(pod.node_usage().shortage_in(spot.capacity));
-            if spot.availability == PlacementAvailability::Open
+                .shortage_in(placement.allocatable)
+                .or(pod.node_usage().shortage_in(placement.capacity));
+            if placement.availability == PlacementAvailability::Open
                 && fits.is_none()
                 && self.topology.refusal(pod, index).is_none()
             {
-                spot.allocate(pod);
+                placement.allocate(pod);
                 return;
             }
         }
     }
 
-    /// The indices of the spots in `places`.
+    /// The indexes of the placements in `places`.
     fn placements_in(&self, places: PlacementSet) -> impl Iterator<Item = usize> + use<> {
         (0..self.placements.len()).filter(move |index| places.contains(*index))
     }
@@ -193,18 +195,18 @@ impl<'a> FreeCapacity<'a> {
         let half_open = self
             .placements
             .iter()
-            .filter(|spot| spot.availability == PlacementAvailability::OneProbe);
+            .filter(|placement| placement.availability == PlacementAvailability::OneProbe);
         half_open
-            .filter_map(|spot| spot.probe_deadline)
+            .filter_map(|placement| placement.probe_deadline)
             .filter(|at| self.now < *at)
             .min()
     }
 
-    /// Each placement's door, by the placement's name.
+    /// Whether each placement takes pods, by the placement's name.
     pub fn availability(&self) -> BTreeMap<String, PlacementAvailability> {
         let placements = self.placements.iter();
         placements
-            .map(|spot| (spot.placement.clone(), spot.availability.clone()))
+            .map(|placement| (placement.name.clone(), placement.availability.clone()))
             .collect()
     }
 }
@@ -212,10 +214,7 @@ impl<'a> FreeCapacity<'a> {
 impl PlacementCapacity {
     fn blocked_by(&self, pod: &PodFacts) -> Option<BlockedBy> {
         if let PlacementAvailability::Closed { why, .. } = &self.availability {
-            return Some(BlockedBy::PlacementClosed(format!(
-                "{}: {why}",
-                self.placement
-            )));
+            return Some(BlockedBy::PlacementClosed(format!("{}: {why}", self.name)));
         }
         let lack = pod.requests.shortage_in(self.free);
         lack.or_else(|| pod.node_usage().shortage_in(self.free_for_groups))
@@ -228,7 +227,7 @@ impl PlacementCapacity {
         let is_tested =
             self.probing_since.is_some() && self.probe_deadline.is_some_and(|at| now < at);
         if is_tested && self.availability == PlacementAvailability::OneProbe {
-            let why = format!("{} is being tried with one pod", self.placement);
+            let why = format!("{} is being tried with one pod", self.name);
             return Some(BlockedBy::PlacementClosed(why));
         }
         self.blocked_by(pod)

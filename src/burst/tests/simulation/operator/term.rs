@@ -1,5 +1,5 @@
 //! A term of leadership: the instance claims the pool, counts its pods, writes reservations, and tracks a write
-//! whose result is unknown. Follows `controller::spill` around the plan, call by call.
+//! whose result is unknown. Follows `controller::grants` around the plan, call by call.
 
 use std::time::Duration;
 

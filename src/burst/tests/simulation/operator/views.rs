@@ -30,7 +30,7 @@ struct RefusedPod {
 }
 
 impl RefusedView {
-    /// Gives each refused pod its time of refusal by the instance's own clock, as `controller::spill` does.
+    /// Gives each refused pod its time of refusal by the instance's own clock, as `controller::grants` does.
     fn see(&mut self, waiting: &mut PodView, cluster: &Cluster, clocks: &InstanceClocks) {
         let before = std::mem::take(&mut self.0);
         for pod in &mut waiting.pods {
