@@ -77,12 +77,12 @@ impl Simulation {
             self.cluster.is_still = self.cluster.now >= still;
             self.step();
             let leader = &self.operators[self.leader];
-            checks::nobody_is_passed_by(&self.cluster, leader, &mut self.passed_by);
+            checks::no_workload_is_passed_by(&self.cluster, leader, &mut self.passed_by);
             if self.cluster.is_calm {
-                checks::nobody_waits_in_vain(&self.cluster, calm);
+                checks::every_bound_pod_starts(&self.cluster, calm);
             }
         }
-        checks::nobody_starves(&self.cluster, &self.operators[self.leader]);
+        checks::no_pod_starves(&self.cluster, &self.operators[self.leader]);
         self.cluster.churn.rests(self.cluster.now);
         self.happened.peaks += self.cluster.peaks.begun;
         self.happened.renamed += self.cluster.renamed;
