@@ -149,13 +149,22 @@ fn lease_released(
     let config = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
     let events = skip_unreadable(watcher(leases, config).default_backoff());
     let applied = report_errors("the leader's lease", events).applied_objects();
-    applied.filter_map(move |lease| {
-        let spec = lease.ok().map(|lease| lease.spec.unwrap_or_default());
-        std::future::ready(spec.and_then(|spec| {
-            renewals.observe(&spec);
-            let holder = spec.holder_identity;
-            holder.is_none_or(|holder| holder.is_empty()).then_some(())
-        }))
+    releases(
+        applied.filter_map(|lease| std::future::ready(lease.ok())),
+        renewals,
+    )
+}
+
+/// Yields `()` for each of these states of the lease in which no process holds it, and records each renewal.
+fn releases(
+    leases: impl futures::Stream<Item = Lease>,
+    renewals: Renewals,
+) -> impl futures::Stream<Item = ()> {
+    leases.filter_map(move |lease| {
+        let spec = lease.spec.unwrap_or_default();
+        renewals.observe(&spec);
+        let is_released = spec.holder_identity.is_none_or(|holder| holder.is_empty());
+        std::future::ready(is_released.then_some(()))
     })
 }
 
@@ -166,4 +175,38 @@ pub(super) fn lease_client(config: &Config) -> anyhow::Result<Client> {
     config.connect_timeout = Some(LEASE_CALL_TIMEOUT);
     config.read_timeout = Some(LEASE_CALL_TIMEOUT);
     Client::try_from(config).context("connecting to Kubernetes")
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watch_shows_renewals_and_releases_of_the_lease() {
+        let lease = |holder: Option<&str>, transitions| Lease {
+            spec: Some(LeaseSpec {
+                holder_identity: holder.map(str::to_owned),
+                lease_transitions: Some(transitions),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        };
+        let held = lease(Some("another"), 1);
+        let states = [
+            held.clone(),
+            lease(Some(""), 1),
+            lease(None, 1),
+            held.clone(),
+        ];
+        let renewals = Renewals::default();
+        let released = releases(futures::stream::iter(states), renewals.clone());
+        assert_eq!(released.count().await, 2);
+        // The last state is known since the watch showed it.
+        advance(Duration::from_secs(5)).await;
+        let spec = held.spec.expect("a spec");
+        assert_eq!(renewals.observe(&spec), Duration::from_secs(5));
+    }
 }

@@ -13,7 +13,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::k8s::watch_health::{report_errors, skip_unreadable};
 
@@ -24,6 +24,8 @@ pub struct ServiceCache {
     writer: Mutex<Option<Writer<Service>>>,
     /// Notified when a node needs the Services.
     needed: Notify,
+    /// Whether the Services were listed. The store itself wakes only the last task that waits for this.
+    is_listed: watch::Sender<bool>,
 }
 
 impl Default for ServiceCache {
@@ -33,6 +35,7 @@ impl Default for ServiceCache {
             services,
             writer: Mutex::new(Some(writer)),
             needed: Notify::new(),
+            is_listed: watch::Sender::new(false),
         }
     }
 }
@@ -48,14 +51,20 @@ impl ServiceCache {
         let services: Api<DeserializeGuard<Service>> = Api::all(client);
         let events = watcher(services, watcher::Config::default()).default_backoff();
         let events = report_errors("Services", skip_unreadable(events)).reflect(writer);
-        events.for_each(async |_| {}).await;
+        let listed = async {
+            if self.services.wait_until_ready().await.is_ok() {
+                self.is_listed.send_replace(true);
+            }
+        };
+        tokio::join!(events.for_each(async |_| {}), listed);
     }
 
     /// Waits until the Services were listed: a group that is created before that lacks their variables.
     pub async fn wait_until_ready(&self) {
         self.needed.notify_one();
-        // An error means that the watch has ended: the operator is shutting down.
-        let _ = self.services.wait_until_ready().await;
+        let mut is_listed = self.is_listed.subscribe();
+        // The sender lives as long as `self`.
+        let _ = is_listed.wait_for(|is_listed| *is_listed).await;
     }
 
     /// All Services of the cluster.
@@ -97,18 +106,22 @@ mod tests {
     #[tokio::test]
     async fn the_services_are_listed_once_for_all_nodes_and_not_before_one_needs_them() {
         let lists = Arc::new(AtomicUsize::new(0));
-        let (cache, client) = (ServiceCache::default(), api_server(&lists));
-        let nodes = async {
-            tokio::task::yield_now().await;
-            assert_eq!(lists.load(Ordering::Relaxed), 0, "no node needs them yet");
-            tokio::join!(cache.wait_until_ready(), cache.wait_until_ready());
-            cache.wait_until_ready().await;
-        };
-        tokio::select! {
-            biased;
-            () = cache.watch(client) => unreachable!("the watch does not end"),
-            () = nodes => {}
-        }
+        let (cache, client) = (Arc::new(ServiceCache::default()), api_server(&lists));
+        let watched = cache.clone();
+        let watching = tokio::spawn(async move { watched.watch(client).await });
+        tokio::task::yield_now().await;
+        assert_eq!(lists.load(Ordering::Relaxed), 0, "no node needs them yet");
+        // Each node waits in a task of its own.
+        let nodes = (0..3).map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.wait_until_ready().await })
+        });
+        let nodes = futures::future::join_all(nodes.collect::<Vec<_>>());
+        let timeout = std::time::Duration::from_secs(60);
+        let nodes = tokio::time::timeout(timeout, nodes).await;
+        assert!(nodes.is_ok(), "every waiting node gets the Services");
+        cache.wait_until_ready().await;
+        watching.abort();
         let names: Vec<_> = cache
             .all()
             .iter()

@@ -91,42 +91,42 @@ impl Metrics {
                 "How far the machine's clock is ahead of the API server's.",
             )),
             pods: new.gauges(
-                "pods",
+                "burstpool_pods",
                 "Pods of a pool's workloads by state.",
                 &["pool", "state"],
             ),
             pods_max: new.gauges(
-                "pods_max",
+                "burstpool_pods_max",
                 "The most pods that a pool may have on ACI at once.",
                 &["pool"],
             ),
             unreadable: new.gauges(
-                "pool_unreadable",
+                "burstpool_pool_unreadable",
                 "Whether a stored pool has a value that this version cannot read.",
                 &["pool"],
             ),
             open: new.gauges(
-                "placement_open",
+                "burstpool_placement_open",
                 "Whether a placement takes pods.",
                 placement,
             ),
             groups: new.gauges(
-                "container_groups",
+                "burstpool_container_groups",
                 "Container groups that a placement has in Azure.",
                 placement,
             ),
             grants: new.counters(
-                "grants_total",
+                "burstpool_grants_total",
                 "Pods that were to be granted, by outcome.",
                 &["pool", "outcome"],
             ),
             requests: new.counters(
-                "azure_requests_total",
+                "burstpool_azure_requests_total",
                 "Requests to Azure, by the class of its rate limits and by outcome.",
                 &["class", "outcome"],
             ),
             request_seconds: new.histograms(
-                "azure_request_duration_seconds",
+                "burstpool_azure_request_duration_seconds",
                 "How long Azure took to answer.",
                 &AZURE_LATENCY_BUCKETS,
                 &["class"],
@@ -228,20 +228,20 @@ impl Metrics {
     }
 }
 
-/// Creates metrics with the prefix `burstpool_`, and registers each.
+/// Creates metrics, and registers each. Names are written in full, so that a search finds them.
 pub(super) struct NewMetrics(Registry);
 
 impl NewMetrics {
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(opts(name, help), labels))
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.register(GaugeVec::new(opts(name, help), labels))
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(opts(name, help), labels))
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn histograms(
@@ -251,7 +251,7 @@ impl NewMetrics {
         buckets: &[f64],
         labels: &[&str],
     ) -> HistogramVec {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        let opts = HistogramOpts::from(Opts::new(name, help)).buckets(buckets.to_vec());
         self.register(HistogramVec::new(opts, labels))
     }
 
@@ -261,10 +261,6 @@ impl NewMetrics {
         registered.expect("metric names are unique");
         metric
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("burstpool_{name}"), help)
 }
 
 #[cfg(test)]

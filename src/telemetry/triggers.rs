@@ -27,24 +27,28 @@ impl TriggerMetrics {
         let trigger = &["pool", "trigger"];
         Self {
             value: new.float_gauges(
-                "trigger_value",
+                "burstpool_trigger_value",
                 "The last value of a trigger's query.",
                 trigger,
             ),
-            active: new.gauges("trigger_active", "Whether a trigger is active.", trigger),
+            active: new.gauges(
+                "burstpool_trigger_active",
+                "Whether a trigger is active.",
+                trigger,
+            ),
             errors: new.counters(
-                "trigger_errors_total",
+                "burstpool_trigger_errors_total",
                 "How often a trigger's source returned no value.",
                 trigger,
             ),
             latency: new.histograms(
-                "trigger_latency_seconds",
+                "burstpool_trigger_latency_seconds",
                 "How long a trigger's source took to answer.",
                 &LATENCY_BUCKETS,
                 trigger,
             ),
             refused_alerts: new.counters(
-                "alerts_refused_total",
+                "burstpool_alerts_refused_total",
                 "Requests that the alert receiver refused.",
                 &["reason"],
             ),

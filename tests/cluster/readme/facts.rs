@@ -149,9 +149,6 @@ fn the_reference_names_every_metric_label_and_annotation() {
                 word if !is_word || word.contains('{') => continue,
                 word if word.starts_with("burstpool_") => word.to_owned(),
                 word if word.starts_with("burstpool.io/") => word.to_owned(),
-                word if word.starts_with("trigger_") || word.starts_with("alerts_") => {
-                    format!("burstpool_{word}")
-                }
                 _ => continue,
             };
             let is_named = reference.contains(&format!("`{name}"));
