@@ -115,8 +115,8 @@ impl<'de> Visitor<'de> for CheckedNames {
     }
 }
 
-/// Whether Go's decoder takes `key` for the field `name`. It folds letters, of which two others than those of ASCII
-/// become ASCII letters: the sign for Kelvin and the long s.
+/// Whether Go's decoder takes `key` for the field `name`: it ignores the case of letters. Two letters outside ASCII
+/// fold to ASCII letters: the Kelvin sign to `k`, and the long s to `s`.
 fn is_same_field(name: &str, key: &str) -> bool {
     let folded = key.chars().map(|c| match c {
         '\u{212a}' => 'k',

@@ -199,7 +199,8 @@ impl PlacementRegistry {
         Some(format!("pool {}", owner.name_any()))
     }
 
-    /// The names of the pools of which a placement has run, until all their placements have been drained.
+    /// The names of the pools whose placements have run under this leader. A pool stays in the list until all its
+    /// placements are drained.
     pub async fn running_pool_names(&self) -> Vec<String> {
         self.running.lock().await.pool_names().cloned().collect()
     }

@@ -186,40 +186,21 @@ async fn each_kind_of_attempt_has_its_own_back_off() {
     let mut worker = worker(&Arc::new(AtomicU16::new(201)));
     let verdict = FailureVerdict::new(FailureClass::Transient, None, "an outage".to_owned());
     let now = Timestamp::now();
+    let retry_time = |worker: &PodWorker, action| worker.state.pod_state().retry_times.get(action);
     for _ in 0..5 {
         worker
             .state
             .record_failure(AttemptKind::Read, &verdict, now);
     }
-    assert_eq!(
-        worker.state.pod_state().retry_times.get(PodAction::Create),
-        None
-    );
+    assert_eq!(retry_time(&worker, PodAction::Create), None);
     worker
         .state
         .record_failure(AttemptKind::Create, &verdict, now);
     let soon = Timestamp::now() + Duration::from_secs(2);
-    assert!(
-        worker
-            .state
-            .pod_state()
-            .retry_times
-            .get(PodAction::Create)
-            .is_some_and(|until| until < soon)
-    );
+    assert!(retry_time(&worker, PodAction::Create).is_some_and(|until| until < soon));
     worker.state.record_success(AttemptKind::Read);
-    assert_eq!(
-        worker.state.pod_state().retry_times.get(PodAction::Refresh),
-        None
-    );
-    assert!(
-        worker
-            .state
-            .pod_state()
-            .retry_times
-            .get(PodAction::Create)
-            .is_some()
-    );
+    assert_eq!(retry_time(&worker, PodAction::Refresh), None);
+    assert!(retry_time(&worker, PodAction::Create).is_some());
     assert_eq!(worker.state.failure_count(AttemptKind::Create), 1);
 }
 
