@@ -72,6 +72,8 @@ mod node_pod_changes;
 mod node_pods;
 #[path = "cluster/node_post_bind.rs"]
 mod node_post_bind;
+#[path = "cluster/node_probes.rs"]
+mod node_probes;
 #[path = "cluster/node_random_faults.rs"]
 mod node_random_faults;
 #[path = "cluster/node_references.rs"]

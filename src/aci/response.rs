@@ -99,6 +99,9 @@ pub struct ContainerProperties {
     /// The requested resources.
     #[serde(deserialize_with = "lenient")]
     pub resources: ContainerResources,
+    /// The readiness probe that ACI runs.
+    #[serde(deserialize_with = "lenient")]
+    pub readiness_probe: Option<Value>,
     /// The live state of the container.
     #[serde(deserialize_with = "lenient")]
     pub instance_view: Option<ContainerInstanceView>,

@@ -23,8 +23,11 @@
 //!    Running since an unknown time. A GET would show more, but may be sent a minute later if a thousand pods start.
 //!
 //! Conditions that belong to other writers (`PodScheduled`, readiness gates, `DisruptionTarget`) are kept and never
-//! sent. ACI does not report the results of readiness probes: a running container is ready unless Azure reports its
-//! group as `Unhealthy`, `Repairing` or `Deleting`.
+//! sent.
+//!
+//! A container is ready if it runs, if the probes that the node runs succeed ([`ReadinessReport`]), and unless Azure
+//! reports its group as `Repairing` or `Deleting`. ACI does not report the results of the readiness probes that it
+//! runs itself: such a container is ready unless its group is `Unhealthy`.
 
 use std::net::IpAddr;
 
@@ -46,12 +49,14 @@ mod patch;
 mod phase;
 #[cfg(test)]
 mod properties;
+mod readiness;
 #[cfg(test)]
 mod tests;
 mod waiting_reason;
 
 pub use image_changes::{OutdatedContainer, images as outdated_images};
 pub use patch::{is_same_status, is_urgent, status_patch};
+pub use readiness::{BlockedProbe, ContainerReadiness, ReadinessReport};
 
 /// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";
@@ -88,11 +93,13 @@ pub enum GroupObservation<'a> {
     Deleted(Option<&'a ContainerGroup>),
 }
 
-/// The properties of the node that appear in a pod's status.
+/// What the node contributes to a pod's status.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NodeFacts {
+pub struct NodeFacts<'a> {
     /// The node's IP address.
     pub host_ip: Option<IpAddr>,
+    /// What the node's own probes of this pod say; `None` if it runs none.
+    pub readiness: Option<&'a ReadinessReport>,
 }
 
 /// The inputs of a status.
@@ -101,6 +108,7 @@ struct StatusInput<'a> {
     spec: &'a PodSpec,
     live: &'a PodStatus,
     observation: GroupObservation<'a>,
+    readiness: Option<&'a ReadinessReport>,
     restart_policy: PodRestartPolicy,
     now: Timestamp,
 }
@@ -121,7 +129,8 @@ pub fn pod_status(
     now: Timestamp,
 ) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
-    let case = StatusInput::new(pod, *observation, now, &no_spec, &no_status);
+    let mut case = StatusInput::new(pod, *observation, now, &no_spec, &no_status);
+    case.readiness = facts.readiness;
     let mut containers = container::container_statuses(&case);
     let mut init = container::init_container_statuses(&case, &containers);
     let outcome = phase::pod_phase(&case, &init, &containers);
@@ -171,6 +180,7 @@ impl<'a> StatusInput<'a> {
             spec,
             live,
             observation,
+            readiness: None,
             restart_policy,
             now,
         }
@@ -182,6 +192,11 @@ impl<'a> StatusInput<'a> {
             GroupObservation::Group(group) | GroupObservation::Deleted(Some(group)) => Some(group),
             _ => None,
         }
+    }
+
+    /// What the node's probes say about a container; `None` if the node runs none of its probes.
+    fn container_readiness(&self, name: &str) -> Option<&'a ContainerReadiness> {
+        self.readiness?.get(name)
     }
 
     fn is_gone(&self) -> bool {

@@ -21,6 +21,7 @@
 //! | [`store`] | the whole state of the emulated Azure, behind one lock |
 //! | [`engine`] | runs container groups as containers of Docker or podman |
 //! | [`stream`] | exec and attach over websockets |
+//! | [`apps`] | the apps in simulated containers, served at the addresses of their groups |
 //! | [`realtime`] | the current CPU and memory use of containers, served at the addresses of their groups |
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
 //! | [`faults`] | rules that make requests fail, wait or lose their response |
@@ -34,6 +35,7 @@
 //! engine runs.
 
 pub mod admin;
+pub mod apps;
 pub mod arm;
 pub mod cli;
 pub mod clock;

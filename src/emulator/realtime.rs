@@ -73,6 +73,9 @@ fn groups_to_serve(shared: &EmulatorState) -> HashMap<GroupKey, Ipv4Addr> {
     let now = shared.clock.now();
     let mut store = shared.store();
     store.advance_all(now);
+    if store.is_path_cut {
+        return HashMap::new();
+    }
     let groups = store.groups.iter().filter(|(_, group)| {
         let properties = group.body.properties.as_ref();
         let has = |p: &super::group::model::Properties| {

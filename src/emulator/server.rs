@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use super::engine::{self, Engine};
 use super::options::{EmulatorOptions, TlsOptions};
 use super::state::EmulatorState;
-use super::{admin, arm, realtime, stream, tls};
+use super::{admin, apps, arm, realtime, stream, tls};
 
 /// The reasons why an emulator cannot start.
 #[derive(Debug, Error)]
@@ -114,8 +114,9 @@ impl Emulator {
         };
         tasks.spawn(serving.accept(listener));
         if shared.options.loopback_subnets {
-            let (shared, cancel) = (shared.clone(), cancel.clone());
-            tasks.spawn(realtime::serve(shared, cancel, tasks.clone()));
+            let (extensions, apps) = (shared.clone(), shared.clone());
+            tasks.spawn(realtime::serve(extensions, cancel.clone(), tasks.clone()));
+            tasks.spawn(apps::serve(apps, cancel.clone(), tasks.clone()));
         }
         Ok(Self {
             url: format!("{scheme}://{local}"),

@@ -83,6 +83,8 @@ pub struct GroupStore {
     pub faults: FaultRules,
     /// Regions without capacity, and how many more creates fail there (`None`: all).
     pub capacity: HashMap<String, (CapacityFailure, Option<u64>)>,
+    /// Whether nothing at the addresses of groups in subnets answers, as behind a network security group.
+    pub is_path_cut: bool,
     /// Role actions that the credential lacks, in lower case.
     pub withheld: BTreeSet<String>,
     /// Scripts set through the admin interface, by group and container.
@@ -126,6 +128,7 @@ impl GroupStore {
             quotas,
             faults: FaultRules::default(),
             capacity: HashMap::new(),
+            is_path_cut: false,
             withheld: BTreeSet::new(),
             scripts: HashMap::new(),
             timeline: Timeline::default(),

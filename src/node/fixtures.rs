@@ -68,6 +68,7 @@ pub(super) fn config() -> NodeConfig {
         region_notice: None,
         region_unavailable: None,
         creates_failing: None,
+        probe_path: None,
         kubernetes_minor: 37,
     }
 }

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::{NodeResourceStatus, NodeResources};
 use super::last_placement::{self, LastPlacement};
+use super::probe::ProbePath;
 use crate::api::names::POOL_UID_ANNOTATION;
 
 pub use crate::api::names::node_name as name;
@@ -21,10 +22,17 @@ pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDE
 
 /// Condition: whether Azure accepts pods.
 pub const AZURE_CONDITION: &str = "AzureAvailable";
+/// Condition: whether the probes of the node reach its pods. A node that runs no probes does not have it.
+pub const PROBES_CONDITION: &str = "ProbesReach";
 /// Label: the node's placement.
 pub const PLACEMENT_LABEL: &str = "burstpool.io/placement";
 /// The value of the label `type` of virtual nodes, which existing manifests select.
 pub const NODE_TYPE: &str = "virtual-kubelet";
+
+const PROBES_UNPROVEN: &str = "no pod has answered a probe yet: the network security group of the subnet must admit \
+    the probed ports from the operator, and there must be a route between them";
+const PROBES_BROKEN: &str = "pods have answered probes before, and none does any longer: check the network security \
+    group of the subnet, and the route between the operator and the subnet";
 
 /// Why a placement takes no pods at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub struct NodeConfig {
     pub region_unavailable: Option<Unavailable>,
     /// Why the placement takes no pods although the region does, if so: creates fail.
     pub creates_failing: Option<Unavailable>,
+    /// Whether the node's probes reach its pods, if it runs any.
+    pub probe_path: Option<ProbePath>,
     /// The Kubernetes minor version to report: that of the API server, at most the newest that the operator knows.
     pub kubernetes_minor: u32,
 }
@@ -242,12 +252,19 @@ fn conditions(config: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> 
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };
     let not_applicable = "a virtual node has none of its own";
-    vec![
+    let probes = config.probe_path.map(|path| match path {
+        ProbePath::Proven => condition(PROBES_CONDITION, true, "PodsAnswer", "pods answer probes"),
+        ProbePath::Unproven => condition(PROBES_CONDITION, false, "PathUnproven", PROBES_UNPROVEN),
+        ProbePath::Broken { .. } => condition(PROBES_CONDITION, false, "PathBroken", PROBES_BROKEN),
+    });
+    let mut conditions = vec![
         condition("Ready", true, "BurstpoolRunning", "burstpool is running"),
         condition("MemoryPressure", false, "VirtualNode", not_applicable),
         condition("DiskPressure", false, "VirtualNode", not_applicable),
         condition("PIDPressure", false, "VirtualNode", not_applicable),
         condition("NetworkUnavailable", false, "VirtualNode", not_applicable),
         azure,
-    ]
+    ];
+    conditions.extend(probes);
+    conditions
 }

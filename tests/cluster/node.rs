@@ -61,6 +61,7 @@ pub fn facts(pool: &str) -> NodeConfig {
         region_notice: None,
         region_unavailable: None,
         creates_failing: None,
+        probe_path: None,
         kubernetes_minor: 37,
     }
 }

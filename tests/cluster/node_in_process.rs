@@ -37,6 +37,9 @@ use crate::world::{puts, timeline};
 /// The token that the operator sends to Azure.
 pub const ARM_TOKEN: &str = "SECRET-ARM-TOKEN";
 
+const SUBNET: &str =
+    "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+
 /// The settings of a test.
 pub struct Setup {
     /// The cluster UID in the groups' tags, which marks their owner.
@@ -47,6 +50,8 @@ pub struct Setup {
     pub azure: Option<Arc<Emulator>>,
     /// Another URL for Azure Resource Manager. Default: the emulator's.
     pub arm: Option<String>,
+    /// Whether the groups are in a subnet.
+    pub in_subnet: bool,
     /// How often the operator lists groups.
     pub sweep_every: Duration,
     /// How long the operator leaves groups without a pod alone.
@@ -60,6 +65,7 @@ impl Default for Setup {
             pool: None,
             azure: None,
             arm: None,
+            in_subnet: false,
             sweep_every: Duration::from_secs(2),
             orphan_grace: pods::ORPHAN_GRACE,
         }
@@ -190,6 +196,7 @@ impl Burst {
                 placement: Placement {
                     name: "weu".to_owned(),
                     region: "westeurope".to_owned(),
+                    subnet_id: self.setup.in_subnet.then(|| SUBNET.to_owned()),
                     ..Placement::default()
                 },
                 tags: BTreeMap::new(),

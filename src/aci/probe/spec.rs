@@ -225,7 +225,7 @@ impl HttpGetProbe {
         let field = |name: &str| format!("{at}.{name}");
         refuse_host(get.host.as_ref(), at)?;
         let is_h2c = match get.protocol.as_deref() {
-            None | Some("" | "HTTP1") => false,
+            None | Some("" | "HTTP1" | "HTTP/1.1") => false,
             Some("HTTP2") => true,
             Some(other) => {
                 let why = format!("'{other}' is neither HTTP1 nor HTTP2");

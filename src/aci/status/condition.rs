@@ -14,13 +14,16 @@ use super::{
 use crate::aci::response::Provisioning;
 
 /// The types of the conditions that only a node's agent writes.
-const OWN_CONDITIONS: [&str; 5] = [
+const OWN_CONDITIONS: [&str; 6] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodResizePending",
+    PROBES_REACH,
 ];
+/// The type of the condition that says why probes of the node cannot decide; absent if they can.
+pub const PROBES_REACH: &str = "burstpool.io/ProbesReach";
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Whether this node writes the condition. `DisruptionTarget` has many writers; the node's own is recognized by its
@@ -77,6 +80,9 @@ pub fn pod_conditions(
     ];
     if let Some(resize) = resize_pending(case) {
         conditions.push(build_condition(case, OWN_CONDITIONS[4], resize));
+    }
+    if let Some(blocked) = probes_reach(case, phase) {
+        conditions.push(build_condition(case, PROBES_REACH, blocked));
     }
     let is_disrupted = others
         .iter()
@@ -244,6 +250,21 @@ fn is_same<T: PartialEq>(
         (Some(map), None) | (None, Some(map)) => map.is_empty(),
         (left, right) => left == right,
     }
+}
+
+/// [`PROBES_REACH`]: the node does not reach the pod, so the readiness of its containers is that of an earlier time.
+fn probes_reach(case: &StatusInput, phase: &str) -> Option<ConditionValue> {
+    if matches!(phase, SUCCEEDED | FAILED) || case.is_gone() {
+        return None;
+    }
+    let containers = case.readiness?.values();
+    let blocked: Vec<_> = containers
+        .filter_map(|container| container.blocked.as_ref())
+        .collect();
+    let reason = blocked.first()?.reason;
+    let mut messages: Vec<&str> = blocked.iter().map(|blocked| &*blocked.message).collect();
+    messages.dedup();
+    Some(ConditionValue::unmet(reason, messages.join("; ")))
 }
 
 /// `DisruptionTarget`: the platform caused the failure, not the program. A Job's `podFailurePolicy` can ignore it.

@@ -97,9 +97,13 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
         };
         let mut status = base_status(case, &part);
         fill_state(case, &part, usual, &mut status);
-        status.ready = container_state::is_running(&status)
+        let probed = case.container_readiness(name);
+        let is_running = container_state::is_running(&status);
+        status.started = Some(is_running && probed.is_none_or(|probed| probed.has_started));
+        status.ready = is_running
             && !case.is_finished()
-            && is_ready(case, container);
+            && probed.is_none_or(|probed| probed.is_ready)
+            && is_ready_in_azure(case, container);
         set_allocated_resources(case, &part, &mut status);
         status
     };
@@ -107,9 +111,12 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
 }
 
 /// Whether a running container is ready, as far as Azure reports: it reports health for the whole group only. If
-/// some containers have readiness probes, an unhealthy group makes only those containers not ready.
-fn is_ready(case: &StatusInput, container: &Container) -> bool {
-    let probed = |container: &Container| container.readiness_probe.is_some();
+/// some containers have readiness probes that ACI runs, an unhealthy group makes only those containers not ready.
+fn is_ready_in_azure(case: &StatusInput, container: &Container) -> bool {
+    let probed = |container: &Container| {
+        let by_node = case.container_readiness(&container.name);
+        container.readiness_probe.is_some() && !by_node.is_some_and(|node| node.is_judged_by_node)
+    };
     match case.unready_state() {
         None => true,
         Some(Provisioning::Unhealthy) if case.spec.containers.iter().any(probed) => {

@@ -11,10 +11,12 @@ mod ends;
 mod life;
 mod lists;
 mod once;
+mod probes;
 mod writing;
 
-const FACTS: NodeFacts = NodeFacts {
+const FACTS: NodeFacts<'static> = NodeFacts {
     host_ip: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1))),
+    readiness: None,
 };
 
 /// The time `second` seconds after a fixed start.

@@ -11,7 +11,7 @@ use super::body::{self, ContainerProperties, Port};
 use super::env::{ContainerEnv, environment};
 use super::network::ports;
 use super::pod::TranslationContext;
-use super::probes::probe;
+use super::probes::probes;
 use super::refusals::Refusals;
 use super::security::security_context;
 use super::volumes::{VolumeNames, volume_mounts};
@@ -67,11 +67,9 @@ pub(super) fn containers(
         if let Some(index) = index {
             properties.ports = ports(container, &at, &mut containers.ports, refusals);
             properties.resources = context.sizes.container_resources(index);
-            let mut probe =
-                |name: &str, own| probe(own, container, &format!("{at}.{name}"), refusals);
-            properties.liveness_probe = probe("livenessProbe", container.liveness_probe.as_ref());
-            properties.readiness_probe =
-                probe("readinessProbe", container.readiness_probe.as_ref());
+            let in_subnet = context.placement.is_in_subnet();
+            (properties.liveness_probe, properties.readiness_probe) =
+                probes(container, in_subnet, &at, refusals);
         }
         let list = if index.is_some() {
             &mut containers.main

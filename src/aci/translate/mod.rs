@@ -26,7 +26,7 @@
 //! | [`field_table`] | the field table, the walk over it, the table as Markdown |
 //! | `decode`, `target` | the inputs: the pod with its unknown fields, and the placement with its node |
 //! | `pod` | [`eligible`] and [`translate`] |
-//! | `containers`, `probes`, `security` | one container each |
+//! | `containers`, `probes`, `readiness`, `security` | one container each |
 //! | `env`, `expansion`, `services` | environment variables |
 //! | `downward`, `printable` | a pod's own fields and resources as values of variables and files |
 //! | `resources`, `requests` | CPU and memory in ACI's steps |
@@ -59,6 +59,7 @@ mod network;
 mod pod;
 mod printable;
 mod probes;
+mod readiness;
 mod realtime_metrics;
 pub mod references;
 mod refusals;
@@ -77,6 +78,7 @@ pub use decode::decode;
 pub use field_table::markdown_table;
 pub use image_requests::{ImageRequest, image_requests};
 pub use pod::{eligible, translate};
+pub use readiness::{ReadinessJudge, node_probes, readiness_judge, startup_probe};
 pub use references::{PodReferences, pod_references};
 pub use refusals::Unsupported;
 pub use resolved_references::ResolvedReferences;

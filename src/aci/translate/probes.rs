@@ -1,6 +1,6 @@
-//! Liveness and readiness probes.
+//! Liveness and readiness probes of ACI.
 //!
-//! In: a container's probe. Out: the probe in the group's body, or refusals. The defaults of Kubernetes are written
+//! In: a container's probes. Out: those in the group's body, or refusals. The defaults of Kubernetes are written
 //! explicitly, because ACI's may differ.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::body::{self, HttpHeader, ProbeExec, ProbeHttpGet};
 use super::expansion::expand;
+use super::readiness::{ReadinessJudge, readiness_judge, startup_probe};
 use super::refusals::Refusals;
+use crate::aci::probe::ProbeSpec;
 
 /// Expands a part of a probe's command as the kubelet does (`ExpandContainerCommandOnlyStatic` in its source):
 /// references are replaced with the literal values in `env`. A variable with `valueFrom` counts as empty, so no
@@ -22,8 +24,55 @@ fn expand_static(part: &str, container: &Container) -> String {
     expand(part, lookup).text
 }
 
+/// The liveness and the readiness probe that ACI runs; `at` is the field path of `container`.
+pub(super) fn probes(
+    container: &Container,
+    in_subnet: bool,
+    at: &str,
+    refusals: &mut Refusals,
+) -> (Option<body::Probe>, Option<body::Probe>) {
+    let mut liveness = translated(
+        container.liveness_probe.as_ref(),
+        container,
+        &format!("{at}.livenessProbe"),
+        refusals,
+    );
+    match startup_probe(container, in_subnet, at) {
+        Ok(None) => {}
+        Ok(Some(startup)) => {
+            if let Some(liveness) = &mut liveness {
+                let delay = startup_budget(&startup);
+                liveness.initial_delay_seconds = liveness.initial_delay_seconds.max(delay);
+            }
+        }
+        Err(error) => refusals.refuse(error.field, error.why),
+    }
+    let readiness = match readiness_judge(container, in_subnet, at) {
+        ReadinessJudge::None | ReadinessJudge::Node(_) => None,
+        ReadinessJudge::Azure => translated(
+            container.readiness_probe.as_ref(),
+            container,
+            &format!("{at}.readinessProbe"),
+            refusals,
+        ),
+        ReadinessJudge::Refused(error) => {
+            refusals.refuse(error.field, error.why);
+            None
+        }
+    };
+    (liveness, readiness)
+}
+
+/// How many seconds after the start of the container a kubelet restarts it at the earliest because of its startup
+/// probe.
+fn startup_budget(startup: &ProbeSpec) -> i32 {
+    let budget = startup.period.saturating_mul(startup.failure_threshold);
+    let budget = startup.initial_delay.saturating_add(budget);
+    i32::try_from(budget.as_secs()).unwrap_or(i32::MAX)
+}
+
 /// Translates a probe of `container`; `at` is its field path.
-pub(super) fn probe(
+fn translated(
     probe: Option<&Probe>,
     container: &Container,
     at: &str,
@@ -45,9 +94,17 @@ pub(super) fn probe(
     let http_get =
         http_get.and_then(|get| self::http_get(get, ports, &format!("{at}.httpGet"), refusals));
     let kinds = [probe.exec.is_some(), probe.http_get.is_some()];
-    let is_refused_kind = probe.tcp_socket.is_some() || probe.grpc.is_some();
+    let refused_kinds = [
+        ("tcpSocket", probe.tcp_socket.is_some()),
+        ("grpc", probe.grpc.is_some()),
+    ];
+    for (field, is_set) in refused_kinds {
+        let why = "ACI probes by exec and httpGet";
+        refusals.require(!is_set, format!("{at}.{field}"), why);
+    }
     refusals.require(
-        is_refused_kind || kinds.iter().filter(|given| **given).count() == 1,
+        refused_kinds.iter().any(|(_, is_set)| *is_set)
+            || kinds.iter().filter(|given| **given).count() == 1,
         at,
         "a probe has exactly one of exec and httpGet on ACI",
     );

@@ -1,4 +1,4 @@
-//! The admin interface under `/_emulator/`: faults, capacity, quotas, rights, limits, the clock,
+//! The admin interface under `/_emulator/`: faults, capacity, quotas, rights, the path to subnets, limits, the clock,
 //! scripts of simulated containers, the timeline, the counters, and an HTML page.
 //!
 //! In: JSON. Out: JSON, or 400 with the invalid field and the reason. No credential is needed.
@@ -54,6 +54,7 @@ pub fn router() -> Router<Arc<EmulatorState>> {
         )
         .route("/quotas", put(set_quotas))
         .route("/rights", put(set_rights))
+        .route("/path", put(set_path))
         .route("/limits", get(limits).put(set_limits))
         .route("/clock", get(clock).post(set_clock))
         .route("/scripts", put(set_script))
@@ -154,6 +155,19 @@ async fn set_rights(State(shared): AdminState, body: Bytes) -> AdminResult {
     let request: SetRights = read(&body)?;
     let actions = request.withheld.iter().map(|action| action.to_lowercase());
     shared.store().withheld = actions.collect();
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SetPath {
+    cut: bool,
+}
+
+/// Cuts the path to the groups in subnets, or restores it.
+async fn set_path(State(shared): AdminState, body: Bytes) -> AdminResult {
+    let request: SetPath = read(&body)?;
+    shared.store().is_path_cut = request.cut;
     Ok(done())
 }
 

@@ -35,6 +35,15 @@ pub struct ContainerScript {
     /// `ACI_EMULATOR_PLATFORM_RESTARTS`: how often the platform restarts it after a non-zero exit
     /// despite the restart policy `Never`. The service's documentation warns of this.
     pub platform_restarts: u32,
+    /// `ACI_EMULATOR_SERVE=8080`: it answers HTTP and gRPC's health service at this port, if the emulator gives its
+    /// group a loopback address.
+    pub serve: Option<u16>,
+    /// `ACI_EMULATOR_SERVE_AFTER`: it listens this long after each start. Default: at once.
+    pub serve_after: Option<SignedDuration>,
+    /// `ACI_EMULATOR_SERVE_STATUS`: the status of its answers; 400 and above is `NOT_SERVING`. Default: 200.
+    pub serve_status: Option<u16>,
+    /// `ACI_EMULATOR_SERVE_HANG=true`: it takes connections and does not answer.
+    pub serve_hang: bool,
     /// `ACI_EMULATOR_CPU`: its CPU use in thousandths of a core. Default: 1.
     pub cpu: Option<f64>,
     /// `ACI_EMULATOR_MEMORY`: its memory use in bytes. Default: 16 MiB.
@@ -73,6 +82,10 @@ impl ContainerScript {
             platform_restarts: get("PLATFORM_RESTARTS")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or_default(),
+            serve: get("SERVE").and_then(|v| v.parse().ok()),
+            serve_after: duration("SERVE_AFTER"),
+            serve_status: get("SERVE_STATUS").and_then(|v| v.parse().ok()),
+            serve_hang: get("SERVE_HANG").is_some_and(|v| v == "true"),
             cpu: get("CPU").and_then(|v| v.parse().ok()),
             memory: get("MEMORY").and_then(|v| v.parse().ok()),
             unmeasured: get("UNMEASURED").is_some_and(|v| v == "true"),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
@@ -19,6 +20,7 @@ use crate::aci::names::GroupName;
 use crate::aci::poll_interval::StartLatencies;
 use crate::aci::translate;
 use crate::burst::PodFacts;
+use crate::node::probe::{ProbeManager, ProbePath};
 
 /// How many container groups the workers of a node may be creating or deleting at once.
 pub(super) const MAX_CONCURRENT_GROUP_WRITES: usize = 64;
@@ -62,6 +64,8 @@ pub struct PodsContext {
     pub(super) daemon_sets: DaemonSets,
     /// The node's pods, for the kubelet API.
     pub(super) pod_index: PodIndex,
+    /// The probes that the node runs.
+    pub(super) probes: ProbeManager,
 }
 
 impl Deref for PodsContext {
@@ -73,6 +77,11 @@ impl Deref for PodsContext {
 }
 
 impl PodsContext {
+    /// Whether the node's probes reach its pods; `None` before a pod has answered or has failed to answer.
+    pub fn probe_path(&self) -> Option<ProbePath> {
+        self.probes.path()
+    }
+
     /// The current settings.
     pub fn settings(&self) -> Arc<PodSettings> {
         self.settings.borrow().clone()
@@ -123,6 +132,7 @@ impl PodsContext {
             create_results: CreateResults::default(),
             daemon_sets: DaemonSets::default(),
             pod_index: PodIndex::default(),
+            probes: ProbeManager::new(Timestamp::now()),
         }
     }
 

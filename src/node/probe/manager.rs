@@ -178,8 +178,8 @@ impl ProbeManager {
         }
     }
 
-    /// The state of the path from the node to its pods.
-    pub fn path(&self) -> ProbePath {
+    /// The state of the path from the node to its pods; `None` before a pod has answered or has failed to answer.
+    pub fn path(&self) -> Option<ProbePath> {
         self.state.parts.lock().path.path(self.state.now())
     }
 
@@ -356,6 +356,10 @@ impl ProbeManagerState {
                 container.end_probe();
             }
             parts.forget_witness(id);
+            if parts.pods.is_empty() {
+                // Nothing is left to say whether the path works again.
+                parts.path = ProbePathTracker::default();
+            }
         }
     }
 

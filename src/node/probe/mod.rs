@@ -12,9 +12,10 @@
 //!           ProbeEvents       ContainerProbes counts; ProbePathTracker judges the path
 //! ```
 //!
-//! Pure: `outcome` (what one probe showed), `worker` (thresholds of one probe), `container` (both probes of a container:
-//! the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `reachability` (whether the
-//! node reaches the pods at all), `event` (Events and how often they are written), `queue` (the next probe that is due).
+//! Pure: `outcome` (what one probe showed), `worker` (thresholds of one probe), `container` (both probes of a
+//! container: the state machine), `probed` (its inputs), `verdict` (what the pod's status says), `reachability`
+//! (whether the node reaches the pods at all), `event` (Events and how often they are written), `queue` (the next
+//! probe that is due).
 //!
 //! I/O: `prober` (one probe: HTTP, TCP, gRPC), `manager` (runs the probes that are due, a bounded number at once),
 //! `pod` (the pod worker's handle).

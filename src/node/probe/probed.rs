@@ -7,7 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
-use crate::aci::probe::{ProbeKind, ProbeSpec, ProbeSpecError};
+#[cfg(test)]
+use crate::aci::probe::ProbeKind;
+use crate::aci::probe::ProbeSpec;
+use crate::aci::translate::node_probes;
 
 /// The probes of one container.
 #[derive(Clone, Debug)]
@@ -19,17 +22,31 @@ pub struct ProbeSpecs {
 }
 
 impl ProbeSpecs {
-    /// The probes of a container; `None` if it has none that the node runs. `at` is the container's field path.
-    ///
-    /// # Errors
-    ///
-    /// If the node cannot run one of them.
-    pub fn of(container: &Container, at: &str) -> Result<Option<Self>, ProbeSpecError> {
-        let spec = |kind| ProbeSpec::of(kind, container, at);
-        let startup = spec(ProbeKind::Startup)?.map(Arc::new);
-        let readiness = spec(ProbeKind::Readiness)?.map(Arc::new);
+    /// The probes of a container; `None` if it has none that the node runs. `in_subnet` is whether the pod's group is
+    /// in a subnet, and `is_probed_by_azure` whether ACI runs the readiness probe.
+    pub fn of(container: &Container, in_subnet: bool, is_probed_by_azure: bool) -> Option<Self> {
+        let (startup, readiness) = node_probes(container, in_subnet);
+        let readiness = readiness.filter(|_| !is_probed_by_azure);
+        Self::from_specs(startup, readiness)
+    }
+
+    /// These probes; `None` if there are none.
+    pub(super) fn from_specs(
+        startup: Option<ProbeSpec>,
+        readiness: Option<ProbeSpec>,
+    ) -> Option<Self> {
         let is_probed = startup.is_some() || readiness.is_some();
-        Ok(is_probed.then_some(Self { startup, readiness }))
+        is_probed.then(|| Self {
+            startup: startup.map(Arc::new),
+            readiness: readiness.map(Arc::new),
+        })
+    }
+
+    /// All probes of a container, also those that the node would not run.
+    #[cfg(test)]
+    pub(super) fn decoded(container: &Container) -> Option<Self> {
+        let spec = |kind| ProbeSpec::of(kind, container, "c").expect("a valid probe");
+        Self::from_specs(spec(ProbeKind::Startup), spec(ProbeKind::Readiness))
     }
 }
 

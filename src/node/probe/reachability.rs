@@ -45,6 +45,8 @@ pub struct ProbePathTracker {
     answered: Option<Timestamp>,
     /// When the first probe after that answer was sent that no pod answered.
     unanswered: Option<Timestamp>,
+    /// When an answer last ended a time without answers. Nothing is known of the path before.
+    restored: Option<Timestamp>,
     /// The ports at which a pod has ever answered. A network security group admits each port on its own.
     proven_ports: HashSet<u16>,
 }
@@ -54,7 +56,9 @@ impl ProbePathTracker {
     pub fn answered(&mut self, port: u16, now: Timestamp) {
         self.proven_ports.insert(port);
         self.answered = self.answered.max(Some(now));
-        self.unanswered = None;
+        if self.unanswered.take().is_some() {
+            self.restored = Some(now);
+        }
     }
 
     /// A probe that was sent at `sent` was not answered.
@@ -69,7 +73,8 @@ impl ProbePathTracker {
     pub fn judge(&self, port: u16, sent: Timestamp) -> ProbePath {
         match self.answered {
             Some(answered) if self.proven_ports.contains(&port) => {
-                if answered >= sent {
+                let was_interrupted = self.restored.is_some_and(|restored| sent < restored);
+                if answered >= sent && !was_interrupted {
                     ProbePath::Proven
                 } else {
                     let since = self.unanswered.unwrap_or(sent);
@@ -81,14 +86,15 @@ impl ProbePathTracker {
     }
 
     /// The state of the placement's path at `now`, for its condition. It is broken only if no pod has answered for
-    /// 15 seconds, so that one app that is stuck does not make it so.
-    pub fn path(&self, now: Timestamp) -> ProbePath {
+    /// 15 seconds, so that one app that is stuck does not make it so. `None` if nothing is known.
+    pub fn path(&self, now: Timestamp) -> Option<ProbePath> {
         match (self.answered, self.unanswered) {
-            (None, _) => ProbePath::Unproven,
+            (None, None) => None,
+            (None, Some(_)) => Some(ProbePath::Unproven),
             (Some(_), Some(since)) if later(since, BROKEN_AFTER) <= now => {
-                ProbePath::Broken { since }
+                Some(ProbePath::Broken { since })
             }
-            (Some(_), _) => ProbePath::Proven,
+            (Some(_), _) => Some(ProbePath::Proven),
         }
     }
 }
@@ -107,13 +113,15 @@ mod tests {
         path.unanswered(at(1));
         assert_eq!(path.judge(80, at(1)), ProbePath::Unproven);
         path.answered(80, at(10));
-        assert_eq!(path.judge(80, at(9)), ProbePath::Proven);
+        assert_eq!(path.judge(80, at(9)), ProbePath::Broken { since: at(9) });
         assert_eq!(path.judge(80, at(10)), ProbePath::Proven);
         path.unanswered(at(11));
         path.unanswered(at(12));
         assert_eq!(path.judge(80, at(12)), ProbePath::Broken { since: at(11) });
+        // A probe that was sent before the path worked again says nothing about the app.
         path.answered(80, at(13));
-        assert_eq!(path.judge(80, at(12)), ProbePath::Proven);
+        assert_eq!(path.judge(80, at(12)), ProbePath::Broken { since: at(12) });
+        assert_eq!(path.judge(80, at(13)), ProbePath::Proven);
     }
 
     #[test]
@@ -121,7 +129,7 @@ mod tests {
         let mut path = ProbePathTracker::default();
         path.answered(18899, at(10));
         assert_eq!(path.judge(80, at(9)), ProbePath::Unproven);
-        assert_eq!(path.path(at(10)), ProbePath::Proven);
+        assert_eq!(path.path(at(10)), Some(ProbePath::Proven));
         path.answered(80, at(11));
         path.answered(18899, at(20));
         assert_eq!(path.judge(80, at(19)), ProbePath::Proven);
@@ -130,17 +138,21 @@ mod tests {
     #[test]
     fn the_path_is_broken_once_no_pod_has_answered_for_a_while_and_proven_by_the_next_answer() {
         let mut path = ProbePathTracker::default();
+        assert_eq!(path.path(at(0)), None);
         path.unanswered(at(1));
-        assert_eq!(path.path(at(100)), ProbePath::Unproven);
+        assert_eq!(path.path(at(100)), Some(ProbePath::Unproven));
         path.answered(80, at(100));
         // A probe that waited longer than the answer took.
         path.unanswered(at(99));
-        assert_eq!(path.path(at(200)), ProbePath::Proven);
+        assert_eq!(path.path(at(200)), Some(ProbePath::Proven));
         path.unanswered(at(201));
         path.unanswered(at(210));
-        assert_eq!(path.path(at(215)), ProbePath::Proven);
-        assert_eq!(path.path(at(216)), ProbePath::Broken { since: at(201) });
+        assert_eq!(path.path(at(215)), Some(ProbePath::Proven));
+        assert_eq!(
+            path.path(at(216)),
+            Some(ProbePath::Broken { since: at(201) })
+        );
         path.answered(80, at(217));
-        assert_eq!(path.path(at(300)), ProbePath::Proven);
+        assert_eq!(path.path(at(300)), Some(ProbePath::Proven));
     }
 }

@@ -14,6 +14,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             refused("livenessProbe", NO_PROBE_OF_INIT),
             refused("readinessProbe", NO_PROBE_OF_INIT),
+            refused("startupProbe", NO_PROBE_OF_INIT),
             meaningless("ports", "an init container cannot be reached, and a port is informational"),
             translated(
                 "resources",
@@ -107,12 +108,20 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             translated("exec", "`exec`").with_type("ExecAction"),
             translated("failureThreshold", "`failureThreshold`"),
-            refused("grpc", "ACI probes by exec and httpGet"),
+            translated(
+                "grpc",
+                "of a readiness probe in a subnet: the virtual node sends it; refused otherwise, because ACI probes by exec and httpGet",
+            )
+            .with_type("GRPCAction"),
             translated("httpGet", "`httpGet`").with_type("HTTPGetAction"),
             translated("initialDelaySeconds", "`initialDelaySeconds`"),
             translated("periodSeconds", "`periodSeconds`"),
             translated("successThreshold", "`successThreshold`"),
-            refused("tcpSocket", "ACI probes by exec and httpGet"),
+            translated(
+                "tcpSocket",
+                "of a readiness probe in a subnet: the virtual node sends it; refused otherwise, because ACI probes by exec and httpGet",
+            )
+            .with_type("TCPSocketAction"),
             meaningless(
                 "terminationGracePeriodSeconds",
                 "ACI ends containers after its own grace period",
@@ -130,6 +139,21 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             translated("port", "`port`; a name is looked up among the container's ports"),
             refused_unless("protocol", &["HTTP1", "HTTP/1.1"], "ACI probes by HTTP/1.1"),
             translated("scheme", "`scheme`"),
+        ],
+    ),
+    (
+        "TCPSocketAction",
+        &[
+            refused("host", "the virtual node probes the pod itself"),
+            translated("port", "the port; a name is looked up among the container's ports"),
+        ],
+    ),
+    (
+        "GRPCAction",
+        &[
+            translated("mode", "whether the connection uses TLS"),
+            translated("port", "the port"),
+            translated("service", "the service to ask for"),
         ],
     ),
     (
@@ -187,7 +211,11 @@ const CONTAINER: &[FieldRow] = &[
         "`ports`, and the group's public address without a subnet",
     )
     .with_type("ContainerPort"),
-    translated("readinessProbe", "`readinessProbe`").with_type("Probe"),
+    translated(
+        "readinessProbe",
+        "in a subnet, the virtual node runs it, except for exec; otherwise `readinessProbe`",
+    )
+    .with_type("Probe"),
     meaningless(
         "resizePolicy",
         "the pod's status reports a resize as infeasible",
@@ -199,7 +227,11 @@ const CONTAINER: &[FieldRow] = &[
     ),
     refused("restartPolicyRules", "ACI restarts by one policy for all"),
     translated("securityContext", "`securityContext`").with_type("SecurityContext"),
-    refused("startupProbe", "ACI has liveness and readiness probes only"),
+    translated(
+        "startupProbe",
+        "the virtual node runs it, and `livenessProbe` begins only when it may have failed for good; refused without a subnet, and unless livenessProbe has the same httpGet",
+    )
+    .with_type("Probe"),
     refused(
         "stdin",
         "nothing can be written to a container's input on ACI",

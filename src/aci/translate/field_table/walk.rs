@@ -72,7 +72,7 @@ mod tests {
                 {"name": "a"},
                 {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "workingDir": "/x", "tty": true,
                  "ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "protocol": "SCTP"}],
-                 "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"grpc": {"port": 1}},
+                 "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 1, "host": "a"}},
                  "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x", "mountPropagation": "None"}]},
             ],
             "volumes": [
@@ -85,11 +85,9 @@ mod tests {
             refused,
             [
                 "spec.containers[1].lifecycle",
-                "spec.containers[1].livenessProbe.tcpSocket",
                 "spec.containers[1].ports[0].hostPort",
                 "spec.containers[1].ports[1].protocol",
-                "spec.containers[1].readinessProbe.grpc",
-                "spec.containers[1].startupProbe",
+                "spec.containers[1].readinessProbe.tcpSocket.host",
                 "spec.containers[1].tty",
                 "spec.containers[1].volumeMounts[0].subPath",
                 "spec.containers[1].workingDir",

@@ -80,6 +80,18 @@ fn refusals_of_a_value_name_the_field() {
             json!({"livenessProbe": {"exec": {"command": []}}}),
             vec![c("livenessProbe.exec.command")],
         ),
+        (
+            json!({"livenessProbe": {"tcpSocket": {"port": 1}}}),
+            vec![c("livenessProbe.tcpSocket")],
+        ),
+        (
+            json!({"readinessProbe": {"grpc": {"port": 1}}}),
+            vec![c("readinessProbe.grpc")],
+        ),
+        (
+            json!({"startupProbe": {"httpGet": {"port": 1}}}),
+            vec![c("startupProbe")],
+        ),
         (json!({"readinessProbe": {}}), vec![c("readinessProbe")]),
         (
             json!({"readinessProbe": {"exec": {"command": ["a"]}, "httpGet": {"port": 1}}}),

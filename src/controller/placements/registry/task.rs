@@ -4,6 +4,7 @@
 //! check when the placement drains, the registration when its node is removed, and the pod workers last.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +27,13 @@ use crate::node::environment::KubeProxy;
 use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};
 use crate::node::node_object::{NodeConfig, Unavailable};
 use crate::node::pods::{self, PodSettings, PodsConfig};
+use crate::node::probe::ProbePath;
 use crate::node::quota::QuotaRegistry;
 use crate::node::service_cache::ServiceCache;
 use crate::node::{capacity, node_controller, region};
+
+/// How often the node shows whether its probes reach its pods.
+const PROBE_PATH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the tasks of placements need; the same for all placements.
 pub struct PlacementParts {
@@ -206,6 +211,9 @@ impl PlacementTask {
             region_cancel.clone(),
         ));
         tasks.spawn(pods::run(pods.clone(), cancel.clone()));
+        let shown = show_probe_path(pods.clone(), config.clone());
+        // A node that is drained keeps the condition.
+        tasks.spawn(region_cancel.clone().run_until_cancelled_owned(shown));
         Self {
             spec,
             node_config: config,
@@ -267,6 +275,21 @@ impl PlacementTask {
         self.registration.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Shows on the node whether its probes reach its pods.
+async fn show_probe_path(pods: Arc<pods::PodsContext>, config: watch::Sender<NodeConfig>) {
+    let mut every = tokio::time::interval(PROBE_PATH_INTERVAL);
+    loop {
+        every.tick().await;
+        let path = pods.probe_path();
+        config.send_if_modified(|config| {
+            let kind = |path: Option<ProbePath>| path.map(|path| discriminant(&path));
+            let is_change = kind(config.probe_path) != kind(path);
+            config.probe_path = path;
+            is_change
+        });
     }
 }
 
@@ -362,6 +385,7 @@ pub(super) fn node_config(
         region_notice: None,
         region_unavailable: advertised.unavailable,
         creates_failing: None,
+        probe_path: None,
         kubernetes_minor: parts.kubernetes_minor,
     }
 }

@@ -60,6 +60,11 @@ impl PodEventQueue {
         self.enqueue(event);
     }
 
+    /// Queues an Event that is counted elsewhere: it has happened again if it has the name of an earlier one.
+    pub fn add_counted(&mut self, event: PodEvent) {
+        self.enqueue(event);
+    }
+
     fn enqueue(&mut self, event: PodEvent) {
         // An event with a higher count replaces the earlier one of the same name.
         self.pending.retain(|pending| pending.name != event.name);

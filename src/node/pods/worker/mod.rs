@@ -10,6 +10,7 @@ mod events;
 mod foreign;
 mod group_absence;
 mod pod_changes;
+mod probing;
 mod state;
 mod status_writer;
 
@@ -31,6 +32,7 @@ use crate::node::pod_plan::{self, GroupPresence, PodAction, ScheduledAction};
 use crate::node::watched_pod::WatchedPod;
 use attempts::AttemptKind;
 use events::PodEventQueue;
+use probing::WorkerProbes;
 use state::WorkerState;
 use status_writer::PendingWrite;
 
@@ -45,6 +47,8 @@ pub(super) struct PodWorker {
     state: WorkerState,
     /// Events to write, and the names of those already written.
     events: PodEventQueue,
+    /// The probes that the node runs for the pod.
+    probes: WorkerProbes,
     /// How often in a row the API server rejected a write of the pod.
     rejections: u32,
     /// The status is not written before this time, because the last write failed.
@@ -85,6 +89,7 @@ impl PodWorker {
             group_name: name,
             state: WorkerState::new(observed.pod, observed.unknown_fields),
             events: PodEventQueue::default(),
+            probes: WorkerProbes::default(),
             rejections: 0,
             next_write_at: None,
             updates,
@@ -118,6 +123,7 @@ impl PodWorker {
                 }
                 continue;
             }
+            self.observe_probes(now);
             match self.pending_write(now) {
                 PendingWrite::UrgentStatus(status) => Box::pin(self.write_status(&status)).await,
                 write => match self.wait(decision, now, write.is_pending()).await {
@@ -215,6 +221,7 @@ impl PodWorker {
         let low_priority = self.context.low_priority_write_permit.clone();
         let (updates, listed, settings) =
             (&mut self.updates.1, &mut self.listed, &mut self.settings);
+        let probes = &mut self.probes;
         tokio::select! {
             biased;
             changed = updates.changed() => if changed.is_err() { std::future::pending().await },
@@ -226,6 +233,7 @@ impl PodWorker {
                 Ok(()) => return WakeReason::Edited,
                 Err(_) => std::future::pending().await,
             },
+            () = probes.changed() => {}
             () = or_pending(&mut self.read_turn) => {
                 self.read_turn = None;
                 return WakeReason::ReadTurn;

@@ -137,6 +137,11 @@ impl WorkerState {
         self.problem = GroupProblem::Unsupported(vec![("pod".to_owned(), error.to_owned())]);
     }
 
+    /// Records that a container is no longer ready: the group is read again, because Azure may have restarted it.
+    pub fn readiness_lost(&mut self) {
+        self.pod_state.is_stale = true;
+    }
+
     /// Records since when the pod is being deleted, and since when it is finished, by the operator's clock.
     pub fn record_times(&mut self, now: Timestamp) {
         if pod_plan::is_deleting(&self.pod) {

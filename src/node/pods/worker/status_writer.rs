@@ -292,9 +292,10 @@ impl PodWorker {
         }
     }
 
-    fn node_facts(&self) -> NodeFacts {
+    fn node_facts(&self) -> NodeFacts<'_> {
         NodeFacts {
             host_ip: self.context.address.parse().ok(),
+            readiness: self.probes.report(),
         }
     }
 

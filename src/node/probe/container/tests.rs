@@ -22,8 +22,7 @@ pub(super) fn specs(container: Value) -> ProbeSpecs {
         }
     }
     let container: Container = serde_json::from_value(container).expect("a container");
-    let specs = ProbeSpecs::of(&container, "spec.containers[0]").expect("valid probes");
-    specs.expect("it has probes")
+    ProbeSpecs::decoded(&container).expect("it has probes")
 }
 
 fn readiness(success: u32, failure: u32) -> ProbeSpecs {

@@ -21,8 +21,7 @@ fn specs(port: u16, period: u32) -> ProbeSpecs {
         "readinessProbe": {"httpGet": get, "periodSeconds": period, "timeoutSeconds": 5,
             "failureThreshold": 1}});
     let spec: Spec = serde_json::from_value(spec).expect("a container");
-    let specs = ProbeSpecs::of(&spec, "c").expect("valid probes");
-    specs.expect("it has probes")
+    ProbeSpecs::decoded(&spec).expect("it has probes")
 }
 
 fn running(names: &[&str]) -> ProbedPodState {
@@ -103,7 +102,7 @@ async fn an_app_that_listens_late_and_then_fails_is_followed() {
     until(&mut probes, (true, false)).await;
     status.store(200, Ordering::SeqCst);
     until(&mut probes, (true, true)).await;
-    assert_eq!(manager.path(), ProbePath::Proven);
+    assert_eq!(manager.path(), Some(ProbePath::Proven));
     probes.take_events();
     status.store(500, Ordering::SeqCst);
     until(&mut probes, (true, false)).await;

@@ -13,8 +13,7 @@ use super::*;
 fn specs() -> ProbeSpecs {
     let spec = json!({"name": "web", "readinessProbe": {"tcpSocket": {"port": 80}}});
     let spec: Spec = serde_json::from_value(spec).expect("a container");
-    let specs = ProbeSpecs::of(&spec, "c").expect("valid probes");
-    specs.expect("it has probes")
+    ProbeSpecs::decoded(&spec).expect("it has probes")
 }
 
 fn pod(uid: &str, seed: Option<bool>) -> ProbedPod {
@@ -223,7 +222,7 @@ fn unreachable() -> ProbeAnswer {
 #[tokio::test(start_paused = true)]
 async fn a_path_that_breaks_for_all_pods_is_reported_and_their_verdicts_hold_for_a_minute() {
     let manager = manager();
-    assert_eq!(manager.path(), ProbePath::Unproven);
+    assert_eq!(manager.path(), None);
     let _sent = answered(&manager, |n| if n < 3 { success() } else { unreachable() });
     let mut pods: Vec<PodProbes> = (0..3)
         .map(|n| manager.add(pod(&n.to_string(), None)))
@@ -232,10 +231,10 @@ async fn a_path_that_breaks_for_all_pods_is_reported_and_their_verdicts_hold_for
         probes.update(&running());
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(manager.path(), ProbePath::Proven);
+    assert_eq!(manager.path(), Some(ProbePath::Proven));
     // Each is probed at 10 s, and from then on without an answer.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(matches!(manager.path(), ProbePath::Broken { .. }));
+    assert!(matches!(manager.path(), Some(ProbePath::Broken { .. })));
     for probes in &mut pods {
         let report = probes.report();
         assert!(is_ready(&report) && report["web"].blocked.is_some());
@@ -245,6 +244,8 @@ async fn a_path_that_breaks_for_all_pods_is_reported_and_their_verdicts_hold_for
     for probes in &mut pods {
         assert!(!is_ready(&probes.report()));
     }
+    pods.clear();
+    assert_eq!(manager.path(), None, "no pod is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +270,7 @@ async fn one_app_that_does_not_answer_is_blamed_if_its_beacon_does() {
             .all(|(_, event)| event.message == "Readiness probe failed: i/o timeout")
     );
     assert!(!is_ready(&probes.report()));
-    assert_eq!(manager.path(), ProbePath::Proven);
+    assert_eq!(manager.path(), Some(ProbePath::Proven));
 }
 
 /// Counts the probes that run.
@@ -413,7 +414,7 @@ async fn a_pod_that_is_deleted_has_started_even_if_the_update_names_no_container
     let (_running, _calls) = hanging(&manager);
     let spec = json!({"name": "web", "startupProbe": {"tcpSocket": {"port": 80}}});
     let spec: Spec = serde_json::from_value(spec).expect("a container");
-    let startup = ProbeSpecs::of(&spec, "c").expect("valid probes");
+    let startup = ProbeSpecs::decoded(&spec);
     let mut deleted = pod("a", None);
     deleted.containers[0].1 = startup.expect("it has probes");
     let mut probes = manager.add(deleted);

@@ -1,0 +1,31 @@
+//! What the virtual node's own probes say about the containers of a pod.
+//!
+//! In: the results of probes. Out: a [`ReadinessReport`], an input of the pod's status.
+
+use std::collections::BTreeMap;
+
+/// What the node's probes say about one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerReadiness {
+    /// Whether the startup probe has succeeded, if the container has one.
+    pub has_started: bool,
+    /// Whether the container has started and its readiness probe succeeds; without a readiness probe that the node
+    /// runs, whether it has started.
+    pub is_ready: bool,
+    /// Whether the node runs the readiness probe. If not, the container may have one that ACI runs.
+    pub is_judged_by_node: bool,
+    /// Why the last probe could not decide, if so.
+    pub blocked: Option<BlockedProbe>,
+}
+
+/// Why a probe could not decide: the node does not reach the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedProbe {
+    /// One word, in CamelCase.
+    pub reason: &'static str,
+    /// A sentence that names the port and the remedy.
+    pub message: String,
+}
+
+/// The containers that have probes which the node runs, by name.
+pub type ReadinessReport = BTreeMap<String, ContainerReadiness>;
