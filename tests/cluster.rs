@@ -56,6 +56,8 @@ mod node_daemon_sets;
 mod node_foreign_groups;
 #[path = "cluster/node_groups.rs"]
 mod node_groups;
+#[path = "cluster/node_images.rs"]
+mod node_images;
 #[path = "cluster/node_in_process.rs"]
 mod node_in_process;
 #[path = "cluster/node_isolation.rs"]

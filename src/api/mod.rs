@@ -19,7 +19,7 @@ mod trigger;
 
 pub use crate::k8s::resource_version::parse_resource_version;
 pub use max_replicas::MaxReplicas;
-pub use placement::{Capacity, Dns, Network, Placement, Priority, Sku};
+pub use placement::{Capacity, Dns, Network, Placement, Priority, ReadImages, Sku};
 pub use pool::{AzureSpec, BurstPool, BurstPoolSpec, crd_yaml};
 pub use scale::{Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 pub use spill::{Mode, PodsSelector, Rate, ScaleIn, Spill, SpillOverride, Target, Workload};

@@ -89,6 +89,12 @@ pub struct Placement {
     /// What pods can use of the cluster's network, and how their usage is measured.
     #[serde(default)]
     pub network: Network,
+    /// Whether the operator reads the configuration of images from their
+    /// registries. Auto: for pods that need it, which have args without command,
+    /// runAsNonRoot without runAsUser, or workingDir. Never: such pods cannot
+    /// spill; set it if the operator cannot reach the registries. Defaults to Auto.
+    #[serde(default)]
+    pub read_images: ReadImages,
     /// Additional labels of the virtual node, such as
     /// topology.kubernetes.io/region. At most 20. With a topology label, the
     /// scheduler counts the node as a domain of that topology. Labels that
@@ -99,6 +105,16 @@ pub struct Placement {
     #[x_kube(validation = Rule::new("!('kubernetes.io/hostname' in self)")
         .message("kubernetes.io/hostname must not be set: the scheduler would count the virtual node as an empty domain of topology spreads over hostnames"))]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Whether the operator reads the configuration of images.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadImages {
+    /// For pods that need it.
+    #[default]
+    Auto,
+    /// For no pods.
+    Never,
 }
 
 /// Whether Azure may evict container groups.

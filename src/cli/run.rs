@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,6 +21,7 @@ use super::arguments::RunArguments;
 use super::dated::connected;
 use super::leader_election::{lead, lease_client};
 use crate::aci::client::{self, ClientSettings, CloudEndpoints, Credential, GroupScope};
+use crate::aci::image::{ImageReader, ImageReaderSettings, RegistryHostGuard};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller::grants::ClusterCache;
 use crate::controller::triggers::alert_receiver::ReceiverSettings;
@@ -202,13 +204,15 @@ async fn controller_parts(
     let client_no_retry = connected(no_retry_config, &clock, &metrics)?;
     let cluster = ClusterIdentity::read(&client).await?;
     let cache = Arc::new(ClusterCache::with_clock(clock));
+    let azure = azure_client(arguments)?.with_metrics(metrics.clone());
     let alerts = arguments
         .alerts_listen
         .zip(arguments.alerts_token_file.clone());
     Ok(ControllerParts {
         placements: PlacementParts {
             client: client.clone(),
-            azure: azure_client(arguments)?.with_metrics(metrics.clone()),
+            images: image_reader(&azure)?,
+            azure,
             default_scope: GroupScope {
                 subscription: arguments.subscription_id.clone(),
                 resource_group: arguments.resource_group.clone(),
@@ -263,6 +267,20 @@ impl ClusterIdentity {
             minor: NEWEST_MINOR.min(minor),
         })
     }
+}
+
+/// The reader of images' configurations. In Azure Container Registry it can use the operator's identity.
+fn image_reader(azure: &client::AciClient) -> anyhow::Result<ImageReader> {
+    let azure = azure.clone();
+    let settings = ImageReaderSettings {
+        guard: RegistryHostGuard::default(),
+        tokens: Arc::new(move || {
+            let azure = azure.clone();
+            async move { azure.registry_token().await }.boxed()
+        }),
+        timeout: None,
+    };
+    ImageReader::new(settings).context("setting up the client for container registries")
 }
 
 /// The hosts of Azure Monitor: the cloud's own, and those of `--azure-monitor-host`.

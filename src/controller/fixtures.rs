@@ -8,6 +8,7 @@ use kube::{Client, Config};
 use super::cache::cluster::ClusterCache;
 use super::{ControllerParts, PlacementParts, triggers};
 use crate::aci::client::{AciClient, CloudEndpoints, Credential, GroupScope};
+use crate::aci::image::{ImageReader, ImageReaderSettings};
 use crate::aci::translate::IdentityNamespaces;
 
 /// The triggers of an operator that has seen no pools yet.
@@ -54,6 +55,7 @@ pub(super) fn placement_parts(arm: &str, cache: Arc<ClusterCache>) -> PlacementP
         list_interval: Duration::from_secs(60),
         kube_proxy: None,
         identity_namespaces: IdentityNamespaces::default(),
+        images: ImageReader::new(ImageReaderSettings::without_identity()).expect("a client"),
         served_nodes: crate::kubelet_api::NodeRegistry::default(),
         cache,
     }

@@ -14,6 +14,7 @@ mod kube_proxy;
 mod missing;
 mod reader;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -58,6 +59,7 @@ pub async fn resolve(
             tokens: read.tokens(),
             kube_config: read.kube_config.and_then(Result::ok),
             services: visible_services(pod, needs.services, services),
+            images: BTreeMap::new(),
         },
     })
 }

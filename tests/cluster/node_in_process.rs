@@ -11,6 +11,7 @@ use std::time::Duration;
 use burstpool::aci::client::{
     AciClient as AzureClient, ClientSettings, CloudEndpoints, Credential, GroupScope, http_client,
 };
+use burstpool::aci::image::{ImageReader, ImageReaderSettings};
 use burstpool::aci::names::GroupOwner;
 use burstpool::aci::rate_limiter::RateLimiter;
 use burstpool::aci::translate::IdentityNamespaces;
@@ -56,6 +57,8 @@ pub struct Setup {
     pub sweep_every: Duration,
     /// How long the operator leaves groups without a pod alone.
     pub orphan_grace: Duration,
+    /// Reads the configurations of images. Default: from registries on the Internet.
+    pub images: Option<ImageReader>,
 }
 
 impl Default for Setup {
@@ -68,6 +71,7 @@ impl Default for Setup {
             in_subnet: false,
             sweep_every: Duration::from_secs(2),
             orphan_grace: pods::ORPHAN_GRACE,
+            images: None,
         }
     }
 }
@@ -212,6 +216,9 @@ impl Burst {
             list_interval: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
             identities: IdentityNamespaces::default(),
+            images: self.setup.images.clone().unwrap_or_else(|| {
+                ImageReader::new(ImageReaderSettings::without_identity()).expect("a client")
+            }),
         })
     }
 

@@ -29,3 +29,5 @@ mod translation;
 mod azure;
 #[path = "../support/optional.rs"]
 mod optional;
+#[path = "../support/registry.rs"]
+mod registry_server;

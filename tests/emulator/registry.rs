@@ -3,7 +3,6 @@
 
 mod access;
 mod faults;
-mod server;
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use burstpool::aci::image::{ImageAccess, ImageDigest, ImageReadError, ImageRefer
 use futures::future::join_all;
 use serde_json::json;
 
-use server::{Tenant, program};
+use crate::registry_server::{self as server, Tenant, program};
 
 /// The requests of a first read of an index.
 const COLD: [&str; 4] = [

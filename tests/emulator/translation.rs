@@ -14,7 +14,7 @@ use burstpool::aci::translate::claims::ClaimedShare;
 use burstpool::aci::translate::references::pod_references;
 use burstpool::aci::translate::resolved_references::ObjectContent;
 use burstpool::aci::translate::{
-    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, translate,
+    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, image_requests, translate,
 };
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
@@ -65,7 +65,10 @@ fn outcome(case: &Case) -> Option<Outcome> {
         pool: "shop".into(),
         node: "burst-shop-weu".into(),
     };
-    let resolved = case.resolved(&pod_references(&pod));
+    let mut resolved = case.resolved(&pod_references(&pod));
+    if let Ok(requests) = image_requests(&pod, &resolved, &placement) {
+        resolved.images = case.images(&requests);
+    }
     let group = translate(&pod, &unknown, &resolved, &owner, &placement);
     let shown = format!("{group:?} {resolved:?}");
     assert!(!shown.contains(SECRET), "{shown}");
@@ -160,9 +163,11 @@ fn agree(
         let by_value = [
             ".envFrom[",
             ".command[",
-            ".args[",
+            ".args",
             ".imagePullSecrets[",
             ".image",
+            ".runAsNonRoot",
+            ".workingDir",
             ".persistentVolumeClaim",
         ];
         let field = &refusal.field;

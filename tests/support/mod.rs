@@ -21,6 +21,7 @@ mod error;
 pub mod monitoring;
 pub mod objects;
 mod optional;
+pub mod registry;
 mod rights;
 pub mod secure;
 mod tenant;

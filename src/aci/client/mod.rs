@@ -36,6 +36,8 @@ pub use terminal::{TerminalInput, TerminalOutput};
 use transport::{PlaceholderCredential, Transport};
 
 use super::error::Error;
+use crate::aci::image::AZURE_REGISTRY_SCOPE;
+use crate::aci::translate::secret_string::SecretString;
 use crate::telemetry::Metrics;
 
 /// The API version of Container Instances: stable, and a superset of 2024-05-01-preview, which the crate is
@@ -197,6 +199,13 @@ impl AciClient {
         let mut value = value.map_err(|_| "the token cannot be in a header".to_owned())?;
         value.set_sensitive(true);
         Ok(value)
+    }
+
+    /// A token of the operator's identity for Azure Container Registry.
+    pub async fn registry_token(&self) -> Result<SecretString, String> {
+        let token = self.transport.credential.token(AZURE_REGISTRY_SCOPE).await;
+        let token = token.map_err(|error| error.to_string())?;
+        Ok(SecretString::new(token.secret()))
     }
 
     /// Creates or updates a container group. Returns the group as Azure describes it in its answer.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::error::{ImageReadError, ImageReadVerdict, LONGEST_WAIT};
+use super::error::{ImageReadError, LONGEST_WAIT};
 use crate::k8s::backoff::doubled;
 use crate::k8s::time::later;
 
@@ -50,10 +50,7 @@ impl ImagePullBackoff {
         let recent = previous.filter(|previous| now <= later(previous.retry_at, 2 * LONGEST));
         let failures = recent.map_or(0, |previous| previous.failures.saturating_add(1));
         let delay = doubled(FIRST, failures, LONGEST);
-        let requested = match error.verdict() {
-            ImageReadVerdict::Wait(Some(requested)) => requested.min(LONGEST_WAIT),
-            _ => Duration::ZERO,
-        };
+        let requested = error.requested_wait().unwrap_or_default().min(LONGEST_WAIT);
         Self {
             failures,
             retry_at: later(now, delay.max(requested)),
@@ -66,13 +63,19 @@ impl ImagePullBackoff {
         self.retry_at
     }
 
-    /// Whether the next attempt may be made at `now`.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.retry_at
+    /// The waiting state of the container: after the first failure, and after later ones. A kubelet shows
+    /// `ErrImagePull` for a moment after each failure; here the state changes less often, because each change is a
+    /// write.
+    pub fn waiting_state(&self, image: &str) -> ImageWaiting {
+        if self.failures == 0 {
+            self.failed()
+        } else {
+            self.waiting(image)
+        }
     }
 
     /// The waiting state right after the failure.
-    pub fn failed(&self) -> ImageWaiting {
+    fn failed(&self) -> ImageWaiting {
         ImageWaiting {
             reason: ERR_IMAGE_PULL,
             message: self.failure.clone(),
@@ -80,7 +83,7 @@ impl ImagePullBackoff {
     }
 
     /// The waiting state until the next attempt. `image` is the pod's own field.
-    pub fn waiting(&self, image: &str) -> ImageWaiting {
+    fn waiting(&self, image: &str) -> ImageWaiting {
         ImageWaiting {
             reason: IMAGE_PULL_BACK_OFF,
             message: format!(
@@ -124,7 +127,6 @@ mod tests {
         for wait in [10, 20, 40, 80, 160, 300, 300] {
             let next = ImagePullBackoff::after(state.as_ref(), &not_found(), at(now));
             assert_eq!(next.retry_at(), at(now + wait));
-            assert!(!next.is_over(at(now + wait - 1)) && next.is_over(at(now + wait)));
             now += wait;
             state = Some(next);
         }
@@ -155,7 +157,11 @@ mod tests {
     #[test]
     fn the_status_has_the_kubelets_words() {
         let state = ImagePullBackoff::after(None, &not_found(), at(0));
-        let (failed, waiting) = (state.failed(), state.waiting("nginx:1"));
+        let again = ImagePullBackoff::after(Some(&state), &not_found(), at(10));
+        let (failed, waiting) = (
+            state.waiting_state("nginx:1"),
+            again.waiting_state("nginx:1"),
+        );
         assert_eq!(
             (failed.reason, failed.message.as_str()),
             ("ErrImagePull", "docker.io/library/nginx:1: not found")

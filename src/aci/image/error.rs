@@ -84,7 +84,7 @@ pub enum ImageReadError {
         /// The reason.
         why: String,
     },
-    /// ACI cannot run the image. Another attempt would find the same.
+    /// ACI cannot run the image.
     #[error("{image}: {why}")]
     Unsupported {
         /// The image's registry and repository.
@@ -92,15 +92,6 @@ pub enum ImageReadError {
         /// The reason.
         why: String,
     },
-}
-
-/// What to do about an [`ImageReadError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageReadVerdict {
-    /// Keep the pod waiting and try again, after this time at the earliest if it is set.
-    Wait(Option<Duration>),
-    /// Refuse the pod: it cannot run on ACI.
-    Refuse,
 }
 
 impl ImageReadError {
@@ -119,13 +110,13 @@ impl ImageReadError {
         }
     }
 
-    /// What to do about the error. A registry can be repaired, an image pushed and a permission granted while the pod
-    /// waits, so that only an image for other platforms is final.
-    pub fn verdict(&self) -> ImageReadVerdict {
+    /// How long to wait before the next attempt at least, if the registry asks for it. All errors are worth another
+    /// attempt, as for a kubelet: a registry can be repaired, an image pushed, and a permission granted while the pod
+    /// waits.
+    pub fn requested_wait(&self) -> Option<Duration> {
         match self {
-            Self::Unsupported { .. } => ImageReadVerdict::Refuse,
-            Self::Throttled { wait, .. } => ImageReadVerdict::Wait(Some(*wait)),
-            _ => ImageReadVerdict::Wait(None),
+            Self::Throttled { wait, .. } => Some(*wait),
+            _ => None,
         }
     }
 }
@@ -167,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_image_for_other_platforms_is_refused_for_good() {
+    fn only_a_registry_that_throttles_asks_for_a_wait() {
         let registry = || "a.io".to_owned();
         let (image, why) = (|| "a.io/b".to_owned(), || "w".to_owned());
         let wait = Duration::from_secs(7);
@@ -175,14 +166,14 @@ mod tests {
             host: registry(),
             why: "w",
         };
-        for (error, kind, verdict) in [
+        for (error, kind, requested) in [
             (
                 ImageReadError::Unreachable {
                     registry: registry(),
                     why: why(),
                 },
                 "unreachable",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Throttled {
@@ -190,7 +181,7 @@ mod tests {
                     wait,
                 },
                 "throttled",
-                ImageReadVerdict::Wait(Some(wait)),
+                Some(wait),
             ),
             (
                 ImageReadError::Failing {
@@ -199,7 +190,7 @@ mod tests {
                     quote: why(),
                 },
                 "failing",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Denied {
@@ -208,12 +199,12 @@ mod tests {
                     remedy: why(),
                 },
                 "denied",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::NotFound { image: image() },
                 "not_found",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Guarded {
@@ -221,7 +212,7 @@ mod tests {
                     refusal,
                 },
                 "guarded",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Corrupt {
@@ -229,7 +220,7 @@ mod tests {
                     why: why(),
                 },
                 "corrupt",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Identity {
@@ -237,7 +228,7 @@ mod tests {
                     why: why(),
                 },
                 "identity",
-                ImageReadVerdict::Wait(None),
+                None,
             ),
             (
                 ImageReadError::Unsupported {
@@ -245,10 +236,10 @@ mod tests {
                     why: why(),
                 },
                 "unsupported",
-                ImageReadVerdict::Refuse,
+                None,
             ),
         ] {
-            assert_eq!((error.kind(), error.verdict()), (kind, verdict));
+            assert_eq!((error.kind(), error.requested_wait()), (kind, requested));
         }
     }
 

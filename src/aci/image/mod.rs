@@ -58,7 +58,7 @@ pub use backoff::{
 };
 pub use config::ImageConfig;
 pub use digest::ImageDigest;
-pub use error::{ImageReadError, ImageReadVerdict};
+pub use error::ImageReadError;
 pub(in crate::aci) use guard::is_azure_registry;
 pub use guard::{RegistryHostGuard, RegistryHostRefusal};
 pub use process::{
@@ -67,4 +67,4 @@ pub use process::{
 };
 pub use reader::{ImageRead, ImageReader, ImageReaderSettings};
 pub(in crate::aci) use reference::split_registry;
-pub use reference::{ImageReference, InvalidImageName};
+pub use reference::{ImageReference, InvalidImageName, pinned_image_id};

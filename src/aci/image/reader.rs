@@ -8,7 +8,7 @@
 //! - A tag's digest is remembered for 60 s, for this access only. A credential thus opens no image for another one.
 //! - The configuration of a digest never changes, and is remembered without an end, for every access that has passed
 //!   the HEAD for the same repository.
-//! - Reads of the same image with the same access at the same time are one.
+//! - Reads of the same image with the same access for the same namespace at the same time are one.
 //! - A registry that hangs delays only its own images: the reads of a registry, of a namespace, and all together are
 //!   limited, and a read's timeout begins when it has its turn.
 //! - After status 429 the registry gets no requests with this access until the time that it names.
@@ -77,6 +77,18 @@ pub struct ImageReaderSettings {
     pub timeout: Option<Duration>,
 }
 
+impl ImageReaderSettings {
+    /// The settings of an operator without an identity for Azure Container Registry.
+    pub fn without_identity() -> Self {
+        let why = "the operator has no identity".to_owned();
+        Self {
+            guard: RegistryHostGuard::default(),
+            tokens: Arc::new(move || std::future::ready(Err(why.clone())).boxed()),
+            timeout: None,
+        }
+    }
+}
+
 /// Reads configurations of images; cheap to clone. All clones share the caches.
 #[derive(Clone)]
 pub struct ImageReader {
@@ -127,7 +139,8 @@ struct ImageCaches {
     tags: ExpiringMap<ReadKey, ImageDigest>,
     configs: ExpiringMap<ContentKey, ImageRead>,
     pauses: ExpiringMap<(String, AccessFingerprint), Instant>,
-    reads: HashMap<ReadKey, RunningRead>,
+    /// By namespace and what is read: a read that waits for the turn of one namespace is not shared with another.
+    reads: HashMap<(String, ReadKey), RunningRead>,
     /// Counts reads.
     started: u64,
     registry_permits: HashMap<String, Weak<Semaphore>>,
@@ -143,7 +156,7 @@ struct RunningRead {
 /// Removes a read from the running ones when it ends or is given up.
 struct ReadRegistration {
     shared: Arc<SharedReader>,
-    key: ReadKey,
+    key: (String, ReadKey),
     number: u64,
 }
 
@@ -186,30 +199,20 @@ impl ImageReader {
         })
     }
 
-    /// Reads the configuration of an image for a pod in `namespace`: as [`read`](Self::read), but no more than 16 at
-    /// once for a namespace.
+    /// Reads the configuration of an image, as [`read_for`](Self::read_for) does, for no namespace.
+    pub async fn read(&self, reference: &ImageReference, access: &ImageAccess) -> ReadResult {
+        self.read_for("", reference, access).await
+    }
+
+    /// Reads the configuration of an image for a pod in `namespace`. Call it from a task of its own, or with others at
+    /// the same time: it takes as long as the registry, up to the timeout, after up to two minutes for its turn. The read
+    /// ends when the last caller has gone.
     pub async fn read_for(
         &self,
         namespace: &str,
         reference: &ImageReference,
         access: &ImageAccess,
     ) -> ReadResult {
-        let permits = {
-            let mut caches = self.shared.caches();
-            limit(
-                &mut caches.namespace_permits,
-                namespace,
-                READS_PER_NAMESPACE,
-            )
-        };
-        let _permit = permits.acquire().await;
-        self.read(reference, access).await
-    }
-
-    /// Reads the configuration of an image. Call it from a task of its own, or with others at the same time: it takes
-    /// as long as the registry, up to the timeout, after up to 60 s for its turn. The read ends when the last caller has
-    /// gone.
-    pub async fn read(&self, reference: &ImageReference, access: &ImageAccess) -> ReadResult {
         let key = ReadKey {
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
@@ -221,6 +224,7 @@ impl ImageReader {
             if let Some(known) = caches.known(&key, Instant::now()) {
                 return Ok(known);
             }
+            let key = (namespace.to_owned(), key);
             let running = caches.reads.get(&key);
             match running.and_then(|running| running.read.upgrade()) {
                 Some(read) => read,
@@ -234,12 +238,13 @@ impl ImageReader {
     fn start(
         &self,
         caches: &mut ImageCaches,
-        key: ReadKey,
+        key: (String, ReadKey),
         reference: ImageReference,
         access: ImageAccess,
     ) -> Shared<ReadFuture> {
         caches.started += 1;
         let number = caches.started;
+        let permits = limit(&mut caches.namespace_permits, &key.0, READS_PER_NAMESPACE);
         let registration = ReadRegistration {
             shared: self.shared.clone(),
             key: key.clone(),
@@ -248,13 +253,24 @@ impl ImageReader {
         let read = async move {
             // Later callers start again, or find what this read has remembered.
             let ReadRegistration { shared, key, .. } = &registration;
-            shared.read(key, &reference, &access).await
+            let Ok(_turn) = tokio::time::timeout(QUEUED, permits.acquire()).await else {
+                return Err(no_turn(&key.1));
+            };
+            shared.read(&key.1, &reference, &access).await
         };
         let shared = read.boxed().shared();
         if let Some(read) = shared.downgrade() {
             caches.reads.insert(key, RunningRead { number, read });
         }
         shared
+    }
+}
+
+/// The error of a read that has waited too long for others.
+fn no_turn(key: &ReadKey) -> ImageReadError {
+    ImageReadError::Unreachable {
+        registry: key.registry.clone(),
+        why: "other reads are under way, which take long".to_owned(),
     }
 }
 
@@ -278,10 +294,7 @@ impl SharedReader {
         };
         let turn = async { (permits.acquire().await, self.reads.acquire().await) };
         let Ok(_turn) = tokio::time::timeout(QUEUED, turn).await else {
-            return Err(ImageReadError::Unreachable {
-                registry: key.registry.clone(),
-                why: "other reads are under way, which take long".to_owned(),
-            });
+            return Err(no_turn(key));
         };
         let paused = (host, key.access);
         let now = Instant::now();

@@ -100,6 +100,15 @@ impl ImageReference {
         format!("{}@{digest}", self.written)
     }
 
+    /// Whether `actual` is this reference with a digest in place of its tag, as [`pinned`](Self::pinned) writes it.
+    /// Returns the digest.
+    fn pinned_digest(&self, actual: &str) -> Option<ImageDigest> {
+        let (_, digest) = actual.split_once('@')?;
+        let digest = digest.parse().ok()?;
+        let is_other = self.digest.is_some_and(|own| own != digest);
+        (!is_other && self.pinned(digest) == actual).then_some(digest)
+    }
+
     /// The `imageID` of a container's status, in the form that containerd reports: the registry is as the pod has it,
     /// because `Shop/web` is on the host `shop`, and `shop/web` on Docker Hub.
     pub fn image_id(&self, digest: ImageDigest) -> String {
@@ -109,6 +118,14 @@ impl ImageReference {
         };
         format!("{registry}/{}@{digest}", self.repository)
     }
+}
+
+/// The `imageID` of a container whose group has the image `actual`, if that is `wanted`, an image of the pod, pinned to a
+/// digest.
+pub fn pinned_image_id(actual: &str, wanted: &str) -> Option<String> {
+    let reference = ImageReference::parse("image", wanted).ok()?;
+    let digest = reference.pinned_digest(actual)?;
+    Some(reference.image_id(digest))
 }
 
 fn parse(image: &str) -> Result<ImageReference, String> {
@@ -349,6 +366,26 @@ mod tests {
             let parsed = ImageReference::parse("image", image).expect(image);
             assert_eq!(parsed.image_id(digest), format!("{name}@{DIGEST}"));
         }
+    }
+
+    #[test]
+    fn a_pinned_name_is_known() {
+        let pinned = |name: &str| format!("{name}@{DIGEST}");
+        for (actual, wanted, id) in [
+            ("nginx", "nginx:1", Some("docker.io/library/nginx")),
+            ("nginx", "nginx", Some("docker.io/library/nginx")),
+            ("Shop/web", "Shop/web:1", Some("Shop/web")),
+            ("nginx", "redis:1", None),
+            ("docker.io/library/nginx", "nginx:1", None),
+        ] {
+            let found = pinned_image_id(&pinned(actual), wanted);
+            assert_eq!(found, id.map(pinned), "{actual} {wanted}");
+        }
+        let same = pinned("nginx:1");
+        assert!(pinned_image_id(&pinned("nginx"), &same).is_some());
+        let other = format!("nginx@{}", ImageDigest::of(b"other"));
+        assert_eq!(pinned_image_id(&other, &same), None);
+        assert_eq!(pinned_image_id("nginx:1", "nginx:1"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, ResourceRequirements,
 };
 
+use super::image_changes;
 use super::{ContainerInput, PodRestartPolicy, StatusInput, container_state, waiting_reason};
 use crate::aci::response::{self, ContainerGroup, ContainerInstanceView, Provisioning};
 
@@ -133,16 +134,27 @@ fn base_status(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
         .and_then(response::GroupContainer::instance_view);
     let live = part.live.filter(|_| !needs_new_group(case));
     let known = live.map(|live| live.image_id.clone());
+    let pinned = unpinned_group_image(part).map(|(_, id)| id);
+    let image_id = pinned.or_else(|| view.and_then(image_id)).or(known);
     ContainerStatus {
         name: part.container.name.clone(),
-        image_id: view.and_then(image_id).or(known).unwrap_or_default(),
+        image_id: image_id.unwrap_or_default(),
         ..ContainerStatus::default()
     }
+}
+
+/// The image as the pod names it, and its ID, if the group names it by the digest that burstpool has read.
+fn unpinned_group_image(part: &ContainerInput) -> Option<(String, String)> {
+    let image = part.group_container?.properties.image.as_ref()?;
+    image_changes::unpinned_image(part.container, part.live, image)
 }
 
 /// The image that the container runs or ran, else the one of the spec. The spec's image may change later; the
 /// group's does not.
 fn current_image(part: &ContainerInput, status: &ContainerStatus) -> String {
+    if let Some((image, _)) = unpinned_group_image(part) {
+        return image;
+    }
     let live_image = part
         .live
         .filter(|_| container_state::has_run(status))

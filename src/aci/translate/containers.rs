@@ -13,8 +13,10 @@ use super::network::ports;
 use super::pod::TranslationContext;
 use super::probes::probes;
 use super::refusals::Refusals;
+use super::resolved_references::KnownImage;
 use super::security::security_context;
 use super::volumes::{VolumeNames, volume_mounts};
+use crate::aci::image::{ImageNeed, WorkingDirMatch, container_command, working_dir_match};
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MAX_CONTAINERS: usize = 60;
@@ -108,47 +110,84 @@ fn common_properties(
         format!("{at}.restartPolicy"),
         "ACI restarts all containers of a group by one policy",
     );
+    let known = known_image(container, context);
+    check_working_dir(container, at, known, refusals);
     let environment = environment(container, at, context, refusals);
     ContainerProperties {
-        image: image.to_owned(),
-        command: command_line(container, at, &environment, refusals),
+        image: match known {
+            KnownImage::Read(read) => read.pinned.clone(),
+            _ => image.to_owned(),
+        },
+        command: command_line(container, at, (&environment, known), refusals),
         environment_variables: environment.into_body(),
         volume_mounts: volume_mounts(container, at, names, refusals),
-        security_context: security_context(
-            container,
-            context.spec.security_context.as_ref(),
-            at,
-            context.placement,
-            refusals,
-        ),
+        security_context: security_context(container, at, context, known, refusals),
         ..ContainerProperties::default()
     }
 }
 
-/// Joins `command` and `args` to one command line and expands variables in it.
+/// What is known of the image's configuration, if the container needs it.
+fn known_image<'a>(container: &Container, context: &TranslationContext<'a>) -> KnownImage<'a> {
+    let needs = ImageNeed::of(container, context.spec.security_context.as_ref());
+    if needs.is_empty() || !context.placement.reads_images() {
+        return KnownImage::Nothing;
+    }
+    let image = container.image.as_deref().unwrap_or_default();
+    context.values.image(image)
+}
+
+/// Refuses a working directory that is not the image's.
+fn check_working_dir(
+    container: &Container,
+    at: &str,
+    known: KnownImage<'_>,
+    refusals: &mut Refusals,
+) {
+    const WHY: &str = "ACI starts a container in its image's working directory";
+    let dir = container.working_dir.as_deref().unwrap_or_default();
+    let why = match known {
+        _ if dir.is_empty() => return,
+        KnownImage::ReadLater => return,
+        KnownImage::Nothing => WHY.to_owned(),
+        KnownImage::Read(read) => match working_dir_match(container, &read.config) {
+            WorkingDirMatch::OfImage => return,
+            WorkingDirMatch::Differs(of_image) => format!("{WHY}, which is {of_image}"),
+        },
+    };
+    refusals.refuse(format!("{at}.workingDir"), why);
+}
+
+/// Joins `command` and `args` to one command line and expands variables in it. If there are only `args`, the image's
+/// entrypoint is the start of the line.
 fn command_line(
     container: &Container,
     at: &str,
-    environment: &ContainerEnv,
+    (environment, known): (&ContainerEnv, KnownImage<'_>),
     refusals: &mut Refusals,
 ) -> Vec<String> {
     let command = container.command.as_deref().unwrap_or_default();
     let args = container.args.as_deref().unwrap_or_default();
+    let is_known = !matches!(known, KnownImage::Nothing);
     refusals.require(
-        !command.is_empty() || args.is_empty(),
+        !command.is_empty() || args.is_empty() || is_known,
         format!("{at}.args"),
         "ACI accepts only a whole command line, which replaces the image's entrypoint: add command",
     );
-    let mut line = Vec::new();
-    for (list, parts) in [("command", command), ("args", args)] {
+    let mut expand = |list: &str, parts: &[String]| {
+        let mut expanded = Vec::new();
         for (index, part) in parts.iter().enumerate() {
             match environment.expand_command(part) {
-                Ok(part) => line.push(part),
+                Ok(part) => expanded.push(part),
                 Err(why) => refusals.refuse(format!("{at}.{list}[{index}]"), why),
             }
         }
+        expanded
+    };
+    let (command, args) = (expand("command", command), expand("args", args));
+    match known {
+        KnownImage::Read(read) => container_command(&command, &args, &read.config),
+        _ => [command, args].concat(),
     }
-    line
 }
 
 fn is_container_name(name: &str) -> bool {

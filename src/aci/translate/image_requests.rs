@@ -39,6 +39,9 @@ pub fn image_requests(
     resolved: &ResolvedReferences,
     placement: &TranslationTarget<'_>,
 ) -> Result<Vec<ImageRequest>, Vec<Unsupported>> {
+    if !placement.reads_images() {
+        return Ok(Vec::new());
+    }
     let empty = PodSpec::default();
     let context = TranslationContext {
         pod,
@@ -234,6 +237,25 @@ mod tests {
                 ("spec.containers[1].image", vec![ImageNeed::WorkingDir]),
             ]
         );
+    }
+
+    #[test]
+    fn a_placement_that_reads_no_images_requests_none() {
+        let pod = json!({"spec": {"containers": [args("a.io/web")]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        for (setting, count) in [("Auto", 1), ("Never", 0)] {
+            let spec = json!({"name": "weu", "region": "westeurope", "readImages": setting});
+            let spec: api::Placement = serde_json::from_value(spec).expect("a placement");
+            let target = TranslationTarget {
+                spec: &spec,
+                tags: &BTreeMap::new(),
+                node: "burst-shop-weu",
+                node_address: None,
+                identities: &NO_IDENTITIES,
+            };
+            let found = image_requests(&pod, &ResolvedReferences::default(), &target);
+            assert_eq!(found.map(|found| found.len()), Ok(count));
+        }
     }
 
     proptest! {

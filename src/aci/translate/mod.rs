@@ -8,6 +8,7 @@
 //! ```text
 //! before the grant:  JSON ─▶ decode ─▶ Pod, unknown fields ─▶ eligible ─▶ grant, or Unsupported fields
 //! after the binding: Pod ─▶ pod_references ─▶ PodReferences ─▶ (node::environment reads the objects)
+//!                    Pod ─▶ image_requests ─▶ ImageRequest ─▶ (node::pods reads the images)
 //!                        ─▶ ResolvedReferences ─▶ translate ─▶ Group, or Unsupported fields
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! [`eligible`] runs the same walk and the same build, with placeholders for values that only the cluster knows.
 //! The two can disagree only where an actual value matters: a key from `envFrom` that is not a valid variable name
 //! on ACI, a value that is not text, a command that refers to a variable that `envFrom` takes from a Secret, a pull
-//! secret that cannot be read, or a claim whose volume is not an Azure Files share (before a grant, the caller
+//! secret that cannot be read, an image whose user is root or whose working directory is another, or a claim whose volume is not an Azure Files share (before a grant, the caller
 //! checks the volumes of claims as well).
 //!
 //! | submodule | holds |

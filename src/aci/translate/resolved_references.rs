@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{self as core, ConfigMap, Secret};
 
@@ -14,6 +15,7 @@ use super::body::AzureFile;
 use super::claims::ClaimBacking;
 use super::references::TokenNeed;
 use super::secret_string::SecretString;
+use crate::aci::image::ImageConfig;
 
 /// The content of a Secret or a `ConfigMap`. `Debug` prints only the keys.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -112,6 +114,28 @@ pub struct ResolvedReferences {
     /// The Services for which the pod gets variables: those of its namespace if it wants them, and `kubernetes` of
     /// the namespace `default`.
     pub services: Vec<ServiceAddress>,
+    /// The images whose configurations the pod needs, by the containers' field `image`.
+    pub images: BTreeMap<String, ResolvedImage>,
+}
+
+/// An image whose configuration was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The image's name with the digest that was read.
+    pub pinned: String,
+    /// The configuration.
+    pub config: Arc<ImageConfig>,
+}
+
+/// What is known of the configuration of a container's image.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KnownImage<'a> {
+    /// Nothing: the container does not depend on it, or the placement reads no images.
+    Nothing,
+    /// Nothing yet: it is read before the group is created.
+    ReadLater,
+    /// It was read.
+    Read(&'a ResolvedImage),
 }
 
 /// The kind of object that holds a value.
@@ -230,6 +254,17 @@ impl<'a> ValueSource<'a> {
         };
         let kube_config = resolved.kube_config.clone();
         kube_config.ok_or_else(|| "no token for kube-proxy has been requested".to_owned())
+    }
+
+    /// What is known of an image whose configuration a container needs.
+    pub(super) fn image(self, image: &str) -> KnownImage<'a> {
+        match self {
+            Self::Resolved(resolved) => resolved
+                .images
+                .get(image)
+                .map_or(KnownImage::Nothing, KnownImage::Read),
+            Self::Placeholders => KnownImage::ReadLater,
+        }
     }
 
     /// The Services for which the pod gets variables.

@@ -2,42 +2,35 @@
 //!
 //! In: the security contexts of container and pod. Out: the security context in the group's body, or refusals.
 
-use k8s_openapi::api::core::v1::{Capabilities, Container, PodSecurityContext, SecurityContext};
+use k8s_openapi::api::core::v1::{Capabilities, Container, SecurityContext};
 
 use super::body;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::target::TranslationTarget;
+use super::resolved_references::KnownImage;
+use crate::aci::image::{ImageUser, check_non_root};
 
 const TOO_LARGE: &str = "ACI accepts numbers from 0 to 2147483647";
 
 /// The security context of `container`, whose field path is `at`.
 pub(super) fn security_context(
     container: &Container,
-    pod: Option<&PodSecurityContext>,
     at: &str,
-    placement: &TranslationTarget<'_>,
+    context: &TranslationContext<'_>,
+    known: KnownImage<'_>,
     refusals: &mut Refusals,
 ) -> Option<body::SecurityContext> {
     let at = format!("{at}.securityContext");
-    let none = SecurityContext::default();
+    let (none, pod) = (
+        SecurityContext::default(),
+        context.spec.security_context.as_ref(),
+    );
     let own = container.security_context.as_ref().unwrap_or(&none);
+    let image = image_user(container, &at, context, known, refusals);
     let user = own.run_as_user.or(pod.and_then(|pod| pod.run_as_user));
+    let user = user.or(image.map(|image| i64::from(image.user)));
     let group = own.run_as_group.or(pod.and_then(|pod| pod.run_as_group));
-    let non_root = own
-        .run_as_non_root
-        .or(pod.and_then(|pod| pod.run_as_non_root));
-    if non_root == Some(true) {
-        let field = if own.run_as_non_root.is_some() {
-            &at
-        } else {
-            "spec.securityContext"
-        };
-        refusals.require(
-            user.is_some_and(|user| user != 0),
-            format!("{field}.runAsNonRoot"),
-            "it needs a runAsUser other than 0, because ACI does not check the image's user",
-        );
-    }
+    let group = group.or(image.and_then(|image| image.group.map(i64::from)));
     let mut number = |name: &str, number: Option<i64>| {
         let number = number?;
         let small = i32::try_from(number).ok().filter(|number| *number >= 0);
@@ -47,7 +40,7 @@ pub(super) fn security_context(
     let (user, group) = (number("runAsUser", user), number("runAsGroup", group));
     let privileged = own.privileged.filter(|privileged| *privileged);
     refusals.require(
-        privileged.is_none() || placement.is_confidential(),
+        privileged.is_none() || context.placement.is_confidential(),
         format!("{at}.privileged"),
         "the SKU Standard has no privileged containers",
     );
@@ -59,6 +52,55 @@ pub(super) fn security_context(
         run_as_group: group,
     };
     (context != body::SecurityContext::default()).then_some(context)
+}
+
+/// The image's user, where `runAsNonRoot` depends on it. It is a part of the body, so that ACI runs the container as the
+/// user that was checked.
+fn image_user(
+    container: &Container,
+    at: &str,
+    context: &TranslationContext<'_>,
+    known: KnownImage<'_>,
+    refusals: &mut Refusals,
+) -> Option<ImageUser> {
+    let pod = context.spec.security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let own_non_root = own.and_then(|own| own.run_as_non_root);
+    let non_root = own_non_root.or(pod.and_then(|pod| pod.run_as_non_root));
+    if non_root != Some(true) {
+        return None;
+    }
+    let user = own.and_then(|own| own.run_as_user);
+    let user = user.or(pod.and_then(|pod| pod.run_as_user));
+    let why = match (user, known) {
+        (Some(user), _) if user != 0 => return None,
+        (None, KnownImage::ReadLater) => return None,
+        (None, KnownImage::Read(read)) => match check_non_root(container, pod, &read.config) {
+            Ok(user) => return user,
+            Err(refusal) => refusal.message(&pod_id(context), &container.name),
+        },
+        _ => "it needs a runAsUser other than 0, because ACI does not check the image's user"
+            .to_owned(),
+    };
+    let field = if own_non_root.is_some() {
+        at
+    } else {
+        "spec.securityContext"
+    };
+    refusals.refuse(format!("{field}.runAsNonRoot"), why);
+    None
+}
+
+/// The pod in the form of the kubelet's messages.
+fn pod_id(context: &TranslationContext<'_>) -> String {
+    let metadata = &context.pod.metadata;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!(
+        "{}_{}({})",
+        text(&metadata.name),
+        text(&metadata.namespace),
+        text(&metadata.uid)
+    )
 }
 
 /// Capabilities by their kernel names, as in ACI's example (`CAP_NET_ADMIN`).

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{self, Priority, Sku};
+use crate::api::{self, Priority, ReadImages, Sku};
 
 /// The properties of the pool and of the virtual node that the translation needs.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,11 @@ impl TranslationTarget<'_> {
 
     pub(super) fn is_confidential(&self) -> bool {
         self.spec.sku == Sku::Confidential
+    }
+
+    /// Whether the configurations of images are read for the pods that need them.
+    pub(super) fn reads_images(&self) -> bool {
+        self.spec.read_images == ReadImages::Auto
     }
 
     pub(super) fn is_in_subnet(&self) -> bool {

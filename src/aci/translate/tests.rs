@@ -12,6 +12,7 @@
 
 mod fixtures;
 mod given;
+mod images;
 mod kept;
 mod refused;
 mod variables;

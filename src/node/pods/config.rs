@@ -8,6 +8,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use crate::aci::client::{AciClient as Azure, GroupScope};
+use crate::aci::image::ImageReader;
 use crate::aci::names::GroupOwner;
 use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
@@ -46,6 +47,8 @@ pub struct PodsConfig {
     pub orphan_grace: Duration,
     /// The namespaces whose pods may choose managed identities.
     pub identities: IdentityNamespaces,
+    /// Reads the configurations of images.
+    pub images: ImageReader,
 }
 
 /// The settings of a placement and its pool that may change while pods run there. Groups that exist keep what they

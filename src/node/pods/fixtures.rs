@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::{LIST_INTERVAL, ORPHAN_GRACE, PodSettings, PodsConfig, PodsContext};
 use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
+use crate::aci::image::{ImageReader, ImageReaderSettings};
 use crate::aci::names::GroupOwner;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::Placement;
@@ -43,5 +44,6 @@ pub(crate) fn context(client: Client) -> PodsContext {
         list_interval: LIST_INTERVAL,
         orphan_grace: ORPHAN_GRACE,
         identities: IdentityNamespaces::default(),
+        images: ImageReader::new(ImageReaderSettings::without_identity()).expect("a client"),
     })
 }

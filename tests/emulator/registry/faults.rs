@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use burstpool::aci::image::{
-    ImageAccess, ImageReadError, ImageReadVerdict, ImageReference, RegistryHostGuard,
-};
+use burstpool::aci::image::{ImageAccess, ImageReadError, ImageReference, RegistryHostGuard};
 use futures::future::{join_all, select_all};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -39,13 +37,10 @@ async fn a_registry_that_throttles_is_left_alone_for_the_time_that_it_names() {
         }
     };
     let first = read(":1").await.unwrap_err();
-    assert_eq!(
-        first.verdict(),
-        ImageReadVerdict::Wait(Some(Duration::from_secs(7)))
-    );
+    assert_eq!(first.requested_wait(), Some(Duration::from_secs(7)));
     // Another image of the same registry: no request, and the rest of the wait.
     let second = read(":2").await.unwrap_err();
-    let ImageReadVerdict::Wait(Some(wait)) = second.verdict() else {
+    let Some(wait) = second.requested_wait() else {
         panic!("{second:?}");
     };
     assert!(wait <= Duration::from_secs(7), "{second:?}");
@@ -80,7 +75,6 @@ async fn a_failing_registry_is_waited_for() {
     ] {
         let error = failure(&tenant, settings).await;
         assert_eq!(error.kind(), kind, "{error:?}");
-        assert!(matches!(error.verdict(), ImageReadVerdict::Wait(_)));
     }
     // Nothing of a failed read is remembered.
     tenant.set(json!({})).await;
@@ -255,6 +249,24 @@ async fn a_namespace_whose_registries_hang_does_not_delay_others() {
         biased;
         ended = hanging => panic!("{:?}", ended.0),
         read = others => assert_eq!(program(&read), "/app"),
+    }
+}
+
+#[tokio::test]
+async fn many_pods_whose_image_hangs_do_not_delay_others_of_their_namespace() {
+    let (Some(slow), Some(quick)) = (Tenant::new("many").await, Tenant::new("few").await) else {
+        return;
+    };
+    quick.push("1", "/app").await;
+    slow.set(json!({"hang": "/v2/"})).await;
+    let (reader, anonymous) = (slow.reader(), ImageAccess::Anonymous);
+    let (hanging, image) = (slow.image(":1"), quick.image(":1"));
+    let many = (0..50).map(|_| Box::pin(reader.read_for("shop", &hanging, &anonymous)));
+    let many = select_all(many);
+    tokio::select! {
+        biased;
+        ended = many => panic!("{:?}", ended.0),
+        read = reader.read_for("shop", &image, &anonymous) => assert_eq!(program(&read), "/app"),
     }
 }
 

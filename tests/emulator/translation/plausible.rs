@@ -1,13 +1,17 @@
 //! Pods as people write them, mostly with fields that ACI supports.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use burstpool::aci::image::ImageConfig;
 use burstpool::aci::translate::body::AzureFile;
 use burstpool::aci::translate::claims::ClaimBacking;
 use burstpool::aci::translate::kube_proxy::ApiServer;
-use burstpool::aci::translate::resolved_references::{ObjectContent, ServiceAddress};
+use burstpool::aci::translate::resolved_references::{
+    ObjectContent, ResolvedImage, ServiceAddress,
+};
 use burstpool::aci::translate::secret_string::SecretString;
-use burstpool::aci::translate::{PodReferences, ResolvedReferences};
+use burstpool::aci::translate::{ImageRequest, PodReferences, ResolvedReferences};
 use burstpool::api;
 use rand::prelude::*;
 use serde_json::{Value, json};
@@ -114,6 +118,26 @@ impl Case {
             ports: vec![(Some("https".into()), "TCP".into(), 443)],
         }];
         resolved
+    }
+
+    /// The images of `requests` with random configurations.
+    pub fn images(&self, requests: &[ImageRequest]) -> BTreeMap<String, ResolvedImage> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let image = |request: &ImageRequest| {
+            let config = ImageConfig {
+                entrypoint: pick(&mut rng, &[vec![], vec!["/entry".into()]]),
+                cmd: pick(&mut rng, &[vec![], vec!["serve".into()]]),
+                user: pick(&mut rng, &["", "0", "101", "101:5", "app"]).into(),
+                working_dir: pick(&mut rng, &["", "/", "/srv"]).into(),
+                ..ImageConfig::default()
+            };
+            let image = ResolvedImage {
+                pinned: format!("{}@sha256:{}", request.image, "0".repeat(64)),
+                config: Arc::new(config),
+            };
+            (request.image.clone(), image)
+        };
+        requests.iter().map(image).collect()
     }
 }
 

@@ -185,7 +185,7 @@ const OBJECT: &[FieldRow] = &[
 const CONTAINER: &[FieldRow] = &[
     translated(
         "args",
-        "the end of `command`; refused without `command`, because ACI would then not use the image's entrypoint",
+        "the end of `command`; without `command`, after the entrypoint that burstpool reads from the image (refused with `readImages: Never`)",
     ),
     translated(
         "command",
@@ -242,8 +242,8 @@ const CONTAINER: &[FieldRow] = &[
     refused("tty", "ACI gives a container no terminal"),
     refused("volumeDevices", "ACI has no block devices"),
     translated("volumeMounts", "`volumeMounts`").with_type("VolumeMount"),
-    refused(
+    translated(
         "workingDir",
-        "ACI starts a container in its image's directory",
+        "nothing; refused unless it is the image's, because ACI starts a container there (refused with `readImages: Never`)",
     ),
 ];

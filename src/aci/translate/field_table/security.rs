@@ -8,8 +8,7 @@ use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
 
 const NO_LABELS: &str = "ACI has no SELinux";
 const NO_GROUPS: &str = "ACI gives processes and volumes no additional groups";
-const NON_ROOT: &str =
-    "it is met by `runAsUser`; refused without one, because ACI does not check the image's user";
+const NON_ROOT: &str = "it is met by `runAsUser`; without one, by the image's user, which burstpool reads and writes to `runAsUser` (refused with `readImages: Never`)";
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (

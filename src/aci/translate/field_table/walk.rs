@@ -70,7 +70,7 @@ mod tests {
             "initContainers": [{"name": "a", "restartPolicy": "Always", "livenessProbe": {"exec": {"command": ["a"]}}}],
             "containers": [
                 {"name": "a"},
-                {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "workingDir": "/x", "tty": true,
+                {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "tty": true,
                  "ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "protocol": "SCTP"}],
                  "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 1, "host": "a"}},
                  "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x", "mountPropagation": "None"}]},
@@ -90,7 +90,6 @@ mod tests {
                 "spec.containers[1].readinessProbe.tcpSocket.host",
                 "spec.containers[1].tty",
                 "spec.containers[1].volumeMounts[0].subPath",
-                "spec.containers[1].workingDir",
                 "spec.hostIPC",
                 "spec.hostNetwork",
                 "spec.initContainers[0].livenessProbe",

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aci::client::{AciClient, GroupScope};
+use crate::aci::image::ImageReader;
 use crate::aci::names::GroupOwner;
 use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
@@ -57,6 +58,8 @@ pub struct PlacementParts {
     pub kube_proxy: Option<KubeProxy>,
     /// The namespaces whose pods may choose managed identities.
     pub identity_namespaces: IdentityNamespaces,
+    /// Reads the configurations of images.
+    pub images: ImageReader,
     /// The nodes that the kubelet API serves.
     pub served_nodes: NodeRegistry,
     /// The watched objects: pools, and nodes as the API server has them.
@@ -353,6 +356,7 @@ async fn pods_config(spec: &PlacementSpec, context: &TaskContext) -> PodsConfig 
         list_interval: parts.list_interval,
         orphan_grace: pods::ORPHAN_GRACE,
         identities: parts.identity_namespaces.clone(),
+        images: parts.images.clone(),
     }
 }
 

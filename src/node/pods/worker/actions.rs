@@ -13,6 +13,7 @@ use super::attempts::AttemptKind;
 use crate::aci::client::GroupDeletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{FailureClass, FailureVerdict};
+use crate::aci::image::CREATE_CONTAINER_CONFIG_ERROR;
 use crate::aci::response::ContainerGroup as View;
 use crate::aci::translate::{self, Group as Body};
 use crate::node::absence_proof::EvidenceSource;
@@ -47,7 +48,7 @@ impl PodWorker {
         let settings = context.settings();
         let (pod, kube_proxy) = (self.state.pod(), settings.kube_proxy.as_ref());
         let read = environment::resolve(&context.client, pod, &services, kube_proxy).await;
-        let resolved = match read {
+        let mut resolved = match read {
             Ok(environment) => {
                 for missing in environment.warnings {
                     self.warn("FailedToRetrieveImagePullSecret", &missing.to_string());
@@ -59,26 +60,31 @@ impl PodWorker {
                 let messages: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = messages.join("; ");
                 self.state
-                    .set_waiting("CreateContainerConfigError", &message);
+                    .set_waiting(CREATE_CONTAINER_CONFIG_ERROR, &message);
                 self.warn("FailedMount", &message);
                 return None;
             }
         };
+        if !self.read_images(&mut resolved).await {
+            return None;
+        }
         let placement = context.translation_target(&settings);
         let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
             Err(unsupported) => {
+                let own = translate::eligible(pod, unknown, &placement).err();
+                let (is_final, unsupported) = (own.is_some(), own.unwrap_or(unsupported));
                 let messages: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
                 let message = messages.join("; ");
-                if translate::eligible(pod, unknown, &placement).is_ok() {
-                    // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
-                    // correct it.
+                if is_final {
+                    self.state.mark_unsupported(unsupported);
+                } else {
+                    // The spec is eligible, so the content of a Secret, a ConfigMap or an image is at fault; a user
+                    // may correct it.
                     self.pause_create();
                     self.state
-                        .set_waiting("CreateContainerConfigError", &message);
-                } else {
-                    self.state.mark_unsupported(unsupported);
+                        .set_waiting(CREATE_CONTAINER_CONFIG_ERROR, &message);
                 }
                 self.warn("Unsupported", &message);
                 None

@@ -9,11 +9,13 @@ mod attempts;
 mod events;
 mod foreign;
 mod group_absence;
+mod image_reads;
 mod pod_changes;
 mod probing;
 mod state;
 mod status_writer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::controller::PodUpdate;
 use super::group_list::ListedState;
 use super::{PodSettings, PodsContext, read_queue};
+use crate::aci::image::ImagePullBackoff;
 use crate::aci::names::GroupName;
 use crate::api;
 use crate::node::daemon_set;
@@ -45,6 +48,8 @@ pub(super) struct PodWorker {
     context: Arc<PodsContext>,
     group_name: GroupName,
     state: WorkerState,
+    /// By image, the back-off after failures to read its configuration.
+    image_backoffs: BTreeMap<String, ImagePullBackoff>,
     /// Events to write, and the names of those already written.
     events: PodEventQueue,
     /// The probes that the node runs for the pod.
@@ -88,6 +93,7 @@ impl PodWorker {
             context,
             group_name: name,
             state: WorkerState::new(observed.pod, observed.unknown_fields),
+            image_backoffs: BTreeMap::new(),
             events: PodEventQueue::default(),
             probes: WorkerProbes::default(),
             rejections: 0,
@@ -195,6 +201,13 @@ impl PodWorker {
                 .state
                 .group_listed(group, *requested_at, Timestamp::now()),
             ListedState::NotListed | ListedState::Unlisted | ListedState::Foreign => {}
+        }
+    }
+
+    /// Waits until there is an update of the pod.
+    async fn pod_update(&mut self) {
+        if self.updates.1.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

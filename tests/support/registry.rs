@@ -3,6 +3,16 @@
 //! In: images, as JSON. Out: references to them, and the requests that a client has sent. All tests share one process,
 //! each as a tenant of its own. The process ends when its standard input closes: at the latest with this one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    missing_docs,
+    reason = "the names say it, as in the other files of tests"
+)]
+
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,7 +30,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
-use crate::optional::skipped;
+use super::optional::skipped;
 
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
