@@ -79,6 +79,7 @@ impl Metrics {
         let process = new.0.register(Box::new(ProcessCollector::for_self()));
         process.expect("metric names are unique");
         super::watches::register(&new.0);
+        super::probes::register(&new.0);
         let placement = &["pool", "placement"];
         Self {
             triggers: TriggerMetrics::new(&new),

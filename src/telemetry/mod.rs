@@ -6,6 +6,7 @@
 mod clock;
 pub mod logs;
 mod metrics;
+pub mod probes;
 mod server;
 mod triggers;
 mod watches;

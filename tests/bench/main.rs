@@ -1,8 +1,8 @@
 //! `make bench`: measures, and asserts nothing about times.
 //!
-//! Five benchmarks, one per file: the emulator alone, the operator with pods on a real control plane,
-//! the planning of bursts alone, bursting on a real control plane, and a change of leader there. An
-//! argument selects one (`emulator`, `pods`, `plan`, `burst`, `takeover`); without arguments all run.
+//! Six benchmarks, one per file: the emulator alone, the operator with pods on a real control plane, the planning of
+//! bursts alone, the probes of a node alone, bursting on a real control plane, and a change of leader there. An argument
+//! selects one (`emulator`, `pods`, `plan`, `probes`, `burst`, `takeover`); without arguments all run.
 
 #![allow(
     clippy::disallowed_methods,
@@ -15,6 +15,7 @@ mod burst;
 mod emulator;
 mod plan;
 mod pods;
+mod probes;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;
@@ -68,6 +69,9 @@ fn memory(process: u32) -> u64 {
 #[tokio::main]
 async fn main() {
     let part = std::env::args().nth(1);
+    if part.as_deref() == Some(probes::APP) {
+        return probes::serve().await;
+    }
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     if wanted("emulator") {
         emulator::run().await;
@@ -77,6 +81,9 @@ async fn main() {
     }
     if wanted("plan") {
         plan::run();
+    }
+    if wanted("probes") {
+        probes::run().await;
     }
     if wanted("burst") {
         burst::run().await;

@@ -9,7 +9,8 @@ use axum::routing::get;
 use k8s_openapi::api::core::v1::Container as Spec;
 use serde_json::json;
 
-use super::super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
+use super::super::pod::ProbedPodState;
+use super::super::probed::{ProbeSpecs, ProbedContainer};
 use super::*;
 
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -111,75 +112,4 @@ async fn an_app_that_listens_late_and_then_fails_is_followed() {
     assert_eq!(events.last().expect("an Event").1.message, wanted);
     cancel.cancel();
     run.await.expect("it ends");
-}
-
-/// CPU time of this process so far, in seconds.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let after = stat.rsplit_once(')').expect("a name").1;
-    let fields: Vec<f64> = after
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .flat_map(str::parse)
-        .collect();
-    fields.iter().sum::<f64>() / 100.0
-}
-
-/// A thousand pods of two containers, which an earlier leader has probed.
-fn thousand_pods(manager: &ProbeManager, port: u16) -> Vec<PodProbes> {
-    let seed = ProbeSeed {
-        id: Some("1".to_owned()),
-        started: true,
-        ready: true,
-    };
-    let mut pods = Vec::new();
-    for n in 0..1000 {
-        let container = |name: &str| (name.to_owned(), specs(port, 10), Some(seed.clone()));
-        let probes = manager.add(ProbedPod {
-            uid: format!("uid-{n}"),
-            containers: vec![container("web"), container("log")],
-            beacon: None,
-        });
-        probes.update(&running(&["web", "log"]));
-        pods.push(probes);
-    }
-    pods
-}
-
-/// `cargo test --release --lib probes_of_a_thousand_pods -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures; it takes half a minute"]
-async fn probes_of_a_thousand_pods_with_two_containers_each() {
-    let port = free_port();
-    serve(port).await.store(200, Ordering::SeqCst);
-    let manager = ProbeManager::new(Timestamp::now());
-    let mut pods = thousand_pods(&manager, port);
-    let late: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    let prober = Prober::new("1.37");
-    let (noted, driven) = (late.clone(), manager.clone());
-    let before = cpu_seconds();
-    let run = async {
-        let send = |call: ProbeCall| {
-            noted.lock().push(call.late);
-            let prober = prober.clone();
-            async move { sent(&prober, &call).await }
-        };
-        driven.drive(send).await;
-    };
-    let seconds = Duration::from_secs(30);
-    let _ = tokio::time::timeout(seconds, run).await;
-    let cpu = cpu_seconds() - before;
-    let mut late = std::mem::take(&mut *late.lock());
-    late.sort();
-    let part = |percent: usize| late[(late.len() - 1) * percent / 100];
-    eprintln!(
-        "{} probes, late: p50 {:?}, p99 {:?}, most {:?}; {:.1} % of a CPU with the server",
-        late.len(),
-        part(50),
-        part(99),
-        part(100),
-        100.0 * cpu / seconds.as_secs_f64()
-    );
-    assert!(pods.iter_mut().all(|probes| probes.report()["web"].ready));
 }

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::Container as Spec;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::super::outcome::ProbeUnreachable;
+use super::super::pod::ProbedPodState;
 use super::super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
+use super::super::verdict::ProbeReport;
 use super::*;
 
 fn specs() -> ProbeSpecs {
@@ -115,7 +116,7 @@ async fn a_pod_is_probed_only_while_it_has_an_address_and_a_handle() {
     while sent.try_recv().is_ok() {}
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(sent.try_recv().is_err());
-    assert_eq!(manager.state.parts.lock().queue.len(), 0);
+    assert_eq!(manager.state.queued(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,7 +320,7 @@ async fn settle() {
 #[tokio::test(start_paused = true)]
 async fn probes_that_hang_leave_their_places_to_others_after_a_second() {
     let manager = manager();
-    let (running_now, _calls) = hanging(&manager);
+    let (running_now, mut calls) = hanging(&manager);
     let mut kept = Vec::new();
     for n in 0..MAX_RUNNING_PROBES + 100 {
         let probes = manager.add(pod(&n.to_string(), None));
@@ -328,12 +329,14 @@ async fn probes_that_hang_leave_their_places_to_others_after_a_second() {
     }
     settle().await;
     assert_eq!(running_now.count(), MAX_STARTING_PROBES);
-    assert_eq!(manager.lateness(), Duration::from_millis(1));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(running_now.count(), 2 * MAX_STARTING_PROBES);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(running_now.count(), MAX_RUNNING_PROBES);
-    assert!(manager.lateness() > Duration::from_secs(60));
+    // Each group of probes waited until the one before it had run for a second.
+    let late = std::iter::from_fn(|| calls.try_recv().ok()).map(|call| call.late.as_secs());
+    let groups = (0..).flat_map(|second| [second; MAX_STARTING_PROBES]);
+    assert!(late.eq(groups.take(MAX_RUNNING_PROBES)));
 }
 
 /// A pod of 60 containers.
