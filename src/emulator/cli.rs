@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::arm::throttle::ThrottleLimits;
 use super::clock::ShownTime;
-use super::{Emulator, EmulatorOptions, EngineSocket, TlsOptions};
+use super::{Emulator, EmulatorOptions, EngineSocket, SubnetAddresses, TlsOptions};
 
 /// Log filter: at more detailed levels, bollard logs its request bodies, which contain environment
 /// variables and passwords.
@@ -144,7 +144,11 @@ fn options(arguments: EmulatorArguments) -> EmulatorOptions {
         quotas: arguments.quota.into_iter().collect::<BTreeMap<_, _>>(),
         page_size: arguments.page_size,
         token_lifetime: arguments.token_lifetime,
-        loopback_subnets: arguments.loopback_subnets,
+        subnet_addresses: if arguments.loopback_subnets {
+            SubnetAddresses::Loopback
+        } else {
+            SubnetAddresses::Unreachable
+        },
         containers: arguments.containers.then_some(socket),
     }
 }

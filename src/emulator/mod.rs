@@ -53,5 +53,5 @@ pub mod timeline;
 pub mod tls;
 
 pub use clock::ShownTime;
-pub use options::{EmulatorOptions, EngineSocket, TlsOptions};
+pub use options::{EmulatorOptions, EngineSocket, SubnetAddresses, TlsOptions};
 pub use server::{Emulator, StartError};

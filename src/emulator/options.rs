@@ -1,7 +1,7 @@
 //! The options that an emulator starts with.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,11 +34,21 @@ pub struct EmulatorOptions {
     pub page_size: usize,
     /// How long the tokens that the emulator issues are valid.
     pub token_lifetime: Duration,
-    /// Give groups in subnets loopback addresses, where their realtime-metrics extensions answer.
-    /// Otherwise nothing answers at their addresses.
-    pub loopback_subnets: bool,
+    /// The addresses of groups in subnets.
+    pub subnet_addresses: SubnetAddresses,
     /// The container engine that runs the groups. `None`: the emulator simulates them.
     pub containers: Option<EngineSocket>,
+}
+
+/// The addresses of groups in subnets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubnetAddresses {
+    /// Private addresses, from 10.0.0.4 on, where nothing answers.
+    Unreachable,
+    /// Loopback addresses, where the groups' apps and realtime-metrics extensions answer.
+    Loopback,
+    /// This address of the machine for every group: Kubernetes accepts no loopback address as an endpoint of a Service.
+    Only(Ipv4Addr),
 }
 
 /// How to find the container engine.
@@ -71,7 +81,7 @@ impl Default for EmulatorOptions {
             quotas: BTreeMap::new(),
             page_size: 1000,
             token_lifetime: Duration::from_secs(3600),
-            loopback_subnets: false,
+            subnet_addresses: SubnetAddresses::Unreachable,
             containers: None,
         }
     }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::engine::{self, Engine};
-use super::options::{EmulatorOptions, TlsOptions};
+use super::options::{EmulatorOptions, SubnetAddresses, TlsOptions};
 use super::state::EmulatorState;
 use super::{admin, apps, arm, realtime, stream, tls};
 
@@ -113,7 +113,7 @@ impl Emulator {
             tasks: tasks.clone(),
         };
         tasks.spawn(serving.accept(listener));
-        if shared.options.loopback_subnets {
+        if shared.options.subnet_addresses != SubnetAddresses::Unreachable {
             let (extensions, apps) = (shared.clone(), shared.clone());
             tasks.spawn(realtime::serve(extensions, cancel.clone(), tasks.clone()));
             tasks.spawn(apps::serve(apps, cancel.clone(), tasks.clone()));

@@ -19,7 +19,7 @@ use super::group::run::ContainerEvent;
 use super::group::script::ContainerScript;
 use super::group::stage::StageEffect;
 use super::group::view;
-use super::options::EmulatorOptions;
+use super::options::{EmulatorOptions, SubnetAddresses};
 use super::timeline::Timeline;
 
 /// How many finished operations the store remembers. The oldest go first.
@@ -96,7 +96,7 @@ pub struct GroupStore {
     pub lagging: HashMap<GroupKey, Timestamp>,
     ended: VecDeque<Uuid>,
     addresses: u32,
-    /// The value before the first private address, and the number of private addresses.
+    /// The value before the first address in a subnet, and the number of these addresses.
     private: (u32, u32),
 }
 
@@ -112,10 +112,10 @@ impl GroupStore {
     /// Creates an Azure without any groups.
     pub fn new(options: &EmulatorOptions) -> Self {
         let (limits, quotas) = (options.limits, options.quotas.clone());
-        let private = if options.loopback_subnets {
-            (rand::random_range(LOOPBACK), LOOPBACK_COUNT)
-        } else {
-            PRIVATE
+        let private = match options.subnet_addresses {
+            SubnetAddresses::Unreachable => PRIVATE,
+            SubnetAddresses::Loopback => (rand::random_range(LOOPBACK), LOOPBACK_COUNT),
+            SubnetAddresses::Only(address) => (u32::from(address), 1),
         };
         Self {
             groups: BTreeMap::new(),
@@ -240,7 +240,7 @@ impl GroupStore {
         }
     }
 
-    /// The next address: a private one (from 10.0.0.4, or loopback), or a public one from the range for
+    /// The next address: one for a group in a subnet ([`SubnetAddresses`]), or a public one from the range for
     /// benchmarks (RFC 2544), to which no traffic is routed. Addresses repeat only after the whole
     /// range is used.
     pub fn address(&mut self, private: bool) -> Ipv4Addr {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::{EmulatorOptions as AzureOptions, ShownTime};
+use burstpool::emulator::{EmulatorOptions as AzureOptions, ShownTime, SubnetAddresses};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -114,7 +114,7 @@ async fn a_pod_without_numbers_does_not_spoil_those_of_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
     let azure = AzureOptions {
-        loopback_subnets: true,
+        subnet_addresses: SubnetAddresses::Loopback,
         ..fast(20.0)
     };
     let mut world = World::without_operator(Options::default(), azure).await;

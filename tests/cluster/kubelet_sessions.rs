@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::{ExitStatus, Stdio};
 
-use burstpool::emulator::EmulatorOptions as AzureOptions;
+use burstpool::emulator::{EmulatorOptions as AzureOptions, SubnetAddresses};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use reqwest::StatusCode;
@@ -135,7 +135,7 @@ fn address(pod: Option<&Pod>) -> Option<IpAddr> {
 async fn sessions_end_with_their_pod_and_answers_are_completed_when_the_operator_ends() {
     let azure = AzureOptions {
         speed: 20.0,
-        loopback_subnets: true,
+        subnet_addresses: SubnetAddresses::Loopback,
         ..AzureOptions::default()
     };
     let mut world = World::without_operator(Options::default(), azure).await;

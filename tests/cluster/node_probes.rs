@@ -1,26 +1,33 @@
 //! Readiness of pods in a subnet: the virtual node sends their probes to the apps that the emulated Azure runs at
-//! the groups' addresses. These are loopback addresses, which Kubernetes accepts for no endpoint of a Service; endpoints
-//! follow the pods' Ready condition.
+//! the groups' addresses.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use burstpool::emulator::{Emulator, EmulatorOptions};
-use k8s_openapi::api::core::v1::{Event, Pod, PodCondition};
-use kube::api::ListParams;
+use burstpool::emulator::{Emulator, EmulatorOptions, SubnetAddresses};
+use k8s_openapi::api::core::v1::{Event, Pod, PodCondition, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, PostParams};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
 use crate::node_in_process::{Burst, Setup, container, environment, phase};
-use crate::support::{objects, wait};
+use crate::support::monitoring::free_port;
+
+use crate::support::{objects, skipped, wait};
 
 const REACH: &str = "burstpool.io/ProbesReach";
 
 /// A node in a subnet, where the emulator's apps answer.
 async fn started(hint: &str) -> Burst {
+    started_at(hint, SubnetAddresses::Loopback).await
+}
+
+async fn started_at(hint: &str, subnet_addresses: SubnetAddresses) -> Burst {
     let options = EmulatorOptions {
         speed: 20.0,
-        loopback_subnets: true,
+        subnet_addresses,
         ..EmulatorOptions::default()
     };
     let azure = Emulator::start(options).await.expect("the emulator starts");
@@ -121,6 +128,68 @@ async fn a_pod_is_ready_only_while_its_probe_succeeds() {
         None,
         "the app is at fault, not the path"
     );
+}
+
+/// An address of this machine other than loopback, which Kubernetes accepts for no endpoint.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Chooses the route and sends nothing; the address is one for documents (RFC 5737).
+    socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    }
+}
+
+/// Whether the Service's only endpoint is ready; `None` if there are no or several endpoints.
+fn ready_endpoint(slices: &[EndpointSlice]) -> Option<bool> {
+    let mut endpoints = slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let endpoint = endpoints.next()?;
+    let is_ready = endpoint.conditions.as_ref()?.ready?;
+    endpoints.next().is_none().then_some(is_ready)
+}
+
+#[tokio::test]
+async fn the_endpoint_of_a_pod_follows_its_readiness_probe() {
+    let Some(address) = own_address() else {
+        skipped(
+            "an IPv4 address other than loopback",
+            "connect the machine to a network",
+        );
+        return;
+    };
+    let burst = started_at("probes-endpoint", SubnetAddresses::Only(address)).await;
+    let port = free_port();
+    let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": port}]}});
+    let service: Service = serde_json::from_value(service).expect("a Service");
+    let services = burst.tenant.api::<Service>();
+    services
+        .create(&PostParams::default(), &service)
+        .await
+        .expect("the Service");
+    let mut pod = app(&json!({"httpGet": {"port": port}}), "200");
+    pod["spec"]["containers"][0]["env"][0]["value"] = json!(port.to_string());
+    burst.create("web", &pod).await;
+    let until = async |is_ready: bool, what: &str| {
+        let slices = burst.tenant.api::<EndpointSlice>();
+        let found = |slices: &[EndpointSlice]| ready_endpoint(slices) == Some(is_ready);
+        wait::until_all(slices, watcher::Config::default(), what, found)
+            .await
+            .expect("the endpoint");
+    };
+    until(true, "the endpoint to be ready").await;
+    let began = Instant::now();
+    burst
+        .answer(json!({"serve": port, "serveStatus": 500}))
+        .await;
+    until(false, "the endpoint not to be ready").await;
+    // Its period is one second, and its threshold three.
+    eprintln!("the endpoint was not ready after {:?}", began.elapsed());
+    burst.answer(json!({"serve": port})).await;
+    until(true, "the endpoint to be ready again").await;
 }
 
 #[tokio::test]
