@@ -52,6 +52,8 @@ mod leader_status;
 mod node;
 #[path = "cluster/node_daemon_sets.rs"]
 mod node_daemon_sets;
+#[path = "cluster/node_ending.rs"]
+mod node_ending;
 #[path = "cluster/node_foreign_groups.rs"]
 mod node_foreign_groups;
 #[path = "cluster/node_groups.rs"]

@@ -16,8 +16,10 @@
 //!    (documentation of 2026-07); the later runs are not shown.
 //! 4. A running pod stays Running until it ends or its container group is gone, whatever Azure does to the group.
 //! 5. An error of Azure never fails a pod: the pod is Pending, and its containers show the reason. A pod fails only
-//!    if its containers end, if the group is stopped in Azure, or if a group that ran is lost.
-//! 6. An answer without instance views (from a LIST) says nothing about containers, so their statuses stay as they
+//!    if its containers end, if the group is stopped in Azure, if a group that ran is lost, or at its own deadline.
+//! 6. A pod that has neither ended nor lost its group fails at its `activeDeadlineSeconds`, with the kubelet's reason
+//!    and message. Its containers are shown as Azure reports them until the group is gone.
+//! 7. An answer without instance views (from a LIST) says nothing about containers, so their statuses stay as they
 //!    are. There is one exception: if provisioning succeeded and the restart policy is `Always`, all containers
 //!    were started and ACI restarts them whenever they end. A container that was not seen running before is then
 //!    Running since an unknown time. A GET would show more, but may be sent a minute later if a thousand pods start.
@@ -44,6 +46,7 @@ pub(in crate::aci) mod arbitrary;
 mod condition;
 mod container;
 mod container_state;
+mod deadline;
 mod image_changes;
 mod patch;
 mod phase;
@@ -54,6 +57,7 @@ mod readiness;
 mod tests;
 mod waiting_reason;
 
+pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, active_deadline};
 pub use image_changes::{OutdatedContainer, images as outdated_images};
 pub use patch::{is_same_status, is_urgent, status_patch};
 pub use readiness::{BlockedProbe, ContainerReadiness, ReadinessReport};

@@ -22,12 +22,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::absence_proof::{EvidenceSource, PriorGroupState};
 use crate::aci::poll_interval::{self, PollPhase, StartLatencies};
+use crate::aci::status::active_deadline;
 use crate::k8s::time::later;
 pub use observations::GroupReading;
 use pod_lifecycle::{
     always_restarts, finished_at, has_failed, has_start_time, is_ready, unready_since,
 };
-pub use pod_lifecycle::{has_run, is_deleting, is_finished, never_restarts};
+pub use pod_lifecycle::{has_exceeded_deadline, has_run, is_deleting, is_finished, never_restarts};
 pub use pod_state::{GroupPresence, PodState, RetryTimes};
 
 /// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
@@ -124,6 +125,9 @@ fn choose_action(
         GroupPresence::Exists { .. } if is_leaving => {
             PodAction::Delete.at(drained_at(pod, state, now))
         }
+        GroupPresence::Exists { .. } if pod.is_some_and(has_exceeded_deadline) => {
+            PodAction::Delete.at(now)
+        }
         GroupPresence::Exists {
             since, last_read, ..
         } if let Some(pod) = pod.filter(|pod| is_finished(pod)) => {
@@ -166,6 +170,10 @@ fn without_group(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Schedul
         // A pod that has run has failed with its group. Its controller creates another pod when it sees this one
         // failed.
         Some(pod) if state.is_create_blocked || is_finished(pod) || has_run(pod) => PodAction::Wait,
+        // The status that says so may not be written yet.
+        Some(pod) if active_deadline(pod).is_some_and(|deadline| deadline <= now) => {
+            PodAction::Wait
+        }
         Some(_) => PodAction::Create,
     };
     action.at(now)

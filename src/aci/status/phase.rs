@@ -5,8 +5,8 @@
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
 use super::{
-    GroupObservation, NOT_FOUND, PodRestartPolicy, STOPPED, StatusInput, container_state,
-    waiting_reason, whole_seconds,
+    DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, GroupObservation, NOT_FOUND, PodRestartPolicy,
+    STOPPED, StatusInput, active_deadline, container_state, waiting_reason, whole_seconds,
 };
 use crate::aci::response::{ContainerGroup, GroupState};
 
@@ -52,6 +52,13 @@ const GROUP_STOPPED: UnobservedEnd = UnobservedEnd {
     message: "its container group was stopped in Azure",
     includes_never_run: false,
 };
+/// The pod exceeded its deadline, and its group was deleted.
+const ENDED_AT_DEADLINE: UnobservedEnd = UnobservedEnd {
+    exit_code: container_state::UNKNOWN_EXIT_CODE,
+    reason: "Error",
+    message: "ended with its container group at the pod's activeDeadlineSeconds; Azure does not report its exit code",
+    includes_never_run: false,
+};
 const UNREPORTED_SUCCESS: UnobservedEnd = UnobservedEnd {
     exit_code: 0,
     reason: "Completed",
@@ -82,26 +89,38 @@ pub fn pod_phase(
         }
         GroupObservation::Group(group) => match ended(case, group, init, containers) {
             Some(outcome) => outcome,
-            None => unfinished(case, containers),
+            None => active(case, containers),
         },
-        _ => unfinished(case, containers),
+        _ => active(case, containers),
+    }
+}
+
+/// The phase of a pod that has not ended: it fails at its deadline. Its containers end when their group is deleted.
+fn active(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
+    if active_deadline(case.pod).is_none_or(|deadline| case.now < deadline) {
+        return unfinished(case, containers);
+    }
+    PhaseOutcome {
+        phase: FAILED,
+        reason: Some(DEADLINE_EXCEEDED.to_owned()),
+        message: Some(DEADLINE_EXCEEDED_MESSAGE.to_owned()),
+        end: None,
     }
 }
 
 /// Keeps a finished phase. If the group is gone, containers that were still running have ended with it.
 fn already_finished(case: &StatusInput) -> PhaseOutcome {
     let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
+    let end = match case.observation {
+        _ if case.live.reason.as_deref() == Some(DEADLINE_EXCEEDED) => ENDED_AT_DEADLINE,
+        GroupObservation::Vanished => GROUP_GONE,
+        _ => POD_DELETED,
+    };
     PhaseOutcome {
         phase: if succeeded { SUCCEEDED } else { FAILED },
         reason: case.live.reason.clone(),
         message: case.live.message.clone(),
-        end: case
-            .is_gone()
-            .then_some(if matches!(case.observation, GroupObservation::Vanished) {
-                GROUP_GONE
-            } else {
-                POD_DELETED
-            }),
+        end: case.is_gone().then_some(end),
     }
 }
 

@@ -5,6 +5,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
+use crate::aci::status::DEADLINE_EXCEEDED;
+
 /// Whether the pod has a deletion timestamp.
 pub fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
@@ -22,6 +24,15 @@ fn phase(pod: &Pod) -> Option<&str> {
 /// Whether the pod's phase is Failed.
 pub(super) fn has_failed(pod: &Pod) -> bool {
     phase(pod) == Some("Failed")
+}
+
+/// Whether the pod failed because it exceeded its `activeDeadlineSeconds`. Its containers may still run.
+pub fn has_exceeded_deadline(pod: &Pod) -> bool {
+    let reason = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.reason.as_deref());
+    has_failed(pod) && reason == Some(DEADLINE_EXCEEDED)
 }
 
 /// Whether the pod's status in Kubernetes says that it runs: such a pod is never started a second time.

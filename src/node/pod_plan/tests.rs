@@ -337,3 +337,19 @@ fn throttled_reads_do_not_delay_a_delete() {
         "{action:?} at {due}"
     );
 }
+
+#[test]
+fn the_group_of_a_pod_that_exceeded_its_deadline_is_deleted_at_once_and_none_is_created() {
+    let mut failed = pod("Failed", false);
+    failed.status.as_mut().expect("a status").reason = Some("DeadlineExceeded".into());
+    let mut state = existing(0, Some(90), true);
+    state.finished = Some(at(99));
+    assert_eq!(decided(&failed, &state, 100), (PodAction::Delete, 100));
+
+    let mut late = pod("Pending", false);
+    late.spec.as_mut().expect("a spec").active_deadline_seconds = Some(60);
+    late.status.as_mut().expect("a status").start_time = Some(Time(at(10)));
+    let absent = state_with(GroupPresence::Absent { existed: false });
+    assert_eq!(decided(&late, &absent, 69).0, PodAction::Create);
+    assert_eq!(decided(&late, &absent, 70).0, PodAction::Wait);
+}

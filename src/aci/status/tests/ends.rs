@@ -324,3 +324,69 @@ fn a_group_that_ended_ends_containers_without_a_reported_state() {
         );
     }
 }
+
+#[test]
+fn a_pod_fails_at_its_deadline_and_its_containers_end_with_their_group() {
+    let mut pod = pod("Always", &["a"], &[]);
+    pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(30);
+    let group = group("Succeeded", "Running", &[("a", running(5))]);
+    let seen = GroupObservation::Group(&group);
+    assert_eq!(write(&mut pod, &seen, 10).phase.as_deref(), Some("Running"));
+    // The start time is that of the first status: a leader that sees the pod later changes nothing.
+    assert_eq!(status(&pod, &seen, 39).phase.as_deref(), Some("Running"));
+    let failed = write(&mut pod, &seen, 40);
+    let told = (failed.phase.as_deref(), failed.reason.as_deref());
+    assert_eq!(told, (Some("Failed"), Some("DeadlineExceeded")));
+    assert_eq!(
+        failed.message.as_deref(),
+        Some("Pod was active on the node longer than the specified deadline")
+    );
+    let container =
+        |status: &PodStatus| status.container_statuses.as_ref().expect("one")[0].clone();
+    let state = container(&failed).state.expect("a state");
+    assert!(state.running.is_some(), "it runs until the group is gone");
+    let conditions = failed.conditions.as_ref().expect("conditions");
+    let ready = conditions.iter().find(|kind| kind.type_ == "Ready");
+    assert_eq!(ready.expect("Ready").status, "False");
+
+    for seen in [GroupObservation::Vanished, GroupObservation::Deleted(None)] {
+        let gone = status(&pod, &seen, 50);
+        assert_eq!(gone.reason.as_deref(), Some("DeadlineExceeded"));
+        let end = container(&gone)
+            .state
+            .expect("a state")
+            .terminated
+            .expect("an end");
+        assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("Error")));
+        assert!(
+            end.message
+                .expect("a message")
+                .contains("activeDeadlineSeconds")
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_ended_before_its_deadline_was_noticed_keeps_its_own_end() {
+    let mut pod = pod("Never", &["a"], &[]);
+    pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(30);
+    let running = group("Succeeded", "Running", &[("a", running(5))]);
+    write(&mut pod, &GroupObservation::Group(&running), 10);
+    let ended = group("Succeeded", "Succeeded", &[("a", terminated(0))]);
+    let done = status(&pod, &GroupObservation::Group(&ended), 100);
+    assert_eq!(
+        (done.phase.as_deref(), done.reason),
+        (Some("Succeeded"), None)
+    );
+    let gone = status(&pod, &GroupObservation::Vanished, 100);
+    assert_eq!(gone.reason.as_deref(), Some(NOT_FOUND));
+}
+
+#[test]
+fn a_pod_that_never_got_a_group_fails_at_its_deadline_too() {
+    let mut pod = pod("Always", &["a"], &[]);
+    pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(30);
+    write(&mut pod, &GroupObservation::NotSubmitted, 0);
+    let failed = status(&pod, &GroupObservation::NotSubmitted, 30);
+    assert_eq!(failed.reason.as_deref(), Some("DeadlineExceeded"));
+}

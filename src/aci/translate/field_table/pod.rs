@@ -44,9 +44,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
 ];
 
 const POD_SPEC: &[FieldRow] = &[
-    refused(
+    translated(
         "activeDeadlineSeconds",
-        "ACI does not end a group at a deadline; set the Job's activeDeadlineSeconds instead",
+        "nothing; the virtual node fails the pod with the reason DeadlineExceeded and deletes its group",
     ),
     meaningless("affinity", SCHEDULED),
     meaningless(

@@ -236,10 +236,7 @@ fn refusals_of_the_pod_name_the_field() {
             with("restartPolicy", json!("Sometimes")),
             vec!["spec.restartPolicy"],
         ),
-        (
-            with("activeDeadlineSeconds", json!(10)),
-            vec!["spec.activeDeadlineSeconds"],
-        ),
+        (with("activeDeadlineSeconds", json!(10)), vec![]),
         (with("novel", json!(1)), vec!["spec.novel"]),
         (
             with("securityContext", json!({"runAsNonRoot": true})),

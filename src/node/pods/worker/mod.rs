@@ -29,6 +29,7 @@ use super::group_list::ListedState;
 use super::{PodSettings, PodsContext, read_queue};
 use crate::aci::image::ImagePullBackoff;
 use crate::aci::names::GroupName;
+use crate::aci::status;
 use crate::api;
 use crate::node::daemon_set;
 use crate::node::pod_plan::{self, GroupPresence, PodAction, ScheduledAction};
@@ -228,9 +229,12 @@ impl PodWorker {
         }
         let has_time = decision.action != PodAction::Wait && !until_due.is_zero();
         let due = has_time.then(|| until_due.min(MAX_SLEEP));
-        let until_write = self.next_write_at;
+        // At its deadline the pod gets another status.
+        let deadline = status::active_deadline(self.state.pod()).filter(|at| *at > now);
+        let until_write = self.next_write_at.into_iter().chain(deadline).min();
         let until_write =
             until_write.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let until_write = until_write.map(|pause| pause.min(MAX_SLEEP));
         let low_priority = self.context.low_priority_write_permit.clone();
         let (updates, listed, settings) =
             (&mut self.updates.1, &mut self.listed, &mut self.settings);

@@ -247,7 +247,11 @@ impl WorkerState {
     pub fn observation(&self) -> GroupObservation<'_> {
         let is_absent = matches!(self.pod_state.group, GroupPresence::Absent { .. });
         match (&self.problem, &self.group_view) {
-            _ if is_absent && pod_plan::has_run(&self.pod) => GroupObservation::Vanished,
+            _ if is_absent
+                && (pod_plan::has_run(&self.pod) || pod_plan::has_exceeded_deadline(&self.pod)) =>
+            {
+                GroupObservation::Vanished
+            }
             _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,
             (GroupProblem::Unsupported(fields), _) => GroupObservation::Refused(fields),
             (GroupProblem::Waiting { reason, message }, None) => {

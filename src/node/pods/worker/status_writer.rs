@@ -14,11 +14,13 @@ use kube::api::{Patch, PatchParams};
 use super::PodWorker;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::response::ContainerGroup as View;
-use crate::aci::status::{self, GroupObservation, NodeFacts};
+use crate::aci::status::{
+    self, DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, GroupObservation, NodeFacts,
+};
 use crate::k8s::call;
 use crate::k8s::call::{DeletionOutcome, ObjectTarget};
 use crate::k8s::{self, refused};
-use crate::node::pod_plan::PodAction;
+use crate::node::pod_plan::{self, PodAction};
 use crate::node::pods::is_permanent_rejection;
 
 /// The field manager of pod statuses.
@@ -152,17 +154,17 @@ impl PodWorker {
 
     /// Queues a Warning Event of the operator about the pod.
     pub fn warn(&mut self, reason: &str, message: &str) {
-        let event = self.warning(reason, message);
+        let event = self.event("Warning", reason, message);
         self.events.add(event);
     }
 
     /// Writes a Warning Event now, if the API server answers.
     pub async fn publish_warning(&mut self, reason: &str, message: &str) {
-        let event = self.warning(reason, message);
+        let event = self.event("Warning", reason, message);
         self.publish_event(&event).await;
     }
 
-    fn warning(&self, reason: &str, message: &str) -> PodEvent {
+    fn event(&self, kind: &'static str, reason: &str, message: &str) -> PodEvent {
         let metadata = &self.state.pod().metadata;
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
@@ -174,7 +176,7 @@ impl PodWorker {
             name: k8s::events::event_name(name, &unique.simple().to_string()[..16]),
             reason: k8s::events::truncate_reason(reason),
             message: k8s::events::truncate_note(message),
-            kind: "Warning",
+            kind,
             first_timestamp: Some(now),
             last_timestamp: Some(now),
             count: 1,
@@ -201,7 +203,14 @@ impl PodWorker {
                 self.rejections = 0;
                 // The answer can contain a change of the spec that the watch has not delivered yet.
                 let old_generation = self.state.pod().metadata.generation;
+                let was_exceeded = pod_plan::has_exceeded_deadline(self.state.pod());
                 self.state.pod_written(pod);
+                if !was_exceeded && pod_plan::has_exceeded_deadline(self.state.pod()) {
+                    let (reason, message) = (DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE);
+                    // A kubelet's Event about it is no warning either.
+                    let event = self.event("Normal", reason, message);
+                    self.events.add(event);
+                }
                 self.note_changes(old_generation);
                 (!is_kept).then_some(REVERTED_RETRY_INTERVAL)
             }
