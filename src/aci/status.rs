@@ -43,6 +43,7 @@ use super::response::{ContainerGroup, GroupContainer, Provisioning};
 
 #[cfg(test)]
 pub(in crate::aci) mod arbitrary;
+mod azure_readiness;
 mod condition;
 mod container;
 mod container_state;
@@ -57,6 +58,7 @@ mod readiness;
 mod tests;
 mod waiting_reason;
 
+pub use azure_readiness::AzureReadiness;
 pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, active_deadline};
 pub use image_changes::{OutdatedContainer, images as outdated_images};
 pub use patch::{is_same_status, is_urgent, status_patch};
@@ -102,7 +104,7 @@ pub enum GroupObservation<'a> {
 pub struct NodeFacts<'a> {
     /// The node's IP address.
     pub host_ip: Option<IpAddr>,
-    /// What the node's own probes of this pod say; `None` if it runs none.
+    /// What is known about the probes of this pod; `None` if it has none.
     pub readiness: Option<&'a ReadinessReport>,
 }
 

@@ -47,7 +47,7 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 #[derive(Clone, Debug, PartialEq)]
 enum EmulatedApp {
     /// An app with this script.
-    Open(ContainerScript),
+    Open(Box<ContainerScript>),
     /// Nothing: connections are dropped.
     Silent,
 }
@@ -81,7 +81,7 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
         });
         for (address, app) in apps {
             let script = match &app {
-                EmulatedApp::Open(script) => script.clone(),
+                EmulatedApp::Open(script) => (**script).clone(),
                 EmulatedApp::Silent => ContainerScript::default(),
             };
             if let Some(running) = served.get(&address) {
@@ -145,7 +145,7 @@ fn apps_to_serve(
             let app = if store.is_path_cut && silent.contains(&ip.into()) {
                 EmulatedApp::Silent
             } else if listens(run.current.as_ref(), &run.script, now) {
-                EmulatedApp::Open(run.script.clone())
+                EmulatedApp::Open(Box::new(run.script.clone()))
             } else {
                 continue;
             };

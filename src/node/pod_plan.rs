@@ -148,7 +148,9 @@ fn choose_action(
             let phase = poll_phase(*has_run, pod);
             let offset = pod.map_or(0.0, poll_offset);
             let interval = |since| poll_interval::until_next_read(phase, since, starts, offset);
-            next_read(interval, (*since, *last_read), state, now)
+            let read = next_read(interval, (*since, *last_read), state, now);
+            let for_readiness = state.readiness_read_at.unwrap_or(read.at);
+            read.action.at(read.at.min(for_readiness))
         }
     }
 }

@@ -285,6 +285,30 @@ async fn a_path_that_is_cut_keeps_the_verdict_and_says_so() {
     assert!(blamed.is_empty(), "no Event blames the app: {blamed:?}");
 }
 
+/// ACI runs the probe, and reports only its failures. They last for ten seconds at twenty times the speed.
+#[tokio::test]
+async fn a_pod_whose_probe_aci_runs_is_ready_only_after_the_probe_no_longer_fails() {
+    let setup = Setup::default();
+    let burst = Burst::with("probes-azure", setup).await;
+    let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    let script = [("ACI_EMULATOR_READINESS_FAILS_FOR", "200s")];
+    let mut container = json!({"name": "main", "readinessProbe": probe});
+    container["env"] = environment(&script)["spec"]["containers"][0]["env"].clone();
+    burst
+        .create("web", &json!({"spec": {"containers": [container]}}))
+        .await;
+    burst
+        .until(
+            "web",
+            "the pod to run and not to be ready",
+            runs_and_is_not_ready,
+        )
+        .await;
+    burst.until_event("Readiness probe failed: ").await;
+    assert!(runs_and_is_not_ready(Some(&burst.read("web").await)));
+    burst.until("web", "the pod to be ready", is_ready).await;
+}
+
 /// The same pod under another leader.
 #[tokio::test]
 async fn another_leader_keeps_a_pod_ready_until_it_has_seen_enough_failures_itself() {

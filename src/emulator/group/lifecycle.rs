@@ -136,6 +136,7 @@ impl EmulatedGroup {
         }
         for run in &mut self.containers {
             run.write_log(now);
+            run.probe_readiness(now);
         }
         effects
     }

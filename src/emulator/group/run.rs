@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::log::ContainerLog;
-use super::model::Container;
+use super::model::{Container, Probe};
 use super::script::{ContainerScript, to_duration};
 use crate::emulator::clock::later;
 
@@ -151,6 +151,10 @@ pub struct EmulatedRun {
     /// The next scheduled change.
     pub due: Option<(Timestamp, DueChange)>,
     image: String,
+    /// The initial delay and the period of its readiness probe.
+    readiness_probe: Option<(Duration, Duration)>,
+    /// When its readiness probe is sent next.
+    probed_at: Option<Timestamp>,
     pauses: u32,
     logged_until: Option<Timestamp>,
     logged: u64,
@@ -159,6 +163,8 @@ pub struct EmulatedRun {
 impl EmulatedRun {
     /// A container whose image has not been pulled.
     pub fn new(container: &Container, script: ContainerScript) -> Self {
+        let properties = container.properties.as_ref();
+        let readiness_probe = properties.and_then(|p| p.readiness_probe.as_ref());
         Self {
             name: container.name().to_owned(),
             script,
@@ -169,6 +175,8 @@ impl EmulatedRun {
             log: ContainerLog::default(),
             due: None,
             image: image_with_digest(container.image()),
+            readiness_probe: readiness_probe.map(probe_times),
+            probed_at: None,
             pauses: 0,
             logged_until: None,
             logged: 0,
@@ -200,6 +208,7 @@ impl EmulatedRun {
             self.log.push(at, line);
         }
         (self.logged_until, self.logged) = (Some(at), 0);
+        self.probed_at = self.readiness_probe.map(|(delay, _)| later(at, delay));
         self.due = self.script.exit_after.map(|after| {
             (
                 later(at, to_duration(after)),
@@ -313,6 +322,23 @@ impl EmulatedRun {
         self.logged_until = Some(at);
     }
 
+    /// Sends the readiness probes that are due up to `now`. Only failures leave events.
+    pub fn probe_readiness(&mut self, now: Timestamp) {
+        let (Some(RunState::Running { since }), Some((_, period)), Some(mut at)) =
+            (&self.current, self.readiness_probe, self.probed_at)
+        else {
+            return;
+        };
+        let fails_for = self.script.readiness_fails_for.map(to_duration);
+        let fails_until = later(*since, fails_for.unwrap_or_default());
+        while at <= now && at < fails_until {
+            let message = "Readiness probe failed: the script says so";
+            add_event(&mut self.events, at, "Unhealthy", message, true);
+            at = later(at, period);
+        }
+        self.probed_at = Some(at.max(now));
+    }
+
     fn starts_again(&mut self, code: i32, policy: GroupRestartPolicy) -> bool {
         match policy {
             GroupRestartPolicy::Always => true,
@@ -339,6 +365,16 @@ impl EmulatedRun {
         });
         self.due = None;
     }
+}
+
+/// The initial delay and the period of a probe; the defaults are those of the service's specification.
+fn probe_times(probe: &Probe) -> (Duration, Duration) {
+    let seconds = |value: Option<i64>, default| {
+        let value = value.and_then(|value| u64::try_from(value).ok());
+        Duration::from_secs(value.unwrap_or(default))
+    };
+    let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
+    (seconds(probe.initial_delay_seconds, 0), period)
 }
 
 /// The image with a digest, as in the service's events: `alpine:3` becomes `alpine@sha256:...`. The

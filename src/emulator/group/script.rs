@@ -32,6 +32,9 @@ pub struct ContainerScript {
     pub unready_after: Option<SignedDuration>,
     /// `ACI_EMULATOR_UNREADY_FOR`: for how long the group stays `Unhealthy`. Default: forever.
     pub unready_for: Option<SignedDuration>,
+    /// `ACI_EMULATOR_READINESS_FAILS_FOR`: for how long after each start its readiness probe fails. Default: not at
+    /// all.
+    pub readiness_fails_for: Option<SignedDuration>,
     /// `ACI_EMULATOR_PLATFORM_RESTARTS`: how often the platform restarts it after a non-zero exit
     /// despite the restart policy `Never`. The service's documentation warns of this.
     pub platform_restarts: u32,
@@ -79,6 +82,7 @@ impl ContainerScript {
             log_every: duration("LOG_EVERY"),
             unready_after: duration("UNREADY_AFTER"),
             unready_for: duration("UNREADY_FOR"),
+            readiness_fails_for: duration("READINESS_FAILS_FOR"),
             platform_restarts: get("PLATFORM_RESTARTS")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or_default(),

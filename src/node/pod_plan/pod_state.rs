@@ -58,6 +58,8 @@ pub struct PodState {
     pub is_create_blocked: bool,
     /// A LIST or a worker found that the group has changed or is gone: it is read at once.
     pub is_stale: bool,
+    /// When to read the group at the latest, because ACI runs a readiness probe and its result may have changed.
+    pub readiness_read_at: Option<Timestamp>,
     /// Azure could not start the group. Azure keeps trying, and billing, so the operator deletes this group before
     /// it creates another.
     pub has_failed_to_start: bool,

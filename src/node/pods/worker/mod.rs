@@ -6,6 +6,7 @@
 
 mod actions;
 mod attempts;
+mod azure_probes;
 mod events;
 mod foreign;
 mod group_absence;

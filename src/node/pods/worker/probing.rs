@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::PodWorker;
+use super::azure_probes::AzureProbes;
 use crate::aci::events::PodEvent;
 use crate::aci::realtime_metrics::EXTENSION_PORT;
 use crate::aci::status::{self, BlockedProbe, ContainerReadiness, NodeFacts, ReadinessReport};
@@ -29,14 +30,16 @@ pub(super) struct WorkerProbes {
     specs: Option<BTreeMap<String, ProbeSpecs>>,
     /// The containers whose readiness probe ACI runs: their group was created with it.
     probed_by_azure: BTreeSet<String>,
+    /// The containers whose readiness probe ACI runs, as far as they were seen.
+    pub azure: AzureProbes,
     /// What the probes said last.
     report: ReadinessReport,
 }
 
 impl WorkerProbes {
-    /// What the probes say; `None` if the node runs none.
+    /// What the probes say; `None` if the pod has none.
     pub fn report(&self) -> Option<&ReadinessReport> {
-        self.handle.as_ref().map(|_| &self.report)
+        (!self.report.is_empty()).then_some(&self.report)
     }
 
     /// Waits until the probes say something else, or there is an Event.
@@ -56,8 +59,31 @@ impl PodWorker {
             return;
         }
         self.choose_probes();
+        let (mut report, events) = self.observe_node_probes(now);
+        self.observe_azure_probes(&mut report);
+        let was_ready = |name: &String| self.probes.report.get(name).is_some_and(|c| c.is_ready);
+        let is_lost = report
+            .iter()
+            .any(|(name, now)| now.is_judged_by_node && was_ready(name) && !now.is_ready);
+        self.probes.report = report;
+        if is_lost {
+            // The container may have been restarted.
+            self.state.readiness_lost();
+        }
+        for (container, event) in events {
+            let event = self.probe_event(&container, event);
+            self.events.add_counted(event);
+        }
+    }
+
+    /// Tells the node's own probes what the pod's containers do. Returns what these probes say, and their Events by
+    /// container.
+    fn observe_node_probes(
+        &mut self,
+        now: Timestamp,
+    ) -> (ReadinessReport, Vec<(String, ProbeEvent)>) {
         let Some(handle) = &mut self.probes.handle else {
-            return;
+            return Default::default();
         };
         let (pod, observation) = (self.state.pod(), self.state.observation());
         // The states of containers do not depend on probes.
@@ -72,23 +98,10 @@ impl PodWorker {
         });
         let specs = self.probes.specs.iter().flatten();
         let verdicts = handle.report();
-        let report: ReadinessReport = specs
+        let report = specs
             .filter_map(|(name, specs)| Some((name.clone(), readiness(verdicts.get(name)?, specs))))
             .collect();
-        let events = handle.take_events();
-        let was_ready = |name: &String| self.probes.report.get(name).is_some_and(|c| c.is_ready);
-        let is_lost = report
-            .iter()
-            .any(|(name, now)| was_ready(name) && !now.is_ready);
-        self.probes.report = report;
-        if is_lost {
-            // The container may have been restarted.
-            self.state.readiness_lost();
-        }
-        for (container, event) in events {
-            let event = self.probe_event(&container, event);
-            self.events.add_counted(event);
-        }
+        (report, handle.take_events())
     }
 
     /// Decides which probes the node runs, and starts them. A group that was created with readiness probes keeps

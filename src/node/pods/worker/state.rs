@@ -142,6 +142,11 @@ impl WorkerState {
         self.pod_state.is_stale = true;
     }
 
+    /// Reads the group at this time at the latest, because the readiness of a container may have changed.
+    pub fn read_for_readiness_at(&mut self, at: Option<Timestamp>) {
+        self.pod_state.readiness_read_at = at;
+    }
+
     /// Records since when the pod is being deleted, and since when it is finished, by the operator's clock.
     pub fn record_times(&mut self, now: Timestamp) {
         if pod_plan::is_deleting(&self.pod) {

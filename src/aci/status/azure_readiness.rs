@@ -1,0 +1,265 @@
+//! The readiness of a container whose readiness probe ACI runs, inferred from the container's events.
+//!
+//! ACI reports no result of a readiness probe. At each failure it writes an event `Unhealthy` and counts it, as a
+//! kubelet does. So the events of two reads of the group tell whether a probe has failed between them, and a time
+//! between them that is long enough tells that a probe was sent.
+//!
+//! In: the probe, and the container as a GET of its group shows it. Out: whether the container is ready, and when to
+//! read the group again. Pure.
+//!
+//! The inference is coarse: a container becomes ready only at a read that comes at least one period and one timeout
+//! after its start or its last failure, and loses its readiness only at the next read after enough failures. Azure may
+//! also show an event late.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Probe;
+
+use crate::aci::response::{ContainerInstanceView, ContainerState};
+use crate::k8s::time::later;
+
+/// The shortest time between two reads for the sake of a probe.
+const MIN_READ_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The readiness of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureReadiness {
+    /// The run that was seen last: the number of restarts, and its start.
+    run: Option<(i64, Option<Timestamp>)>,
+    /// The number of failures at the last read that decided something.
+    failures: i64,
+    /// Since when no failure was seen.
+    clean_since: Timestamp,
+    /// The failures in a row.
+    streak: i64,
+    is_ready: bool,
+}
+
+impl AzureReadiness {
+    /// The state before the first read. `was_ready` is whether the pod's status says that the container is ready:
+    /// another leader has seen that.
+    pub fn new(was_ready: bool) -> Self {
+        Self {
+            run: None,
+            failures: 0,
+            clean_since: Timestamp::UNIX_EPOCH,
+            streak: 0,
+            is_ready: was_ready,
+        }
+    }
+
+    /// Whether the container is ready.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// When to read the group for the sake of the probe: when the next read may change the readiness. `None` while
+    /// the container is ready and no probe has failed.
+    pub fn next_read(&self, probe: &Probe, last_read: Timestamp) -> Option<Timestamp> {
+        let is_settled = self.run.is_none() || (self.is_ready && self.streak == 0);
+        let decided = later(self.clean_since, time_to_succeed(probe));
+        (!is_settled).then(|| decided.max(later(last_read, MIN_READ_INTERVAL)))
+    }
+
+    /// Takes what a GET that was answered at `read_at` shows of the container. `read_at` is by the operator's clock and
+    /// the start of the container by Azure's.
+    pub fn observe(&mut self, probe: &Probe, view: &ContainerInstanceView, read_at: Timestamp) {
+        let current = view.current_state.as_ref();
+        let Some(current) = current.filter(|run| run.kind() == ContainerState::Running) else {
+            self.run = None;
+            self.is_ready = false;
+            return;
+        };
+        let failures = failures(view);
+        let run = (view.restart_count.unwrap_or_default(), current.start_time);
+        if self.run != Some(run) {
+            let is_first = self.run.is_none();
+            self.run = Some(run);
+            self.streak = 0;
+            if is_first && self.is_ready {
+                (self.failures, self.clean_since) = (failures, read_at);
+                return;
+            }
+            self.is_ready = false;
+            self.clean_since = later(current.start_time.unwrap_or(read_at), initial_delay(probe));
+        }
+        // The list of events is bounded: old ones may disappear, and counts with them.
+        let new_failures = (failures - self.failures).max(0);
+        self.failures = failures;
+        if new_failures > 0 {
+            self.streak += new_failures;
+            self.clean_since = read_at;
+            self.is_ready &= self.streak < i64::from(probe.failure_threshold.unwrap_or(3).max(1));
+        } else if read_at >= later(self.clean_since, time_to_succeed(probe)) {
+            self.streak = 0;
+            self.is_ready = true;
+        }
+    }
+}
+
+/// How often the readiness probe has failed, as far as the events tell.
+fn failures(view: &ContainerInstanceView) -> i64 {
+    let failed = view.events.iter().filter(|event| {
+        event.reason() == "Unhealthy" && event.message.to_lowercase().starts_with("readiness probe")
+    });
+    failed.map(|event| event.count.unwrap_or(1).max(1)).sum()
+}
+
+fn initial_delay(probe: &Probe) -> Duration {
+    seconds(probe.initial_delay_seconds, 0)
+}
+
+/// How long without a failure proves that as many probes have succeeded as `successThreshold` says.
+fn time_to_succeed(probe: &Probe) -> Duration {
+    let successes = probe.success_threshold.unwrap_or(1).max(1).unsigned_abs();
+    let period = seconds(probe.period_seconds, 10);
+    period * successes + seconds(probe.timeout_seconds, 1)
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    let value = value.and_then(|value| u64::try_from(value).ok());
+    Duration::from_secs(value.unwrap_or(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn probe() -> Probe {
+        Probe::default()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    /// A container that was started at second 0, and whose probe has failed this often.
+    fn running(restarts: i64, failures: i64) -> ContainerInstanceView {
+        let mut events = json!([{"name": "Started", "count": 9, "message": "Started container"},
+            {"name": "Unhealthy", "count": 7, "message": "Liveness probe failed: a"}]);
+        if failures > 0 {
+            let failed = json!({"name": "Unhealthy", "count": failures, "message": "Readiness probe failed: b"});
+            events.as_array_mut().expect("a list").push(failed);
+        }
+        let view = json!({"restartCount": restarts, "events": events,
+            "currentState": {"state": "Running", "startTime": "1970-01-01T00:00:00Z"}});
+        serde_json::from_value(view).expect("a view")
+    }
+
+    /// The readiness after each read: its second, and the number of failures that it shows.
+    fn after(was_ready: bool, reads: &[(i64, i64)]) -> Vec<bool> {
+        let mut readiness = AzureReadiness::new(was_ready);
+        let read = |(second, failures): &(i64, i64)| {
+            readiness.observe(&probe(), &running(0, *failures), at(*second));
+            readiness.is_ready()
+        };
+        reads.iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_container_is_ready_when_a_probe_was_sent_and_none_has_failed_since() {
+        // The period is 10 s and the timeout 1 s.
+        assert_eq!(
+            after(false, &[(2, 0), (10, 0), (11, 0)]),
+            [false, false, true]
+        );
+        assert_eq!(
+            after(false, &[(15, 1), (25, 1), (26, 1), (40, 1)]),
+            [false, false, true, true]
+        );
+        assert_eq!(
+            after(false, &[(15, 1), (25, 2), (35, 3), (46, 3)]),
+            [false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_ready_container_loses_its_readiness_after_as_many_failures_as_the_threshold_says() {
+        assert_eq!(
+            after(false, &[(20, 0), (90, 2), (95, 3)]),
+            [true, true, false]
+        );
+        assert_eq!(after(false, &[(20, 0), (150, 13)]), [true, false]);
+        // A success between the failures.
+        assert_eq!(
+            after(false, &[(20, 0), (90, 2), (110, 2), (120, 4)]),
+            [true; 4]
+        );
+    }
+
+    #[test]
+    fn another_leader_goes_on_with_what_the_status_says() {
+        assert_eq!(
+            after(true, &[(90, 50), (95, 51), (100, 52), (110, 53)]),
+            [true, true, true, false]
+        );
+        assert_eq!(
+            after(false, &[(90, 50), (100, 50), (101, 50)]),
+            [false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_restarted_container_is_not_ready_before_a_probe_was_sent() {
+        let mut readiness = AzureReadiness::new(true);
+        readiness.observe(&probe(), &running(0, 2), at(50));
+        let mut second = running(1, 2);
+        let state = second.current_state.as_mut().expect("a state");
+        state.start_time = Some(at(60));
+        readiness.observe(&probe(), &second, at(65));
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.next_read(&probe(), at(65)), Some(at(71)));
+        assert_eq!(readiness.next_read(&probe(), at(70)), Some(at(75)));
+        readiness.observe(&probe(), &second, at(71));
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.next_read(&probe(), at(71)), None);
+        readiness.observe(&probe(), &ContainerInstanceView::default(), at(80));
+        assert!(!readiness.is_ready(), "it does not run");
+    }
+
+    #[test]
+    fn the_numbers_of_the_probe_decide() {
+        let probe: Probe =
+            serde_json::from_value(json!({"initialDelaySeconds": 30, "periodSeconds": 4,
+            "timeoutSeconds": 2, "successThreshold": 3, "failureThreshold": 1}))
+            .expect("a probe");
+        let mut readiness = AzureReadiness::new(false);
+        let mut ready = |second, failures| {
+            readiness.observe(&probe, &running(0, failures), at(second));
+            readiness.is_ready()
+        };
+        // Three periods and a timeout after the initial delay.
+        assert_eq!(
+            [ready(43, 0), ready(44, 0), ready(50, 1)],
+            [false, true, false]
+        );
+    }
+
+    proptest! {
+        // However the reads lie, a container that was ready is not ready before `failureThreshold` more failures.
+        #[test]
+        fn readiness_is_never_lost_with_fewer_failures_than_the_threshold(
+            was_ready: bool, steps in prop::collection::vec((1_i64..40, 0_i64..3), 1..40),
+        ) {
+            let mut readiness = AzureReadiness::new(was_ready);
+            let (mut second, mut failures, mut since_ready) = (100, 5, 0);
+            let mut is_first = true;
+            for (step, failed) in steps {
+                second += step;
+                failures += failed;
+                let before = readiness.is_ready();
+                readiness.observe(&probe(), &running(0, failures), at(second));
+                // The failures before the first read are the last leader's.
+                since_ready = if before && !is_first { since_ready + failed } else { 0 };
+                if before && !readiness.is_ready() {
+                    prop_assert!(since_ready >= 3, "{since_ready}");
+                }
+                is_first = false;
+            }
+        }
+    }
+}
