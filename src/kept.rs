@@ -18,6 +18,6 @@ pub fn assert_kept(file: &str, now: &str) {
     let same = kept(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file), now) == now;
     assert!(
         same,
-        "{file} is old: UPDATE_FIXTURES=1 cargo test --lib writes it"
+        "{file} is old: the same test with UPDATE_FIXTURES=1 writes it"
     );
 }

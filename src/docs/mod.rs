@@ -17,6 +17,7 @@ macro_rules! pages {
         #[doc = "[ready]: crate::docs::reference#how-ready-is-decided"]
         #[doc = "[fields]: crate::api::reference"]
         #[doc = "[pod-fields]: crate::aci::translate::field_table"]
+        #[doc = "[coverage]: crate::docs::coverage"]
         #[doc = "[design]: crate::docs::design"]
         #[doc = "[glossary]: crate::docs::glossary"]
         #[doc = "[emulator]: crate::docs::emulator"]
@@ -36,6 +37,7 @@ pages! {
     kubectl = "kubectl.md",
     coexistence = "coexistence.md",
     reference = "reference.md",
+    coverage = "coverage.md",
     design = "design.md",
     glossary = "glossary.md",
     emulator = "../emulator/README.md",

@@ -80,6 +80,29 @@ async fn every_manifest_is_accepted_by_the_api_server() {
         let applied = cluster.ask(&["apply", "--dry-run=server", "-f", path]);
         applied.expect("it is accepted");
     }
+    every_workload_of_the_coverage_page_is_accepted(&cluster);
+}
+
+/// The API server knows every field of the workloads that `src/docs/coverage.md` judges. It does not admit a bare pod
+/// before its service account exists.
+fn every_workload_of_the_coverage_page_is_accepted(cluster: &Cluster) {
+    for account in ["analytics", "pipeline", "workflows"] {
+        let created = cluster.ask(&["create", "serviceaccount", account]);
+        created.expect("an account");
+    }
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/coverage");
+    for file in std::fs::read_dir(files).expect("workloads") {
+        let path = file.expect("a file").path();
+        let path = path.to_str().expect("a plain path");
+        let strict = [
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            path,
+        ];
+        cluster.ask(&strict).expect("it is accepted");
+    }
 }
 
 /// A world in which the operator has exactly the rights of the manifests.

@@ -12,6 +12,7 @@ mod admin;
 mod arbitrary_requests;
 mod clients;
 mod clock;
+mod coverage;
 mod error_codes;
 mod examples;
 mod life_cycle;

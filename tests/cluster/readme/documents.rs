@@ -22,7 +22,11 @@ const DOCUMENTS: [&str; 12] = [
     "tests/README.md",
 ];
 /// Tables that are generated from the code and contain no commands.
-pub const GENERATED: [&str; 2] = ["src/docs/burstpool-fields.md", "src/docs/pod-fields.md"];
+pub const GENERATED: [&str; 3] = [
+    "src/docs/burstpool-fields.md",
+    "src/docs/coverage.md",
+    "src/docs/pod-fields.md",
+];
 /// The first document.
 pub const README: &str = "README.md";
 /// The directories with documents, and with files that they name.
