@@ -17,8 +17,8 @@
 //! 4. A running pod stays Running until it ends or its container group is gone, whatever Azure does to the group.
 //! 5. An error of Azure never fails a pod: the pod is Pending, and its containers show the reason. A pod fails only
 //!    if its containers end, if the group is stopped in Azure, if a group that ran is lost, or at its own deadline.
-//! 6. A pod that has neither ended nor lost its group fails at its `activeDeadlineSeconds`, with the kubelet's reason
-//!    and message. Its containers are shown as Azure reports them until the group is gone.
+//! 6. A pod fails at its `activeDeadlineSeconds`, with the kubelet's reason and message, once its group is gone: as
+//!    with a kubelet, no pod is Failed while its containers may run.
 //! 7. An answer without instance views (from a LIST) says nothing about containers, so their statuses stay as they
 //!    are. There is one exception: if provisioning succeeded and the restart policy is `Always`, all containers
 //!    were started and ACI restarts them whenever they end. A container that was not seen running before is then
@@ -93,7 +93,8 @@ pub enum GroupObservation<'a> {
     },
     /// The group, as Azure returned it to a GET, PUT or LIST.
     Group(&'a ContainerGroup),
-    /// The group existed and is gone, and the operator did not delete it.
+    /// The group existed and is gone, and the operator did not delete it; or the pod exceeded its deadline and has no
+    /// group.
     Vanished,
     /// The pod was deleted and so was its group; with the last known state of the group, if there is one.
     Deleted(Option<&'a ContainerGroup>),

@@ -22,13 +22,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::absence_proof::{EvidenceSource, PriorGroupState};
 use crate::aci::poll_interval::{self, PollPhase, StartLatencies};
-use crate::aci::status::active_deadline;
 use crate::k8s::time::later;
 pub use observations::GroupReading;
 use pod_lifecycle::{
     always_restarts, finished_at, has_failed, has_start_time, is_ready, unready_since,
 };
-pub use pod_lifecycle::{has_exceeded_deadline, has_run, is_deleting, is_finished, never_restarts};
+pub use pod_lifecycle::{
+    has_exceeded_deadline, has_run, is_deleting, is_finished, is_past_deadline, never_restarts,
+};
 pub use pod_state::{GroupPresence, PodState, RetryTimes};
 
 /// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
@@ -100,7 +101,7 @@ fn choose_action(
     starts: &StartLatencies,
     now: Timestamp,
 ) -> ScheduledAction {
-    let is_leaving = pod.is_none_or(is_deleting);
+    let is_leaving = state.is_past_deadline || pod.is_none_or(is_deleting);
     let next_check_at = state.absence.next_check_at();
     match &state.group {
         GroupPresence::Unknown => discover(is_leaving, state, now),
@@ -124,9 +125,6 @@ fn choose_action(
         }
         GroupPresence::Exists { .. } if is_leaving => {
             PodAction::Delete.at(drained_at(pod, state, now))
-        }
-        GroupPresence::Exists { .. } if pod.is_some_and(has_exceeded_deadline) => {
-            PodAction::Delete.at(now)
         }
         GroupPresence::Exists {
             since, last_read, ..
@@ -172,10 +170,8 @@ fn without_group(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Schedul
         // A pod that has run has failed with its group. Its controller creates another pod when it sees this one
         // failed.
         Some(pod) if state.is_create_blocked || is_finished(pod) || has_run(pod) => PodAction::Wait,
-        // The status that says so may not be written yet.
-        Some(pod) if active_deadline(pod).is_some_and(|deadline| deadline <= now) => {
-            PodAction::Wait
-        }
+        // The pod fails as soon as its status is written.
+        Some(_) if state.is_past_deadline => PodAction::Wait,
         Some(_) => PodAction::Create,
     };
     action.at(now)
@@ -227,7 +223,7 @@ fn discover(is_leaving: bool, state: &PodState, now: Timestamp) -> ScheduledActi
 
 /// Whether Azure's answers prove that the group is gone, or was never created.
 pub fn is_gone(pod: Option<&Pod>, state: &PodState) -> bool {
-    let is_leaving = pod.is_none_or(is_deleting);
+    let is_leaving = state.is_past_deadline || pod.is_none_or(is_deleting);
     let before = match state.group {
         GroupPresence::Absent { .. } => return true,
         GroupPresence::Deleting { .. } => PriorGroupState::Deleted,
@@ -287,7 +283,7 @@ fn next_read(
 /// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN_DELAY`], so that
 /// Services drop it, but not longer than its grace period. The wait is counted from when the operator saw the
 /// deletion: by the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining
-/// at all.
+/// at all. A pod that exceeded its deadline is not drained, as by a kubelet: it stays Ready until its containers end.
 fn drained_at(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;

@@ -83,28 +83,24 @@ pub fn pod_phase(
     }
     match case.observation {
         GroupObservation::Deleted(_) => deleted(containers),
+        GroupObservation::Vanished
+            if active_deadline(case.pod).is_some_and(|deadline| deadline <= case.now) =>
+        {
+            failed(
+                DEADLINE_EXCEEDED,
+                DEADLINE_EXCEEDED_MESSAGE,
+                ENDED_AT_DEADLINE,
+            )
+        }
         GroupObservation::Vanished if case.has_run() => {
             let message = "the container group is gone although the pod was not deleted";
             failed(NOT_FOUND, message, GROUP_GONE)
         }
         GroupObservation::Group(group) => match ended(case, group, init, containers) {
             Some(outcome) => outcome,
-            None => active(case, containers),
+            None => unfinished(case, containers),
         },
-        _ => active(case, containers),
-    }
-}
-
-/// The phase of a pod that has not ended: it fails at its deadline. Its containers end when their group is deleted.
-fn active(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
-    if active_deadline(case.pod).is_none_or(|deadline| case.now < deadline) {
-        return unfinished(case, containers);
-    }
-    PhaseOutcome {
-        phase: FAILED,
-        reason: Some(DEADLINE_EXCEEDED.to_owned()),
-        message: Some(DEADLINE_EXCEEDED_MESSAGE.to_owned()),
-        end: None,
+        _ => unfinished(case, containers),
     }
 }
 
@@ -112,7 +108,6 @@ fn active(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
 fn already_finished(case: &StatusInput) -> PhaseOutcome {
     let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
     let end = match case.observation {
-        _ if case.live.reason.as_deref() == Some(DEADLINE_EXCEEDED) => ENDED_AT_DEADLINE,
         GroupObservation::Vanished => GROUP_GONE,
         _ => POD_DELETED,
     };

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-use crate::aci::status::DEADLINE_EXCEEDED;
+use crate::aci::status::{DEADLINE_EXCEEDED, active_deadline};
 
 /// Whether the pod has a deletion timestamp.
 pub fn is_deleting(pod: &Pod) -> bool {
@@ -26,13 +26,18 @@ pub(super) fn has_failed(pod: &Pod) -> bool {
     phase(pod) == Some("Failed")
 }
 
-/// Whether the pod failed because it exceeded its `activeDeadlineSeconds`. Its containers may still run.
+/// Whether the pod's status says that it exceeded its `activeDeadlineSeconds`.
 pub fn has_exceeded_deadline(pod: &Pod) -> bool {
     let reason = pod
         .status
         .as_ref()
         .and_then(|status| status.reason.as_deref());
     has_failed(pod) && reason == Some(DEADLINE_EXCEEDED)
+}
+
+/// Whether the pod is not finished although its `activeDeadlineSeconds` are over.
+pub fn is_past_deadline(pod: &Pod, now: Timestamp) -> bool {
+    !is_finished(pod) && active_deadline(pod).is_some_and(|deadline| deadline <= now)
 }
 
 /// Whether the pod's status in Kubernetes says that it runs: such a pod is never started a second time.

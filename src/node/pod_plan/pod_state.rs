@@ -54,6 +54,8 @@ pub struct PodState {
     pub deletion_seen_at: Option<Timestamp>,
     /// When the pod was first seen to be finished, by the operator's clock.
     pub finished: Option<Timestamp>,
+    /// The pod has been active for longer than its `activeDeadlineSeconds` and has not finished: its group is deleted.
+    pub is_past_deadline: bool,
     /// Azure cannot run this pod as it is: the operator does not try to create a group.
     pub is_create_blocked: bool,
     /// A LIST or a worker found that the group has changed or is gone: it is read at once.

@@ -340,16 +340,42 @@ fn throttled_reads_do_not_delay_a_delete() {
 
 #[test]
 fn the_group_of_a_pod_that_exceeded_its_deadline_is_deleted_at_once_and_none_is_created() {
-    let mut failed = pod("Failed", false);
-    failed.status.as_mut().expect("a status").reason = Some("DeadlineExceeded".into());
+    let running = pod("Running", true);
     let mut state = existing(0, Some(90), true);
-    state.finished = Some(at(99));
-    assert_eq!(decided(&failed, &state, 100), (PodAction::Delete, 100));
+    assert_eq!(decided(&running, &state, 100).0, PodAction::Refresh);
+    state.is_past_deadline = true;
+    assert_eq!(decided(&running, &state, 100), (PodAction::Delete, 100));
+    // The deadline does not shorten the wait of a pod that is being deleted.
+    let deleted = leaving(running, 98, 30);
+    state.deletion_seen_at = Some(at(99));
+    assert_eq!(decided(&deleted, &state, 100), (PodAction::Delete, 102));
 
-    let mut late = pod("Pending", false);
-    late.spec.as_mut().expect("a spec").active_deadline_seconds = Some(60);
-    late.status.as_mut().expect("a status").start_time = Some(Time(at(10)));
-    let absent = state_with(GroupPresence::Absent { existed: false });
-    assert_eq!(decided(&late, &absent, 69).0, PodAction::Create);
-    assert_eq!(decided(&late, &absent, 70).0, PodAction::Wait);
+    let late = pod("Pending", false);
+    let mut absent = state_with(GroupPresence::Absent { existed: false });
+    assert_eq!(decided(&late, &absent, 100).0, PodAction::Create);
+    absent.is_past_deadline = true;
+    assert_eq!(decided(&late, &absent, 100).0, PodAction::Wait);
+}
+
+#[test]
+fn a_put_without_an_answer_is_not_sent_again_after_the_deadline() {
+    let late = pod("Pending", false);
+    let mut state = existing(0, None, false);
+    state.put_unanswered(at(10));
+    state.group_not_found(Some(&late), None, at(11));
+    assert_eq!(decided(&late, &state, 11).0, PodAction::Create);
+    state.is_past_deadline = true;
+    assert_eq!(decided(&late, &state, 11).0, PodAction::Discover);
+}
+
+#[test]
+fn only_a_pod_that_has_not_finished_exceeds_its_deadline() {
+    let mut pod = pod("Running", true);
+    pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(60);
+    assert!(!is_past_deadline(&pod, at(1000)), "it has no start time");
+    let status = pod.status.as_mut().expect("a status");
+    status.start_time = Some(Time(at(10)));
+    assert!(!is_past_deadline(&pod, at(69)) && is_past_deadline(&pod, at(70)));
+    pod.status.as_mut().expect("a status").phase = Some("Succeeded".into());
+    assert!(!is_past_deadline(&pod, at(70)));
 }

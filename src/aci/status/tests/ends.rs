@@ -326,44 +326,45 @@ fn a_group_that_ended_ends_containers_without_a_reported_state() {
 }
 
 #[test]
-fn a_pod_fails_at_its_deadline_and_its_containers_end_with_their_group() {
+fn a_pod_that_exceeded_its_deadline_fails_only_when_its_group_is_gone() {
     let mut pod = pod("Always", &["a"], &[]);
     pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(30);
     let group = group("Succeeded", "Running", &[("a", running(5))]);
     let seen = GroupObservation::Group(&group);
-    assert_eq!(write(&mut pod, &seen, 10).phase.as_deref(), Some("Running"));
-    // The start time is that of the first status: a leader that sees the pod later changes nothing.
-    assert_eq!(status(&pod, &seen, 39).phase.as_deref(), Some("Running"));
-    let failed = write(&mut pod, &seen, 40);
+    let first = write(&mut pod, &seen, 10);
+    // A controller would start a replacement beside containers that run.
+    for second in [39, 40, 100] {
+        let later = write(&mut pod, &seen, second);
+        assert_eq!(
+            (later.phase.as_deref(), later.reason),
+            (Some("Running"), None)
+        );
+        assert_eq!(later.start_time, first.start_time);
+    }
+    let lost = status(&pod, &GroupObservation::Vanished, 39);
+    assert_eq!(lost.reason.as_deref(), Some(NOT_FOUND));
+
+    let failed = write(&mut pod, &GroupObservation::Vanished, 40);
     let told = (failed.phase.as_deref(), failed.reason.as_deref());
     assert_eq!(told, (Some("Failed"), Some("DeadlineExceeded")));
     assert_eq!(
         failed.message.as_deref(),
         Some("Pod was active on the node longer than the specified deadline")
     );
-    let container =
-        |status: &PodStatus| status.container_statuses.as_ref().expect("one")[0].clone();
-    let state = container(&failed).state.expect("a state");
-    assert!(state.running.is_some(), "it runs until the group is gone");
+    let container = &failed.container_statuses.as_ref().expect("one")[0];
+    let end = container
+        .state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let end = end.expect("an end");
+    assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("Error")));
+    let message = end.message.as_deref().expect("a message");
+    assert!(message.contains("activeDeadlineSeconds"), "{message}");
     let conditions = failed.conditions.as_ref().expect("conditions");
-    let ready = conditions.iter().find(|kind| kind.type_ == "Ready");
-    assert_eq!(ready.expect("Ready").status, "False");
-
-    for seen in [GroupObservation::Vanished, GroupObservation::Deleted(None)] {
-        let gone = status(&pod, &seen, 50);
-        assert_eq!(gone.reason.as_deref(), Some("DeadlineExceeded"));
-        let end = container(&gone)
-            .state
-            .expect("a state")
-            .terminated
-            .expect("an end");
-        assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("Error")));
-        assert!(
-            end.message
-                .expect("a message")
-                .contains("activeDeadlineSeconds")
-        );
-    }
+    let mut disrupted = conditions
+        .iter()
+        .filter(|kind| kind.type_ == "DisruptionTarget");
+    assert_eq!(disrupted.next(), None, "the pod is at fault");
 }
 
 #[test]
@@ -378,8 +379,6 @@ fn a_pod_that_ended_before_its_deadline_was_noticed_keeps_its_own_end() {
         (done.phase.as_deref(), done.reason),
         (Some("Succeeded"), None)
     );
-    let gone = status(&pod, &GroupObservation::Vanished, 100);
-    assert_eq!(gone.reason.as_deref(), Some(NOT_FOUND));
 }
 
 #[test]
@@ -387,6 +386,12 @@ fn a_pod_that_never_got_a_group_fails_at_its_deadline_too() {
     let mut pod = pod("Always", &["a"], &[]);
     pod.spec.as_mut().expect("a spec").active_deadline_seconds = Some(30);
     write(&mut pod, &GroupObservation::NotSubmitted, 0);
-    let failed = status(&pod, &GroupObservation::NotSubmitted, 30);
+    let unknown = status(&pod, &GroupObservation::NotSubmitted, 30);
+    assert_eq!(
+        unknown.phase.as_deref(),
+        Some("Pending"),
+        "there may be a group"
+    );
+    let failed = status(&pod, &GroupObservation::Vanished, 30);
     assert_eq!(failed.reason.as_deref(), Some("DeadlineExceeded"));
 }

@@ -92,9 +92,9 @@ impl WorkerState {
         !self.is_deleted
     }
 
-    /// Whether the pod is being deleted, or its object is gone.
+    /// Whether the pod is being deleted, its object is gone, or its deadline is over: its group is to be deleted.
     pub fn is_leaving(&self) -> bool {
-        self.existing_pod().is_none_or(pod_plan::is_deleting)
+        self.pod_state.is_past_deadline || self.existing_pod().is_none_or(pod_plan::is_deleting)
     }
 
     /// Whether the last pod from the watch could be decoded.
@@ -147,8 +147,12 @@ impl WorkerState {
         self.pod_state.readiness_read_at = at;
     }
 
-    /// Records since when the pod is being deleted, and since when it is finished, by the operator's clock.
+    /// Records since when the pod is being deleted, since when it is finished, and whether its deadline is over, by the
+    /// operator's clock.
     pub fn record_times(&mut self, now: Timestamp) {
+        if !self.is_unreadable && pod_plan::is_past_deadline(&self.pod, now) {
+            self.pod_state.is_past_deadline = true;
+        }
         if pod_plan::is_deleting(&self.pod) {
             self.pod_state.deletion_seen_at.get_or_insert(now);
         }
@@ -252,9 +256,7 @@ impl WorkerState {
     pub fn observation(&self) -> GroupObservation<'_> {
         let is_absent = matches!(self.pod_state.group, GroupPresence::Absent { .. });
         match (&self.problem, &self.group_view) {
-            _ if is_absent
-                && (pod_plan::has_run(&self.pod) || pod_plan::has_exceeded_deadline(&self.pod)) =>
-            {
+            _ if is_absent && (pod_plan::has_run(&self.pod) || self.pod_state.is_past_deadline) => {
                 GroupObservation::Vanished
             }
             _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,
