@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod accepted;
 pub mod condition;
+mod loss;
 mod max_replicas;
 pub mod names;
 mod placement;
@@ -18,6 +19,7 @@ mod status;
 mod trigger;
 
 pub use crate::k8s::resource_version::parse_resource_version;
+pub use loss::{AcceptedLoss, LossSet, NO_LOSSES};
 pub use max_replicas::MaxReplicas;
 pub use placement::{Capacity, Dns, Network, Placement, Priority, ReadImages, Sku};
 pub use pool::{AzureSpec, BurstPool, BurstPoolSpec, crd_yaml};

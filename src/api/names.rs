@@ -20,6 +20,10 @@ pub const GRANTED_AT_ANNOTATION: &str = "burstpool.io/granted-at";
 pub const GRANTED_UID_ANNOTATION: &str = "burstpool.io/granted-uid";
 /// Annotation of a granted pod: when its grant expired, because the scheduler placed it on no virtual node.
 pub const GRANT_EXPIRED_ANNOTATION: &str = "burstpool.io/grant-expired-at";
+/// Annotation of a granted pod: what ACI does not keep of it, because the pool accepts it by name (`spill.accept`). The
+/// names are separated by commas. A pod that loses nothing does not have it. The container group is made by this list,
+/// so that a later edit of the pool does not affect a pod that is granted.
+pub const NOT_KEPT_ANNOTATION: &str = "burstpool.io/not-kept";
 /// The field manager of the leader's writes to pods, and to `leader` and `reservations` in the status of pools.
 pub const LEADER_FIELD_MANAGER: &str = "burstpool-leader";
 /// Annotation of a pending pod: when the operator first saw that the scheduler had refused it. Only pods whose own

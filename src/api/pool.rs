@@ -74,7 +74,9 @@ use super::trigger::Trigger;
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$')")
         .message("metadata.name must be 1 to 30 lowercase letters, digits and hyphens, begin with a letter, and end with a letter or digit: it is part of node names"),
     validation = Rule::new("!has(self.spec.spill) || !has(self.spec.spill.maxReplicas) || type(self.spec.spill.maxReplicas) == int || !has(self.spec.workloads) || size(self.spec.workloads) == 0 || self.spec.workloads.exists(one, has(one.target))")
-        .message("spec.spill.maxReplicas must be a number if no workload has a target: a percentage refers to the desired replicas of the targets")
+        .message("spec.spill.maxReplicas must be a number if no workload has a target: a percentage refers to the desired replicas of the targets"),
+    validation = Rule::new("!has(self.spec.workloads) || self.spec.workloads.all(one, !has(one.spill) || !has(one.spill.accept) || one.spill.accept.all(loss, has(self.spec.spill) && has(self.spec.spill.accept) && loss in self.spec.spill.accept))")
+        .message("spec.workloads[].spill.accept may contain only what spec.spill.accept contains: add the value there, or remove it from the workload")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolSpec {

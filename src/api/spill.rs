@@ -13,6 +13,7 @@ use kube::core::Duration as Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::loss::{AcceptedLoss, LossSet};
 use super::max_replicas::MaxReplicas;
 use super::scale::WorkloadScale;
 
@@ -145,6 +146,12 @@ pub struct SpillOverride {
     /// pool's own maximum also applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_replicas: Option<MaxReplicas>,
+    /// What pods of the workload may lose on ACI, instead of the pool's
+    /// spill.accept, of which it may only contain values. An empty list: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub accept: Option<Vec<AcceptedLoss>>,
 }
 
 /// When pods may spill, how many, and how fast.
@@ -176,6 +183,29 @@ pub struct Spill {
     /// How fast pods may spill.
     #[serde(default)]
     pub rate: Rate,
+    /// What pods may lose on ACI. A pod that asks for something that ACI does not
+    /// keep cannot spill, unless the list contains its name; a pod that then
+    /// spills has the annotation burstpool.io/not-kept. emptyDirMemory: an emptyDir
+    /// in memory is on disk. fileModes: files of volumes have the mode that ACI
+    /// gives them. fsGroup: processes and volumes do not get that group.
+    /// readOnlyRootFilesystem: the root file system is writable. seccomp: a profile
+    /// of the type Localhost is not applied. shareProcessNamespace: containers do
+    /// not see each other's processes. Defaults to none. A change applies to pods
+    /// that are granted afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub accept: Vec<AcceptedLoss>,
+}
+
+impl Spill {
+    /// What pods of `workload` may lose: its own list, as far as the pool has its values, or else the pool's list.
+    pub fn accepted_losses(&self, workload: &Workload) -> LossSet {
+        let own = workload.spill.as_ref().and_then(|own| own.accept.as_ref());
+        let pool = self.accept.iter().copied();
+        pool.filter(|loss| own.is_none_or(|own| own.contains(loss)))
+            .collect()
+    }
 }
 
 impl Default for Spill {
@@ -185,6 +215,7 @@ impl Default for Spill {
             after_when_triggered: None,
             max_replicas: spill_max(),
             rate: Rate::default(),
+            accept: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::facts::pod::PodReference;
 use super::leader_state::HoldStart;
 use super::outcome::{BlockedBy, HoldReason, PodOutcome};
-use crate::api::Reservation;
+use crate::api::{LossSet, NO_LOSSES, Reservation};
 
 /// The decision for one pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ pub struct RefusedSinceStamp {
 }
 
 impl PodDecision {
+    /// What the pod loses on ACI if it is granted.
+    pub fn not_kept(&self) -> &LossSet {
+        match &self.outcome {
+            PodOutcome::Grant { not_kept, .. } => not_kept,
+            _ => &NO_LOSSES,
+        }
+    }
+
     pub(in crate::burst) fn reservation(&self, holder: &str) -> Reservation {
         Reservation {
             uid: self.pod.uid.clone(),

@@ -15,7 +15,7 @@ use super::facts::pod::{
 };
 use super::facts::resource_amounts::ResourceAmounts;
 use super::plan::BurstPlan;
-use crate::api::{BurstPool, Reservation};
+use crate::api::{BurstPool, LossSet, Reservation};
 use crate::k8s::label_selector;
 pub use plan_scene::PlanScene;
 
@@ -90,6 +90,7 @@ impl PodFacts {
             workload: workload.to_owned(),
             granted_at: Some(at(second)),
             is_expired: false,
+            not_kept: LossSet::default(),
             refused: None,
         });
         self

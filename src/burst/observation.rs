@@ -77,6 +77,7 @@ fn workloads<'a>(
     let all = pool.spec.workloads.iter().enumerate();
     all.map(|(index, spec)| ObservedWorkload {
         spec,
+        accepted: pool.spec.spill.accepted_losses(spec),
         scale: spec
             .target
             .as_ref()

@@ -8,6 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::aci::translate::Unsupported;
+use crate::api::LossSet;
 
 /// What the plan decides for a pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum PodOutcome {
     Grant {
         /// The placement that has room for it. The scheduler may choose another.
         placement: String,
+        /// What it loses on ACI; the pool accepts that.
+        not_kept: LossSet,
     },
     /// A grant was sent, or another leader may have sent one. The watch does not show the result yet.
     InFlight,
@@ -122,10 +125,22 @@ impl BlockedBy {
 impl fmt::Display for PodOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Grant { placement } => write!(
-                f,
-                "the cluster's own nodes have no room for it: it may run in placement {placement}"
-            ),
+            Self::Grant {
+                placement,
+                not_kept,
+            } => {
+                write!(
+                    f,
+                    "the cluster's own nodes have no room for it: it may run in placement {placement}"
+                )?;
+                if !not_kept.is_empty() {
+                    write!(
+                        f,
+                        "; not kept, as the pool accepts (spill.accept): {not_kept}"
+                    )?;
+                }
+                Ok(())
+            }
             Self::InFlight => write!(f, "it has been granted"),
             Self::Hold { until, why } => write!(f, "{why}; it is held until {until:.0}"),
             Self::Blocked(lack) => write!(f, "it waits: {lack}"),

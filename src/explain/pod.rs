@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 
 use super::bound_pod::describe_state;
 use super::{ExplainInputs, ExplainedPod, unread_lines};
+use crate::api::LossSet;
 use crate::burst::facts::pod::PodStage;
 use crate::burst::{EligibilityCache, LeaderState, Leadership, PodFacts};
 use crate::controller::grants::planning;
@@ -69,8 +70,9 @@ impl ExplainInputs<'_> {
                     .map(|at| format!(" at {at:.0}"))
                     .unwrap_or_default();
                 format!(
-                    "it {state} on ACI in placement {}: it was granted{at}",
-                    facts.placement
+                    "it {state} on ACI in placement {}: it was granted{at}{}",
+                    facts.placement,
+                    not_kept(&grant.not_kept)
                 )
             }
             (Some(facts), None) => format!(
@@ -126,10 +128,19 @@ impl ExplainInputs<'_> {
                 let why = why.unwrap_or("the reason is not recorded");
                 format!("GrantExpired: the scheduler places it on no virtual node: {why}")
             }
-            None if facts.grant.is_some() => {
-                "Granted: the scheduler has not placed it yet".to_owned()
+            None if let Some(grant) = &facts.grant => {
+                let lost = not_kept(&grant.not_kept);
+                format!("Granted: the scheduler has not placed it yet{lost}")
             }
             None => "there is no decision about it yet".to_owned(),
         }
     }
+}
+
+/// The end of a sentence about a granted pod: what its container group does not keep.
+fn not_kept(losses: &LossSet) -> String {
+    if losses.is_empty() {
+        return String::new();
+    }
+    format!("; not kept, as the pool accepted (spill.accept): {losses}")
 }

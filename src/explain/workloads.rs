@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::{ExplainInputs, ExplainedPod, unread_lines};
-use crate::aci::translate::{self, Unsupported};
-use crate::api::Workload;
+use crate::aci::translate::{self, Unsupported, accept_losses};
+use crate::api::{LossSet, Workload};
 use crate::burst::facts::pod::PodStage;
 use crate::burst::{self, ReasonCounts};
 use crate::controller::grants::planning;
@@ -51,12 +51,19 @@ impl ExplainInputs<'_> {
         let checked = pods
             .iter()
             .filter(|pod| are_all_finished || !is_finished(pod));
-        summarize_refusals(checked.map(|pod| self.refusals_of(pod)))
+        let accepted = self.pool.spec.spill.accepted_losses(workload);
+        summarize(checked.map(|pod| self.losses_of(pod, &accepted)))
     }
 
-    /// What keeps a pod off every placement; empty if a placement could take it.
-    fn refusals_of(&self, pod: &ExplainedPod<'_>) -> Vec<String> {
+    /// What a pod that may lose what is `accepted` loses on ACI; or, if no placement could take it, what keeps it off
+    /// every placement.
+    fn losses_of(
+        &self,
+        pod: &ExplainedPod<'_>,
+        accepted: &LossSet,
+    ) -> Result<LossSet, Vec<String>> {
         let (mut refusals, mut is_possible) = (BTreeSet::new(), false);
+        let mut lost = LossSet::default();
         let (observed, constraints) = (pod.observed, &pod.facts.node_constraints);
         let unbound = without_node(&observed.pod);
         let to_text = |refusal: Unsupported| refusal.to_string();
@@ -66,7 +73,16 @@ impl ExplainInputs<'_> {
             let refused = translate::eligible(&unbound, &observed.unknown_fields, &placement).err();
             let refused = refused.unwrap_or_default();
             let excluded = constraints.refusal(&facts.node, &facts.labels, &facts.taints);
-            is_possible |= refused.is_empty() && excluded.is_none();
+            let refused = match accept_losses(&refused, accepted) {
+                Ok(losses) => {
+                    if excluded.is_none() {
+                        is_possible = true;
+                        lost.extend(losses.iter());
+                    }
+                    Vec::new()
+                }
+                Err(refused) => refused.into_iter().cloned().collect(),
+            };
             refusals.extend(refused.into_iter().chain(excluded).map(to_text));
         }
         if let burst::MountReadiness::Refused(unmountable) =
@@ -76,20 +92,22 @@ impl ExplainInputs<'_> {
             refusals.extend(unmountable.into_iter().map(to_text));
         }
         if is_possible {
-            refusals.clear();
+            Ok(lost)
+        } else {
+            Err(refusals.into_iter().collect())
         }
-        refusals.into_iter().collect()
     }
 }
 
-/// Whether pods can run on ACI. `pods` holds the refusals of each pod, which are empty if a placement could
-/// take it.
-fn summarize_refusals(pods: impl Iterator<Item = Vec<String>>) -> String {
-    let (mut count, mut refused) = (0, ReasonCounts::default());
-    for refusals in pods {
+/// Whether pods can run on ACI. `pods` holds for each pod what it loses there, or, if no placement could take it, the
+/// refusals.
+fn summarize(pods: impl Iterator<Item = Result<LossSet, Vec<String>>>) -> String {
+    let (mut count, mut refused, mut lost) = (0, ReasonCounts::default(), LossSet::default());
+    for pod in pods {
         count += 1;
-        if !refusals.is_empty() {
-            refused.add(refusals);
+        match pod {
+            Ok(losses) => lost.extend(losses.iter()),
+            Err(refusals) => refused.add(refusals),
         }
     }
     let looked_at = match count {
@@ -97,14 +115,21 @@ fn summarize_refusals(pods: impl Iterator<Item = Vec<String>>) -> String {
         1 => "1 pod checked".to_owned(),
         more => format!("{more} pods checked"),
     };
-    match refused.pods() {
+    let mut summary = match refused.pods() {
         0 => format!("can run on ACI ({looked_at})"),
         all if all == count => format!("cannot run on ACI: {} ({looked_at})", refused.summary()),
         some => format!(
             "{some} of {count} pods cannot run on ACI: {}",
             refused.summary()
         ),
+    };
+    if !lost.is_empty() {
+        let _ = write!(
+            summary,
+            "; not kept, as the pool accepts (spill.accept): {lost}"
+        );
     }
+    summary
 }
 
 /// The pod as it was before it had a node.
@@ -125,12 +150,10 @@ mod tests {
         let network = || vec!["spec.hostNetwork: there is no host".to_owned()];
         let path = || vec!["spec.volumes[0].hostPath: there is no host".to_owned()];
         let summary = |can: usize, networks: usize, paths: usize| {
-            let can = std::iter::repeat_with(Vec::new).take(can);
-            let networks = std::iter::repeat_with(network).take(networks);
-            summarize_refusals(
-                can.chain(networks)
-                    .chain(std::iter::repeat_with(path).take(paths)),
-            )
+            let can = std::iter::repeat_with(|| Ok(LossSet::default())).take(can);
+            let networks = std::iter::repeat_with(|| Err(network())).take(networks);
+            let paths = std::iter::repeat_with(|| Err(path())).take(paths);
+            summarize(can.chain(networks).chain(paths))
         };
         for (pods, expected) in [
             ((0, 0, 0), "has no pods to check"),
@@ -148,5 +171,15 @@ mod tests {
         ] {
             assert_eq!(summary(pods.0, pods.1, pods.2), expected);
         }
+    }
+
+    #[test]
+    fn what_pods_lose_is_named() {
+        let lost = LossSet::from_annotation("fsGroup,seccomp");
+        let pods = [Ok(lost), Ok(LossSet::default())];
+        assert_eq!(
+            summarize(pods.into_iter()),
+            "can run on ACI (2 pods checked); not kept, as the pool accepts (spill.accept): fsGroup,seccomp"
+        );
     }
 }

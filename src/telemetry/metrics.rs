@@ -28,6 +28,15 @@ pub const POD_STATES: [&str; 6] = [
 const GRANT_OUTCOMES: [&str; 7] = [
     "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
 ];
+/// What granted pods may lose on ACI: the values of `spill.accept`.
+const GRANT_LOSSES: [&str; 6] = [
+    "emptyDirMemory",
+    "fileModes",
+    "fsGroup",
+    "readOnlyRootFilesystem",
+    "seccomp",
+    "shareProcessNamespace",
+];
 /// The buckets for durations of requests to Azure, in seconds: at least one round trip, at most the timeout of a
 /// minute.
 const AZURE_LATENCY_BUCKETS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
@@ -58,6 +67,7 @@ pub struct Metrics {
     open: IntGaugeVec,
     groups: IntGaugeVec,
     grants: IntCounterVec,
+    losses: IntCounterVec,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     pub(super) triggers: TriggerMetrics,
@@ -120,6 +130,11 @@ impl Metrics {
                 "burstpool_grants_total",
                 "Pods that were to be granted, by outcome.",
                 &["pool", "outcome"],
+            ),
+            losses: new.counters(
+                "burstpool_grants_not_kept_total",
+                "Pods that were granted although ACI does not keep something of them, by what is lost.",
+                &["pool", "loss"],
             ),
             requests: new.counters(
                 "burstpool_azure_requests_total",
@@ -197,6 +212,9 @@ impl Metrics {
         for outcome in GRANT_OUTCOMES {
             let _ = self.grants.remove_label_values(&[pool, outcome]);
         }
+        for loss in GRANT_LOSSES {
+            let _ = self.losses.remove_label_values(&[pool, loss]);
+        }
         let _ = self.pods_max.remove_label_values(&[pool]);
         self.clear_unreadable(pool);
     }
@@ -206,6 +224,12 @@ impl Metrics {
     pub fn count_grant(&self, pool: &str, outcome: &str) {
         debug_assert!(GRANT_OUTCOMES.contains(&outcome), "{outcome}");
         self.grants.with_label_values(&[pool, outcome]).inc();
+    }
+
+    /// Counts a granted pod that loses `loss`, a value of `spill.accept`.
+    pub fn count_loss(&self, pool: &str, loss: &str) {
+        debug_assert!(GRANT_LOSSES.contains(&loss), "{loss}");
+        self.losses.with_label_values(&[pool, loss]).inc();
     }
 
     /// Counts a request to Azure. `took` is recorded only if Azure answered.
@@ -274,6 +298,9 @@ mod tests {
         metrics.set_pods("shop", [1, 2, 3, 4, 5, 6], 100);
         metrics.set_placement("shop", "weu", true, 3);
         metrics.count_grant("shop", "granted");
+        for loss in GRANT_LOSSES {
+            metrics.count_loss("shop", loss);
+        }
         assert!(metrics.set_unreadable("shop") && !metrics.set_unreadable("shop"));
         metrics.count_azure_request(
             "creates",
@@ -289,6 +316,7 @@ mod tests {
             "burstpool_placement_open{placement=\"weu\",pool=\"shop\"} 1",
             "burstpool_container_groups{placement=\"weu\",pool=\"shop\"} 3",
             "burstpool_grants_total{outcome=\"granted\",pool=\"shop\"} 1",
+            "burstpool_grants_not_kept_total{loss=\"fsGroup\",pool=\"shop\"} 1",
             "burstpool_azure_requests_total{class=\"creates\",outcome=\"429\"} 1",
             "burstpool_azure_request_duration_seconds_count{class=\"creates\"} 1",
         ] {

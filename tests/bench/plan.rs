@@ -137,6 +137,7 @@ pub fn run() {
         node: NODE,
         node_address: None,
         identities: &translate::NO_IDENTITIES,
+        accepted: &burstpool::api::NO_LOSSES,
     };
     for pod in &pods {
         let began = Instant::now();

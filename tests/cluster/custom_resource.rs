@@ -3,7 +3,7 @@
 
 use std::process::Output;
 
-use burstpool::api::BurstPool;
+use burstpool::api::{AcceptedLoss, BurstPool};
 use futures::StreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
@@ -324,14 +324,14 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
     let selector = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "b"}}});
     let batch = json!({"name": "batch", "selector": selector, "spill": {"maxReplicas": 5}});
     let mut full = pool("spills");
-    full["spec"]["workloads"] =
-        workload(&json!({"spill": {"after": "1m30s", "maxReplicas": "50%"}, "weight": 3}));
+    full["spec"]["workloads"] = workload(
+        &json!({"spill": {"after": "1m30s", "maxReplicas": "50%", "accept": ["fsGroup"]}, "weight": 3}),
+    );
     full["spec"]["workloads"]
         .as_array_mut()
         .expect("a list")
         .push(batch);
-    full["spec"]["spill"] =
-        json!({"after": "0s", "maxReplicas": "30%", "rate": {"pods": 5, "per": "1m"}});
+    full["spec"]["spill"] = json!({"after": "0s", "maxReplicas": "30%", "rate": {"pods": 5, "per": "1m"}, "accept": AcceptedLoss::ALL});
     full["spec"]["scaleIn"] = json!({"deletionCost": -5, "cooldown": "5m"});
     full["spec"]["mode"] = json!("DryRun");
     accepted(cluster, &full);
@@ -409,6 +409,21 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
             "such as 5m",
         ),
         (with("/spec/mode", json!("Maybe")), "spec.mode"),
+        (
+            with("/spec/spill", json!({"accept": ["runAsUser"]})),
+            "spec.spill.accept[0]",
+        ),
+        (
+            with("/spec/spill", json!({"accept": ["fsGroup", "fsGroup"]})),
+            "spec.spill.accept[1]",
+        ),
+        (
+            with(
+                "/spec/workloads",
+                workload(&json!({"spill": {"accept": ["fsGroup"]}})),
+            ),
+            "spec.workloads[].spill.accept may contain only what spec.spill.accept contains",
+        ),
     ] {
         let answer = refused(cluster, &wrong);
         assert!(answer.contains(said), "{said}: {answer}");

@@ -40,6 +40,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
@@ -115,6 +116,63 @@ async fn no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait() {
         .await;
     raised.expect("the maximum is raised");
     world.until_spread(4, 4, 1).await;
+}
+
+#[tokio::test]
+async fn what_the_pool_accepts_that_pods_lose_is_on_the_pod_and_in_its_event() {
+    let world = World::with_home(&json!({})).await;
+    let mut web = deployment("web", 6);
+    let spec = web.spec.template.spec.as_mut().expect("a pod");
+    let context = json!({"readOnlyRootFilesystem": true});
+    spec.containers[0].security_context = Some(serde_json::from_value(context).expect("a context"));
+    let created = world
+        .deployments()
+        .create(&PostParams::default(), &web)
+        .await;
+    created.expect("a Deployment");
+    world.until_spread(4, 0, 2).await;
+    world
+        .until_pool("shop", "the pool to name the remedy", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let web = status.and_then(|status| status.workloads.first());
+            web.map(|web| web.message.as_str()).is_some_and(|why| {
+                why.contains("or accept it: spill.accept: [readOnlyRootFilesystem]")
+            })
+        })
+        .await;
+
+    let accept = |losses: &[&str]| json!({"spill": {"accept": losses}});
+    let both = ["fsGroup", "readOnlyRootFilesystem"];
+    world.change_pool(&accept(&both)).await;
+    let pods = world.until_spread(4, 2, 0).await;
+    let (away, home): (Vec<&Pod>, Vec<&Pod>) = pods
+        .iter()
+        .partition(|pod| objects::node_of(pod) == Some("burst-shop-weu"));
+    for pod in home {
+        assert_eq!(pod.annotations().get("burstpool.io/not-kept"), None);
+    }
+    for pod in &away {
+        let not_kept = &pod.annotations()["burstpool.io/not-kept"];
+        assert_eq!(not_kept, "readOnlyRootFilesystem");
+    }
+    let name = away.first().expect("two are on ACI").name_any();
+    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
+    let told = |events: &[Event]| {
+        events.iter().any(|event| {
+            let about = event.regarding.as_ref();
+            let about = about.and_then(|about| about.name.as_deref());
+            let note = event.note.as_deref().unwrap_or_default();
+            about == Some(name.as_str())
+                && event.reason.as_deref() == Some("Granted")
+                && note.ends_with(
+                    "; not kept, as the pool accepts (spill.accept): readOnlyRootFilesystem",
+                )
+        })
+    };
+    wait::until_all(events, watcher::Config::default(), "an Event", told)
+        .await
+        .expect("it is told");
+    assert_eq!(world.groups().len(), 2);
 }
 
 #[tokio::test]

@@ -268,6 +268,7 @@ impl Known {
             node: AWAY,
             node_address: None,
             identities: &translate::NO_IDENTITIES,
+            accepted: &burstpool::api::NO_LOSSES,
         };
         verdicts.evaluate(&pod, &[], &placement);
         let world = ClusterInputs {

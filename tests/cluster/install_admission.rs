@@ -326,6 +326,12 @@ async fn grants_are_its_own(world: &World) {
         (
             "waits",
             "annotations",
+            "burstpool.io/not-kept",
+            json!("readOnlyRootFilesystem"),
+        ),
+        (
+            "waits",
+            "annotations",
             "burstpool.io/refused-since",
             json!("2026-01-01T00:00:00Z"),
         ),

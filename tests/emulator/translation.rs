@@ -14,8 +14,10 @@ use burstpool::aci::translate::claims::ClaimedShare;
 use burstpool::aci::translate::references::pod_references;
 use burstpool::aci::translate::resolved_references::ObjectContent;
 use burstpool::aci::translate::{
-    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, image_requests, translate,
+    NO_IDENTITIES, TranslationTarget, Unsupported, accept_losses, decode, eligible, image_requests,
+    translate,
 };
+use burstpool::api::{AcceptedLoss, LossSet, NO_LOSSES};
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
@@ -23,7 +25,8 @@ use burstpool::k8s::quantity::NanoAmount;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceRequirements};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::Value;
+use rand::prelude::*;
+use serde_json::{Value, json};
 
 use plausible::{Case, SECRET};
 
@@ -52,6 +55,10 @@ type Outcome = (
 );
 
 fn outcome(case: &Case) -> Option<Outcome> {
+    outcome_accepting(case, &NO_LOSSES)
+}
+
+fn outcome_accepting(case: &Case, accepted: &LossSet) -> Option<Outcome> {
     let (pod, unknown) = decode(case.pod.clone()).ok()?;
     let placement = TranslationTarget {
         spec: &case.place,
@@ -59,6 +66,7 @@ fn outcome(case: &Case) -> Option<Outcome> {
         node: "burst-shop-weu",
         node_address: Some("10.1.2.3"),
         identities: &NO_IDENTITIES,
+        accepted,
     };
     let owner = GroupOwner {
         cluster: "c-1".into(),
@@ -115,6 +123,96 @@ fn what_is_translated_is_taken_by_the_service() {
     assert!(
         taken > cases / 3,
         "only {taken} of {cases} pods were translated"
+    );
+}
+
+/// A pod that loses nothing, and the same pod with some losses.
+fn lossy(seed: u64) -> (Case, Case, LossSet) {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let mut plain = plausible::pod(seed);
+    let volumes = plain.pod["spec"]["volumes"].as_array_mut().expect("a list");
+    volumes.push(json!({"name": "ram", "emptyDir": {}}));
+    volumes.push(json!({"name": "modes", "configMap": {"name": "settings", "optional": true}}));
+    let (ram, modes) = (volumes.len() - 2, volumes.len() - 1);
+    let mut asking = Case {
+        pod: plain.pod.clone(),
+        place: plain.place.clone(),
+        tags: plain.tags.clone(),
+        seed: plain.seed,
+    };
+    let spec = &mut asking.pod["spec"];
+    let losses: LossSet = AcceptedLoss::ALL
+        .into_iter()
+        .filter(|_| rng.random_bool(0.3))
+        .collect();
+    for loss in losses.iter() {
+        let context = "securityContext";
+        match loss {
+            AcceptedLoss::EmptyDirMemory => {
+                spec["volumes"][ram]["emptyDir"]["medium"] = "Memory".into()
+            }
+            AcceptedLoss::FileModes => {
+                spec["volumes"][modes]["configMap"]["defaultMode"] = 0o700.into()
+            }
+            AcceptedLoss::FsGroup => spec[context]["fsGroup"] = 2000.into(),
+            AcceptedLoss::ReadOnlyRootFilesystem => {
+                spec["containers"][0][context]["readOnlyRootFilesystem"] = true.into();
+            }
+            AcceptedLoss::Seccomp => {
+                spec["containers"][0][context]["seccompProfile"] =
+                    json!({"type": "Localhost", "localhostProfile": "a"});
+            }
+            AcceptedLoss::ShareProcessNamespace => spec["shareProcessNamespace"] = true.into(),
+        }
+    }
+    (plain, asking, losses)
+}
+
+/// A pod is translated only if everything that it loses is accepted, and then to the group of a pod that does not ask
+/// for it. What a pool accepts changes nothing else.
+#[test]
+fn what_a_pod_loses_is_accepted_by_name_or_refused_and_changes_nothing_else() {
+    let taken = Cell::new(0_u32);
+    let cases = 1500;
+    each_seed(cases, |seed| {
+        let (plain, asking, losses) = lossy(seed);
+        let all: LossSet = AcceptedLoss::ALL.into_iter().collect();
+        let of = |case: &Case, accepted: &LossSet| {
+            let (_, eligible, body) = outcome_accepting(case, accepted).expect("it decodes");
+            (eligible, body)
+        };
+        let (eligible, body) = of(&plain, &NO_LOSSES);
+        prop_assert_eq!(&of(&plain, &all), &(eligible.clone(), body.clone()));
+        prop_assert_eq!(&of(&asking, &losses), &(eligible.clone(), body.clone()));
+        prop_assert_eq!(&of(&asking, &all), &(eligible.clone(), body.clone()));
+        let (refused, untranslated) = of(&asking, &NO_LOSSES);
+        prop_assert_eq!(
+            refused.is_err() && untranslated.is_err(),
+            !losses.is_empty() || eligible.is_err()
+        );
+        // The check before a grant finds exactly these losses, which the grant's annotation then lists.
+        if eligible.is_ok() {
+            let found = refused.err().unwrap_or_default();
+            prop_assert_eq!(accept_losses(&found, &all), Ok(losses.clone()));
+            let recorded = LossSet::from_annotation(&losses.to_string());
+            prop_assert_eq!(&recorded, &losses);
+            taken.set(taken.get() + u32::from(body.is_ok() && !losses.is_empty()));
+        }
+        for missing in losses.iter() {
+            let fewer: LossSet = losses.iter().filter(|loss| *loss != missing).collect();
+            let (refused, untranslated) = of(&asking, &fewer);
+            prop_assert!(
+                refused.is_err() && untranslated.is_err(),
+                "{} is not accepted",
+                missing
+            );
+        }
+        Ok(())
+    });
+    let taken = taken.get();
+    assert!(
+        taken > cases / 4,
+        "only {taken} of {cases} pods were translated with a loss"
     );
 }
 

@@ -68,7 +68,7 @@ pub fn image_requests(
         })
     });
     let requests = requests.collect();
-    refusals.into_result(requests)
+    refusals.into_result(requests, placement.accepted)
 }
 
 /// The access that corresponds to the group's credential for the registry of `image`.
@@ -138,6 +138,7 @@ mod tests {
             node: "burst-shop-weu",
             node_address: None,
             identities,
+            accepted: &api::NO_LOSSES,
         };
         image_requests(
             &serde_json::from_value(pod).expect("a pod"),
@@ -252,6 +253,7 @@ mod tests {
                 node: "burst-shop-weu",
                 node_address: None,
                 identities: &NO_IDENTITIES,
+                accepted: &api::NO_LOSSES,
             };
             let found = image_requests(&pod, &ResolvedReferences::default(), &target);
             assert_eq!(found.map(|found| found.len()), Ok(count));

@@ -81,7 +81,7 @@ pub use image_requests::{ImageRequest, image_requests};
 pub use pod::{eligible, translate};
 pub use readiness::{ReadinessJudge, node_probes, readiness_judge, startup_probe};
 pub use references::{PodReferences, pod_references};
-pub use refusals::Unsupported;
+pub use refusals::{Unsupported, accept_losses};
 pub use resolved_references::ResolvedReferences;
 pub use resources::group_cpu;
 pub use target::{IdentityNamespaces, NO_IDENTITIES, TranslationTarget};

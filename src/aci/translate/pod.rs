@@ -101,7 +101,7 @@ fn build(
         identity: annotations::identity(pod, pull_identity, placement, &mut refusals),
         properties: properties(&context, pull_identity, &mut refusals),
     };
-    refusals.into_result(group)
+    refusals.into_result(group, placement.accepted)
 }
 
 fn properties(

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{self, Priority, ReadImages, Sku};
+use crate::api::{self, LossSet, Priority, ReadImages, Sku};
 
 /// The properties of the pool and of the virtual node that the translation needs.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub struct TranslationTarget<'a> {
     pub node_address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
     pub identities: &'a IdentityNamespaces,
+    /// What the pod may lose. It decides only whether the pod is refused: the group's body does not depend on it.
+    pub accepted: &'a LossSet,
 }
 
 /// The namespaces whose pods may choose any managed identity that the operator may assign

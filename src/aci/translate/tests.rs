@@ -14,5 +14,6 @@ mod fixtures;
 mod given;
 mod images;
 mod kept;
+mod losses;
 mod refused;
 mod variables;

@@ -50,10 +50,10 @@ pub fn mount_readiness(pod: &PodFacts, claims: &ClaimStates) -> MountReadiness {
             Some(ClaimState::Mountable) => {}
             Some(ClaimState::Pending(why)) if waiting.contains(why) => {}
             Some(ClaimState::Pending(why)) => waiting.push(why.clone()),
-            Some(ClaimState::Unsupported(why)) => refusals.push(Unsupported {
-                field: format!("spec.volumes[{at}].persistentVolumeClaim"),
-                why: why.clone(),
-            }),
+            Some(ClaimState::Unsupported(why)) => refusals.push(Unsupported::new(
+                format!("spec.volumes[{at}].persistentVolumeClaim"),
+                why.clone(),
+            )),
         }
     }
     match (refusals.is_empty(), waiting.is_empty()) {
@@ -237,6 +237,7 @@ mod tests {
             node: "n",
             node_address: None,
             identities: &translate::NO_IDENTITIES,
+            accepted: &crate::api::NO_LOSSES,
         };
         let mut verdicts = EligibilityCache::default();
         verdicts.evaluate(&pod("1", true), &[], &place(&weu));
@@ -264,6 +265,7 @@ mod tests {
             node: "n",
             node_address: None,
             identities: &translate::NO_IDENTITIES,
+            accepted: &crate::api::NO_LOSSES,
         }
     }
 

@@ -94,12 +94,7 @@ impl NodeConstraints {
         labels: &BTreeMap<String, String>,
         taints: &[Taint],
     ) -> Option<Unsupported> {
-        let refuse = |field: &str, why: String| {
-            Some(Unsupported {
-                field: field.to_owned(),
-                why,
-            })
-        };
+        let refuse = |field: &str, why: String| Some(Unsupported::new(field, why));
         if let Some((key, value)) = self.unmatched(labels) {
             return refuse(
                 "spec.nodeSelector",

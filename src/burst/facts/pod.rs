@@ -18,7 +18,7 @@ use super::resource_amounts::ResourceAmounts;
 use super::topology_rules::TopologyRules;
 use crate::api::names::{PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION};
 
-pub use grant::{GrantRecord, SCHEDULED_FIELD, refusal_written};
+pub use grant::{GrantRecord, SCHEDULED_FIELD, accepted_losses, refusal_written};
 pub use stage::{BoundPod, PodStage};
 
 /// Identifies a pod at one version.

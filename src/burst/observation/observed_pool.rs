@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::inputs::Leadership;
 use crate::aci::translate::Unsupported;
-use crate::api::{Reservation, Workload};
+use crate::api::{LossSet, Reservation, Workload};
 use crate::burst::facts::assignment::{NamespaceLabels, TargetScale};
 use crate::burst::facts::eligibility::ClaimStates;
 use crate::burst::facts::neighbors::Neighbors;
@@ -80,6 +80,8 @@ impl ObservedPool<'_> {
 pub struct ObservedWorkload<'a> {
     /// The entry in `spec.workloads`.
     pub spec: &'a Workload,
+    /// What its pods may lose on ACI (`spill.accept`).
+    pub accepted: LossSet,
     /// The scale subresource of its target. `None` if there is no target, or the scale could not be read.
     pub scale: Option<&'a TargetScale>,
     /// Why the operator cannot determine the workload's pods.

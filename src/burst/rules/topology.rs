@@ -197,9 +197,9 @@ impl<'a> Topology<'a> {
         });
         let first = matching.min_by_key(|one| (one.pod, &one.term.field))?;
         let (other, term) = (first.pod, first.term);
-        Some(Unsupported {
-            field: "metadata.labels".to_owned(),
-            why: format!(
+        Some(Unsupported::new(
+            "metadata.labels",
+            format!(
                 "{} has the pod {}/{}, which keeps this one away by its {}; change that term's labelSelector, or \
                  delete that pod",
                 domain(place, &term.key),
@@ -207,7 +207,7 @@ impl<'a> Topology<'a> {
                 other.name,
                 term.field
             ),
-        })
+        ))
     }
 
     /// The index of the counts for the pod's constraints, after adding the newly assumed pods.

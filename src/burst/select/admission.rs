@@ -119,7 +119,11 @@ fn admit_ready<'a>(
         let triaged = &mut triaged_pods[index];
         if admission.limits.check(&triaged.candidate()).is_none() {
             admission.limits.take(&triaged.candidate());
-            triaged.outcome = Some(PodOutcome::Grant { placement });
+            let not_kept = triaged.not_kept.clone();
+            triaged.outcome = Some(PodOutcome::Grant {
+                placement,
+                not_kept,
+            });
         }
     }
 }
@@ -146,6 +150,7 @@ impl<'a> SlotAdmission<'a> {
         match self.capacity.check(&candidate) {
             Ok(index) => PodOutcome::Grant {
                 placement: self.capacity.take(&candidate, index),
+                not_kept: triaged.not_kept.clone(),
             },
             Err(lack) => {
                 let is_kept = self.is_starved(triaged) && is_hold_back_window(self.now);

@@ -49,7 +49,7 @@ pub(in crate::burst) fn allocate<'a>(
         }
         queues.by_workload[workload].pop_front();
         match admission.allocate_capacity(triaged) {
-            PodOutcome::Grant { placement } => {
+            PodOutcome::Grant { placement, .. } => {
                 limits.take(&triaged.candidate());
                 allocation.allocated.push((index, placement));
             }

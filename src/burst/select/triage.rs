@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::aci::translate::Unsupported;
-use crate::api::Reservation;
+use crate::aci::translate::{Unsupported, accept_losses};
+use crate::api::{LossSet, Reservation};
 use crate::burst::facts::eligibility::{MountReadiness, mount_readiness};
 use crate::burst::facts::placement::PlacementSet;
 use crate::burst::facts::pod::{PodFacts, PodReference, PodStage};
@@ -36,6 +36,8 @@ pub(in crate::burst) struct TriagedPod<'a> {
     pub(in crate::burst) hold_start: Option<HoldStart>,
     /// The placements that could run it.
     pub(in crate::burst) placements: PlacementSet,
+    /// What it loses in one of them.
+    pub(in crate::burst) not_kept: LossSet,
 }
 
 impl<'a> TriagedPod<'a> {
@@ -78,6 +80,7 @@ pub(in crate::burst) fn triage<'a>(
             outcome: None,
             hold_start: None,
             placements: PlacementSet::default(),
+            not_kept: LossSet::default(),
         };
         triaged.outcome = triage_pod(&mut triaged, candidate, observed, holds, &refused, now);
         let is_behind = entry.is_some_and(|entry| {
@@ -258,7 +261,7 @@ fn check_pod(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported>
     let mut all = Vec::new();
     let mut refuse = |field: &str, why: String| {
         let field = field.to_owned();
-        all.push(Unsupported { field, why });
+        all.push(Unsupported::new(field, why));
     };
     if let Some(scheduler) = &pod.scheduler {
         refuse(
@@ -273,7 +276,8 @@ fn check_pod(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported>
     all
 }
 
-/// Adds the placements that could run the pod to the case, and returns the reasons against the others.
+/// Adds the placements that could run the pod to the case, with what it loses there, and returns the reasons against
+/// the others.
 fn check_placements(
     triaged: &mut TriagedPod<'_>,
     candidate: &PendingPod<'_>,
@@ -281,15 +285,21 @@ fn check_placements(
 ) -> Vec<Unsupported> {
     let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();
+    let accepted = &observed.workloads[candidate.workload].accepted;
     for (index, place) in observed.placements.iter().enumerate() {
         let translated = candidate.refusals.get(index).copied().flatten();
         let ruled = pod
             .node_constraints
             .refusal(&place.node, &place.labels, &place.taints);
+        let translated = translated.map(|refusals| accept_losses(refusals, accepted));
         match (translated, ruled) {
-            (Some([]), None) => triaged.placements = triaged.placements.with(index),
+            (Some(Ok(losses)), None) => {
+                triaged.placements = triaged.placements.with(index);
+                triaged.not_kept.extend(losses.iter());
+            }
             (translated, ruled) => {
-                let new = translated.unwrap_or_default().iter().cloned().chain(ruled);
+                let refused = translated.and_then(Result::err).unwrap_or_default();
+                let new = refused.into_iter().cloned().chain(ruled);
                 all.extend(new.filter(|one| !all.contains(one)).collect::<Vec<_>>());
             }
         }

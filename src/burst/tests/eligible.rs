@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::aci::translate::Unsupported;
+use crate::api::{AcceptedLoss, LossSet};
 use crate::burst::facts::eligibility::ClaimState;
 use crate::burst::facts::node_constraints::NodeConstraints;
 use crate::burst::facts::pod::{BoundPod, PodStage};
@@ -30,10 +31,7 @@ fn demanding(scene: &mut PlanScene, spec: serde_json::Value) {
 #[test]
 fn what_aci_cannot_run_is_refused_in_translations_words() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
-    let refusal = Unsupported {
-        field: "spec.hostNetwork".to_owned(),
-        why: "there is no host".to_owned(),
-    };
+    let refusal = Unsupported::new("spec.hostNetwork", "there is no host");
     scene.refused.insert("a".to_owned(), refusal);
     let refusal = "it cannot run on ACI: spec.hostNetwork: there is no host";
     assert_eq!(refused(&scene, "a"), refusal);
@@ -46,13 +44,66 @@ fn what_aci_cannot_run_is_refused_in_translations_words() {
 }
 
 #[test]
+fn a_loss_that_pool_and_workload_accept_is_granted_and_named() {
+    let read_only = Unsupported {
+        loss: Some(AcceptedLoss::ReadOnlyRootFilesystem),
+        ..Unsupported::new("spec.x", "it is writable")
+    };
+    let scene = |pool: &[&str], own: Option<&[&str]>| {
+        let mut scene = PlanScene::new(&json!({"spill": {"accept": pool}}), &["a"]);
+        scene.refused.insert("a".to_owned(), read_only.clone());
+        if let Some(own) = own {
+            let own = serde_json::from_value(json!({"accept": own})).expect("an override");
+            scene.pool.spec.workloads[0].spill = Some(own);
+        }
+        scene
+    };
+    let both: &[&str] = &["fsGroup", "readOnlyRootFilesystem"];
+    for (pool, own) in [(both, None), (both, Some(&both[1..]))] {
+        let not_kept = LossSet::from_annotation("readOnlyRootFilesystem");
+        let outcome = scene(pool, own).outcome(60, "a");
+        let text = outcome.to_string();
+        let placement = "weu".to_owned();
+        assert_eq!(
+            outcome,
+            PodOutcome::Grant {
+                placement,
+                not_kept
+            }
+        );
+        let end = "; not kept, as the pool accepts (spill.accept): readOnlyRootFilesystem";
+        assert!(text.ends_with(end), "{text}");
+    }
+    let wider: Option<&[&str]> = Some(&both[1..]);
+    let narrower: Option<&[&str]> = Some(&both[..1]);
+    let none: Option<&[&str]> = Some(&[]);
+    for (pool, own) in [
+        (&both[..1], None),
+        (&both[..1], wider),
+        (both, narrower),
+        (both, none),
+    ] {
+        assert_eq!(
+            refused(&scene(pool, own), "a"),
+            "it cannot run on ACI: spec.x: it is writable; remove it from the pod, or accept it: \
+             spill.accept: [readOnlyRootFilesystem]"
+        );
+    }
+    // The name of a value of a field does not make it a loss.
+    let mut scene = scene(both, None);
+    let other = Unsupported::new(
+        "spec.readOnlyRootFilesystem",
+        "spill.accept: [readOnlyRootFilesystem]",
+    );
+    scene.refused.insert("a".to_owned(), other);
+    assert!(matches!(scene.outcome(60, "a"), PodOutcome::Refuse(_)));
+}
+
+#[test]
 fn every_reason_of_a_workloads_refused_pods_is_counted() {
     let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]);
     for (pod, field) in [("a", "spec.volumes[0].hostPath"), ("b", "spec.hostNetwork")] {
-        let refusal = Unsupported {
-            field: field.to_owned(),
-            why: "there is no host".to_owned(),
-        };
+        let refusal = Unsupported::new(field, "there is no host");
         scene.refused.insert(pod.to_owned(), refusal.clone());
         if pod == "b" {
             scene.refused.insert("c".to_owned(), refusal);
@@ -103,10 +154,7 @@ fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_po
 #[test]
 fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
     let mut scene = PlanScene::new(&json!({}), &["a"]);
-    let refusal = Unsupported {
-        field: "spec.hostNetwork".to_owned(),
-        why: "there is no host".to_owned(),
-    };
+    let refusal = Unsupported::new("spec.hostNetwork", "there is no host");
     scene.refused.insert("a".to_owned(), refusal);
     scene.waiting[0].scheduler = Some("volcano".to_owned());
     scene.waiting[0].claims = vec![(0, "data".to_owned())];
@@ -163,7 +211,13 @@ fn a_pod_goes_to_the_placement_that_can_run_it() {
         .insert("agentpool".to_owned(), "x".to_owned());
     demanding(&mut scene, json!({"nodeSelector": {"agentpool": "x"}}));
     let placement = "neu".to_owned();
-    assert_eq!(scene.outcome(60, "a"), PodOutcome::Grant { placement });
+    assert_eq!(
+        scene.outcome(60, "a"),
+        PodOutcome::Grant {
+            placement,
+            not_kept: crate::api::LossSet::default()
+        }
+    );
 }
 
 #[test]
@@ -196,7 +250,10 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
     let placement = "weu".to_owned();
     assert_eq!(
         scene.outcome(60, "b"),
-        PodOutcome::Grant { placement },
+        PodOutcome::Grant {
+            placement,
+            not_kept: crate::api::LossSet::default()
+        },
         "a new template is tried"
     );
 }

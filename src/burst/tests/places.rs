@@ -16,7 +16,7 @@ fn two() -> Value {
 fn places(plan: &BurstPlan) -> Vec<&str> {
     plan.grants()
         .map(|decision| match &decision.outcome {
-            PodOutcome::Grant { placement } => placement.as_str(),
+            PodOutcome::Grant { placement, .. } => placement.as_str(),
             _ => "",
         })
         .collect()

@@ -77,7 +77,7 @@ prop_compose! {
                 _ => pod.on("burst-shop-weu"),
             });
         }
-        let refusal = Unsupported { field: "spec.x".to_owned(), why: "no".to_owned() };
+        let refusal = Unsupported::new("spec.x", "no");
         scene.refused.insert(format!("p{refused:03}"), refusal);
         scene
     }

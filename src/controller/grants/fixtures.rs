@@ -20,7 +20,7 @@ use super::events::EventPublisher;
 use super::executor::{Executor, ExecutorParts};
 use super::in_flight::GrantSender;
 use super::leadership::TermCounter;
-use crate::api::{BurstPool, Reservation};
+use crate::api::{BurstPool, LossSet, Reservation};
 use crate::burst::decision::{PodDecision, SlotState};
 use crate::burst::{PodOutcome, PodReference};
 use crate::controller::cache::cluster::ClusterCache;
@@ -193,6 +193,7 @@ pub fn decision(name: &str, slot: SlotState) -> PodDecision {
         workload: "web".to_owned(),
         outcome: PodOutcome::Grant {
             placement: "a".to_owned(),
+            not_kept: LossSet::default(),
         },
         slot,
         hold_start: None,

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::events::ResultNotifier;
 use super::executor::{Executor, ExecutorParts, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
 use super::leadership::leader;
-use super::patches;
+use super::patches::{self, GrantContent};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{LeaderState, PodDecision, PodWriteResult};
 use crate::controller::cache::cluster::WaitingPod;
@@ -219,8 +219,13 @@ impl GrantRequest {
         let answer = match self.pod.as_ref().and_then(WaitingPod::pod) {
             Some(_) if !self.is_still_wanted(&name) => PodWriteResult::Unsent,
             Some(pod) => {
-                let (version, workload) = (&id.resource_version, &self.decision.workload);
-                let patch = patches::grant_patch(&pod, version, &name, workload, now);
+                let grant = GrantContent {
+                    pool: &name,
+                    workload: &self.decision.workload,
+                    not_kept: self.decision.not_kept(),
+                    now,
+                };
+                let patch = patches::grant_patch(&pod, &id.resource_version, grant);
                 grant_pod(&self.parts, id, &patch, &name).await
             }
             None => PodWriteResult::Conflict,
@@ -235,7 +240,12 @@ impl GrantRequest {
             .metrics
             .count_grant(&name, metric_outcome(&answer));
         match &answer {
-            PodWriteResult::Granted => self.notifier.notify_granted(&self.decision),
+            PodWriteResult::Granted => {
+                for loss in self.decision.not_kept().iter() {
+                    self.parts.metrics.count_loss(&name, loss.name());
+                }
+                self.notifier.notify_granted(&self.decision);
+            }
             PodWriteResult::Unmarked(why) => self.notifier.notify_incomplete(&self.decision, why),
             _ => {}
         }

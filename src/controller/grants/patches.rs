@@ -7,23 +7,39 @@
 use jiff::Timestamp;
 use json_patch::Patch as Operations;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use kube::api::Patch;
 use serde_json::{Map, Value, json};
 
+use crate::api::LossSet;
 use crate::api::names::{
-    GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, POOL_LABEL,
-    PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
+    GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, NOT_KEPT_ANNOTATION,
+    POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION,
+    WORKLOAD_ANNOTATION,
 };
 
-/// Grants the pod to the pool: adds the toleration of its virtual nodes, and records the pool, the workload and
-/// the grant time `now`.
-pub fn grant_patch(
-    pod: &Pod,
-    version: &str,
-    pool: &str,
-    workload: &str,
-    now: Timestamp,
-) -> Patch<()> {
+/// A grant, as its patch records it.
+#[derive(Clone, Copy, Debug)]
+pub struct GrantContent<'a> {
+    /// The pool that grants the pod.
+    pub pool: &'a str,
+    /// The workload that the pod is granted for.
+    pub workload: &'a str,
+    /// What the pod loses on ACI; the pool accepts that.
+    pub not_kept: &'a LossSet,
+    /// The time of the grant.
+    pub now: Timestamp,
+}
+
+/// Grants the pod: adds the toleration of the pool's virtual nodes, and records the pool, the workload, the time, and
+/// what the pod loses. Replaces or removes such a record that the pod was created with.
+pub fn grant_patch(pod: &Pod, version: &str, grant: GrantContent<'_>) -> Patch<()> {
+    let GrantContent {
+        pool,
+        workload,
+        not_kept,
+        now,
+    } = grant;
     let toleration = json!({
         "key": PROVIDER_TAINT, "operator": "Equal", "value": pool, "effect": "NoSchedule",
     });
@@ -42,15 +58,19 @@ pub fn grant_patch(
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut operations = vec![version_guard(version), tolerate];
     operations.extend(add_entries(has_labels, "labels", &[(POOL_LABEL, pool)]));
-    operations.extend(add_entries(
-        has_annotations,
-        "annotations",
-        &[
-            (WORKLOAD_ANNOTATION, workload),
-            (GRANTED_AT_ANNOTATION, &now.to_string()),
-            (GRANTED_UID_ANNOTATION, uid),
-        ],
-    ));
+    let (granted_at, not_kept) = (now.to_string(), not_kept.to_string());
+    let mut annotations = vec![
+        (WORKLOAD_ANNOTATION, workload),
+        (GRANTED_AT_ANNOTATION, &*granted_at),
+        (GRANTED_UID_ANNOTATION, uid),
+    ];
+    if !not_kept.is_empty() {
+        annotations.push((NOT_KEPT_ANNOTATION, &*not_kept));
+    } else if pod.annotations().contains_key(NOT_KEPT_ANNOTATION) {
+        let path = entry_path("annotations", NOT_KEPT_ANNOTATION);
+        operations.push(json!({"op": "remove", "path": path}));
+    }
+    operations.extend(add_entries(has_annotations, "annotations", &annotations));
     to_patch(&operations)
 }
 
@@ -90,11 +110,14 @@ fn add_entries(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> 
             .collect();
         return vec![json!({"op": "add", "path": format!("/metadata/{map}"), "value": values})];
     }
-    let operation = |(key, value): &(&str, &str)| {
-        let key = key.replace('~', "~0").replace('/', "~1");
-        json!({"op": "add", "path": format!("/metadata/{map}/{key}"), "value": value})
-    };
+    let operation = |(key, value): &(&str, &str)| json!({"op": "add", "path": entry_path(map, key), "value": value});
     entries.iter().map(operation).collect()
+}
+
+/// The path of an entry of a map of the metadata, as a JSON Pointer.
+fn entry_path(map: &str, key: &str) -> String {
+    let key = key.replace('~', "~0").replace('/', "~1");
+    format!("/metadata/{map}/{key}")
 }
 
 fn to_patch(operations: &[Value]) -> Patch<()> {
@@ -105,6 +128,16 @@ fn to_patch(operations: &[Value]) -> Patch<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::NO_LOSSES;
+
+    fn content(not_kept: &LossSet) -> GrantContent<'_> {
+        GrantContent {
+            pool: "shop",
+            workload: "web",
+            not_kept,
+            now: "2026-01-01T00:00:00Z".parse().expect("a time"),
+        }
+    }
 
     fn pod(pod: Value) -> Pod {
         serde_json::from_value(pod).expect("a pod")
@@ -122,7 +155,6 @@ mod tests {
 
     #[test]
     fn a_grant_adds_one_toleration_the_label_and_three_annotations_and_changes_nothing_else() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let bare =
             json!({"metadata": {"resourceVersion": "7", "uid": "u"}, "spec": {"containers": []}});
         let full = json!({
@@ -130,7 +162,7 @@ mod tests {
             "spec": {"containers": [], "tolerations": [{"key": "mine", "operator": "Exists"}]},
         });
         for before in [bare, full] {
-            let granted = grant_patch(&pod(before.clone()), "7", "shop", "web", now);
+            let granted = grant_patch(&pod(before.clone()), "7", content(&NO_LOSSES));
             let after = after(&before, &granted);
             let tolerations = after["spec"]["tolerations"].as_array().expect("a list");
             let toleration = json!({"key": PROVIDER_TAINT, "operator": "Equal", "value": "shop", "effect": "NoSchedule"});
@@ -140,12 +172,33 @@ mod tests {
             assert_eq!(annotations[WORKLOAD_ANNOTATION], "web");
             assert_eq!(annotations[GRANTED_UID_ANNOTATION], "u");
             assert_eq!(annotations[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
+            assert_eq!(annotations[NOT_KEPT_ANNOTATION], Value::Null);
             let previous = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
             assert_eq!(tolerations.len(), previous + 1);
             assert_eq!(
                 before["metadata"]["labels"]["app"],
                 after["metadata"]["labels"]["app"]
             );
+        }
+    }
+
+    #[test]
+    fn a_grant_records_what_the_pod_loses_whatever_the_pod_was_created_with() {
+        let losses = LossSet::from_annotation("readOnlyRootFilesystem,fsGroup");
+        let metadata = json!({"resourceVersion": "7", "uid": "u"});
+        let bare = json!({"metadata": metadata, "spec": {"containers": []}});
+        let mut forged = bare.clone();
+        forged["metadata"]["annotations"] = json!({NOT_KEPT_ANNOTATION: "seccomp", "a": "b"});
+        for before in [bare, forged] {
+            for (losses, expected) in [
+                (&losses, json!("fsGroup,readOnlyRootFilesystem")),
+                (&NO_LOSSES, Value::Null),
+            ] {
+                let granted = grant_patch(&pod(before.clone()), "7", content(losses));
+                let annotations = &after(&before, &granted)["metadata"]["annotations"];
+                assert_eq!(annotations[NOT_KEPT_ANNOTATION], expected);
+                assert_eq!(annotations["a"], before["metadata"]["annotations"]["a"]);
+            }
         }
     }
 

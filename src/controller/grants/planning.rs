@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 
 use super::Snapshot;
 use crate::aci::translate::{self, IdentityNamespaces};
-use crate::api::BurstPool;
+use crate::api::{BurstPool, NO_LOSSES};
 use crate::burst::facts::pod::PodStage;
 use crate::burst::{
     self, BurstPlan, ClaimStates, ClusterInputs, EligibilityCache, LeaderState, Leadership,
@@ -118,7 +118,8 @@ pub(crate) struct HostSettings<'a> {
     pub identities: &'a IdentityNamespaces,
 }
 
-/// The pool's placements, as inputs of the translation.
+/// The pool's placements, as inputs of the translation, which then refuses every loss: what a pod may lose depends on its
+/// workload.
 pub(crate) fn translation_targets<'a>(
     pool: &'a BurstPool,
     facts: &'a [PlacementFacts],
@@ -135,6 +136,7 @@ pub(crate) fn translation_targets<'a>(
         node: &facts.node,
         node_address: address,
         identities,
+        accepted: &NO_LOSSES,
     })
 }
 

@@ -19,6 +19,7 @@ use crate::aci::failure::FailureClass;
 use crate::aci::names::GroupName;
 use crate::aci::poll_interval::StartLatencies;
 use crate::aci::translate;
+use crate::api::LossSet;
 use crate::burst::PodFacts;
 use crate::node::probe::{ProbeManager, ProbePath};
 
@@ -99,10 +100,11 @@ impl PodsContext {
         self.pods_changed.notify_one();
     }
 
-    /// The placement in the form that translation takes.
+    /// The placement in the form that translation takes, for a pod that may lose what is `accepted`.
     pub(super) fn translation_target<'a>(
         &'a self,
         settings: &'a PodSettings,
+        accepted: &'a LossSet,
     ) -> translate::TranslationTarget<'a> {
         translate::TranslationTarget {
             spec: &settings.placement,
@@ -110,6 +112,7 @@ impl PodsContext {
             node: &self.owner.node,
             node_address: Some(&self.address),
             identities: &self.identities,
+            accepted,
         }
     }
 

@@ -267,7 +267,7 @@ fn volumes(rng: &mut StdRng) -> Vec<Value> {
     let all = [
         json!({"name": "tmp", "emptyDir": {}}),
         json!({"name": "a--b", "secret": {"secretName": "db"}}),
-        json!({"name": "secret-items", "secret": {"secretName": "db", "items": items, "defaultMode": 256}}),
+        json!({"name": "secret-items", "secret": {"secretName": "db", "items": items, "defaultMode": 292}}),
         json!({"name": "conf", "configMap": {"name": "settings", "optional": true}}),
         json!({"name": "mixed", "projected": {"sources": [
             {"serviceAccountToken": token}, {"configMap": {"name": "settings", "items": items}},

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::row::{FieldDecision, INIT_CONTAINER, types};
+use super::row::{FieldDecision, INIT_CONTAINER, LossRule, types};
 
 /// The whole table as Markdown: one line for each field, grouped by type.
 pub fn markdown_table() -> String {
@@ -18,6 +18,7 @@ pub fn markdown_table() -> String {
                 FieldDecision::RefusedUnless(harmless, why) => {
                     (format!("refused unless {}", harmless.join(" or ")), why)
                 }
+                FieldDecision::RefusedUnlessAccepted(rule, why) => (accepted_words(&rule), why),
             };
             writeln!(text, "| `{kind}.{}` | {decision} | {words} |", row.name)
                 .expect("writing to a string cannot fail");
@@ -28,6 +29,18 @@ pub fn markdown_table() -> String {
         }
     }
     text
+}
+
+/// The cell of a field whose loss a pool's author can accept.
+fn accepted_words(rule: &LossRule) -> String {
+    let loss = rule.loss;
+    let harmless = rule.harmless.iter().map(|value| format!("{value}, or "));
+    let harmless: String = harmless.collect();
+    let mut words = format!("refused unless {harmless}accepted: `{loss}`");
+    if !rule.acceptable.is_empty() {
+        let _ = write!(words, " (only {})", rule.acceptable.join(" and "));
+    }
+    words
 }
 
 #[cfg(test)]

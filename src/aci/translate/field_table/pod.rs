@@ -1,7 +1,11 @@
 //! Rows of the field table for the pod itself. Data only: `walk` checks pods by these rows, and `markdown`
 //! prints them.
 
-use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
+use super::row::{
+    FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, refused_unless_accepted,
+    translated,
+};
+use crate::api::AcceptedLoss;
 
 const SCHEDULED: &str = "the scheduler has applied it before the pod is bound to the node";
 const NO_HOST: &str = "a container group has no host that it could share";
@@ -107,8 +111,9 @@ const POD_SPEC: &[FieldRow] = &[
     meaningless("serviceAccount", "the old name of serviceAccountName"),
     translated("serviceAccountName", "the service account whose tokens are requested for projected volumes"),
     refused("setHostnameAsFQDN", "ACI chooses the host name of the machine"),
-    refused(
+    refused_unless_accepted(
         "shareProcessNamespace",
+        AcceptedLoss::ShareProcessNamespace,
         "ACI does not let containers see each other's processes",
     ),
     meaningless("subdomain", "it is a part of names in the cluster's DNS, which come from the Service"),

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::{container, pod, security, volume};
+use crate::api::AcceptedLoss;
 
 /// What burstpool does with a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +19,28 @@ pub enum FieldDecision {
     Refused(&'static str),
     /// As [`FieldDecision::Refused`], but these values are accepted as well.
     RefusedUnless(&'static [&'static str], &'static str),
+    /// As [`FieldDecision::Refused`], unless the pool's author accepts the loss (`spill.accept`); the text says why.
+    RefusedUnlessAccepted(LossRule, &'static str),
+}
+
+/// A loss that a pool's author can accept, and for which values of the field it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossRule {
+    /// The loss.
+    pub loss: AcceptedLoss,
+    /// The values that lose nothing, as text.
+    pub harmless: &'static [&'static str],
+    /// The only values whose loss can be accepted, as text; all others are refused. Empty: all values.
+    pub acceptable: &'static [&'static str],
+}
+
+/// Why a value of a field is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FieldRefusal {
+    /// The reason.
+    pub why: &'static str,
+    /// The loss, if the pool's author can accept it.
+    pub loss: Option<AcceptedLoss>,
 }
 
 /// A field, and what burstpool does with it.
@@ -51,21 +74,32 @@ impl FieldRow {
     }
 
     /// Why a pod with `value` in this field is refused; `None` if it is accepted.
-    pub(super) fn refusal(&self, value: &Value) -> Option<&'static str> {
-        let (harmless, why): (&[&str], _) = match self.decision {
-            FieldDecision::Refused(why) => (&[], why),
-            FieldDecision::RefusedUnless(harmless, why) => (harmless, why),
+    pub(super) fn refusal(&self, value: &Value) -> Option<FieldRefusal> {
+        let (harmless, why, rule): (&[&str], _, _) = match self.decision {
+            FieldDecision::Refused(why) => (&[], why, None),
+            FieldDecision::RefusedUnless(harmless, why) => (harmless, why, None),
+            FieldDecision::RefusedUnlessAccepted(rule, why) => (rule.harmless, why, Some(rule)),
             FieldDecision::Translated(_) | FieldDecision::Meaningless(_) => return None,
         };
-        let is_set = match value {
-            Value::Null | Value::Bool(false) => false,
-            Value::Bool(true) => true,
-            Value::Object(fields) => !fields.is_empty(),
-            Value::Number(number) => self.zero_counts || number.as_f64() != Some(0.0),
-            Value::String(text) => !text.is_empty() && !harmless.contains(&text.as_str()),
-            Value::Array(items) => !items.is_empty(),
+        let text = match value {
+            Value::Null | Value::Bool(false) => return None,
+            Value::Number(number) if number.as_f64() == Some(0.0) && !self.zero_counts => {
+                return None;
+            }
+            Value::Object(fields) if fields.is_empty() => return None,
+            Value::Array(items) if items.is_empty() => return None,
+            Value::Bool(true) | Value::Object(_) | Value::Array(_) => String::new(),
+            Value::Number(number) => number.to_string(),
+            Value::String(text) if text.is_empty() => return None,
+            Value::String(text) => text.clone(),
         };
-        is_set.then_some(why)
+        if harmless.contains(&text.as_str()) {
+            return None;
+        }
+        let rule = rule
+            .filter(|rule| rule.acceptable.is_empty() || rule.acceptable.contains(&text.as_str()));
+        let loss = rule.map(|rule| rule.loss);
+        Some(FieldRefusal { why, loss })
     }
 }
 
@@ -91,6 +125,29 @@ pub(super) const fn refused_unless(
     why: &'static str,
 ) -> FieldRow {
     row(name, FieldDecision::RefusedUnless(harmless, why))
+}
+
+/// A row for a field that ACI does not keep, unless the pool's author accepts `loss`.
+pub(super) const fn refused_unless_accepted(
+    name: &'static str,
+    loss: AcceptedLoss,
+    why: &'static str,
+) -> FieldRow {
+    let rule = LossRule {
+        loss,
+        harmless: &[],
+        acceptable: &[],
+    };
+    row(name, FieldDecision::RefusedUnlessAccepted(rule, why))
+}
+
+/// As [`refused_unless_accepted`], by the values of the field.
+pub(super) const fn refused_unless_accepted_values(
+    name: &'static str,
+    rule: LossRule,
+    why: &'static str,
+) -> FieldRow {
+    row(name, FieldDecision::RefusedUnlessAccepted(rule, why))
 }
 
 const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {

@@ -4,7 +4,11 @@
 //! A setting that protects the pod or its neighbors, and that ACI cannot honor, refuses the pod: to drop the
 //! protection silently would be worse than to wait for one of the cluster's own nodes.
 
-use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
+use super::row::{
+    FieldRow, LossRule, meaningless, refused, refused_unless, refused_unless_accepted,
+    refused_unless_accepted_values, translated,
+};
+use crate::api::AcceptedLoss;
 
 const NO_LABELS: &str = "ACI has no SELinux";
 const NO_GROUPS: &str = "ACI gives processes and volumes no additional groups";
@@ -16,10 +20,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             translated("appArmorProfile", "nothing, if it requests nothing")
                 .with_type("AppArmorProfile"),
-            refused("fsGroup", NO_GROUPS).counting_zero(),
+            refused_unless_accepted("fsGroup", AcceptedLoss::FsGroup, NO_GROUPS).counting_zero(),
             meaningless(
                 "fsGroupChangePolicy",
-                "it belongs to fsGroup, which is refused",
+                "it belongs to fsGroup, which ACI does not have",
             ),
             translated(
                 "runAsGroup",
@@ -61,8 +65,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "`securityContext.privileged`; refused in the SKU Standard, which has no privileged containers",
             ),
             refused_unless("procMount", &["Default"], "ACI mounts /proc in its own way"),
-            refused(
+            refused_unless_accepted(
                 "readOnlyRootFilesystem",
+                AcceptedLoss::ReadOnlyRootFilesystem,
                 "the root file system of a container on ACI is writable",
             ),
             translated("runAsGroup", "`securityContext.runAsGroup`"),
@@ -90,13 +95,14 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "SeccompProfile",
         &[
-            meaningless(
-                "localhostProfile",
-                "it belongs to the type Localhost, which is refused",
-            ),
-            refused_unless(
+            meaningless("localhostProfile", "it belongs to the type Localhost"),
+            refused_unless_accepted_values(
                 "type",
-                &["RuntimeDefault", "Unconfined"],
+                LossRule {
+                    loss: AcceptedLoss::Seccomp,
+                    harmless: &["RuntimeDefault", "Unconfined"],
+                    acceptable: &["Localhost"],
+                },
                 "the profile is a file on one of the cluster's own nodes",
             ),
         ],

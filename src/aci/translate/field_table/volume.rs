@@ -1,10 +1,14 @@
 //! Rows of the field table for volumes and volume mounts. Data only: `walk` checks pods by these rows, and `text`
 //! prints them.
 
-use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
+use super::row::{
+    FieldRow, LossRule, meaningless, refused, refused_unless, refused_unless_accepted_values,
+    translated,
+};
+use crate::api::AcceptedLoss;
 
 const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, gitRepo, and Azure Files as azureFile, csi or a claim";
-const OWN_MODE: &str = "ACI sets the mode of files itself";
+const OWN_MODE: &str = "ACI sets the mode of files itself; modes are shown as in JSON, where 420 is 0644, 292 is 0444 and 511 is 0777";
 const NO_OWNER: &str = "ACI sets the owner of files itself";
 const PARTS: &str = "a file's content";
 const NAME: &str = "the name of the object";
@@ -12,6 +16,20 @@ const ITEMS: &str = "the keys, and the names of their files";
 const OPTIONAL: &str = "no files if it is missing; else the pod waits for it";
 const FLAT: &str =
     "the file's name; a file in a directory is refused, because ACI's secret volumes are flat";
+
+/// 0644, which is the default, and 0444: volumes with content are mounted read-only, so that the owner's permission to
+/// write has no effect.
+const FILE_MODES: &[&str] = &["420", "292"];
+
+/// A row for the mode of files or directories, which only these values do not change.
+const fn mode(name: &'static str, harmless: &'static [&'static str]) -> FieldRow {
+    let rule = LossRule {
+        loss: AcceptedLoss::FileModes,
+        harmless,
+        acceptable: &[],
+    };
+    refused_unless_accepted_values(name, rule, OWN_MODE).counting_zero()
+}
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
@@ -39,8 +57,16 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "EmptyDirVolumeSource",
         &[
-            refused("medium", "ACI's empty directories are on disk"),
-            meaningless("mode", OWN_MODE),
+            refused_unless_accepted_values(
+                "medium",
+                LossRule {
+                    loss: AcceptedLoss::EmptyDirMemory,
+                    harmless: &[],
+                    acceptable: &["Memory"],
+                },
+                "ACI's empty directories are on disk",
+            ),
+            mode("mode", &["511"]),
             meaningless(
                 "sizeLimit",
                 "it protects neighbours, and a group's 50 GB disk is its own",
@@ -50,7 +76,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "SecretVolumeSource",
         &[
-            meaningless("defaultMode", OWN_MODE),
+            mode("defaultMode", FILE_MODES),
             refused("defaultUser", NO_OWNER),
             translated("items", ITEMS).with_type("KeyToPath"),
             translated("optional", OPTIONAL),
@@ -60,7 +86,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "ConfigMapVolumeSource",
         &[
-            meaningless("defaultMode", OWN_MODE),
+            mode("defaultMode", FILE_MODES),
             refused("defaultUser", NO_OWNER),
             translated("items", ITEMS).with_type("KeyToPath"),
             translated("name", NAME),
@@ -71,7 +97,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "KeyToPath",
         &[
             translated("key", PARTS),
-            meaningless("mode", OWN_MODE),
+            mode("mode", FILE_MODES),
             translated("path", FLAT),
             refused("user", NO_OWNER),
         ],
@@ -79,7 +105,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "ProjectedVolumeSource",
         &[
-            meaningless("defaultMode", OWN_MODE),
+            mode("defaultMode", FILE_MODES),
             refused("defaultUser", NO_OWNER),
             translated(
                 "sources",
@@ -111,7 +137,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "DownwardAPIVolumeSource",
         &[
-            meaningless("defaultMode", OWN_MODE),
+            mode("defaultMode", FILE_MODES),
             refused("defaultUser", NO_OWNER),
             translated("items", "the files, as they are at the start")
                 .with_type("DownwardAPIVolumeFile"),
@@ -121,7 +147,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "DownwardAPIVolumeFile",
         &[
             translated("fieldRef", PARTS).with_type("ObjectFieldSelector"),
-            meaningless("mode", OWN_MODE),
+            mode("mode", FILE_MODES),
             translated("path", FLAT),
             translated("resourceFieldRef", PARTS).with_type("ResourceFieldSelector"),
             refused("user", NO_OWNER),

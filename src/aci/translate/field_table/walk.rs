@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 
-use super::row::rows;
+use super::row::{FieldRefusal, rows};
 use crate::aci::translate::refusals::Refusals;
 
 /// Refuses every field of `spec` that the table refuses or does not contain.
@@ -30,8 +30,11 @@ fn walk(value: &Value, kind: &str, at: &str, refusals: &mut Refusals) {
                     refusals.refuse(at, "burstpool does not know this field");
                     continue;
                 };
-                if let Some(why) = row.refusal(value) {
-                    refusals.refuse(at, why);
+                if let Some(FieldRefusal { why, loss }) = row.refusal(value) {
+                    match loss {
+                        Some(loss) => refusals.refuse_unless_accepted(at, why, loss),
+                        None => refusals.refuse(at, why),
+                    }
                 } else if let Some(kind) = row.value_type {
                     walk(value, kind, &at, refusals);
                 }
@@ -49,12 +52,16 @@ mod tests {
 
     use super::super::row::{FieldDecision, INIT_CONTAINER, types};
     use super::*;
+    use crate::api::NO_LOSSES;
 
     fn refused(spec: Value) -> Vec<String> {
         let spec: PodSpec = serde_json::from_value(spec).expect("a pod");
         let mut refusals = Refusals::default();
         check(&spec, &mut refusals);
-        let refused = refusals.into_result(()).err().unwrap_or_default();
+        let refused = refusals
+            .into_result((), &NO_LOSSES)
+            .err()
+            .unwrap_or_default();
         refused.into_iter().map(|refusal| refusal.field).collect()
     }
 
@@ -177,7 +184,8 @@ mod tests {
                     FieldDecision::Translated(words)
                     | FieldDecision::Meaningless(words)
                     | FieldDecision::Refused(words)
-                    | FieldDecision::RefusedUnless(_, words) => words,
+                    | FieldDecision::RefusedUnless(_, words)
+                    | FieldDecision::RefusedUnlessAccepted(_, words) => words,
                 };
                 assert!(!words.is_empty(), "{kind}.{}", row.name);
             }

@@ -18,10 +18,11 @@ fn sizes_of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>
         node: "n",
         node_address: None,
         identities: &crate::aci::translate::NO_IDENTITIES,
+        accepted: &api::NO_LOSSES,
     };
     let mut refusals = Refusals::default();
     let sizes = sizes(&spec, &placement, &mut refusals);
-    refusals.into_result(sizes)
+    refusals.into_result(sizes, placement.accepted)
 }
 
 /// `(requests, limits)` of each container, in the format `cpu/GB`.

@@ -14,7 +14,7 @@ use super::super::{
     eligible, translate,
 };
 use crate::aci::names::GroupOwner;
-use crate::api;
+use crate::api::{self, AcceptedLoss, LossSet};
 
 /// A pod, the objects that it refers to, and its placement.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ pub(super) struct Given {
     pub(super) place: api::Placement,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) identities: IdentityNamespaces,
+    pub(super) accepted: LossSet,
 }
 
 impl Given {
@@ -51,7 +52,14 @@ impl Given {
             place: serde_json::from_value(place).unwrap(),
             tags: BTreeMap::new(),
             identities: ["*".to_owned()].into_iter().collect(),
+            accepted: LossSet::default(),
         }
+    }
+
+    /// Accepts these losses.
+    pub(super) fn accepting(mut self, losses: &[AcceptedLoss]) -> Self {
+        self.accepted = losses.iter().copied().collect();
+        self
     }
 
     /// Lets pods of these namespaces choose identities.
@@ -163,6 +171,7 @@ impl Given {
             node: "burst-shop-weu",
             node_address: Some("10.1.2.3"),
             identities: &self.identities,
+            accepted: &self.accepted,
         };
         let owner = GroupOwner {
             cluster: "c-1".into(),

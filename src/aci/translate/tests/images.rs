@@ -123,6 +123,7 @@ fn before_the_grant_an_image_that_will_be_read_is_no_reason_to_refuse() {
                 node: "burst-shop-weu",
                 node_address: None,
                 identities: &given.identities,
+                accepted: &given.accepted,
             };
             let checked = eligible(&pod, &unknown, &target);
             assert_eq!(checked.is_ok(), is_eligible, "{container} {setting}");

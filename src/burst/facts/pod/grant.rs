@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::stage::is_unschedulable;
 use super::{annotation, provider_taint};
+use crate::api::LossSet;
 use crate::api::names::{
     GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER,
-    POOL_LABEL, PROVIDER_TAINT, WORKLOAD_ANNOTATION,
+    NOT_KEPT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, WORKLOAD_ANNOTATION,
 };
 use crate::burst::facts::node_constraints::NodeConstraints;
 
@@ -33,6 +34,8 @@ pub struct GrantRecord {
     pub granted_at: Option<Timestamp>,
     /// Whether it has expired. A pending pod with an expired grant holds no slot.
     pub is_expired: bool,
+    /// What its container group does not keep, because the pool accepted it when it granted the pod.
+    pub not_kept: LossSet,
     /// The scheduler's message, if it has provably refused the pod since it was granted.
     pub refused: Option<String>,
 }
@@ -68,9 +71,34 @@ pub(super) fn of_pod(
         granted_at,
         // A mark that is older than the grant is another grant's: of another pool, or copied with the template.
         is_expired: granted_at.is_some_and(|at| expired_at.is_some_and(|expired| at <= expired)),
+        not_kept: not_kept(pod),
         refused: granted_at.and_then(|at| refusal(pod, pool, at)),
     };
     (Some(grant), None)
+}
+
+/// What the container group of `pod` may lose: what is accepted by its grant of `pool`. Empty without such a grant.
+pub fn accepted_losses(pod: &Pod, pool: &str) -> LossSet {
+    let labels = pod.metadata.labels.as_ref();
+    let is_of_pool = labels
+        .and_then(|labels| labels.get(POOL_LABEL))
+        .map(String::as_str)
+        == Some(pool);
+    if is_of_pool {
+        not_kept(pod)
+    } else {
+        LossSet::default()
+    }
+}
+
+/// What the grant with the pod's own UID accepts. The author of a pod cannot accept anything: the API server chooses the
+/// UID when it creates the pod, the grant overwrites what the pod was created with, and the admission policy
+/// `burstpool-grants` lets only burstpool change both annotations.
+fn not_kept(pod: &Pod) -> LossSet {
+    let uid = annotation(pod, GRANTED_UID_ANNOTATION);
+    let is_own = uid.is_some() && uid == pod.metadata.uid.as_ref();
+    let losses = annotation(pod, NOT_KEPT_ANNOTATION).filter(|_| is_own);
+    losses.map_or_else(LossSet::default, |losses| LossSet::from_annotation(losses))
 }
 
 /// Whether a leader of burstpool wrote the pool's label. Versions of burstpool that did not write the pod's UID

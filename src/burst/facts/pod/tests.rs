@@ -255,3 +255,31 @@ fn the_owner_is_known_by_its_template() {
     );
     assert_eq!(facts(&[]).owner, None);
 }
+
+#[test]
+fn only_the_grant_of_the_nodes_pool_with_the_pods_own_uid_accepts_losses() {
+    let pod = |label: &str, uid: Option<&str>, not_kept: Option<&str>| {
+        let mut pod = json!({"metadata": {"name": "a", "uid": "u", "labels": {"burstpool.io/pool": label},
+            "annotations": {}}, "spec": {"containers": []}});
+        for (name, value) in [("granted-uid", uid), ("not-kept", not_kept)] {
+            if let Some(value) = value {
+                pod["metadata"]["annotations"][format!("burstpool.io/{name}")] = value.into();
+            }
+        }
+        serde_json::from_value::<Pod>(pod).expect("a pod")
+    };
+    let list = Some("fsGroup,seccomp,runAsUser");
+    for (label, uid, list, expected) in [
+        ("shop", Some("u"), list, "fsGroup,seccomp"),
+        ("shop", Some("u"), None, ""),
+        ("shop", Some("of-another"), list, ""),
+        ("shop", None, list, ""),
+        ("other", Some("u"), list, ""),
+    ] {
+        let losses = accepted_losses(&pod(label, uid, list), "shop");
+        assert_eq!(losses.to_string(), expected, "{label} {uid:?} {list:?}");
+    }
+    let mut bare = pod("shop", None, list);
+    bare.metadata.uid = None;
+    assert!(accepted_losses(&bare, "shop").is_empty());
+}

@@ -35,16 +35,13 @@ impl NeighborCounts<'_> {
         rules.apart.iter().enumerate().find_map(|(index, term)| {
             let value = place.labels.get(&term.key)?;
             let other = self.apart.get(&(index, value.as_str()))?;
-            Some(Unsupported {
-                field: term.field.clone(),
-                why: format!(
+            Some(Unsupported::new(term.field.clone(), format!(
                     "{} has the pod {}/{}, which it keeps away from; make it preferred, or give the node of \
                      the placement another value of this label (spec.placements[].labels)",
                     domain(place, &term.key),
                     other.id.namespace,
                     other.id.name
-                ),
-            })
+                )))
         })
     }
 
@@ -68,13 +65,10 @@ impl NeighborCounts<'_> {
                 .together
                 .iter()
                 .all(|term| place.labels.contains_key(&term.key));
-        (!is_first).then(|| Unsupported {
-            field: lacking.field.clone(),
-            why: format!(
+        (!is_first).then(|| Unsupported::new(lacking.field.clone(), format!(
                 "{} has no pod that it must run with; make it preferred, or let those pods spill first",
                 domain(place, &lacking.key)
-            ),
-        })
+            )))
     }
 
     /// The spread constraint that the placement violates.
@@ -97,16 +91,13 @@ impl NeighborCounts<'_> {
                 String::new()
             };
             // No numbers of pods in the message: each new number would create another Event.
-            (skew > spread.max_skew).then(|| Unsupported {
-                field: spread.field.clone(),
-                why: format!(
+            (skew > spread.max_skew).then(|| Unsupported::new(spread.field.clone(), format!(
                     "{} cannot have one more of the pods that it spreads: that would be above maxSkew {}{min_domains}; \
                      raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or leave this label out of the \
                      placement's labels",
                     domain(place, &spread.key),
                     spread.max_skew
-                ),
-            })
+                )))
         })
     }
 }

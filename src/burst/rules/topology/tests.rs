@@ -298,7 +298,13 @@ fn a_pod_on_its_way_counts_in_the_placement_where_the_scheduler_can_place_it() {
     scene.labelled.clear();
     let outcome = scene.outcome(60, "a");
     let placement = "neu".to_owned();
-    assert_eq!(outcome, PodOutcome::Grant { placement });
+    assert_eq!(
+        outcome,
+        PodOutcome::Grant {
+            placement,
+            not_kept: crate::api::LossSet::default()
+        }
+    );
 }
 
 #[test]

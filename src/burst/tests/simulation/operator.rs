@@ -357,6 +357,7 @@ impl Operator {
             node: NODE,
             node_address: None,
             identities: &translate::NO_IDENTITIES,
+            accepted: &crate::api::NO_LOSSES,
         };
         let verdicts = &mut self.verdicts;
         let mut asked = None;
@@ -367,10 +368,9 @@ impl Operator {
                 continue;
             }
             let known = cluster.pods.get(&pod.id.uid);
-            let refusal = known.filter(|pod| pod.is_ineligible).map(|_| Unsupported {
-                field: "spec.hostNetwork".to_owned(),
-                why: "there is no host".to_owned(),
-            });
+            let refusal = known
+                .filter(|pod| pod.is_ineligible)
+                .map(|_| Unsupported::new("spec.hostNetwork", "there is no host"));
             verdicts.insert(&pod.id, &placement, refusal.into_iter().collect());
         }
         let waiting = self

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::queue::QUEUE_CAPACITY;
 use super::*;
+use crate::api::LossSet;
 use crate::burst::decision::SlotState;
 use crate::burst::outcome::HoldReason;
 use crate::controller::fixtures;
@@ -36,6 +37,7 @@ fn plan(outcome: PodOutcome, is_dry_run: bool) -> BurstPlan {
 fn grant() -> PodOutcome {
     PodOutcome::Grant {
         placement: "weu".to_owned(),
+        not_kept: LossSet::default(),
     }
 }
 

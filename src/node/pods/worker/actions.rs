@@ -15,7 +15,9 @@ use crate::aci::error::Error;
 use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::aci::image::CREATE_CONTAINER_CONFIG_ERROR;
 use crate::aci::response::ContainerGroup as View;
-use crate::aci::translate::{self, Group as Body};
+use crate::aci::translate::{self, Group as Body, Unsupported};
+use crate::api::LossSet;
+use crate::burst::facts::pod::accepted_losses;
 use crate::node::absence_proof::EvidenceSource;
 use crate::node::environment;
 use crate::node::pod_plan::PodAction;
@@ -38,6 +40,12 @@ impl PodWorker {
             PodAction::Discover | PodAction::Refresh | PodAction::Wait => {}
         }
         false
+    }
+
+    /// What the pod may lose: what its grant accepts, which later edits of the pool do not change. Nothing if the node's
+    /// pool has not granted it.
+    pub(super) fn accepted_losses(&self) -> LossSet {
+        accepted_losses(self.state.pod(), &self.context.owner.pool)
     }
 
     /// The container group to create; `None` if it cannot be created now. The pod's status and an Event then say
@@ -68,14 +76,18 @@ impl PodWorker {
         if !self.read_images(&mut resolved).await {
             return None;
         }
-        let placement = context.translation_target(&settings);
+        let accepted = self.accepted_losses();
+        let placement = context.translation_target(&settings, &accepted);
         let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),
             Err(unsupported) => {
                 let own = translate::eligible(pod, unknown, &placement).err();
                 let (is_final, unsupported) = (own.is_some(), own.unwrap_or(unsupported));
-                let messages: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
+                let messages: Vec<String> = unsupported
+                    .iter()
+                    .map(Unsupported::without_remedy)
+                    .collect();
                 let message = messages.join("; ");
                 if is_final {
                     self.state.mark_unsupported(unsupported);

@@ -36,7 +36,8 @@ impl PodWorker {
     pub async fn read_images(&mut self, resolved: &mut ResolvedReferences) -> bool {
         let context = self.context.clone();
         let settings = context.settings();
-        let target = context.translation_target(&settings);
+        let accepted = self.accepted_losses();
+        let target = context.translation_target(&settings, &accepted);
         // The translation, which follows, refuses a pod that ACI cannot run whatever its images are, and pull secrets
         // that cannot be used.
         if translate::eligible(self.state.pod(), self.state.unknown_fields(), &target).is_err() {

@@ -5,7 +5,7 @@
 
 use super::PodWorker;
 use crate::aci::status::{self, OutdatedContainer};
-use crate::aci::translate;
+use crate::aci::translate::{self, Unsupported};
 use crate::node::pod_plan::{self, GroupPresence};
 use crate::node::pods::group_list::ListedState;
 use crate::node::watched_pod::WatchedPod;
@@ -93,10 +93,14 @@ impl PodWorker {
         }
         let context = self.context.clone();
         let settings = context.settings();
-        let placement = context.translation_target(&settings);
+        let accepted = self.accepted_losses();
+        let placement = context.translation_target(&settings, &accepted);
         let (pod, unknown) = (self.state.pod(), self.state.unknown_fields());
         if let Err(unsupported) = translate::eligible(pod, unknown, &placement) {
-            let fields: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
+            let fields: Vec<String> = unsupported
+                .iter()
+                .map(Unsupported::without_remedy)
+                .collect();
             let message = format!(
                 "the container group of the running pod does not support: {}",
                 fields.join("; ")

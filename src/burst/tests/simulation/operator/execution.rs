@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use super::Operator;
 use super::views::PoolView;
+use crate::api::LossSet;
 use crate::burst::PodWriteResult;
 use crate::burst::decision::SlotState;
 use crate::burst::facts::pod::{GrantRecord, PodReference};
@@ -113,6 +114,7 @@ impl Operator {
                 workload: decision.workload.clone(),
                 granted_at: Some(self.clocks.api_server(cluster.now)),
                 is_expired: false,
+                not_kept: LossSet::default(),
                 refused: None,
             };
             self.memory.record_patch_sent(id);

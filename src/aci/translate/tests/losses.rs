@@ -1,0 +1,130 @@
+//! Tests: each loss that a pool's author can accept.
+
+use serde_json::{Value, json};
+
+use super::super::Unsupported;
+use super::given::Given;
+use crate::api::AcceptedLoss;
+
+/// A pod that asks for what `loss` takes away, the same pod without it, and the field.
+fn asking(loss: AcceptedLoss) -> (Value, Value, &'static str) {
+    let spec = |container: Value, changes: Value| {
+        let mut spec =
+            json!({"containers": [{"name": "a", "image": "a", "securityContext": container}]});
+        for (field, value) in changes.as_object().expect("fields") {
+            spec[field] = value.clone();
+        }
+        spec
+    };
+    let pod = |changes: Value| spec(Value::Null, changes);
+    let volume = |volume: Value| pod(json!({"volumes": [volume]}));
+    match loss {
+        AcceptedLoss::EmptyDirMemory => (
+            volume(json!({"name": "v", "emptyDir": {"medium": "Memory"}})),
+            volume(json!({"name": "v", "emptyDir": {}})),
+            "spec.volumes[0].emptyDir.medium",
+        ),
+        AcceptedLoss::FileModes => (
+            volume(json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}})),
+            volume(json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 0o644}})),
+            "spec.volumes[0].secret.defaultMode",
+        ),
+        AcceptedLoss::FsGroup => (
+            pod(json!({"securityContext": {"fsGroup": 0, "fsGroupChangePolicy": "Always"}})),
+            pod(json!({})),
+            "spec.securityContext.fsGroup",
+        ),
+        AcceptedLoss::ReadOnlyRootFilesystem => (
+            spec(json!({"readOnlyRootFilesystem": true}), json!({})),
+            spec(json!({"readOnlyRootFilesystem": false}), json!({})),
+            "spec.containers[0].securityContext.readOnlyRootFilesystem",
+        ),
+        AcceptedLoss::Seccomp => (
+            spec(
+                json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a"}}),
+                json!({}),
+            ),
+            spec(
+                json!({"seccompProfile": {"type": "RuntimeDefault"}}),
+                json!({}),
+            ),
+            "spec.containers[0].securityContext.seccompProfile.type",
+        ),
+        AcceptedLoss::ShareProcessNamespace => (
+            pod(json!({"shareProcessNamespace": true})),
+            pod(json!({"shareProcessNamespace": false})),
+            "spec.shareProcessNamespace",
+        ),
+    }
+}
+
+fn given(spec: Value) -> Given {
+    Given::spec(spec).secret("s", &[("k", "v")])
+}
+
+#[test]
+fn each_loss_is_refused_by_name_and_the_group_is_that_of_a_pod_without_it_once_it_is_accepted() {
+    for loss in AcceptedLoss::ALL {
+        let (asks, plain, field) = asking(loss);
+        let others = AcceptedLoss::ALL.into_iter().filter(|other| *other != loss);
+        let others: Vec<AcceptedLoss> = others.collect();
+        for accepted in [&[][..], &others] {
+            let refused = given(asks.clone()).accepting(accepted).translate();
+            let refused = refused.expect_err("it is not accepted");
+            let [
+                Unsupported {
+                    field: named,
+                    loss: lost,
+                    ..
+                },
+            ] = refused.as_slice()
+            else {
+                panic!("{refused:?}")
+            };
+            assert_eq!((named.as_str(), *lost), (field, Some(loss)));
+            let remedy = format!("; remove it from the pod, or accept it: spill.accept: [{loss}]");
+            let text = refused[0].to_string();
+            assert!(text.starts_with(field) && text.ends_with(&remedy), "{text}");
+        }
+        let accepted = given(asks).accepting(&[loss]).body();
+        assert_eq!(accepted, given(plain.clone()).body(), "{loss}");
+        let unused = given(plain.clone()).accepting(&AcceptedLoss::ALL).body();
+        assert_eq!(unused, given(plain).body(), "{loss}");
+    }
+}
+
+#[test]
+fn no_loss_is_a_user_a_privilege_or_a_namespace_of_the_host() {
+    for (spec, field) in [
+        (
+            json!({"securityContext": {"runAsNonRoot": true}}),
+            "spec.securityContext.runAsNonRoot",
+        ),
+        (json!({"hostNetwork": true}), "spec.hostNetwork"),
+        (json!({"hostPID": true}), "spec.hostPID"),
+        (
+            json!({"securityContext": {"supplementalGroups": [1]}}),
+            "spec.securityContext.supplementalGroups",
+        ),
+        (
+            json!({"securityContext": {"seccompProfile": {"type": "Novel"}}}),
+            "spec.securityContext.seccompProfile.type",
+        ),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}),
+            "spec.volumes[0].emptyDir.medium",
+        ),
+    ] {
+        let mut pod = spec;
+        pod["containers"] =
+            json!([{"name": "a", "image": "a", "securityContext": {"privileged": true}}]);
+        let refused = given(pod).accepting(&AcceptedLoss::ALL).translate();
+        let refused = refused.expect_err("it is refused");
+        let privileged = "spec.containers[0].securityContext.privileged";
+        for field in [field, privileged] {
+            let refusal = refused.iter().find(|refusal| refusal.field == field);
+            let refusal = refusal.unwrap_or_else(|| panic!("{field}: {refused:?}"));
+            assert_eq!(refusal.loss, None, "{refusal}");
+        }
+    }
+}
