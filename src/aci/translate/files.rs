@@ -16,24 +16,47 @@ use super::references;
 use super::refusals::Refusals;
 use super::resolved_references::ReferenceKind;
 use super::secret_string::SecretString;
+use super::sub_paths::VolumePart;
 
 /// File contents by name.
 #[derive(Default)]
-pub(super) struct FileMap(BTreeMap<String, Vec<u8>>);
+pub(super) struct FileMap {
+    /// The part of the volume whose files these are.
+    part: VolumePart,
+    /// Whether the volume has a file below the part, even if that file is optional and missing.
+    has_part: bool,
+    contents: BTreeMap<String, Vec<u8>>,
+}
 
 impl FileMap {
     /// The files in the format of ACI's API; `None` if there are none.
     pub(super) fn into_body(self) -> Option<BTreeMap<String, SecretString>> {
-        let encoded = self.0.into_iter();
+        let encoded = self.contents.into_iter();
         let encoded =
             encoded.map(|(name, content)| (name, SecretString::new(STANDARD.encode(content))));
         let encoded: BTreeMap<_, _> = encoded.collect();
         (!encoded.is_empty()).then_some(encoded)
     }
 
+    /// Whether the part is a directory of the volume. The whole volume is one.
+    pub(super) fn is_directory(&self) -> bool {
+        self.has_part || self.part.is_whole()
+    }
+
+    /// The name of the file at `path` of the volume; `None` if the file is not in the part, or its name is refused.
+    fn name(&mut self, path: &str, at: &str, refusals: &mut Refusals) -> Option<String> {
+        let name = if self.part.is_whole() {
+            path.to_owned()
+        } else {
+            self.part.path_within(path)?
+        };
+        self.has_part = true;
+        check_path(&name, at, refusals).then_some(name)
+    }
+
     fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
-        if check_path(path, at, refusals) {
-            self.0.insert(path.to_owned(), content);
+        if let Some(name) = self.name(path, at, refusals) {
+            self.contents.insert(name, content);
         }
     }
 }
@@ -82,14 +105,17 @@ impl<'a> KeyedObject<'a> {
     }
 }
 
-/// The files of the volume, whose field path is `at`; `None` if the volume has no files of this kind.
+/// The files in a part of the volume, whose field path is `at`; `None` if the volume has no files of this kind.
 pub(super) fn files(
-    volume: &Volume,
+    (volume, part): (&Volume, &VolumePart),
     at: &str,
     context: &TranslationContext<'_>,
     refusals: &mut Refusals,
 ) -> Option<FileMap> {
-    let mut files = FileMap::default();
+    let mut files = FileMap {
+        part: part.clone(),
+        ..FileMap::default()
+    };
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
         let object = KeyedObject::secret(name, secret.optional, secret.items.as_ref());
@@ -200,7 +226,7 @@ fn add_object(
         match context.values.file_value(kind, name, &item.key, optional) {
             Ok(Some(bytes)) => files.add(&item.path, bytes, &format!("{at}.path"), refusals),
             // The path is checked even if the optional file is missing, so that the refusal does not depend on it.
-            Ok(None) => _ = check_path(&item.path, &format!("{at}.path"), refusals),
+            Ok(None) => _ = files.name(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }

@@ -28,10 +28,11 @@
 //! | `decode`, `target` | the inputs: the pod with its unknown fields, and the placement with its node |
 //! | `pod` | [`eligible`] and [`translate`] |
 //! | `containers`, `probes`, `readiness`, `security` | one container each |
+//! | `groups` | whether additional groups can have an effect |
 //! | `env`, `expansion`, `services` | environment variables |
 //! | `downward`, `printable` | a pod's own fields and resources as values of variables and files |
 //! | `resources`, `requests` | CPU and memory in ACI's steps |
-//! | `volumes`, `files`, `azure_files`, [`claims`] | volumes and their content |
+//! | `volumes`, `sub_paths`, `files`, `azure_files`, [`claims`] | volumes and their content |
 //! | `registry`, `image` | credentials for pulling images |
 //! | `image_requests` | the images that must be read, and with which credentials |
 //! | `network`, `dns` | ports, IP address, name servers |
@@ -53,6 +54,7 @@ mod env;
 mod expansion;
 pub mod field_table;
 mod files;
+mod groups;
 mod image;
 mod image_requests;
 pub mod kube_proxy;
@@ -71,6 +73,7 @@ mod resources;
 pub mod secret_string;
 mod security;
 mod services;
+mod sub_paths;
 mod target;
 mod volumes;
 

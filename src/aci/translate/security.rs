@@ -12,6 +12,24 @@ use crate::aci::image::{ImageUser, check_non_root};
 
 const TOO_LARGE: &str = "ACI accepts numbers from 0 to 2147483647";
 
+/// The capabilities of a container that adds and drops none: the 14 of containerd (`pkg/oci/spec.go`) and Docker.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
 /// The security context of `container`, whose field path is `at`.
 pub(super) fn security_context(
     container: &Container,
@@ -47,7 +65,10 @@ pub(super) fn security_context(
     let context = body::SecurityContext {
         privileged,
         allow_privilege_escalation: own.allow_privilege_escalation,
-        capabilities: own.capabilities.as_ref().and_then(capabilities),
+        capabilities: own.capabilities.as_ref().and_then(|own| {
+            check_added(own, &at, context, refusals);
+            capabilities(own)
+        }),
         run_as_user: user,
         run_as_group: group,
     };
@@ -103,16 +124,52 @@ fn pod_id(context: &TranslationContext<'_>) -> String {
     )
 }
 
+/// Refuses added capabilities that a container does not have by default, because the SKU Standard gives containers no
+/// more than those.
+fn check_added(
+    own: &Capabilities,
+    at: &str,
+    context: &TranslationContext<'_>,
+    refusals: &mut Refusals,
+) {
+    if context.placement.is_confidential() {
+        return;
+    }
+    for (index, name) in own.add.iter().flatten().enumerate() {
+        refusals.require(
+            DEFAULT_CAPABILITIES.contains(&kernel_name(name).as_str()),
+            format!("{at}.capabilities.add[{index}]"),
+            format!("the SKU Standard gives containers only the default capabilities, and {name} is not one of them"),
+        );
+    }
+}
+
+/// The kernel name of a capability that may be written without its prefix, or `ALL`.
+fn kernel_name(name: &str) -> String {
+    let name = name.to_uppercase();
+    match name.as_str() {
+        "ALL" => name,
+        prefixed if prefixed.starts_with("CAP_") => name,
+        _ => format!("CAP_{name}"),
+    }
+}
+
+/// Whether a container with these `capabilities` lacks the default capability with the kernel name `name`. What is
+/// dropped and added is added, as for containerd.
+pub(super) fn drops_capability(capabilities: Option<&Capabilities>, name: &str) -> bool {
+    let has = |list: &Option<Vec<String>>| {
+        let mut names = list.iter().flatten().map(|listed| kernel_name(listed));
+        names.any(|listed| listed == name || listed == "ALL")
+    };
+    capabilities.is_some_and(|own| has(&own.drop) && !has(&own.add))
+}
+
 /// Capabilities by their kernel names, as in ACI's example (`CAP_NET_ADMIN`).
 fn capabilities(own: &Capabilities) -> Option<body::Capabilities> {
     let names = |list: &Option<Vec<String>>| -> Vec<String> {
-        let names = list.iter().flatten().map(|name| name.to_uppercase());
-        names
-            .map(|name| match name.as_str() {
-                "ALL" => name,
-                name if name.starts_with("CAP_") => name.to_owned(),
-                name => format!("CAP_{name}"),
-            })
+        list.iter()
+            .flatten()
+            .map(|name| kernel_name(name))
             .collect()
     };
     let (add, drop) = (names(&own.add), names(&own.drop));

@@ -16,4 +16,5 @@ mod images;
 mod kept;
 mod losses;
 mod refused;
+mod sub_paths;
 mod variables;

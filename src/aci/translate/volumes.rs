@@ -3,7 +3,8 @@
 //! In: the pod's volumes and each container's mounts. Out: the group's volumes and mounts, or refusals. If ACI does
 //! not accept a volume's name (it requires 5 to 63 lower-case letters, digits and single hyphens; naming page of
 //! 2026-07), the volume gets a generated name, and the mounts use it. A volume without any files becomes an empty
-//! directory, because ACI may not accept an empty secret volume.
+//! directory, because ACI may not accept an empty secret volume. A directory that mounts select by `subPath` is a volume
+//! of its own (`sub_paths`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,30 +16,46 @@ use super::claims;
 use super::files::files;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
+use super::resources::GROUP_DISK;
+use super::sub_paths::{MountedParts, VolumePart};
+use crate::k8s::quantity::NanoAmount;
 
 /// The most volumes of a group (a hard limit; quotas page of 2025-11).
 const MAX_VOLUMES: usize = 20;
 
-/// The name in the group for each of the pod's volumes.
+/// For each part of the pod's volumes that is mounted, its name in the group, or why ACI cannot mount it.
 #[derive(Debug, Default)]
-pub(super) struct VolumeNames(BTreeMap<String, String>);
+pub(super) struct VolumeNames(BTreeMap<String, BTreeMap<VolumePart, Result<String, String>>>);
 
-impl VolumeNames {
-    /// Chooses names for `volumes`. A volume keeps its name if ACI accepts it.
-    fn new(volumes: &[Volume]) -> Self {
-        let mut taken: BTreeSet<String> = volumes.iter().map(|v| v.name.clone()).collect();
-        let mut names = BTreeMap::new();
-        for (index, volume) in volumes.iter().enumerate() {
-            let mut name = volume.name.clone();
-            if !is_volume_name(&name) {
-                name = format!("volume-{index}");
-                while !taken.insert(name.clone()) {
-                    name.push('x');
-                }
-            }
-            names.entry(volume.name.clone()).or_insert(name);
+/// The names of volumes that the group uses already, and those of the pod's volumes.
+struct UsedNames(BTreeSet<String>);
+
+impl UsedNames {
+    fn of(volumes: &[Volume]) -> Self {
+        Self(volumes.iter().map(|volume| volume.name.clone()).collect())
+    }
+
+    /// Chooses a name for the part with this number of the volume at `index`. A whole volume keeps its name if ACI
+    /// accepts it.
+    fn choose(
+        &mut self,
+        volume: &Volume,
+        part: &VolumePart,
+        index: usize,
+        number: usize,
+    ) -> String {
+        if part.is_whole() && is_volume_name(&volume.name) {
+            return volume.name.clone();
         }
-        Self(names)
+        let mut name = if part.is_whole() {
+            format!("volume-{index}")
+        } else {
+            format!("volume-{index}-{number}")
+        };
+        while !self.0.insert(name.clone()) {
+            name.push('x');
+        }
+        name
     }
 }
 
@@ -57,12 +74,10 @@ pub(super) fn volumes(
     refusals: &mut Refusals,
 ) -> (Vec<body::Volume>, VolumeNames) {
     let volumes = context.spec.volumes.as_deref().unwrap_or_default();
-    let names = VolumeNames::new(volumes);
-    refusals.require(
-        volumes.len() <= MAX_VOLUMES,
-        "spec.volumes",
-        "a container group has 20 volumes at most",
-    );
+    let mounted = MountedParts::of(context.spec);
+    check_size_limits(volumes, refusals);
+    let mut used = UsedNames::of(volumes);
+    let mut names = VolumeNames::default();
     let mut seen = BTreeSet::new();
     let mut translated = Vec::new();
     for (index, volume) in volumes.iter().enumerate() {
@@ -73,21 +88,64 @@ pub(super) fn volumes(
             format!("{at}.name"),
             format!("'{}' is used twice", volume.name),
         );
-        translated.push(body::Volume {
-            name: names.0.get(&volume.name).cloned().unwrap_or_default(),
-            ..volume_body(volume, &at, context, refusals)
-        });
+        let parts = mounted.parts_of(volume).into_iter().enumerate();
+        let names = names.0.entry(volume.name.clone()).or_default();
+        for (number, (part, mountable)) in parts {
+            let body = volume_body((volume, &part), &at, context, refusals);
+            let name = mountable.and(body).map(|body| {
+                let name = used.choose(volume, &part, index, number);
+                translated.push(body::Volume {
+                    name: name.clone(),
+                    ..body
+                });
+                name
+            });
+            names.entry(part).or_insert(name);
+        }
     }
+    refusals.require(
+        translated.len() <= MAX_VOLUMES,
+        "spec.volumes",
+        "a container group has 20 volumes at most, and each directory that is mounted by subPath is one",
+    );
     (translated, names)
 }
 
-/// The type-specific part of a volume, without its name.
+/// Refuses size limits of emptyDir volumes that sum up to more than the disk of a group, at the volume that exceeds it.
+fn check_size_limits(volumes: &[Volume], refusals: &mut Refusals) {
+    let mut sum = NanoAmount::default();
+    for (index, volume) in volumes.iter().enumerate() {
+        let limit = volume
+            .empty_dir
+            .as_ref()
+            .and_then(|dir| dir.size_limit.as_ref());
+        let Some(limit) = limit else { continue };
+        let field = format!("spec.volumes[{index}].emptyDir.sizeLimit");
+        let Some(amount) = NanoAmount::from_quantity(limit) else {
+            refusals.refuse(field, format!("'{}' is not a size in bytes", limit.0));
+            continue;
+        };
+        sum = sum.plus(amount);
+        if sum > GROUP_DISK {
+            let megabytes = sum.in_steps_of(NanoAmount::whole(1_000_000));
+            let why = format!(
+                "with it, emptyDir volumes may grow to {}.{:03} GB together, and the disk of a container group has 50 GB",
+                megabytes / 1000,
+                megabytes % 1000
+            );
+            refusals.refuse(field, why);
+            return;
+        }
+    }
+}
+
+/// A part of a volume without its name, or why ACI cannot mount the part.
 fn volume_body(
-    volume: &Volume,
+    (volume, part): (&Volume, &VolumePart),
     at: &str,
     context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> body::Volume {
+) -> Result<body::Volume, String> {
     let given = [
         volume.empty_dir.is_some(),
         volume.secret.is_some(),
@@ -107,7 +165,12 @@ fn volume_body(
         "it must be exactly one kind of volume that ACI supports",
     );
     let mut translated = body::Volume::default();
-    if let Some(files) = files(volume, at, context, refusals) {
+    if let Some(files) = files((volume, part), at, context, refusals) {
+        if !files.is_directory() {
+            return Err(
+                "ACI mounts whole volumes, and it is not a directory of this volume".to_owned(),
+            );
+        }
         translated.secret = files.into_body();
         if translated.secret.is_none() {
             translated.empty_dir = Some(EmptyObject::new());
@@ -129,7 +192,7 @@ fn volume_body(
     } else if volume.empty_dir.is_some() {
         translated.empty_dir = Some(EmptyObject::new());
     }
-    translated
+    Ok(translated)
 }
 
 /// The volume mounts of `container`, whose field path is `at`.
@@ -156,12 +219,26 @@ pub(super) fn volume_mounts(
             format!("{at}.mountPath"),
             format!("'{path}' is used twice"),
         );
-        let Some(name) = names.0.get(&mount.name) else {
+        let Some(parts) = names.0.get(&mount.name) else {
             refusals.refuse(
                 format!("{at}.name"),
                 format!("there is no volume '{}'", mount.name),
             );
             continue;
+        };
+        let part = VolumePart::parse(mount.sub_path.as_deref());
+        let name = match part.map(|part| parts.get(&part)) {
+            Ok(Some(Ok(name))) => name,
+            Ok(Some(Err(why))) => {
+                refusals.refuse(format!("{at}.subPath"), why);
+                continue;
+            }
+            Err(why) => {
+                refusals.refuse(format!("{at}.subPath"), why);
+                continue;
+            }
+            // Every part that a mount selects has a name or a reason.
+            Ok(None) => continue,
         };
         mounts.push(VolumeMount {
             name: name.clone(),
@@ -192,7 +269,15 @@ mod tests {
             "volume-1",
             &long,
         ];
-        let names = VolumeNames::new(&volumes.map(volume)).0;
+        let volumes = volumes.map(volume);
+        let mut used = UsedNames::of(&volumes);
+        let whole = VolumePart::default();
+        let names = volumes.iter().enumerate();
+        let names = names.map(|(index, volume)| {
+            let name = used.choose(volume, &whole, index, 0);
+            (volume.name.as_str(), name)
+        });
+        let names: BTreeMap<_, _> = names.collect();
         let made = |name: &str| names[name].as_str();
         assert_eq!(made("config"), "config");
         assert_eq!(made("volume-0"), "volume-0");

@@ -217,6 +217,7 @@ pub fn pod(seed: u64) -> Case {
             "securityContext",
             json!({"runAsUser": 1000, "runAsNonRoot": true}),
         ),
+        ("securityContext", json!({"runAsUser": 0, "fsGroup": 2000})),
         ("dnsPolicy", json!("Default")),
         ("tolerations", json!([{"operator": "Exists"}])),
         ("serviceAccountName", json!("web")),
@@ -230,6 +231,14 @@ pub fn pod(seed: u64) -> Case {
         (
             "dnsConfig",
             json!({"nameservers": ["1.1.1.1"], "options": [{"name": "edns0"}]}),
+        ),
+        (
+            "securityContext",
+            json!({"runAsUser": 1000, "fsGroup": 2000, "fsGroupChangePolicy": "Always"}),
+        ),
+        (
+            "securityContext",
+            json!({"runAsUser": 0, "supplementalGroups": [3000]}),
         ),
         ("hostNetwork", json!(true)),
         ("novel", json!({"a": 1})),
@@ -266,6 +275,8 @@ fn volumes(rng: &mut StdRng) -> Vec<Value> {
     let token = json!({"path": "token", "audience": "vault", "expirationSeconds": 600});
     let all = [
         json!({"name": "tmp", "emptyDir": {}}),
+        json!({"name": "cache", "emptyDir": {"sizeLimit": "500Mi"}}),
+        json!({"name": "nested", "configMap": {"name": "settings", "items": [{"key": "k", "path": "a/file"}]}}),
         json!({"name": "a--b", "secret": {"secretName": "db"}}),
         json!({"name": "secret-items", "secret": {"secretName": "db", "items": items, "defaultMode": 292}}),
         json!({"name": "conf", "configMap": {"name": "settings", "optional": true}}),
@@ -312,9 +323,32 @@ fn container(name: &str, volumes: &[String], rng: &mut StdRng) -> Value {
         json!({"secretRef": {"name": "db"}}),
         json!({"prefix": "X_", "configMapRef": {"name": "settings", "optional": true}}),
     ];
-    let mounts = volumes.iter().filter(|_| rng.random_bool(0.7));
-    let mounts: Vec<Value> = mounts
-        .map(|name| json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": true}))
+    let mounted = some(
+        rng,
+        0.7,
+        &volumes.iter().map(|name| json!(name)).collect::<Vec<_>>(),
+    );
+    let mounts: Vec<Value> = mounted
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|name| {
+            let mut mount =
+                json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": true});
+            let often = match name {
+                "nested" => 0.98,
+                "tmp" | "cache" => 0.15,
+                _ => 0.01,
+            };
+            if rng.random_bool(often) {
+                let all: &[&str] = if name == "nested" {
+                    &["a", "./a/"]
+                } else {
+                    &["a", "./a", "b", "c", "c/d"]
+                };
+                mount["subPath"] = pick(rng, all).into();
+            }
+            mount
+        })
         .collect();
     let mut container = json!({
         "name": name, "image": pick(rng, &images), "volumeMounts": mounts,
@@ -330,6 +364,10 @@ fn container(name: &str, volumes: &[String], rng: &mut StdRng) -> Value {
         (
             "securityContext",
             json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
+        ),
+        (
+            "securityContext",
+            json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}),
         ),
     ];
     for (field, value) in fields {

@@ -20,6 +20,10 @@ pub fn markdown_table() -> String {
                 }
                 FieldDecision::RefusedUnlessAccepted(rule, why) => (accepted_words(&rule), why),
             };
+            let decision = match row.effect {
+                Some(_) => format!("{decision} where it has an effect"),
+                None => decision,
+            };
             writeln!(text, "| `{kind}.{}` | {decision} | {words} |", row.name)
                 .expect("writing to a string cannot fail");
         }

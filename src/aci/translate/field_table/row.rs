@@ -2,9 +2,11 @@
 //!
 //! In: the name of a type. Out: its rows; and for a row and a value, whether the value is refused.
 
+use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 
 use super::{container, pod, security, volume};
+use crate::aci::translate::groups;
 use crate::api::AcceptedLoss;
 
 /// What burstpool does with a field.
@@ -54,6 +56,27 @@ pub struct FieldRow {
     pub value_type: Option<&'static str>,
     /// Whether 0 is a request as well: the field is a user ID or group ID.
     pub zero_counts: bool,
+    /// The rule by which the field is accepted in pods that it does not affect.
+    pub effect: Option<FieldEffect>,
+}
+
+/// A field that affects only some pods. In the others it is accepted, because nothing is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldEffect {
+    /// `fsGroup`: files of volumes that a container other than root mounts.
+    FsGroup,
+    /// `supplementalGroups`: files that a container can use only as a member.
+    SupplementalGroups,
+}
+
+impl FieldEffect {
+    /// Whether the pod runs in the same way without the field.
+    fn is_none_in(self, spec: &PodSpec) -> bool {
+        match self {
+            Self::FsGroup => groups::fs_group_has_no_effect(spec),
+            Self::SupplementalGroups => groups::supplemental_groups_have_no_effect(spec),
+        }
+    }
 }
 
 impl FieldRow {
@@ -71,6 +94,19 @@ impl FieldRow {
             zero_counts: true,
             ..self
         }
+    }
+
+    /// The same row for a field that is accepted in pods that it does not affect.
+    pub(super) const fn where_it_has(self, effect: FieldEffect) -> Self {
+        Self {
+            effect: Some(effect),
+            ..self
+        }
+    }
+
+    /// Whether the field is accepted in the pod whatever its value, because nothing is lost.
+    pub(super) fn has_no_effect(&self, spec: &PodSpec) -> bool {
+        self.effect.is_some_and(|effect| effect.is_none_in(spec))
     }
 
     /// Why a pod with `value` in this field is refused; `None` if it is accepted.
@@ -156,6 +192,7 @@ const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {
         decision,
         value_type: None,
         zero_counts: false,
+        effect: None,
     }
 }
 

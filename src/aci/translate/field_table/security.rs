@@ -5,13 +5,15 @@
 //! protection silently would be worse than to wait for one of the cluster's own nodes.
 
 use super::row::{
-    FieldRow, LossRule, meaningless, refused, refused_unless, refused_unless_accepted,
+    FieldEffect, FieldRow, LossRule, meaningless, refused, refused_unless, refused_unless_accepted,
     refused_unless_accepted_values, translated,
 };
 use crate::api::AcceptedLoss;
 
 const NO_LABELS: &str = "ACI has no SELinux";
 const NO_GROUPS: &str = "ACI gives processes and volumes no additional groups";
+const NO_FS_GROUP: &str = "ACI gives processes and volumes no additional groups; it has an effect in a container without `runAsUser: 0` that mounts an emptyDir, a gitRepo, or files that others may not read, and group 0 also has one on the image's files";
+const NO_SUPPLEMENTAL_GROUPS: &str = "ACI gives processes and volumes no additional groups; they have an effect in a container that has neither `runAsUser: 0` with the capability DAC_OVERRIDE nor the same `runAsGroup`";
 const NON_ROOT: &str = "it is met by `runAsUser`; without one, by the image's user, which burstpool reads and writes to `runAsUser` (refused with `readImages: Never`)";
 
 pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
@@ -20,7 +22,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         &[
             translated("appArmorProfile", "nothing, if it requests nothing")
                 .with_type("AppArmorProfile"),
-            refused_unless_accepted("fsGroup", AcceptedLoss::FsGroup, NO_GROUPS).counting_zero(),
+            refused_unless_accepted("fsGroup", AcceptedLoss::FsGroup, NO_FS_GROUP)
+                .counting_zero()
+                .where_it_has(FieldEffect::FsGroup),
             meaningless(
                 "fsGroupChangePolicy",
                 "it belongs to fsGroup, which ACI does not have",
@@ -44,7 +48,8 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "ACI's own profile is its runtime's default",
             )
             .with_type("SeccompProfile"),
-            refused("supplementalGroups", NO_GROUPS),
+            refused("supplementalGroups", NO_SUPPLEMENTAL_GROUPS)
+                .where_it_has(FieldEffect::SupplementalGroups),
             refused_unless("supplementalGroupsPolicy", &["Merge"], NO_GROUPS),
             refused("sysctls", "ACI sets no kernel parameters"),
             meaningless("windowsOptions", "a Linux node ignores them"),
@@ -110,7 +115,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "Capabilities",
         &[
-            translated("add", "`add`, with the prefix CAP_"),
+            translated(
+                "add",
+                "`add`, with the prefix CAP_; one that containers do not have by default is refused in the SKU Standard",
+            ),
             translated("drop", "`drop`, with the prefix CAP_"),
         ],
     ),

@@ -14,8 +14,7 @@ const PARTS: &str = "a file's content";
 const NAME: &str = "the name of the object";
 const ITEMS: &str = "the keys, and the names of their files";
 const OPTIONAL: &str = "no files if it is missing; else the pod waits for it";
-const FLAT: &str =
-    "the file's name; a file in a directory is refused, because ACI's secret volumes are flat";
+const FLAT: &str = "the file's name; a file in a directory is refused unless a mount selects the directory by subPath, because ACI's secret volumes are flat";
 
 /// 0644, which is the default, and 0444: volumes with content are mounted read-only, so that the owner's permission to
 /// write has no effect.
@@ -49,7 +48,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 &["Disabled", "IfPossible"],
                 "ACI does not say whether mounts below it are read-only",
             ),
-            refused("subPath", "ACI mounts whole volumes"),
+            translated(
+                "subPath",
+                "a volume of its own, for a directory of an emptyDir (unless it overlaps another that is mounted) or of a volume with content; refused for files and for other volumes, because ACI mounts whole volumes",
+            ),
             refused("subPathExpr", "ACI mounts whole volumes"),
         ],
     ),
@@ -67,9 +69,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "ACI's empty directories are on disk",
             ),
             mode("mode", &["511"]),
-            meaningless(
+            translated(
                 "sizeLimit",
-                "it protects neighbours, and a group's 50 GB disk is its own",
+                "nothing: it protects neighbors, and a group's disk is its own; limits that sum up to more than its 50 GB are refused",
             ),
         ],
     ),

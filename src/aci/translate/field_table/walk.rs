@@ -11,16 +11,16 @@ use crate::aci::translate::refusals::Refusals;
 /// Refuses every field of `spec` that the table refuses or does not contain.
 pub(in crate::aci::translate) fn check(spec: &PodSpec, refusals: &mut Refusals) {
     match serde_json::to_value(spec) {
-        Ok(spec) => walk(&spec, "PodSpec", "spec", refusals),
+        Ok(value) => walk(&value, ("PodSpec", spec), "spec", refusals),
         Err(error) => refusals.refuse("spec", format!("it cannot be read: {error}")),
     }
 }
 
-fn walk(value: &Value, kind: &str, at: &str, refusals: &mut Refusals) {
+fn walk(value: &Value, (kind, pod): (&str, &PodSpec), at: &str, refusals: &mut Refusals) {
     match value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, kind, &format!("{at}[{index}]"), refusals);
+                walk(item, (kind, pod), &format!("{at}[{index}]"), refusals);
             }
         }
         Value::Object(fields) => {
@@ -32,11 +32,12 @@ fn walk(value: &Value, kind: &str, at: &str, refusals: &mut Refusals) {
                 };
                 if let Some(FieldRefusal { why, loss }) = row.refusal(value) {
                     match loss {
+                        _ if row.has_no_effect(pod) => {}
                         Some(loss) => refusals.refuse_unless_accepted(at, why, loss),
                         None => refusals.refuse(at, why),
                     }
                 } else if let Some(kind) = row.value_type {
-                    walk(value, kind, &at, refusals);
+                    walk(value, (kind, pod), &at, refusals);
                 }
             }
         }
@@ -80,7 +81,7 @@ mod tests {
                 {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "tty": true,
                  "ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "protocol": "SCTP"}],
                  "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 1, "host": "a"}},
-                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x", "mountPropagation": "None"}]},
+                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "x", "mountPropagation": "None"}]},
             ],
             "volumes": [
                 {"name": "h", "hostPath": {"path": "/"}}, {"name": "p", "nfs": {"server": "a", "path": "/"}},
@@ -96,7 +97,7 @@ mod tests {
                 "spec.containers[1].ports[1].protocol",
                 "spec.containers[1].readinessProbe.tcpSocket.host",
                 "spec.containers[1].tty",
-                "spec.containers[1].volumeMounts[0].subPath",
+                "spec.containers[1].volumeMounts[0].subPathExpr",
                 "spec.hostIPC",
                 "spec.hostNetwork",
                 "spec.initContainers[0].livenessProbe",

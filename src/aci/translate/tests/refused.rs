@@ -122,6 +122,14 @@ fn refusals_of_a_value_name_the_field() {
             vec![c("securityContext.privileged")],
         ),
         (
+            json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN", "chown", "CAP_SYS_TIME", "ALL"]}}}),
+            vec![
+                c("securityContext.capabilities.add[0]"),
+                c("securityContext.capabilities.add[2]"),
+                c("securityContext.capabilities.add[3]"),
+            ],
+        ),
+        (
             json!({"securityContext": {"readOnlyRootFilesystem": true, "procMount": "Unmasked"}}),
             vec![
                 c("securityContext.procMount"),
@@ -251,6 +259,51 @@ fn refusals_of_the_pod_name_the_field() {
         ),
         (
             with(
+                "volumes",
+                json!([{"name": "a", "emptyDir": {"sizeLimit": "50G"}}, {"name": "b", "emptyDir": {}}]),
+            ),
+            vec![],
+        ),
+        (
+            with(
+                "volumes",
+                json!([{"name": "a", "emptyDir": {"sizeLimit": "50Gi"}}]),
+            ),
+            vec!["spec.volumes[0].emptyDir.sizeLimit"],
+        ),
+        (
+            with(
+                "volumes",
+                json!([{"name": "a", "emptyDir": {"sizeLimit": "30G"}}, {"name": "b", "emptyDir": {"sizeLimit": "20001M"}}]),
+            ),
+            vec!["spec.volumes[1].emptyDir.sizeLimit"],
+        ),
+        (
+            with(
+                "securityContext",
+                json!({"fsGroup": 2000, "fsGroupChangePolicy": "OnRootMismatch"}),
+            ),
+            vec![],
+        ),
+        (
+            with(
+                "securityContext",
+                json!({"fsGroup": 0, "supplementalGroups": [5]}),
+            ),
+            vec![
+                "spec.securityContext.fsGroup",
+                "spec.securityContext.supplementalGroups",
+            ],
+        ),
+        (
+            with(
+                "securityContext",
+                json!({"runAsUser": 0, "fsGroup": 0, "supplementalGroups": [5]}),
+            ),
+            vec![],
+        ),
+        (
+            with(
                 "ephemeralContainers",
                 json!([{"name": "debug", "image": "busybox", "tty": true, "stdin": true}]),
             ),
@@ -270,6 +323,34 @@ fn refusals_of_the_pod_name_the_field() {
             );
         assert_eq!(given.refused(), expected, "{spec}");
     }
+}
+
+#[test]
+fn default_capabilities_and_those_of_confidential_groups_are_added() {
+    let added = |name: &str| {
+        Given::container(json!({"securityContext": {"capabilities": {"add": [name]}}}))
+    };
+    let body = |given: Given| given.first()["securityContext"]["capabilities"].clone();
+    for name in [
+        "NET_BIND_SERVICE",
+        "CAP_NET_BIND_SERVICE",
+        "cap_net_bind_service",
+    ] {
+        assert_eq!(body(added(name)), json!({"add": ["CAP_NET_BIND_SERVICE"]}));
+    }
+    let confidential = added("NET_ADMIN").placed(&json!({"sku": "Confidential"}));
+    assert_eq!(body(confidential), json!({"add": ["CAP_NET_ADMIN"]}));
+}
+
+#[test]
+fn a_size_limit_above_the_disk_is_refused_with_the_figure() {
+    let volumes = json!([{"name": "cache", "emptyDir": {"sizeLimit": "60Gi"}}]);
+    let pod = json!({"containers": [{"name": "a", "image": "a"}], "volumes": volumes});
+    let refused = Given::spec(pod).translate().expect_err("a refusal");
+    assert_eq!(
+        refused[0].why,
+        "with it, emptyDir volumes may grow to 64.425 GB together, and the disk of a container group has 50 GB"
+    );
 }
 
 #[test]
