@@ -409,6 +409,25 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
             "such as 5m",
         ),
         (with("/spec/mode", json!("Maybe")), "spec.mode"),
+    ] {
+        let answer = refused(cluster, &wrong);
+        assert!(answer.contains(said), "{said}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_losses_that_a_workload_accepts_are_among_those_of_its_pool() {
+    let cluster = Cluster::shared().await;
+    let served = cluster.install_crds().await;
+    served.expect("the resource is served");
+    let of_workload = |accept: &Value| workload(&json!({"spill": {"accept": accept}}));
+    let mut narrowed = pool("accepts");
+    narrowed["spec"]["spill"]["accept"] = json!(["fsGroup", "seccomp"]);
+    for accept in [json!(["fsGroup"]), json!([]), Value::Null] {
+        narrowed["spec"]["workloads"] = of_workload(&accept);
+        accepted(cluster, &narrowed);
+    }
+    for (wrong, said) in [
         (
             with("/spec/spill", json!({"accept": ["runAsUser"]})),
             "spec.spill.accept[0]",
@@ -418,10 +437,7 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
             "spec.spill.accept[1]",
         ),
         (
-            with(
-                "/spec/workloads",
-                workload(&json!({"spill": {"accept": ["fsGroup"]}})),
-            ),
+            with("/spec/workloads", of_workload(&json!(["fsGroup"]))),
             "spec.workloads[].spill.accept may contain only what spec.spill.accept contains",
         ),
     ] {

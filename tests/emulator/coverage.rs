@@ -96,7 +96,7 @@ fn page(all: &[Judged]) -> String {
 
 /// How many of them run.
 fn totals(all: &[Judged], text: &mut String) {
-    text.push_str("| workloads | in all | run | of these, without a subnet | refused |\n| --- | --- | --- | --- | --- |\n");
+    text.push_str("| workloads | in all | run | of these, without a subnet | run with `spill.accept` | refused |\n| --- | --- | --- | --- | --- | --- |\n");
     for (title, is_bursty) in [
         ("that people burst", true),
         ("stateful sets, infrastructure", false),
@@ -110,11 +110,14 @@ fn totals(all: &[Judged], text: &mut String) {
             .iter()
             .filter(|one| one.verdict.runs_without_subnet())
             .count();
-        let (total, refused) = (of.len(), of.len() - run);
+        let accepting = of.iter().filter(|one| one.verdict.runs_with().is_some());
+        let (total, accepting) = (of.len(), accepting.count());
+        let refused = total - run - accepting;
         writeln!(
             text,
-            "| {title} | {total} | {run} ({} %) | {public} | {refused} |",
-            run * 100 / total
+            "| {title} | {total} | {run} ({} %) | {public} | {accepting} ({} %) | {refused} |",
+            run * 100 / total,
+            accepting * 100 / total
         )
         .expect("a string grows");
     }
@@ -135,7 +138,7 @@ fn reasons(all: &[Judged], text: &mut String) {
     let mut counts: Vec<(String, (usize, usize))> = counts.into_iter().collect();
     counts.sort_by(|(a, (many, only)), (b, (more, alone))| (more, alone, a).cmp(&(many, only, b)));
     text.push_str(
-        "\nWhat keeps workloads off that people burst, in a placement with a subnet:\n\n",
+        "\nWhat keeps workloads off that people burst, in a placement with a subnet and whatever the pool accepts:\n\n",
     );
     text.push_str("| field | workloads | as the only reason |\n| --- | --- | --- |\n");
     for (field, (many, only)) in counts {
@@ -149,6 +152,7 @@ fn row(one: &Judged, text: &mut String) {
     let on_aci = match (verdict.runs(), verdict.runs_without_subnet()) {
         (true, true) => "runs",
         (true, false) => "runs in a subnet",
+        (false, _) if verdict.runs_with().is_some() => "runs in a subnet with `spill.accept`",
         (false, _) => "refused",
     };
     let read = if verdict.reads_image && verdict.runs() {
@@ -163,6 +167,10 @@ fn row(one: &Judged, text: &mut String) {
     let mut off: Vec<String> = off.iter().map(|field| format!("`{field}`")).collect();
     if verdict.runs() && !off.is_empty() {
         off.insert(0, "without a subnet:".to_owned());
+    }
+    if let Some(losses) = verdict.runs_with() {
+        off = losses.iter().map(|loss| format!("`{loss}`")).collect();
+        off.insert(0, "accept:".to_owned());
     }
     if verdict.is_daemon {
         off.insert(0, "it is a DaemonSet:".to_owned());

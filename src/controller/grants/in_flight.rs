@@ -22,7 +22,7 @@ use super::patches::{self, GrantContent};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{LeaderState, PodDecision, PodWriteResult};
 use crate::controller::cache::cluster::WaitingPod;
-use crate::telemetry::ServerClock;
+use crate::telemetry::{Metrics, ServerClock};
 
 /// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -157,6 +157,7 @@ impl InFlightGrants {
             let took_effect = granted_at == Some(*sent_at);
             if took_effect {
                 executor.grant_sender.notifier.notify_granted(decision);
+                count_losses(&executor.parts.metrics, &executor.pool_name, decision);
             }
             // A grant with another time may be an older one.
             !took_effect && now.duration_since(*sent_at) < LOST_GRANT_TTL
@@ -213,6 +214,13 @@ struct GrantRequest {
     notifier: ResultNotifier,
 }
 
+/// Counts what a granted pod loses on ACI.
+fn count_losses(metrics: &Metrics, pool: &str, decision: &PodDecision) {
+    for loss in decision.not_kept().iter() {
+        metrics.count_loss(pool, loss.name());
+    }
+}
+
 impl GrantRequest {
     async fn execute(&self, now: Timestamp) -> PodWriteResult {
         let (id, name) = (&self.decision.pod, self.pool.name_any());
@@ -226,7 +234,7 @@ impl GrantRequest {
                     now,
                 };
                 let patch = patches::grant_patch(&pod, &id.resource_version, grant);
-                grant_pod(&self.parts, id, &patch, &name).await
+                grant_pod(&self.parts, id, &patch, grant).await
             }
             None => PodWriteResult::Conflict,
         };
@@ -241,9 +249,7 @@ impl GrantRequest {
             .count_grant(&name, metric_outcome(&answer));
         match &answer {
             PodWriteResult::Granted => {
-                for loss in self.decision.not_kept().iter() {
-                    self.parts.metrics.count_loss(&name, loss.name());
-                }
+                count_losses(&self.parts.metrics, &name, &self.decision);
                 self.notifier.notify_granted(&self.decision);
             }
             PodWriteResult::Unmarked(why) => self.notifier.notify_incomplete(&self.decision, why),

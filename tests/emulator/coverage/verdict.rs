@@ -16,10 +16,10 @@ use burstpool::aci::translate::references::KeyedReference;
 use burstpool::aci::translate::resolved_references::{ObjectContent, ResolvedImage};
 use burstpool::aci::translate::secret_string::SecretString;
 use burstpool::aci::translate::{
-    NO_IDENTITIES, PodReferences, ResolvedReferences, TranslationTarget, Unsupported, decode,
-    image_requests, pod_references, translate,
+    NO_IDENTITIES, PodReferences, ResolvedReferences, TranslationTarget, Unsupported,
+    accept_losses, decode, image_requests, pod_references, translate,
 };
-use burstpool::api::Placement;
+use burstpool::api::{AcceptedLoss, LossSet, NO_LOSSES, Placement};
 use burstpool::burst::facts::node_constraints::NodeConstraints;
 use burstpool::node::capacity::NodeResourceStatus;
 use burstpool::node::daemon_set::is_daemon_set_pod;
@@ -39,6 +39,9 @@ pub struct Verdict {
     pub in_subnet: Vec<Unsupported>,
     /// In a placement without a subnet.
     pub without_subnet: Vec<Unsupported>,
+    /// What a pool must accept so that the pod runs in a subnet: nothing if it runs as it is, `None` if that does not
+    /// help.
+    pub losses: Option<LossSet>,
     /// Whether the operator must read the configuration of an image.
     pub reads_image: bool,
     /// Whether the pod belongs to a `DaemonSet`, whose pods are never run on ACI.
@@ -48,12 +51,18 @@ pub struct Verdict {
 impl Verdict {
     /// The verdict on `template`.
     pub fn of(template: &Template) -> Self {
-        let (in_subnet, reads_image) = refusals(template, true);
-        let (without_subnet, _) = refusals(template, false);
+        let (in_subnet, reads_image) = refusals(template, true, &NO_LOSSES);
+        let (without_subnet, _) = refusals(template, false, &NO_LOSSES);
+        let losses = accept_losses(&in_subnet, &AcceptedLoss::ALL.into_iter().collect()).ok();
+        if let Some(losses) = &losses {
+            let (others, _) = refusals(template, true, losses);
+            assert!(others.is_empty(), "{}: {others:?}", template.name);
+        }
         let (pod, _) = decode(template.pod.clone()).expect("a pod");
         Self {
             in_subnet,
             without_subnet,
+            losses,
             reads_image,
             is_daemon: is_daemon_set_pod(&pod),
         }
@@ -69,16 +78,23 @@ impl Verdict {
         self.without_subnet.is_empty() && !self.is_daemon
     }
 
-    /// The fields that keep the pod off in a subnet, without indices, each once.
+    /// The losses with which the pod runs in a subnet; `None` if it runs without any, or not at all.
+    pub fn runs_with(&self) -> Option<&LossSet> {
+        let losses = self.losses.as_ref().filter(|losses| !losses.is_empty());
+        losses.filter(|_| !self.is_daemon)
+    }
+
+    /// The fields that keep the pod off in a subnet whatever the pool accepts, without indices, each once.
     pub fn fields(&self) -> Vec<String> {
-        fields(&self.in_subnet)
+        let others = self.in_subnet.iter().filter(|one| one.loss.is_none());
+        fields(others)
     }
 }
 
 /// The fields of `refusals`, without indices, each once.
-pub fn fields(refusals: &[Unsupported]) -> Vec<String> {
+pub fn fields<'a>(refusals: impl IntoIterator<Item = &'a Unsupported>) -> Vec<String> {
     let mut fields: Vec<String> = refusals
-        .iter()
+        .into_iter()
         .map(|one| without_indices(&one.field))
         .collect();
     fields.sort();
@@ -102,7 +118,12 @@ fn without_indices(field: &str) -> String {
     short
 }
 
-fn refusals(template: &Template, in_subnet: bool) -> (Vec<Unsupported>, bool) {
+/// Everything that keeps the pod off in a pool that accepts these losses, and whether an image must be read.
+fn refusals(
+    template: &Template,
+    in_subnet: bool,
+    accepted_losses: &LossSet,
+) -> (Vec<Unsupported>, bool) {
     let mut place = json!({"name": "weu", "region": "westeurope"});
     if in_subnet {
         place["subnetId"] = SUBNET.into();
@@ -117,6 +138,7 @@ fn refusals(template: &Template, in_subnet: bool) -> (Vec<Unsupported>, bool) {
         node: &node,
         node_address: Some("10.1.2.3"),
         identities: &NO_IDENTITIES,
+        accepted: accepted_losses,
     };
     let owner = GroupOwner {
         cluster: "c-1".into(),

@@ -2,8 +2,7 @@
 //! prints them.
 
 use super::row::{
-    FieldRow, LossRule, meaningless, refused, refused_unless, refused_unless_accepted_values,
-    translated,
+    FieldRow, LossRule, refused, refused_unless, refused_unless_accepted_values, translated,
 };
 use crate::api::AcceptedLoss;
 

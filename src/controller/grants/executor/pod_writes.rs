@@ -9,9 +9,12 @@ use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 
 use super::{CALL_TIMEOUT, Executor, ExecutorParts, MAX_CONCURRENT_CALLS};
-use crate::api::names::{GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL};
+use crate::api::names::{
+    GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, NOT_KEPT_ANNOTATION, POOL_LABEL,
+};
 use crate::burst::facts::pod::provider_taint;
 use crate::burst::{PodFacts, PodReference, PodWriteResult};
+use crate::controller::grants::patches::GrantContent;
 use crate::k8s::call;
 use crate::k8s::refused::is_refused;
 
@@ -47,13 +50,13 @@ async fn patch_pod(parts: &ExecutorParts, id: &PodReference, patch: &Patch<()>) 
     }
 }
 
-/// Patches a pod with a grant of `pool`. The answer shows what mutating admission policies and webhooks left of
+/// Patches a pod with `grant`. The answer shows what mutating admission policies and webhooks left of
 /// the patch.
 pub(in crate::controller::grants) async fn grant_pod(
     parts: &ExecutorParts,
     id: &PodReference,
     patch: &Patch<()>,
-    pool: &str,
+    grant: GrantContent<'_>,
 ) -> PodWriteResult {
     let pod = match send_patch(parts, id, patch).await {
         Ok(pod) => pod,
@@ -61,21 +64,28 @@ pub(in crate::controller::grants) async fn grant_pod(
     };
     let facts = PodFacts::from_pod(&pod);
     parts.cache.update_pod(pod);
-    match facts {
-        Some(facts) if !facts.is_granted_by(pool) => incomplete_grant(&facts, pool),
-        _ => PodWriteResult::Granted,
-    }
+    facts.map_or(PodWriteResult::Granted, |facts| applied(&facts, grant))
 }
 
-/// The result of a grant that the API server applied only in part.
-fn incomplete_grant(facts: &PodFacts, pool: &str) -> PodWriteResult {
+/// The result of a grant that left the pod with these facts.
+fn applied(facts: &PodFacts, grant: GrantContent<'_>) -> PodWriteResult {
     let removed = |what: &str| {
         format!(
             "a mutating admission policy or webhook removed {what} from the grant: exempt from it what \
              burstpool's service account writes"
         )
     };
-    if facts.node_constraints.tolerates(&provider_taint(pool)) {
+    let seen = facts.grant.as_ref().filter(|seen| seen.pool == grant.pool);
+    if let Some(seen) = seen {
+        if seen.not_kept == *grant.not_kept {
+            return PodWriteResult::Granted;
+        }
+        let mark = format!("the annotation {NOT_KEPT_ANNOTATION}, or changed it,");
+        PodWriteResult::Unmarked(removed(&mark))
+    } else if facts
+        .node_constraints
+        .tolerates(&provider_taint(grant.pool))
+    {
         let marks = format!("the label {POOL_LABEL} or the annotation {GRANTED_UID_ANNOTATION}");
         PodWriteResult::Unmarked(removed(&marks))
     } else {
@@ -113,5 +123,51 @@ pub(in crate::controller::grants) fn answer_for_error(status: Status) -> PodWrit
         409 => PodWriteResult::Conflict,
         _ if is_refused(&status) => PodWriteResult::Denied(status.message),
         _ => PodWriteResult::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::LossSet;
+
+    /// What is left of a grant that loses `fsGroup`, with this annotation of losses.
+    fn left(not_kept: &Value) -> PodWriteResult {
+        let mut pod = json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "u", "resourceVersion": "7",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"burstpool.io/pool": "peak"},
+                "annotations": {"burstpool.io/granted-uid": "u", "burstpool.io/workload": "web"}},
+            "spec": {"containers": [], "tolerations": [
+                {"key": "virtual-kubelet.io/provider", "value": "peak", "effect": "NoSchedule"}]},
+        });
+        if !not_kept.is_null() {
+            pod["metadata"]["annotations"]["burstpool.io/not-kept"] = not_kept.clone();
+        }
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let facts = PodFacts::from_pod(&pod).expect("facts");
+        let losses = LossSet::from_annotation("fsGroup");
+        let grant = GrantContent {
+            pool: "peak",
+            workload: "web",
+            not_kept: &losses,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        applied(&facts, grant)
+    }
+
+    #[test]
+    fn a_grant_without_its_losses_is_incomplete() {
+        assert_eq!(left(&json!("fsGroup")), PodWriteResult::Granted);
+        for changed in [json!(null), json!("fsGroup,seccomp")] {
+            let result = left(&changed);
+            let names_it = |why: &str| why.contains("burstpool.io/not-kept");
+            assert!(
+                matches!(&result, PodWriteResult::Unmarked(why) if names_it(why)),
+                "{result:?}"
+            );
+        }
     }
 }
