@@ -14,6 +14,7 @@ macro_rules! pages {
         #[doc = "[coexistence]: crate::docs::coexistence"]
         #[doc = "[reference]: crate::docs::reference"]
         #[doc = "[limits]: crate::docs::reference#what-keeps-a-pod-off-aci"]
+        #[doc = "[accept]: crate::docs::reference#losses-that-a-pool-accepts"]
         #[doc = "[ready]: crate::docs::reference#how-ready-is-decided"]
         #[doc = "[fields]: crate::api::reference"]
         #[doc = "[pod-fields]: crate::aci::translate::field_table"]

@@ -434,7 +434,7 @@ async fn the_losses_that_a_workload_accepts_are_among_those_of_its_pool() {
         ),
         (
             with("/spec/spill", json!({"accept": ["fsGroup", "fsGroup"]})),
-            "spec.spill.accept[1]",
+            ".spec.spill.accept: duplicate entries",
         ),
         (
             with("/spec/workloads", of_workload(&json!(["fsGroup"]))),
