@@ -23,6 +23,7 @@ use burstpool::emulator::{Emulator, EmulatorOptions};
 use burstpool::node::node_controller;
 use burstpool::node::node_object;
 use burstpool::node::pods::{self, PodsConfig, PodsContext};
+use burstpool::node::probe::Prober;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, Toleration};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -219,6 +220,7 @@ impl Burst {
             images: self.setup.images.clone().unwrap_or_else(|| {
                 ImageReader::new(ImageReaderSettings::without_identity()).expect("a client")
             }),
+            prober: Prober::new("1.37"),
         })
     }
 

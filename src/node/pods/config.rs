@@ -14,6 +14,7 @@ use crate::aci::rate_limiter::RateLimiter;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::Placement;
 use crate::node::environment::KubeProxy;
+use crate::node::probe::Prober;
 use crate::node::quota::RegionQuota;
 use crate::node::service_cache::ServiceCache;
 
@@ -49,6 +50,8 @@ pub struct PodsConfig {
     pub identities: IdentityNamespaces,
     /// Reads the configurations of images.
     pub images: ImageReader,
+    /// Sends probes; all nodes have clones of one.
+    pub prober: Prober,
 }
 
 /// The settings of a placement and its pool that may change while pods run there. Groups that exist keep what they

@@ -13,6 +13,7 @@ use crate::aci::image::{ImageReader, ImageReaderSettings};
 use crate::aci::names::GroupOwner;
 use crate::aci::translate::IdentityNamespaces;
 use crate::api::Placement;
+use crate::node::probe::Prober;
 
 /// A context with this Kubernetes client and an Azure that cannot be reached.
 pub(crate) fn context(client: Client) -> PodsContext {
@@ -45,5 +46,6 @@ pub(crate) fn context(client: Client) -> PodsContext {
         orphan_grace: ORPHAN_GRACE,
         identities: IdentityNamespaces::default(),
         images: ImageReader::new(ImageReaderSettings::without_identity()).expect("a client"),
+        prober: Prober::new("1.37"),
     })
 }

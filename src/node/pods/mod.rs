@@ -44,7 +44,6 @@ use kube::core::Status;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::node::probe::Prober;
 pub use config::{PodSettings, PodsConfig};
 pub use context::PodsContext;
 use controller::PodController;
@@ -56,8 +55,6 @@ pub const LIST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a group must have been without a pod before it is deleted, by default: the watch may not have delivered
 /// a pod that was just bound, and a group without a pod is not urgent.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
-/// The version of Kubernetes whose kubelet the probes are like; apps see it in the header `User-Agent`.
-const PROBE_VERSION: &str = "1.37";
 
 /// Whether the API server rejects the write itself. With any other status it is overloaded or failing, and may
 /// accept the same write later.
@@ -70,7 +67,7 @@ pub async fn run(context: Arc<PodsContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     tasks.spawn(garbage_collection::run(context.clone(), cancel.clone()));
     let (probes, cancel_probes) = (context.probes.clone(), cancel.clone());
-    let prober = Prober::new(PROBE_VERSION);
+    let prober = context.prober.clone();
     tasks.spawn(async move { probes.run(prober, cancel_probes).await });
     let mut controller = PodController {
         context,

@@ -4,9 +4,10 @@
 //! for the next probe that is due and starts it as a task of its own. A probe that is due while too many run waits,
 //! in the order of the due times.
 //!
-//! Pods that do not answer must not delay the probes of those that do. At most [`MAX_STARTING_PROBES`] probes are in
-//! their first second at once; one that takes longer leaves its place to the next, and at most
-//! [`MAX_RUNNING_PROBES`] run in all, [`MAX_PROBES_PER_POD`] of them of one pod. A probe ends with what it asks about:
+//! Pods that do not answer must not delay the probes of those that do. At most
+//! [`MAX_STARTING_PROBES`](super::MAX_STARTING_PROBES) probes of all nodes are in their first second at once; one that
+//! takes longer leaves its place to the next, and at most [`MAX_RUNNING_PROBES`] of a node run,
+//! [`MAX_PROBES_PER_POD`] of them of one pod. A probe ends with what it asks about:
 //! when the pod is removed, gets another address, or its container ends.
 //!
 //! A leader that takes over finds all its pods running. Their first probes are spread over one period by a hash of
@@ -24,6 +25,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::container::ProbeRequest;
@@ -36,11 +38,9 @@ use state::Key;
 pub use state::MAX_PROBES_PER_POD;
 pub(super) use state::ProbeManagerState;
 
-/// How many probes may be in their first second at once. A pod that answers does so within that second.
-pub const MAX_STARTING_PROBES: usize = 256;
 /// How long a probe counts as starting.
 const STARTING: Duration = Duration::from_secs(1);
-/// How many probes may run at once: a probe may have a timeout of hours.
+/// How many probes of a node may run at once: a probe may have a timeout of hours.
 pub const MAX_RUNNING_PROBES: usize = 4096;
 /// How long a connection may take that only finds out whether the path works.
 const CONTACT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,43 +93,47 @@ impl ProbeManager {
 
     /// Runs probes until `cancel`.
     pub async fn run(&self, prober: Prober, cancel: CancellationToken) {
+        let start_permits = prober.start_permits();
         let send = move |call: ProbeCall| {
             let prober = prober.clone();
             async move { sent(&prober, &call).await }
         };
-        cancel.run_until_cancelled(self.drive(send)).await;
+        cancel
+            .run_until_cancelled(self.drive(send, &start_permits))
+            .await;
     }
 
-    /// Runs probes with `send`.
-    pub(super) async fn drive<F>(&self, send: impl Fn(ProbeCall) -> F)
-    where
+    /// Runs probes with `send`; each has one of the permits in its first second.
+    pub(super) async fn drive<F>(
+        &self,
+        send: impl Fn(ProbeCall) -> F,
+        start_permits: &Arc<Semaphore>,
+    ) where
         F: Future<Output = ProbeAnswer> + Send + 'static,
     {
         let state = &self.state;
-        let starting = Arc::new(Semaphore::new(MAX_STARTING_PROBES));
         // Dropping the set ends the probes.
         let mut running = JoinSet::new();
+        // The permit that a due probe has waited for.
+        let mut next_permit = None;
         loop {
             state.end_holds();
             while running.len() < MAX_RUNNING_PROBES {
-                let Ok(permit) = starting.clone().try_acquire_owned() else {
-                    break;
-                };
+                let permit = next_permit.take();
+                let permit = permit.or_else(|| start_permits.clone().try_acquire_owned().ok());
+                let Some(permit) = permit else { break };
                 let Some(call) = state.start() else { break };
                 telemetry::probes::record_lateness(call.late);
                 let answer = answered(send(call.clone()));
-                let sent = with_place(answer, permit, state.clone());
+                let sent = with_permit(answer, permit);
                 let (key, number) = (call.key, call.number);
                 let task = running.spawn(async move { (call, sent.await) });
                 state.set_task(key, number, task);
             }
-            let has_place = running.len() < MAX_RUNNING_PROBES && starting.available_permits() > 0;
-            let next = state.next(has_place);
+            let has_room = running.len() < MAX_RUNNING_PROBES;
             let due = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+                sleep_until(state.next_probe().filter(|_| has_room)).await;
+                start_permits.clone().acquire_owned().await
             };
             tokio::select! {
                 Some(ended) = running.join_next() => {
@@ -138,7 +142,9 @@ impl ProbeManager {
                         state.record(&call, answer);
                     }
                 }
-                () = due => {}
+                // The semaphore is never closed.
+                permit = due => next_permit = permit.ok(),
+                () = sleep_until(state.next_hold_end()) => {}
                 () = state.changed.notified() => {}
             }
         }
@@ -155,18 +161,24 @@ async fn answered(sent: impl Future<Output = ProbeAnswer>) -> ProbeAnswer {
     answer.unwrap_or_else(panicked)
 }
 
-/// Waits for an answer, and gives the place of the probe away after its first second.
-async fn with_place(
+/// Waits until this time, or for ever.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for an answer, and returns the permit after the probe's first second.
+async fn with_permit(
     answer: impl Future<Output = ProbeAnswer>,
     permit: OwnedSemaphorePermit,
-    state: Arc<ProbeManagerState>,
 ) -> ProbeAnswer {
     tokio::pin!(answer);
     if let Ok(answer) = tokio::time::timeout(STARTING, &mut answer).await {
         return answer;
     }
     drop(permit);
-    state.changed.notify_one();
     answer.await
 }
 

@@ -68,10 +68,10 @@ mod worker;
 
 pub use container::{ContainerProbes, ProbeRequest};
 pub use event::{ProbeEvent, ProbeEventBudget, ProbeEventReason, ProbeEventSeries};
-pub use manager::{MAX_PROBES_PER_POD, MAX_RUNNING_PROBES, MAX_STARTING_PROBES, ProbeManager};
+pub use manager::{MAX_PROBES_PER_POD, MAX_RUNNING_PROBES, ProbeManager};
 pub use outcome::{ProbeAnswer, ProbeContact, ProbeOutcome, ProbeUnreachable};
 pub use pod::{PodProbes, ProbedPod, ProbedPodState};
 pub use probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
-pub use prober::Prober;
+pub use prober::{MAX_STARTING_PROBES, Prober};
 pub use reachability::{PROBE_PATH_HOLD, ProbePath, ProbePathTracker};
 pub use verdict::{ProbeBlocked, ProbeReport, ProbeStartup, ProbeVerdict};

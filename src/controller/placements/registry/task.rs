@@ -28,7 +28,7 @@ use crate::node::environment::KubeProxy;
 use crate::node::last_placement::{Advertised, DiscoveredNode, LastPlacement};
 use crate::node::node_object::{NodeConfig, Unavailable};
 use crate::node::pods::{self, PodSettings, PodsConfig};
-use crate::node::probe::ProbePath;
+use crate::node::probe::{ProbePath, Prober};
 use crate::node::quota::QuotaRegistry;
 use crate::node::service_cache::ServiceCache;
 use crate::node::{capacity, node_controller, region};
@@ -75,6 +75,8 @@ pub(super) struct TaskContext {
     quotas: QuotaRegistry,
     /// The cluster's Services, which the pods of all nodes share.
     pub services: Arc<ServiceCache>,
+    /// Sends the probes of all nodes.
+    prober: Prober,
     /// Cancelled when this instance stops leading or shuts down: ends all tasks.
     pub shutdown: CancellationToken,
 }
@@ -82,6 +84,7 @@ pub(super) struct TaskContext {
 impl TaskContext {
     pub fn new(parts: PlacementParts) -> Self {
         Self {
+            prober: Prober::new(&format!("1.{}", parts.kubernetes_minor)),
             parts,
             rate_limiters: Mutex::default(),
             quotas: QuotaRegistry::default(),
@@ -357,6 +360,7 @@ async fn pods_config(spec: &PlacementSpec, context: &TaskContext) -> PodsConfig 
         orphan_grace: pods::ORPHAN_GRACE,
         identities: parts.identity_namespaces.clone(),
         images: parts.images.clone(),
+        prober: context.prober.clone(),
     }
 }
 

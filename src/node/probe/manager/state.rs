@@ -201,12 +201,16 @@ impl ProbeManagerState {
             .unwrap_or_default()
     }
 
-    /// When there is something to do next: a verdict no longer holds, or, if there is a place for it, a probe is due.
-    pub(super) fn next(&self, has_place: bool) -> Option<Instant> {
-        let mut parts = self.parts.lock();
-        let probe = parts.queue.next().filter(|_| has_place);
-        let at = [probe, parts.holds.next()].into_iter().flatten().min()?;
-        Some(self.instant(at))
+    /// When the next probe is due.
+    pub(super) fn next_probe(&self) -> Option<Instant> {
+        let due = self.parts.lock().queue.next()?;
+        Some(self.instant(due))
+    }
+
+    /// When the next verdict no longer holds.
+    pub(super) fn next_hold_end(&self) -> Option<Instant> {
+        let end = self.parts.lock().holds.next()?;
+        Some(self.instant(end))
     }
 
     /// Ends the verdicts that have been held for too long.

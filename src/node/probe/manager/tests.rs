@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::super::pod::ProbedPodState;
 use super::super::probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
+use super::super::prober::MAX_STARTING_PROBES;
 use super::super::verdict::ProbeReport;
 use super::*;
 
@@ -50,6 +51,10 @@ fn manager() -> ProbeManager {
     ProbeManager::new(Timestamp::UNIX_EPOCH)
 }
 
+fn start_permits() -> Arc<Semaphore> {
+    Prober::new("1.37").start_permits()
+}
+
 /// Runs the manager with probes that are answered at once, and returns each probe's number of milliseconds.
 fn answered(
     manager: &ProbeManager,
@@ -63,7 +68,7 @@ fn answered(
             let (answer, count) = (answer.clone(), count.clone());
             async move { answer(count.fetch_add(1, Ordering::SeqCst)) }
         };
-        manager.drive(send).await;
+        manager.drive(send, &start_permits()).await;
     });
     received
 }
@@ -144,34 +149,32 @@ async fn the_probes_of_pods_that_were_taken_over_are_spread_over_a_period_and_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_256_probes_run_at_once_and_the_others_follow() {
-    let manager = manager();
+async fn at_most_256_probes_of_all_nodes_start_at_once_and_the_others_follow() {
+    let (nodes, start_permits) = ([manager(), manager()], start_permits());
     let (running_now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (gate, done) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let driven = manager.clone();
-    let (seen, peak, opened, ended) = (
-        running_now.clone(),
-        most.clone(),
-        gate.clone(),
-        done.clone(),
-    );
-    tokio::spawn(async move {
-        let send = |_| {
-            let (seen, peak) = (seen.clone(), peak.clone());
-            let (opened, ended) = (opened.clone(), ended.clone());
-            async move {
-                peak.fetch_max(seen.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                opened.acquire().await.expect("it is open").forget();
-                seen.fetch_sub(1, Ordering::SeqCst);
-                ended.fetch_add(1, Ordering::SeqCst);
-                success()
-            }
-        };
-        driven.drive(send).await;
-    });
+    for node in &nodes {
+        let (driven, permits) = (node.clone(), start_permits.clone());
+        let (seen, peak) = (running_now.clone(), most.clone());
+        let (opened, ended) = (gate.clone(), done.clone());
+        tokio::spawn(async move {
+            let send = |_| {
+                let (seen, peak) = (seen.clone(), peak.clone());
+                let (opened, ended) = (opened.clone(), ended.clone());
+                async move {
+                    peak.fetch_max(seen.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    opened.acquire().await.expect("it is open").forget();
+                    seen.fetch_sub(1, Ordering::SeqCst);
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    success()
+                }
+            };
+            driven.drive(send, &permits).await;
+        });
+    }
     let mut kept: Vec<PodProbes> = (0..1000)
         .map(|n| {
-            let probes = manager.add(pod(&n.to_string(), None));
+            let probes = nodes[n % 2].add(pod(&n.to_string(), None));
             probes.update(&running());
             probes
         })
@@ -307,7 +310,7 @@ fn hanging(manager: &ProbeManager) -> (Running, mpsc::UnboundedReceiver<ProbeCal
             let _ = sent.send(call);
             counted.clone().hang()
         };
-        driven.drive(send).await;
+        driven.drive(send, &start_permits()).await;
     });
     (running, received)
 }
@@ -442,7 +445,7 @@ async fn another_pod_that_answered_before_is_the_witness_of_the_path() {
             let _ = sent.send(call);
             async { success() }
         };
-        driven.drive(send).await;
+        driven.drive(send, &start_permits()).await;
     });
     let mut kept = Vec::new();
     for n in 1..=2 {

@@ -19,22 +19,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::outcome::{ProbeAnswer, ProbeOutcome};
 use crate::aci::probe::{ProbeHandler, ProbeSpec};
 use connect::{ProbeConnectError, ProbeConnector};
 
+/// How many probes may be in their first second at once. A pod that answers does so within that second.
+pub const MAX_STARTING_PROBES: usize = 256;
 /// How often a probe without a usable answer is sent before its result is dropped (`maxProbeRetries` of
 /// `pkg/kubelet/prober/prober.go`).
 const MAX_TRIES: u32 = 3;
 
-/// Sends probes.
+/// Sends probes. Its clones, one for each node, share the limit of probes that start at once.
 #[derive(Clone, Debug)]
 pub struct Prober {
     /// `kube-probe/` and the version of Kubernetes.
     user_agent: ::http::HeaderValue,
     tls: Arc<ClientConfig>,
+    /// Permits to start a probe; [`MAX_STARTING_PROBES`].
+    start_permits: Arc<Semaphore>,
 }
 
 impl Prober {
@@ -46,7 +51,13 @@ impl Prober {
                 .try_into()
                 .unwrap_or(::http::HeaderValue::from_static("kube-probe")),
             tls: tls::any_certificate(),
+            start_permits: Arc::new(Semaphore::new(MAX_STARTING_PROBES)),
         }
+    }
+
+    /// The permits to start a probe, which all clones share.
+    pub(super) fn start_permits(&self) -> Arc<Semaphore> {
+        self.start_permits.clone()
     }
 
     /// Probes a pod once. It takes at most the timeout of the probe; three times as long if the app begins an answer
