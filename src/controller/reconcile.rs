@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::finalizer::{self, finalizer};
 use kube::{Api, Resource as _, ResourceExt as _};
 use thiserror::Error;
+use tracing::Instrument as _;
 
 use super::context::ControllerContext;
 use super::placements;
@@ -90,7 +91,8 @@ pub(super) async fn reconcile(
             }
         }
     });
-    reconciled.await.map_err(Error::Timeout)?
+    let span = tracing::error_span!("reconcile", pool = pool.meta().name);
+    reconciled.instrument(span).await.map_err(Error::Timeout)?
 }
 
 async fn reconcile_with_finalizer(

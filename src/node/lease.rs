@@ -55,7 +55,7 @@ pub async fn run(
         }
         match last_renew_time(client, name).await {
             Ok(last) => break last,
-            Err(error) => tracing::warn!(node = %name, %error, "cannot read the lease"),
+            Err(error) => tracing::warn!(%error, "cannot read the lease"),
         }
     };
     ticks.reset_immediately();
@@ -64,7 +64,7 @@ pub async fn run(
         let lease = lease(name, uid.borrow().clone(), time);
         match renew(client, &lease).await {
             Ok(()) => last = Some(time),
-            Err(error) => tracing::warn!(node = %name, %error, "cannot renew the lease"),
+            Err(error) => tracing::warn!(%error, "cannot renew the lease"),
         }
     }
 }

@@ -107,7 +107,7 @@ async fn reconcile_loop(
             .as_ref()
             .and_then(|node| last_placement::other_owner(node, &wanted.pool, &wanted.pool_uid));
         if let Some(owner) = owner {
-            tracing::warn!(node = %name, %owner, "the node has another owner and is left alone");
+            tracing::warn!(%owner, "the node has another owner and is left alone");
             return RegistrationEnd::AnotherOwner;
         }
         uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
@@ -151,7 +151,7 @@ async fn reconcile(
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
             }
             Err(error) => {
-                tracing::warn!(node = %name, %error, "cannot update the node");
+                tracing::warn!(%error, "cannot update the node");
             }
         }
     }
@@ -202,7 +202,7 @@ async fn execute_step(
     };
     match step {
         RegistrationStep::Create(node) => {
-            tracing::info!(node = %name, "registering the node");
+            tracing::info!("registering the node");
             let post_params = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()
@@ -211,7 +211,7 @@ async fn execute_step(
         }
         RegistrationStep::Labels(labels) => nodes.patch(name, &params, &Patch::Merge(labels)).await,
         RegistrationStep::Taints { version, taints } => {
-            tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
+            tracing::info!(taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
                 {"op": "add", "path": "/spec/taints", "value": taints},

@@ -206,24 +206,23 @@ fn publish(
         (config.offer, config.region_unavailable) = (offer, closed);
         config.region_notice.clone_from(&state.notice);
         if config.region_unavailable != previous {
-            log_change(config, previous.as_ref());
+            log_change(config.region_unavailable.as_ref(), previous.as_ref());
         }
         changed
     });
 }
 
-fn log_change(config: &NodeConfig, previous: Option<&Unavailable>) {
-    let node = config.name();
-    match &config.region_unavailable {
+fn log_change(unavailable: Option<&Unavailable>, previous: Option<&Unavailable>) {
+    match unavailable {
         Some(Unavailable { reason, message })
             if previous.is_none_or(|unavailable| unavailable.reason != *reason) =>
         {
-            tracing::warn!(%node, %reason, %message, "the placement is closed");
+            tracing::warn!(%reason, %message, "the placement is closed");
         }
         Some(Unavailable { reason, message }) => {
-            tracing::debug!(%node, %reason, %message, "the placement is still closed");
+            tracing::debug!(%reason, %message, "the placement is still closed");
         }
-        None => tracing::info!(%node, "the placement is open"),
+        None => tracing::info!("the placement is open"),
     }
 }
 

@@ -1,6 +1,19 @@
 //! Logs: readable lines on a terminal, JSON otherwise.
 //!
-//! In: `tracing` events. Out: lines on standard error.
+//! In: `tracing` events and spans. Out: lines on standard error.
+//!
+//! A span carries the fields that all lines of one activity have in common. In JSON, each line lists the spans that
+//! it was logged in under `spans`, the outermost first:
+//!
+//! | span | fields | lines about |
+//! | --- | --- | --- |
+//! | `reconcile` | `pool` | one reconciliation of a pool |
+//! | `grants` | `pool` | the execution of one plan of a pool |
+//! | `placement` | `pool`, `placement`, `node` | a placement's node, region and container groups |
+//! | `pod` | `pod` (`namespace/name`), `group` | one pod on a virtual node; inside `placement` |
+//!
+//! Spans have the level ERROR: a span is disabled with all lines that are less severe than the filter, and a warning
+//! without its pool and pod says little.
 
 use std::io::IsTerminal as _;
 
@@ -10,14 +23,20 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
+/// The filter without `RUST_LOG`. The controller of `kube` has a span of its own for each reconciliation, which
+/// repeats the span `reconcile`.
+const DEFAULT_FILTER: &str = "info,kube_runtime::controller=warn";
+
 /// Starts to write logs to standard error. The filter is `RUST_LOG`, or INFO and above if that is not set or
 /// invalid.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let (text, json) = if std::io::stderr().is_terminal() {
         (Some(fmt::layer().with_writer(std::io::stderr)), None)
     } else {
         let json = fmt::layer().json().flatten_event(true);
+        let json = json.with_current_span(false);
         (None, Some(json.with_writer(std::io::stderr)))
     };
     let subscriber = tracing_subscriber::registry().with(filter);

@@ -58,6 +58,7 @@ async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
         "burstpool_azure_request_duration_seconds_count{class=\"creates\"} 2",
     ];
     until_measured(&url, &lines).await;
+    assert_lines_name_pool_placement_and_pod(&world);
     let text = get(&format!("{url}/metrics")).await.1;
     for metric in [
         "burstpool_build_info{version=",
@@ -77,6 +78,30 @@ async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
     })
     .await;
     world.end().await;
+}
+
+/// Each line of the log names what it is about by its spans.
+fn assert_lines_name_pool_placement_and_pod(world: &World) {
+    let log = std::fs::read_to_string(world.log()).expect("the operator's log");
+    let spans = |message: &str| {
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let line = lines.find(|line| line["message"] == message);
+        line.unwrap_or_else(|| unreachable!("no line {message:?} in: {log}"))["spans"].clone()
+    };
+    let node = "burst-shop-weu";
+    let placement = json!({"name": "placement", "pool": "shop", "placement": "weu", "node": node});
+    assert_eq!(spans("registering the node"), json!([placement]));
+    let creating = spans("creating a container group");
+    assert_eq!(creating[0], placement, "{creating}");
+    assert_eq!(creating[1]["name"], "pod", "{creating}");
+    for (field, start) in [("pod", "default/web-"), ("group", "default-web-")] {
+        let value = creating[1][field].as_str().unwrap_or_default();
+        assert!(value.starts_with(start), "{field}: {creating}");
+    }
+    let grants = json!([{"name": "grants", "pool": "shop"}]);
+    assert_eq!(spans("sent a grant"), grants);
 }
 
 /// Waits until the metrics contain these lines.

@@ -135,7 +135,7 @@ impl Executor {
                 true
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "cannot list the pool's pods");
+                tracing::warn!(%error, "cannot list the pool's pods");
                 false
             }
             Err(_) => false,
@@ -180,7 +180,6 @@ impl Executor {
         let answers = self.patch_waiting(releases, |id| id, patch).await;
         for (pod, answer) in &answers {
             tracing::info!(
-                pool = self.pool_name,
                 pod = %format!("{}/{}", pod.namespace, pod.name),
                 ?answer,
                 "tried to release a reservation"
@@ -207,7 +206,7 @@ impl Executor {
         {
             if let PodWriteResult::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
-                tracing::warn!(pool = self.pool_name, %pod, %why, "cannot record since when a pod is unschedulable");
+                tracing::warn!(%pod, %why, "cannot record since when a pod is unschedulable");
             }
             state
                 .leader_state
@@ -226,7 +225,7 @@ impl Executor {
         {
             let GrantExpiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
-            tracing::warn!(pool = self.pool_name, pod = %name, ?answer, %why, "tried to expire a grant");
+            tracing::warn!(pod = %name, ?answer, %why, "tried to expire a grant");
             if *answer == PodWriteResult::Granted {
                 self.grant_sender.notifier.notify_expired(expiry);
             }

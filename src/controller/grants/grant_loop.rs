@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::GrantParts;
 use super::Snapshot;
@@ -304,7 +305,8 @@ impl GrantLoop {
             grant_sender: self.grant_sender.clone(),
         };
         self.executing.insert(pool.name_any(), false);
-        self.executions.push(Box::pin(async move {
+        let span = tracing::error_span!("grants", pool = executor.pool_name);
+        let execution = async move {
             let must_replan = executor.execute(&plan, &mut state).await;
             let Executor {
                 pool_name,
@@ -318,7 +320,8 @@ impl GrantLoop {
                 snapshot,
                 must_replan,
             }
-        }));
+        };
+        self.executions.push(Box::pin(execution.instrument(span)));
     }
 
     /// Records the result of executing a pool's plan.

@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::events::ResultNotifier;
 use super::executor::{Executor, ExecutorParts, MAX_CONCURRENT_CALLS, RETRY_INTERVAL, grant_pod};
@@ -106,7 +107,7 @@ impl InFlightGrants {
         };
         let permits = self.send_permits.clone();
         let GrantSender { tasks, cancel, .. } = executor.grant_sender.clone();
-        tasks.spawn(cancel.run_until_cancelled_owned(async move {
+        let sending = cancel.run_until_cancelled_owned(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
             let sent_at = grant.parts.cache.clock.now();
@@ -120,7 +121,8 @@ impl InFlightGrants {
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
             answer_guard.complete(answer, sent_at);
-        }));
+        });
+        tasks.spawn(sending.in_current_span());
     }
 
     /// Records in `leader_state` the answers that came since the last call.
@@ -239,7 +241,6 @@ impl GrantRequest {
             None => PodWriteResult::Conflict,
         };
         tracing::info!(
-            pool = name,
             pod = %format!("{}/{}", id.namespace, id.name),
             ?answer,
             "sent a grant"

@@ -59,7 +59,7 @@ impl Executor {
             };
             let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
-            tracing::info!(pool = self.pool_name, %pod, why = %rescue.why, ?answer, "tried to remove a pod that never started");
+            tracing::info!(%pod, why = %rescue.why, ?answer, "tried to remove a pod that never started");
             state
                 .leader_state
                 .record_write(id, PodWrite::Delete, &answer, now);
@@ -153,7 +153,7 @@ impl Executor {
                     .to_owned(),
             ),
             Err(error) => {
-                tracing::warn!(pool = self.pool_name, job = owner.name, %error, "cannot read a Job");
+                tracing::warn!(job = owner.name, %error, "cannot read a Job");
                 JobAnswer::Unknown
             }
         }

@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use super::post_bind::PostBindState;
 use super::worker::PodWorker;
@@ -91,12 +92,7 @@ impl PodController {
             return;
         };
         if let Some(error) = &observed.decode_error {
-            let name = format!(
-                "{}/{}",
-                observed.pod.namespace().unwrap_or_default(),
-                observed.pod.name_any()
-            );
-            telemetry::record_unreadable("Pod", &name, error);
+            telemetry::record_unreadable("Pod", &namespaced_name(&observed.pod), error);
         } else {
             self.start_post_bind(&uid, &observed.pod);
         }
@@ -124,10 +120,10 @@ impl PodController {
         let sender = Arc::new(sender);
         let name = GroupName::from_pod(&self.context.owner.cluster, &observed.pod);
         let listed = self.context.watch_group(&uid, &name);
-        let context = self.context.clone();
+        let (context, span) = (self.context.clone(), pod_span(&observed.pod, &name));
         let updates = (sender.clone(), receiver);
         let worker = Box::new(PodWorker::new(context, observed, name, updates, listed));
-        let (run, cancel) = (worker.run(), self.cancel.clone());
+        let (run, cancel) = (worker.run().instrument(span), self.cancel.clone());
         self.tasks
             .spawn(async move { cancel.run_until_cancelled(run).await });
         self.workers.insert(uid, sender);
@@ -137,7 +133,8 @@ impl PodController {
     fn start_post_bind(&mut self, uid: &str, pod: &Pod) {
         let state = self.post_bind_states.entry(uid.to_owned()).or_default();
         if let Some(patch) = post_bind::patch_pod(&self.context, state, pod) {
-            let cancel = self.cancel.clone();
+            let name = GroupName::from_pod(&self.context.owner.cluster, pod);
+            let (patch, cancel) = (patch.instrument(pod_span(pod, &name)), self.cancel.clone());
             self.tasks
                 .spawn(async move { cancel.run_until_cancelled(patch).await });
         }
@@ -152,4 +149,15 @@ impl PodController {
             updates.send_replace(PodUpdate::Deleted);
         }
     }
+}
+
+/// The pod as `namespace/name`.
+fn namespaced_name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+/// The span of a pod's log lines.
+fn pod_span(pod: &Pod, group: &GroupName) -> Span {
+    let (pod, group) = (namespaced_name(pod), group.as_str());
+    tracing::error_span!("pod", pod, group)
 }

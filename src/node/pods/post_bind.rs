@@ -157,11 +157,10 @@ impl PostBindPod {
                     (why, refused::MAX_PAUSE)
                 }
             };
-            let pod = &self.name;
             if rejections == MAX_REJECTIONS {
-                tracing::warn!(pod, why, "{NOT_WRITTEN}");
+                tracing::warn!(why, "{NOT_WRITTEN}");
             }
-            tracing::debug!(pod, why, "cannot write a deletion cost and tolerations");
+            tracing::debug!(why, "cannot write a deletion cost and tolerations");
             tokio::time::sleep(pause).await;
             if self.is_forgotten() {
                 return;
@@ -187,9 +186,7 @@ impl PostBindPod {
             .accepted_patches
             .store(accepted + 1, Ordering::Relaxed);
         if accepted == MAX_RESTORES {
-            let pod = &self.name;
             tracing::warn!(
-                pod,
                 "another client keeps removing the pod's tolerations: it will not survive an outage"
             );
         }

@@ -48,7 +48,7 @@ impl Executor {
                 holder.as_ref() == Some(&self.parts.identity)
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "cannot read the leader's Lease");
+                tracing::warn!(%error, "cannot read the leader's Lease");
                 false
             }
             Err(_) => false,
@@ -113,7 +113,7 @@ impl Executor {
         let pool = match tokio::time::timeout(CALL_TIMEOUT, pools.get(&self.pool_name)).await {
             Ok(Ok(pool)) => pool,
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "cannot read the pool again");
+                tracing::warn!(%error, "cannot read the pool again");
                 return None;
             }
             Err(_) => return None,
@@ -149,14 +149,11 @@ impl Executor {
                 WriteOutcome::Conflict
             }
             Ok(Err(error)) => {
-                tracing::warn!(pool = self.pool_name, %error, "cannot write reservations");
+                tracing::warn!(%error, "cannot write reservations");
                 failed_write_outcome(&error)
             }
             Err(_) => {
-                tracing::warn!(
-                    pool = self.pool_name,
-                    "no answer to a write of reservations"
-                );
+                tracing::warn!("no answer to a write of reservations");
                 WriteOutcome::Unknown
             }
         }

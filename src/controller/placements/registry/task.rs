@@ -12,6 +12,7 @@ use kube::{Client, ResourceExt as _};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use crate::aci::client::{AciClient, GroupScope};
 use crate::aci::image::ImageReader;
@@ -131,6 +132,12 @@ impl PlacementSpec {
         PlacementId::new(&self.pool, &self.placement.name)
     }
 
+    /// The span of the placement's log lines.
+    fn span(&self) -> Span {
+        let (placement, node) = (&self.placement.name, self.id().node_name());
+        tracing::error_span!(parent: None, "placement", pool = self.pool, placement, %node)
+    }
+
     /// Whether `other` has the same node and the same container groups. All other settings can change while
     /// pods run.
     pub fn is_same_node(&self, other: &Self) -> bool {
@@ -210,13 +217,11 @@ impl PlacementTask {
         let (cancel, tasks) = (context.shutdown.child_token(), TaskTracker::new());
         pods.quota.join(&pods);
         let region_cancel = cancel.child_token();
-        let registration = RegistrationTask::start(&context.parts.client, &config, &cancel);
-        tasks.spawn(region::run(
-            pods.clone(),
-            config.clone(),
-            region_cancel.clone(),
-        ));
-        tasks.spawn(pods::run(pods.clone(), cancel.clone()));
+        let span = spec.span();
+        let registration = RegistrationTask::start(&context.parts.client, &config, &cancel, &span);
+        let region = region::run(pods.clone(), config.clone(), region_cancel.clone());
+        tasks.spawn(region.instrument(span.clone()));
+        tasks.spawn(pods::run(pods.clone(), cancel.clone()).instrument(span));
         let shown = show_probe_path(pods.clone(), config.clone());
         // A node that is drained keeps the condition.
         tasks.spawn(region_cancel.clone().run_until_cancelled_owned(shown));
@@ -272,7 +277,8 @@ impl PlacementTask {
 
     /// Registers the node again.
     pub fn register(&mut self, client: &Client) {
-        self.registration = RegistrationTask::start(client, &self.node_config, &self.cancel);
+        self.registration =
+            RegistrationTask::start(client, &self.node_config, &self.cancel, &self.spec.span());
     }
 
     /// Ends all tasks. Nodes, pods and container groups stay.
@@ -311,16 +317,18 @@ impl RegistrationTask {
         client: &Client,
         config: &watch::Sender<NodeConfig>,
         placement_cancel: &CancellationToken,
+        span: &Span,
     ) -> Self {
         let (cancel, task) = (placement_cancel.child_token(), TaskTracker::new());
         let registered = node_controller::run(client.clone(), config.subscribe(), cancel.clone());
         let placement_cancel = placement_cancel.clone();
-        task.spawn(async move {
+        let registered = async move {
             // The pods on another owner's node are not this operator's either.
             if registered.await == node_controller::RegistrationEnd::AnotherOwner {
                 placement_cancel.cancel();
             }
-        });
+        };
+        task.spawn(registered.instrument(span.clone()));
         task.close();
         Self { cancel, task }
     }

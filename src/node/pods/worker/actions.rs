@@ -127,7 +127,7 @@ impl PodWorker {
             return;
         }
         let sent_at = Timestamp::now();
-        tracing::info!(pod = %self.pod_name(), group = %self.group_name, "creating a container group");
+        tracing::info!("creating a container group");
         match context
             .azure
             .put(&context.scope, self.group_name.as_str(), &*group)
@@ -144,7 +144,7 @@ impl PodWorker {
 
     fn create_failed(&mut self, error: &Error, (sent_at, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
-        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "cannot create a container group");
+        tracing::warn!(error = %error.error_chain(), "cannot create a container group");
         self.start_failed(AttemptKind::Create, &verdict);
         self.state.put_failed(error, &verdict, (sent_at, group));
         self.warn(verdict.reason, &verdict.message);
@@ -207,7 +207,7 @@ impl PodWorker {
             self.warn_outdated_images();
         }
         if let Some(verdict) = outcome.start_failure {
-            tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
+            tracing::warn!(message = %verdict.message, "a container group did not start");
             self.start_failed(AttemptKind::Start, &verdict);
             self.state.replace_group();
         }
@@ -228,7 +228,7 @@ impl PodWorker {
             AttemptKind::Delete => "cannot delete a container group",
             _ => "cannot read a container group",
         };
-        tracing::warn!(pod = %self.pod_name(), error = %error.error_chain(), "{operation}");
+        tracing::warn!(error = %error.error_chain(), "{operation}");
         self.context.azure_failed.notify_one();
         if self.state.is_leaving() && error.failure().is_some_and(|failure| failure.status == 403) {
             self.warn_stays_terminating(error);
@@ -270,7 +270,7 @@ impl PodWorker {
         let context = self.context.clone();
         let _permit = context.group_write_permits.acquire().await;
         let sent_at = Timestamp::now();
-        tracing::info!(pod = %self.pod_name(), group = %self.group_name, "deleting a container group");
+        tracing::info!("deleting a container group");
         self.mark_group_deleted(true);
         match context
             .azure

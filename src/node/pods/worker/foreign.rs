@@ -24,7 +24,7 @@ impl PodWorker {
     pub async fn warn_group_stays(&mut self) {
         let message =
             self.foreign_message("it stays in Azure, and is billed, after the pod is removed");
-        tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "{message}");
+        tracing::warn!("{message}");
         // Published without a retry: the pod is removed in any case.
         self.publish_warning(REASON, &message).await;
     }

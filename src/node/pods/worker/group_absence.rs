@@ -23,7 +23,7 @@ impl PodWorker {
         let outcome = self.state.group_not_found(listed, sent_at);
         self.apply_absence(outcome);
         if outcome == AbsenceOutcome::Unproven && self.state.pod_state().absence.is_suspected() {
-            tracing::info!(pod = %self.pod_name(), group = %self.group_name, "Azure does not find the container group: confirming that it is gone");
+            tracing::info!("Azure does not find the container group: confirming that it is gone");
             self.context.read_queue.request_list();
         }
     }
@@ -41,7 +41,7 @@ impl PodWorker {
         }
         self.context.record_group_change(&self.group_name, false);
         if outcome == AbsenceOutcome::Vanished {
-            tracing::warn!(pod = %self.pod_name(), group = %self.group_name, "the container group vanished");
+            tracing::warn!("the container group vanished");
         }
     }
 }

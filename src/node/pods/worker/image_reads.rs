@@ -116,7 +116,7 @@ impl PodWorker {
                     (state.reason, state.message, event, wait.unwrap_or_default())
                 }
             };
-            tracing::warn!(pod = %self.pod_name(), %message, "cannot read an image's configuration");
+            tracing::warn!(%message, "cannot read an image's configuration");
             if index == 0 {
                 self.state.set_waiting(reason, &message);
             }

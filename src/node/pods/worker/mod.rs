@@ -291,13 +291,6 @@ impl PodWorker {
         }
     }
 
-    /// The pod as namespace/name, for logs.
-    fn pod_name(&self) -> String {
-        let metadata = &self.state.pod().metadata;
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!("{}/{}", text(&metadata.namespace), text(&metadata.name))
-    }
-
     /// What the last LIST showed of the group.
     fn listed_state(&self) -> watch::Ref<'_, ListedState> {
         self.listed.borrow()

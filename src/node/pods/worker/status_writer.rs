@@ -143,7 +143,7 @@ impl PodWorker {
             Ok(DeletionOutcome::Started | DeletionOutcome::NotFound) => true,
             Err(error) if call::is_timeout(&error) => false,
             Err(error) => {
-                tracing::warn!(pod = %self.pod_name(), %error, "cannot remove a pod");
+                tracing::warn!(%error, "cannot remove a pod");
                 let pause = self.write_rejected(&error).unwrap_or(REMOVE_RETRY_INTERVAL);
                 let now = Timestamp::now();
                 self.state.pause_action(PodAction::Remove, pause, now);
@@ -221,11 +221,11 @@ impl PodWorker {
                 Some(WRITE_RETRY_INTERVAL)
             }
             Ok(Err(error)) => {
-                tracing::warn!(pod = %self.pod_name(), %error, "cannot write a pod's status");
+                tracing::warn!(%error, "cannot write a pod's status");
                 Some(self.write_rejected(&error).unwrap_or(WRITE_RETRY_INTERVAL))
             }
             Err(_) => {
-                tracing::warn!(pod = %self.pod_name(), "cannot write a pod's status: the API server did not answer");
+                tracing::warn!("cannot write a pod's status: the API server did not answer");
                 Some(WRITE_RETRY_INTERVAL)
             }
         };
@@ -261,7 +261,7 @@ impl PodWorker {
         match tokio::time::timeout(CALL_TIMEOUT, sent).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
-                tracing::debug!(pod = %self.pod_name(), %error, "cannot write an Event");
+                tracing::debug!(%error, "cannot write an Event");
                 matches!(&error, kube::Error::Api(status) if is_permanent_rejection(status))
             }
             Err(_) => false,
