@@ -34,10 +34,10 @@ pub struct PodEvent {
     pub name: String,
     /// The reason, in one word.
     pub reason: String,
-    /// Azure's message.
+    /// The message: Azure's, or the node's own.
     pub message: String,
-    /// `Normal` or `Warning`.
-    pub kind: &'static str,
+    /// The Event's type: `Normal` or `Warning`.
+    pub event_type: &'static str,
     /// When it first happened.
     pub first_timestamp: Option<Timestamp>,
     /// When it last happened.
@@ -113,7 +113,7 @@ fn pod_event(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodE
     PodEvent {
         name: event_name(pod, field_path, event),
         message: events::truncate_note(&event.message),
-        kind: if is_warning { "Warning" } else { "Normal" },
+        event_type: if is_warning { "Warning" } else { "Normal" },
         first_timestamp: first.or(last),
         last_timestamp: last.or(first),
         count: i32::try_from(event.count.unwrap_or(1).max(1)).unwrap_or(i32::MAX),

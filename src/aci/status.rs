@@ -29,7 +29,8 @@
 //!
 //! A container is ready if it runs, if the probes that the node runs succeed ([`ReadinessReport`]), and unless Azure
 //! reports its group as `Repairing` or `Deleting`. ACI does not report the results of the readiness probes that it
-//! runs itself: such a container is ready unless its group is `Unhealthy`.
+//! runs itself: [`ReadinessReport`] has what the group's events tell of them. A container without a readiness probe is
+//! ready unless its group is `Unhealthy`.
 
 use std::net::IpAddr;
 
@@ -201,7 +202,7 @@ impl<'a> StatusInput<'a> {
         }
     }
 
-    /// What the node's probes say about a container; `None` if the node runs none of its probes.
+    /// What probes say about a container; `None` if neither the node nor ACI runs a readiness or startup probe of it.
     fn container_readiness(&self, name: &str) -> Option<&'a ContainerReadiness> {
         self.readiness?.get(name)
     }

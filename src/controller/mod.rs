@@ -86,7 +86,7 @@ async fn run_context(context: Arc<ControllerContext>, cancel: CancellationToken)
         context.registry.watch_services(),
         stop_on_cancel
     );
-    context.registry.join_all().await;
+    context.registry.wait_until_stopped().await;
 }
 
 /// Reconciles pools when their specs change, when their statuses are to be written, and at intervals.

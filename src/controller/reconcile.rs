@@ -113,12 +113,12 @@ async fn reconcile_with_finalizer(
 
 async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     let (name, registry) = (pool.name_any(), &context.registry);
-    context.triggers.ensure(pool).await;
+    context.triggers.apply_spec(pool).await;
     context.pool_nodes.drain_unlisted(pool).await?;
     let existing_nodes = context.pool_nodes.of_placements_not_running(pool).await?;
-    let outcome = registry.ensure(pool, &existing_nodes).await;
+    let outcome = registry.apply_spec(pool, &existing_nodes).await;
     let removed = registry.removed_placements(pool).await;
-    let left = context.drain.drain_each(&removed).await?;
+    let left = context.drain.drain_and_remove_each(&removed).await?;
     let nodes = registry.report(pool).await;
     let requeue_after = if !left.is_empty() {
         registry.next_drain_delay(&name, &left).await

@@ -85,7 +85,7 @@ impl UnreadablePools {
         if self.metrics.set_unreadable(&name) {
             crate::telemetry::record_unreadable(&BurstPool::kind(&()), &name, &pool.error);
         }
-        if !self.registry.has_run(&name).await {
+        if !self.registry.is_tracked(&name).await {
             for node in self.nodes.list(&name).await? {
                 self.registry.resume_from_node(node).await;
             }

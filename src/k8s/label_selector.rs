@@ -1,6 +1,6 @@
-//! Parses a label selector in the text form of `/scale`.
+//! Parses the text of a label selector, such as `status.selector` of the scale subresource.
 //!
-//! In: text. Out: a [`Selector`], which kube has but cannot parse. The grammar is that of `labels.Parse`
+//! In: text. Out: a [`Selector`]; kube has the type but no parser for it. The grammar is that of `labels.Parse`
 //! (apimachinery): requirements separated by commas, `key`, `!key`, `key=value`, `key==value`, `key!=value`,
 //! `key in (a,b)`, `key notin (a,b)`.
 

@@ -13,7 +13,7 @@ use super::{QueryError, ReplicaProposal, TriggerState};
 use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
 
 /// The state of a Prometheus trigger after a query succeeded or failed.
-pub fn prometheus(
+pub fn evaluate_prometheus(
     spec: &Prometheus,
     on_error: &OnError,
     before: &TriggerState,
@@ -127,7 +127,7 @@ fn state_without_value(
 }
 
 /// The state of a schedule trigger, and when it changes next.
-pub fn schedule(
+pub fn evaluate_schedule(
     spec: &Schedule,
     before: &TriggerState,
     now: Timestamp,
@@ -164,7 +164,7 @@ pub fn schedule(
 }
 
 /// The state of an alert trigger, with the alerts that fire.
-pub fn alert(
+pub fn evaluate_alert(
     spec: &Alert,
     firing: &ActiveAlerts,
     before: &TriggerState,

@@ -59,7 +59,7 @@ fn events_of_the_group_and_its_containers_are_sorted_and_have_field_paths() {
             (
                 event.reason.as_str(),
                 event.field_path.as_deref(),
-                event.kind,
+                event.event_type,
                 event.count,
             )
         })
@@ -126,7 +126,7 @@ fn every_event_of_the_service_becomes_an_event_that_kubernetes_accepts() {
     };
     assert_eq!(find("InsufficientCapacity").message, "%s {} %n");
     assert_eq!(find("InsufficientCapacity").count, 1);
-    assert_eq!(find("twowords").kind, "Warning");
+    assert_eq!(find("twowords").event_type, "Warning");
     assert_eq!(find("twowords").message, format!("{}...", "ü".repeat(510)));
     let unnamed = find("AzureEvent");
     assert_eq!(unnamed.first_timestamp, unnamed.last_timestamp);

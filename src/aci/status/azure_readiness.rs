@@ -1,8 +1,8 @@
 //! The readiness of a container whose readiness probe ACI runs, inferred from the container's events.
 //!
 //! ACI reports no result of a readiness probe. At each failure it writes an event `Unhealthy` and counts it, as a
-//! kubelet does. So the events of two reads of the group tell whether a probe has failed between them, and a time
-//! between them that is long enough tells that a probe was sent.
+//! kubelet does. If two reads of the group show the same number of failures, and at least one period and one timeout of
+//! the probe lie between them, then a probe was sent and did not fail.
 //!
 //! In: the probe, and the container as a GET of its group shows it. Out: whether the container is ready, and when to
 //! read the group again. Pure.
@@ -27,12 +27,12 @@ const MIN_READ_INTERVAL: Duration = Duration::from_secs(5);
 pub struct AzureReadiness {
     /// The run that was seen last: the number of restarts, and its start.
     run: Option<(i64, Option<Timestamp>)>,
-    /// The number of failures at the last read that decided something.
+    /// The number of failures at the last read of the running container.
     failures: i64,
     /// Since when no failure was seen.
-    clean_since: Timestamp,
+    no_failure_since: Timestamp,
     /// The failures in a row.
-    streak: i64,
+    consecutive_failures: i64,
     is_ready: bool,
 }
 
@@ -43,8 +43,8 @@ impl AzureReadiness {
         Self {
             run: None,
             failures: 0,
-            clean_since: Timestamp::UNIX_EPOCH,
-            streak: 0,
+            no_failure_since: Timestamp::UNIX_EPOCH,
+            consecutive_failures: 0,
             is_ready: was_ready,
         }
     }
@@ -57,8 +57,8 @@ impl AzureReadiness {
     /// When to read the group for the sake of the probe: when the next read may change the readiness. `None` while
     /// the container is ready and no probe has failed.
     pub fn next_read(&self, probe: &Probe, last_read: Timestamp) -> Option<Timestamp> {
-        let is_settled = self.run.is_none() || (self.is_ready && self.streak == 0);
-        let decided = later(self.clean_since, time_to_succeed(probe));
+        let is_settled = self.run.is_none() || (self.is_ready && self.consecutive_failures == 0);
+        let decided = later(self.no_failure_since, time_to_succeed(probe));
         (!is_settled).then(|| decided.max(later(last_read, MIN_READ_INTERVAL)))
     }
 
@@ -76,23 +76,25 @@ impl AzureReadiness {
         if self.run != Some(run) {
             let is_first = self.run.is_none();
             self.run = Some(run);
-            self.streak = 0;
+            self.consecutive_failures = 0;
             if is_first && self.is_ready {
-                (self.failures, self.clean_since) = (failures, read_at);
+                (self.failures, self.no_failure_since) = (failures, read_at);
                 return;
             }
             self.is_ready = false;
-            self.clean_since = later(current.start_time.unwrap_or(read_at), initial_delay(probe));
+            self.no_failure_since =
+                later(current.start_time.unwrap_or(read_at), initial_delay(probe));
         }
         // The list of events is bounded: old ones may disappear, and counts with them.
         let new_failures = (failures - self.failures).max(0);
         self.failures = failures;
         if new_failures > 0 {
-            self.streak += new_failures;
-            self.clean_since = read_at;
-            self.is_ready &= self.streak < i64::from(probe.failure_threshold.unwrap_or(3).max(1));
-        } else if read_at >= later(self.clean_since, time_to_succeed(probe)) {
-            self.streak = 0;
+            self.consecutive_failures += new_failures;
+            self.no_failure_since = read_at;
+            self.is_ready &=
+                self.consecutive_failures < i64::from(probe.failure_threshold.unwrap_or(3).max(1));
+        } else if read_at >= later(self.no_failure_since, time_to_succeed(probe)) {
+            self.consecutive_failures = 0;
             self.is_ready = true;
         }
     }

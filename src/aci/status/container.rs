@@ -1,7 +1,7 @@
 //! Container statuses: one for every container of the spec, in the order of the spec.
 //!
-//! In: the inputs of the status. Out: `ContainerStatus`es, before the pod's phase is known. [`phase`](super::phase)
-//! adds the ends that follow from the phase.
+//! In: the inputs of the status. Out: `ContainerStatus`es, before the pod's phase is known. Then [`phase`](super::phase)
+//! sets containers to terminated where the phase requires that.
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, ResourceRequirements,
@@ -143,7 +143,8 @@ fn base_status(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
     }
 }
 
-/// The image as the pod names it, and its ID, if the group names it by the digest that burstpool has read.
+/// If the group's image is pinned to a digest that burstpool has read: the image as the pod names it, and its
+/// `imageID`.
 fn unpinned_group_image(part: &ContainerInput) -> Option<(String, String)> {
     let image = part.group_container?.properties.image.as_ref()?;
     image_changes::unpinned_image(part.container, part.live, image)
@@ -168,7 +169,7 @@ fn current_image(part: &ContainerInput, status: &ContainerStatus) -> String {
         .unwrap_or_default()
 }
 
-/// Sets the state, restart count and ID. A final live state wins, then the group's instance view, then, if the
+/// Sets the state, restart count, image, ID, and whether the container is started. A final live state wins, then the group's instance view, then, if the
 /// group has none, the live state again.
 fn fill_state(
     case: &StatusInput,

@@ -31,9 +31,9 @@ const OWNED_FIELDS: [&str; 13] = [
 const MERGED_LISTS: [(&str, &str); 3] =
     [("conditions", "type"), ("hostIPs", "ip"), ("podIPs", "ip")];
 /// Fields that an API server drops if their feature gates are off (in-place resize before 1.33,
-/// `observedGeneration` before 1.34). The patch contains them, but their absence from the live status does not
-/// cause a write, which would repeat forever.
-const DROPPABLE: [&str; 3] = ["observedGeneration", "allocatedResources", "resources"];
+/// `observedGeneration` before 1.34). The patch contains them, but a live status without them counts as equal;
+/// otherwise the same write would repeat forever.
+const FEATURE_GATED_FIELDS: [&str; 3] = ["observedGeneration", "allocatedResources", "resources"];
 
 /// Whether two statuses are equal in the fields that the node owns. The order of conditions and containers,
 /// transition times, fractions of seconds, and different ways to write an empty value do not count.
@@ -170,11 +170,12 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Removes from `wanted` the fields of [`DROPPABLE`] that `live` does not have.
+/// Removes from `wanted` the fields of [`FEATURE_GATED_FIELDS`] that `live` does not have.
 fn drop_unsupported_fields(live: &Value, wanted: &mut Value) {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
-            let dropped = |field: &str| DROPPABLE.contains(&field) && !live.contains_key(field);
+            let dropped =
+                |field: &str| FEATURE_GATED_FIELDS.contains(&field) && !live.contains_key(field);
             wanted.retain(|field, _| !dropped(field));
             for (field, wanted) in wanted {
                 if let Some(live) = live.get(field) {

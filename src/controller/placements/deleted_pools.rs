@@ -49,7 +49,7 @@ impl DeletedPools {
         let existing_nodes = self.nodes.of_placements_not_running(pool).await?;
         // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
         let registry = &self.drain.registry;
-        let ensured = registry.ensure(pool, &existing_nodes).await;
+        let ensured = registry.apply_spec(pool, &existing_nodes).await;
         let name = pool.name_any();
         let running = registry.running_placements(&name).await;
         let mut left = match ensured {
@@ -57,7 +57,11 @@ impl DeletedPools {
             // Placements that ran before the spec became invalid are drained. Others may still have nodes.
             Err(InvalidSpec(mistake)) => self.undrainable_nodes(&name, &running, &mistake).await?,
         };
-        left.extend(self.drain.drain_and_remove(&name, &running).await?);
+        left.extend(
+            self.drain
+                .drain_and_remove_together(&name, &running)
+                .await?,
+        );
         Ok(left)
     }
 
@@ -86,7 +90,7 @@ impl DeletedPools {
         let mut removed: BTreeMap<String, RemovedPool> = BTreeMap::new();
         loop {
             let suspected = {
-                let running = self.drain.registry.running_pool_names().await;
+                let running = self.drain.registry.tracked_pool_names().await;
                 let snapshot = self.nodes.cache.snapshot();
                 let nodes = snapshot.nodes.values().map(AsRef::as_ref);
                 let pools: Vec<_> = snapshot.pools.values().cloned().collect();
@@ -148,7 +152,7 @@ impl DeletedPools {
             }
         }
         let ids = registry.running_placements(pool).await;
-        let left = self.drain.drain_and_remove(pool, &ids).await?;
+        let left = self.drain.drain_and_remove_together(pool, &ids).await?;
         if left.is_empty() {
             on_drained(pool, &ids);
         }

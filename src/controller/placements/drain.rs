@@ -1,7 +1,7 @@
 //! Drains placements: removes their pods before their nodes are removed.
 //!
-//! In: placements. Out: the pods, container groups and nodes that are left, as text; empty once they and their
-//! tasks are all gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers
+//! In: placements. Out: one text for each pod, set of container groups and node that still exists; none when all
+//! are deleted and the tasks of the placements have ended. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers
 //! delete the container groups of evicted pods.
 
 mod evictions;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use kube::Client;
 
-use super::node_pods::list_pods_on_node;
+use super::drainable_pods::list_drainable_pods;
 use super::registry::PlacementRegistry;
 use super::{Error, PlacementId};
 
@@ -29,10 +29,13 @@ pub(in crate::controller) struct PlacementDrain {
 
 impl PlacementDrain {
     /// Drains placements that the spec does not list now, and removes those that are empty. Returns what is left.
-    pub async fn drain_each(&self, removed: &[PlacementId]) -> Result<Vec<String>, Error> {
+    pub async fn drain_and_remove_each(
+        &self,
+        removed: &[PlacementId],
+    ) -> Result<Vec<String>, Error> {
         let left = removed
             .iter()
-            .map(|id| self.drain_and_remove(&id.pool, std::slice::from_ref(id)));
+            .map(|id| self.drain_and_remove_together(&id.pool, std::slice::from_ref(id)));
         let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
         Ok(left?.concat())
     }
@@ -40,9 +43,9 @@ impl PlacementDrain {
     /// Drains placements of a pool together, and removes their nodes when nothing is left on any of them. Returns
     /// what is left.
     ///
-    /// The scheduler may bind a pod until the node is gone, and such a pod is drained like the others. Therefore
-    /// the placements are checked again after the removal, and the pod workers end last.
-    pub async fn drain_and_remove(
+    /// The scheduler can bind pods to a node until the node is deleted. Therefore pods and container groups are
+    /// checked again after the deletion, and the pod workers end last.
+    pub async fn drain_and_remove_together(
         &self,
         pool: &str,
         ids: &[PlacementId],
@@ -52,8 +55,8 @@ impl PlacementDrain {
         if !left.is_empty() {
             return Ok(left);
         }
-        let removed = ids.iter().map(|id| self.unregister_node(id));
-        let left: Vec<String> = join_all(removed).await.into_iter().flatten().collect();
+        let deleted = join_all(ids.iter().map(|id| self.delete_node(id))).await;
+        let left: Vec<String> = deleted.into_iter().filter_map(Result::err).collect();
         if !left.is_empty() {
             return Ok(left);
         }
@@ -74,7 +77,7 @@ impl PlacementDrain {
 
     async fn drain_placement(&self, id: &PlacementId) -> Result<Vec<String>, Error> {
         let node = id.node_name();
-        let pods = list_pods_on_node(&self.client, &node).await?;
+        let pods = list_drainable_pods(&self.client, &node).await?;
         // The operator must not evict pods from a node that belongs to another owner.
         if self.registry.is_requested_again(id).await || self.registry.has_lost_node(id).await {
             return Ok(Vec::new());
@@ -96,21 +99,23 @@ impl PlacementDrain {
             None if self.registry.is_list_forbidden(id).await => vec![format!(
                 "the container groups of {node}, which burstpool may not list (Azure answers 403): give its \
                  identity the permission Microsoft.ContainerInstance/containerGroups/read on their resource group; \
-                 if that was deleted, create it again and assign the role there"
+                 if the resource group was deleted, create it again and assign the role on it"
             )],
             None => vec![format!(
-                "the container groups of {node}, which Azure does not list now"
+                "the container groups of {node}: their number is unknown, because the last list request to Azure \
+                 failed"
             )],
         })
     }
 
-    /// Removes a placement's node. Returns what is left of it, as text.
-    async fn unregister_node(&self, id: &PlacementId) -> Option<String> {
-        let why = match self.registry.unregister_node(id).await {
-            Ok(()) => return None,
-            Err(kube::Error::Api(status)) => status.message,
-            Err(error) => error.to_string(),
-        };
-        Some(format!("node {} ({why})", id.node_name()))
+    /// Deletes a placement's node. The error is a text for the pool's status.
+    async fn delete_node(&self, id: &PlacementId) -> Result<(), String> {
+        self.registry.delete_node(id).await.map_err(|error| {
+            let why = match error {
+                kube::Error::Api(status) => status.message,
+                error => error.to_string(),
+            };
+            format!("node {} ({why})", id.node_name())
+        })
     }
 }

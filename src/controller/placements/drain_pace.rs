@@ -17,8 +17,9 @@ use crate::k8s::backoff::doubled;
 
 /// The first pause.
 const INITIAL_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two evictions that the same budget blocks: the interval of `kubectl drain`.
-pub(in crate::controller) const MAX_BUDGET_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause before a drain continues, and between two evictions that the same budget blocks: the interval of
+/// `kubectl drain`.
+pub(in crate::controller) const MAX_DRAIN_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest pause after an eviction that fails for another reason.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two counts of container groups.
@@ -55,14 +56,14 @@ pub(in crate::controller) enum EvictionRejection {
     /// A budget blocks it.
     DisruptionBudget(DisruptionBudgetRef),
     /// Any other reason.
-    Failed,
+    Other,
 }
 
 impl EvictionRejection {
     /// Reads the API server's answer to the eviction of a pod in that namespace.
     pub fn from_status(status: &Status, namespace: &str) -> Self {
         if status.code != 429 {
-            return Self::Failed;
+            return Self::Other;
         }
         let causes = status.details.iter().flat_map(|details| &details.causes);
         let mut name = causes.filter_map(|cause| {
@@ -108,7 +109,7 @@ impl EvictionPacer {
         let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
             None => true,
             Some(rejected) => match &rejected.cause {
-                EvictionRejection::Failed => rejected.pause.is_over(now),
+                EvictionRejection::Other => rejected.pause.is_over(now),
                 EvictionRejection::DisruptionBudget(budget) => {
                     let pause = self.budgets.get(budget);
                     pause.is_none_or(|pause| pause.is_over(now))
@@ -139,12 +140,12 @@ impl EvictionPacer {
         let previous = self.pods.remove(uid);
         let mut pause = previous.map(|previous| previous.pause).unwrap_or_default();
         match &cause {
-            EvictionRejection::Failed => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
+            EvictionRejection::Other => drop(pause.start_next(MAX_ERROR_PAUSE, now)),
             EvictionRejection::DisruptionBudget(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
                 // Several pods that were tried in one round count as one rejection of the budget.
                 if pause.is_over(now) {
-                    pause.start_next(MAX_BUDGET_PAUSE, now);
+                    pause.start_next(MAX_DRAIN_RETRY_INTERVAL, now);
                 }
             }
         }
@@ -167,30 +168,29 @@ impl EvictionPacer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum CountAction {
     /// List them in Azure.
-    Count,
+    List,
     /// Use this number; `None` if it is not known.
-    Report(Option<usize>),
+    UseKnown(Option<usize>),
 }
 
 /// The counts of a placement's container groups. Each count is a LIST, and Azure limits their rate.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct GroupCountPacer {
-    /// The number that was known without asking Azure at the last count.
+    /// The number that was known locally at the last LIST.
     known_at_count: Option<usize>,
     last_count: Option<usize>,
     pause: ExponentialBackoff,
 }
 
 impl GroupCountPacer {
-    /// How to find out the number of container groups; `known` is the number known without asking Azure, from
-    /// the last listing and the pod workers. When that falls to 0, the groups are counted at once; otherwise at
-    /// growing intervals.
+    /// How to find out the number of container groups; `known` is the number known locally, from the last listing
+    /// and the pod workers. When that falls to 0, the groups are listed at once; otherwise at growing intervals.
     pub fn next_action(&self, known: Option<usize>, now: Instant) -> CountAction {
         let is_new = known == Some(0) && self.known_at_count != Some(0);
         if is_new || self.pause.is_over(now) {
-            return CountAction::Count;
+            return CountAction::List;
         }
-        CountAction::Report(known.filter(|groups| *groups > 0).or(self.last_count))
+        CountAction::UseKnown(known.filter(|groups| *groups > 0).or(self.last_count))
     }
 
     /// Records a count; `None` if Azure did not answer.
@@ -218,7 +218,7 @@ impl DrainDelay {
             self.left = left.to_vec();
             self.pause = ExponentialBackoff::default();
         }
-        self.pause.start_next(MAX_BUDGET_PAUSE, now)
+        self.pause.start_next(MAX_DRAIN_RETRY_INTERVAL, now)
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
             evictions.record_rejected(uid, blocked_by(budget), "no".to_owned(), now);
         }
         assert_eq!(evictions.next_due(&PODS, now), None);
-        let later = now + MAX_BUDGET_PAUSE;
+        let later = now + MAX_DRAIN_RETRY_INTERVAL;
         assert_eq!(evictions.next_due(&PODS, later), Some("a"));
         evictions.record_accepted("a");
         let left: Vec<&str> = PODS.into_iter().skip(1).collect();
@@ -310,7 +310,7 @@ mod tests {
         let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let attempts = try_evictions(&mut evictions, &["a", "b"], 600, start, |_| {
-            Some(EvictionRejection::Failed)
+            Some(EvictionRejection::Other)
         });
         assert_eq!(attempts["a"], attempts["b"]);
         assert!((15..=25).contains(&attempts["a"]), "{attempts:?}");
@@ -330,7 +330,7 @@ mod tests {
         let processed = "The disruption budget web is still being processed by the server.";
         assert_eq!(rejection(processed, 429), blocked_by("web"));
         assert_eq!(rejection("too busy", 429), blocked_by(""));
-        assert_eq!(rejection(needs, 500), EvictionRejection::Failed);
+        assert_eq!(rejection(needs, 500), EvictionRejection::Other);
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
         let mut attempts = 0;
         for second in 0..600 {
             let now = start + SECOND * second;
-            if counts.next_action(Some(3), now) == CountAction::Count {
+            if counts.next_action(Some(3), now) == CountAction::List {
                 attempts += 1;
                 counts.record_count(Some(3), Some(3), now);
             }
@@ -349,18 +349,21 @@ mod tests {
         let now = start + 594 * SECOND;
         assert_eq!(
             counts.next_action(Some(2), now),
-            CountAction::Report(Some(2))
+            CountAction::UseKnown(Some(2))
         );
-        assert_eq!(counts.next_action(None, now), CountAction::Report(Some(3)));
+        assert_eq!(
+            counts.next_action(None, now),
+            CountAction::UseKnown(Some(3))
+        );
         assert_eq!(
             counts.next_action(Some(0), now),
-            CountAction::Count,
+            CountAction::List,
             "the last is gone"
         );
         counts.record_count(Some(0), Some(0), now);
         assert_eq!(
             counts.next_action(Some(0), now),
-            CountAction::Count,
+            CountAction::List,
             "and again, to be sure"
         );
     }

@@ -8,14 +8,14 @@
 //! | [`drain_pace`] | decides when to repeat an eviction or a count of container groups |
 //! | [`pool_nodes`] | reads the nodes of a pool, and drains those that its spec does not list |
 //! | [`deleted_pools`] | drains deleted pools |
-//! | [`node_pods`] | lists the pods on a node |
+//! | [`drainable_pods`] | lists the pods on a node |
 
 pub(super) mod deleted_pools;
 pub(super) mod drain;
 mod drain_pace;
+mod drainable_pods;
 mod error;
 mod id;
-mod node_pods;
 pub(super) mod pool_nodes;
 pub(super) mod registry;
 pub(super) mod validation;

@@ -60,7 +60,7 @@ impl PoolNodes {
     /// tasks show which placements the spec has lost.
     pub async fn drain_unlisted(&self, pool: &BurstPool) -> Result<(), Error> {
         let name = pool.name_any();
-        if self.registry.has_run(&name).await {
+        if self.registry.is_tracked(&name).await {
             return Ok(());
         }
         let found = self.list(&name).await?.into_iter();

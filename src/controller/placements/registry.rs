@@ -56,12 +56,16 @@ impl PlacementRegistry {
     /// those that do. Only a change to another node, such as one in another resource group, restarts a
     /// placement's tasks. `nodes` are the existing nodes of placements whose tasks do not run.
     ///
-    /// A spec with an invalid value is an [`InvalidSpec`] under every leader. Running placements then continue
+    /// Every leader rejects a spec with an invalid value with [`InvalidSpec`]. Running placements then continue
     /// unchanged; after a change of leader they continue with the settings that their node records.
-    pub async fn ensure(&self, pool: &BurstPool, nodes: &[Node]) -> Result<(), InvalidSpec> {
+    pub async fn apply_spec(&self, pool: &BurstPool, nodes: &[Node]) -> Result<(), InvalidSpec> {
         let scope = self.allowed_scope(pool).await;
         // Wait without the lock: the grant loop reads the registry all the time.
-        stop_tasks(self.take_changed_tasks(pool, scope.as_ref().ok()).await).await;
+        stop_tasks(
+            self.apply_changes_and_take_obsolete(pool, scope.as_ref().ok())
+                .await,
+        )
+        .await;
         let started = self.start_missing_tasks(pool, nodes, &scope).await;
         scope.and(started)
     }
@@ -69,7 +73,7 @@ impl PlacementRegistry {
     /// Applies the spec to the running tasks. Takes out the placements that need another node, and those that
     /// were drained or ended and that the spec lists again. These take no pods until their tasks are started
     /// again.
-    async fn take_changed_tasks(
+    async fn apply_changes_and_take_obsolete(
         &self,
         pool: &BurstPool,
         scope: Option<&GroupScope>,
@@ -118,8 +122,8 @@ impl PlacementRegistry {
             let name = id.node_name();
             let mut nodes = nodes.iter();
             let read = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
-            // The node of a placement whose tasks have just been stopped was not read. Only the watch shows
-            // whether it belongs to another owner meanwhile.
+            // `nodes` was listed while tasks that were stopped above still ran, so that their node is missing in
+            // it. The watch shows whether another owner has taken that node meanwhile.
             let watched = self.context.parts.cache.node(&name);
             let live = LiveNode {
                 read,
@@ -181,11 +185,11 @@ impl PlacementRegistry {
             return;
         }
         let Some(spec) = PlacementSpec::from_node(found) else {
-            tracing::warn!(%node, "cannot run this node: its pool cannot be read, and the node records no settings");
+            tracing::warn!(%node, "cannot resume the placement of this node: its pool cannot be read, and the node records no settings");
             return;
         };
         let task = PlacementTask::start(spec, advertised, &self.context).await;
-        tracing::info!(%node, "running a node with the settings that it records");
+        tracing::info!(%node, "resumed a placement with the settings that its node records");
         running.insert(id, task);
     }
 
@@ -201,13 +205,13 @@ impl PlacementRegistry {
 
     /// The names of the pools whose placements have run under this leader. A pool stays in the list until all its
     /// placements are drained.
-    pub async fn running_pool_names(&self) -> Vec<String> {
+    pub async fn tracked_pool_names(&self) -> Vec<String> {
         self.running.lock().await.pool_names().cloned().collect()
     }
 
     /// Whether a placement of this pool has run under this leader, and not all have been drained.
-    pub async fn has_run(&self, pool: &str) -> bool {
-        self.running.lock().await.has_run(pool)
+    pub async fn is_tracked(&self, pool: &str) -> bool {
+        self.running.lock().await.is_tracked(pool)
     }
 
     /// The placements of a pool whose tasks run.
@@ -251,7 +255,7 @@ impl PlacementRegistry {
     }
 
     /// Waits until all tasks have ended, after [`PlacementRegistry::cancel_all`].
-    pub async fn join_all(&self) {
+    pub async fn wait_until_stopped(&self) {
         for task in self.running.lock().await.drain() {
             task.stop().await;
         }

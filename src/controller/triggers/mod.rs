@@ -134,7 +134,7 @@ impl TriggerTasks {
     }
 
     /// Starts the tasks that the spec asks for, and ends those that it does not ask for.
-    pub(super) async fn ensure(&self, pool: &BurstPool) {
+    pub(super) async fn apply_spec(&self, pool: &BurstPool) {
         let name = pool.name_any();
         let mut pools = self.pools.lock().await;
         // Only at the first call: the status holds the state under an earlier leader; later, this instance's

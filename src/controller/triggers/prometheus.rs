@@ -56,7 +56,7 @@ pub(super) async fn run(task: &TriggerTask, spec: &Prometheus, on_error: &OnErro
             tracing::debug!(pool, trigger, ?why, "cannot query Prometheus");
         }
         let now = Timestamp::now();
-        task.publish(&evaluation::prometheus(
+        task.publish(&evaluation::evaluate_prometheus(
             spec,
             on_error,
             &task.state(),

@@ -45,7 +45,7 @@ impl TriggerTask {
     async fn run_schedule(&self, spec: &Schedule) {
         loop {
             let now = Timestamp::now();
-            let (state, next) = evaluation::schedule(spec, &self.state(), now);
+            let (state, next) = evaluation::evaluate_schedule(spec, &self.state(), now);
             self.publish(&state);
             sleep_until(next, now).await;
         }
@@ -57,7 +57,7 @@ impl TriggerTask {
             let now = Timestamp::now();
             let firing = self.context.alerts.get(&self.key());
             let before = self.state();
-            let mut state = evaluation::alert(spec, &firing, &before, now);
+            let mut state = evaluation::evaluate_alert(spec, &firing, &before, now);
             if let Some(why) = self.context.alerts.receiver_error() {
                 state = state.unreachable(why, before.unknown_since.unwrap_or(now));
             }

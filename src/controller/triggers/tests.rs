@@ -42,7 +42,7 @@ async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
     let alert = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
     let alert = serde_json::from_value(alert).expect("an alert");
     triggers.context.alerts.register(&key, &[alert]);
-    triggers.ensure(&pager("Noisy")).await;
+    triggers.apply_spec(&pager("Noisy")).await;
     wait_for_state(&triggers, |state| state.active).await;
 
     let mut other = pager("Saturated");
@@ -51,7 +51,7 @@ async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
         triggers: statuses,
         ..Default::default()
     });
-    triggers.ensure(&other).await;
+    triggers.apply_spec(&other).await;
     wait_for_state(&triggers, |state| !state.active).await;
     assert!(
         !triggers
@@ -67,7 +67,7 @@ async fn a_trigger_whose_match_labels_change_starts_without_alerts() {
 async fn an_alert_trigger_reports_that_the_receiver_is_off() {
     let triggers = triggers();
     triggers.disable_receiver();
-    triggers.ensure(&pager("Noisy")).await;
+    triggers.apply_spec(&pager("Noisy")).await;
     wait_for_state(&triggers, |state| !state.is_known()).await;
     let statuses = triggers.status_view(&pager("Noisy")).triggers();
     let why = &statuses[0].message;
@@ -87,7 +87,7 @@ async fn a_trigger_of_no_kind_or_of_two_kinds_reports_the_error() {
         json!({"name": "two", "schedule": schedule, "alert": alert}),
     ] {
         let triggers = triggers();
-        triggers.ensure(&pool(&trigger)).await;
+        triggers.apply_spec(&pool(&trigger)).await;
         wait_for_state(&triggers, |state| state.spec_error.is_some()).await;
         assert!(!triggers.is_any_active("shop"));
         let statuses = triggers.status_view(&pool(&trigger)).triggers();
@@ -133,7 +133,7 @@ async fn no_trigger_starts_after_the_shutdown() {
     triggers.stop().await;
     let schedule = json!({"start": "* * * * *", "duration": "1h", "timeZone": "UTC"});
     let schedule = pool(&json!({"name": "always", "schedule": schedule}));
-    triggers.ensure(&schedule).await;
+    triggers.apply_spec(&schedule).await;
     let mut pools = triggers.pools.lock().await;
     pools.remove("shop").expect("it is kept").stop().await;
     drop(pools);

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::options::LogOptions;
+use super::options::PodLogOptions;
 
 /// Formats the lines of one log.
 #[derive(Debug)]
 pub struct LineFormatter {
-    options: LogOptions,
+    options: PodLogOptions,
     /// How many more bytes may be sent.
     remaining_bytes: usize,
     is_recent: bool,
@@ -26,9 +26,9 @@ pub struct LineFormatter {
 
 impl LineFormatter {
     /// Formats according to these options.
-    pub fn new(options: LogOptions) -> Self {
+    pub fn new(options: PodLogOptions) -> Self {
         Self {
-            remaining_bytes: options.limit.unwrap_or(usize::MAX),
+            remaining_bytes: options.limit_bytes.unwrap_or(usize::MAX),
             is_recent: options.since.is_none(),
             options,
         }
@@ -43,7 +43,7 @@ impl LineFormatter {
     pub fn format(&mut self, text: &str) -> Vec<u8> {
         let mut formatted = Vec::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
-            if !self.options.needs_times() {
+            if !self.options.needs_timestamps() {
                 formatted.extend_from_slice(line.as_bytes());
                 continue;
             }
@@ -169,18 +169,18 @@ mod tests {
     const LOG: &str =
         "1970-01-01T00:00:01Z a\n1970-01-01T00:00:02Z b c\nno time\n1970-01-01T00:00:03.5Z \n";
 
-    fn formatted(options: LogOptions) -> String {
+    fn formatted(options: PodLogOptions) -> String {
         String::from_utf8(LineFormatter::new(options).format(LOG)).expect("text")
     }
 
     #[test]
     fn timestamps_are_shown_if_requested() {
         // Timestamps were not requested, so what looks like one is the program's.
-        assert_eq!(formatted(LogOptions::default()), LOG);
+        assert_eq!(formatted(PodLogOptions::default()), LOG);
         let timestamps = true;
-        let options = LogOptions {
+        let options = PodLogOptions {
             timestamps,
-            ..LogOptions::default()
+            ..PodLogOptions::default()
         };
         assert_eq!(formatted(options), LOG);
     }
@@ -188,13 +188,16 @@ mod tests {
     #[test]
     fn old_lines_are_left_out_and_bytes_are_counted() {
         let since = Timestamp::from_second(2).ok();
-        let options = LogOptions {
+        let options = PodLogOptions {
             since,
-            ..LogOptions::default()
+            ..PodLogOptions::default()
         };
         assert_eq!(formatted(options), "b c\nno time\n\n");
-        let limit = Some(3);
-        let mut lines = LineFormatter::new(LogOptions { limit, ..options });
+        let limit_bytes = Some(3);
+        let mut lines = LineFormatter::new(PodLogOptions {
+            limit_bytes,
+            ..options
+        });
         assert_eq!(lines.format(LOG), b"b c");
         assert!(lines.is_full() && lines.format(LOG).is_empty());
     }
@@ -211,9 +214,9 @@ mod tests {
     fn parts_of_a_line_are_joined_and_timestamps_of_the_program_stay() {
         let timed = |log: &str| {
             let timestamps = true;
-            let options = LogOptions {
+            let options = PodLogOptions {
                 timestamps,
-                ..LogOptions::default()
+                ..PodLogOptions::default()
             };
             String::from_utf8(LineFormatter::new(options).format(log)).expect("text")
         };

@@ -26,7 +26,7 @@ use super::response::{ApiResult, HttpError, text_response};
 use super::tasks::ListenerTasks;
 use cursor::{LogCursor, LogDelta};
 use lines::LineFormatter;
-use options::LogOptions;
+use options::PodLogOptions;
 pub use source::LogSource;
 
 /// The shortest and the longest pause between two reads of a log that is followed: after new output, and after a
@@ -49,9 +49,11 @@ pub async fn serve_log(source: LogSource, query: &str, tasks: &ListenerTasks) ->
     if options.follow {
         return follow_log(source, options, tasks).await;
     }
-    let log = source.read(options.tail, options.needs_times()).await?;
+    let log = source
+        .read(options.tail_lines, options.needs_timestamps())
+        .await?;
     let mut lines = LineFormatter::new(options);
-    let formatted = match options.tail {
+    let formatted = match options.tail_lines {
         Some(tail) => lines.format(lines::tail(&log, tail)),
         None => lines.format(&log),
     };
@@ -61,17 +63,17 @@ pub async fn serve_log(source: LogSource, query: &str, tasks: &ListenerTasks) ->
 }
 
 /// Follows a log. The first read happens before the answer starts, so that its error becomes the answer's status.
-async fn follow_log(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -> ApiResult {
-    let log = source.read(None, options.needs_times()).await?;
+async fn follow_log(source: LogSource, options: PodLogOptions, tasks: &ListenerTasks) -> ApiResult {
+    let log = source.read(None, options.needs_timestamps()).await?;
     let (sender, mut receiver) = mpsc::channel::<Bytes>(4);
     let follower = LogFollower {
         source,
         cursor: LogCursor::default(),
-        with_timestamps: options.needs_times(),
+        with_timestamps: options.needs_timestamps(),
         formatter: LineFormatter::new(options),
         sender,
     };
-    tasks.spawn(follower.run(log, options.tail));
+    tasks.spawn(follower.run(log, options.tail_lines));
     let (cancel, mut is_over) = (tasks.cancel.clone(), false);
     let body = futures::stream::poll_fn(move |context| {
         if is_over {
@@ -96,12 +98,12 @@ pub async fn stream_new_output(
     source: LogSource,
     sender: mpsc::Sender<Bytes>,
 ) -> Result<(), HttpError> {
-    let options = LogOptions::default();
-    let log = source.read(None, options.needs_times()).await?;
+    let options = PodLogOptions::default();
+    let log = source.read(None, options.needs_timestamps()).await?;
     let follower = LogFollower {
         source,
         cursor: LogCursor::default(),
-        with_timestamps: options.needs_times(),
+        with_timestamps: options.needs_timestamps(),
         formatter: LineFormatter::new(options),
         sender,
     };

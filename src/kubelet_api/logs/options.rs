@@ -1,45 +1,45 @@
 //! The options of a log request.
 //!
-//! In: a query. Out: [`LogOptions`], or an error message. Pure.
+//! In: a query. Out: [`PodLogOptions`], or an error message. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 /// The options of a log request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogOptions {
+pub struct PodLogOptions {
     /// Whether to follow the log.
     pub follow: bool,
     /// Whether to return the previous run's log.
     pub previous: bool,
     /// Whether each line has its timestamp in front.
     pub timestamps: bool,
-    /// Only the last lines.
-    pub tail: Option<usize>,
+    /// Only this many lines, from the end.
+    pub tail_lines: Option<usize>,
     /// Only lines since this time.
     pub since: Option<Timestamp>,
-    /// The most bytes.
-    pub limit: Option<usize>,
+    /// The maximum number of bytes.
+    pub limit_bytes: Option<usize>,
 }
 
-impl LogOptions {
+impl PodLogOptions {
     /// Whether the log must be read with timestamps.
-    pub fn needs_times(&self) -> bool {
+    pub fn needs_timestamps(&self) -> bool {
         self.timestamps || self.since.is_some()
     }
 }
 
 /// Reads a query, as a kubelet does; ignores unknown parameters.
-pub fn parse(query: &str, now: Timestamp) -> Result<LogOptions, String> {
-    let mut options = LogOptions::default();
+pub fn parse(query: &str, now: Timestamp) -> Result<PodLogOptions, String> {
+    let mut options = PodLogOptions::default();
     let mut sinces = 0;
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let (key, value) = (&*key, &*value);
         match key {
-            "follow" => options.follow = is_on(value),
-            "previous" => options.previous = is_on(value),
-            "timestamps" => options.timestamps = is_on(value),
-            "tailLines" => options.tail = Some(parse_number(key, value, 0)?),
-            "limitBytes" => options.limit = Some(parse_number(key, value, 1)?),
+            "follow" => options.follow = parse_bool(value),
+            "previous" => options.previous = parse_bool(value),
+            "timestamps" => options.timestamps = parse_bool(value),
+            "tailLines" => options.tail_lines = Some(parse_number(key, value, 0)?),
+            "limitBytes" => options.limit_bytes = Some(parse_number(key, value, 1)?),
             "sinceSeconds" => {
                 let seconds = i64::try_from(parse_number(key, value, 1)?).unwrap_or(i64::MAX);
                 let since = now.checked_sub(SignedDuration::from_secs(seconds));
@@ -66,7 +66,7 @@ pub fn parse(query: &str, now: Timestamp) -> Result<LogOptions, String> {
     Ok(options)
 }
 
-fn is_on(value: &str) -> bool {
+fn parse_bool(value: &str) -> bool {
     !matches!(value, "false" | "0")
 }
 
@@ -85,16 +85,16 @@ mod tests {
         let query =
             "follow=true&previous=false&timestamps=&tailLines=0&sinceSeconds=60&limitBytes=9";
         let options = parse(query, now).expect("options");
-        let wanted = LogOptions {
+        let wanted = PodLogOptions {
             follow: true,
             previous: false,
             timestamps: true,
-            tail: Some(0),
+            tail_lines: Some(0),
             since: Timestamp::from_second(940).ok(),
-            limit: Some(9),
+            limit_bytes: Some(9),
         };
         assert_eq!(options, wanted);
-        assert_eq!(parse("", now), Ok(LogOptions::default()));
+        assert_eq!(parse("", now), Ok(PodLogOptions::default()));
         let time = parse("sinceTime=1970-01-01T00:00:01%2B00:00", now).expect("options");
         assert_eq!(time.since, Timestamp::from_second(1).ok());
     }

@@ -15,7 +15,7 @@ fn spec(activation: &str) -> Prometheus {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "a query may fail")]
-fn read(value: f64) -> Result<MetricValue, String> {
+fn metric(value: f64) -> Result<MetricValue, String> {
     Ok(MetricValue {
         value,
         warning: None,
@@ -25,22 +25,22 @@ fn read(value: f64) -> Result<MetricValue, String> {
 fn after(before: &TriggerState, value: Result<MetricValue, String>, second: i64) -> TriggerState {
     let on_error = OnError::default();
     let value = value.map_err(QueryError::Unknown);
-    prometheus(&spec("5"), &on_error, before, value, at(second))
+    evaluate_prometheus(&spec("5"), &on_error, before, value, at(second))
 }
 
 #[test]
 fn a_value_that_equals_the_activation_threshold_does_not_activate() {
-    let quiet = after(&TriggerState::default(), read(5.0), 0);
+    let quiet = after(&TriggerState::default(), metric(5.0), 0);
     assert_eq!(
         (quiet.active, quiet.proposal, quiet.value),
         (false, ReplicaProposal::Inactive, Some(5.0))
     );
-    let active = after(&quiet, read(5.000_001), 15);
+    let active = after(&quiet, metric(5.000_001), 15);
     assert_eq!((active.active, active.since), (true, Some(at(15))));
     assert!(
         matches!(active.proposal, ReplicaProposal::PerReplica { threshold, .. } if threshold > 99.9)
     );
-    let still = after(&active, read(7.0), 30);
+    let still = after(&active, metric(7.0), 30);
     assert_eq!(
         still.since,
         Some(at(15)),
@@ -51,7 +51,7 @@ fn a_value_that_equals_the_activation_threshold_does_not_activate() {
 #[test]
 fn during_an_outage_the_last_decision_is_kept_and_no_replicas_are_removed() {
     let outage = || Err("no answer".to_owned());
-    let active = after(&TriggerState::default(), read(700.0), 0);
+    let active = after(&TriggerState::default(), metric(700.0), 0);
     // 30 s, and just under 5 minutes.
     for second in [15, 45, 314] {
         let kept = (15..=second)
@@ -80,7 +80,7 @@ fn during_an_outage_the_last_decision_is_kept_and_no_replicas_are_removed() {
             "{second}"
         );
         assert!(over.message.contains("Inactive"), "{}", over.message);
-        let recovered = after(&over, read(700.0), second + 15);
+        let recovered = after(&over, metric(700.0), second + 15);
         assert_eq!(
             (recovered.active, recovered.unknown_since),
             (true, None),
@@ -91,10 +91,10 @@ fn during_an_outage_the_last_decision_is_kept_and_no_replicas_are_removed() {
 
 #[test]
 fn a_spec_error_is_reported_and_the_last_decision_is_kept() {
-    let active = after(&TriggerState::default(), read(700.0), 0);
+    let active = after(&TriggerState::default(), metric(700.0), 0);
     let state_at = |second| {
         let result = Err(QueryError::InvalidSpec("annotate it".to_owned()));
-        prometheus(&spec("5"), &OnError::default(), &active, result, at(second))
+        evaluate_prometheus(&spec("5"), &OnError::default(), &active, result, at(second))
     };
     let kept = state_at(15);
     assert_eq!((kept.active, kept.proposal), (true, ReplicaProposal::Hold));
@@ -104,7 +104,7 @@ fn a_spec_error_is_reported_and_the_last_decision_is_kept() {
         why.contains("annotate it") && why.contains("is kept until"),
         "{why}"
     );
-    let recovered = after(&kept, read(700.0), 30);
+    let recovered = after(&kept, metric(700.0), 30);
     assert_eq!((recovered.active, recovered.spec_error), (true, None));
 }
 
@@ -115,7 +115,7 @@ fn a_long_outage_can_count_as_a_peak() {
         ..OnError::default()
     };
     let down = |before: &TriggerState, second| {
-        prometheus(
+        evaluate_prometheus(
             &spec("5"),
             &on_error,
             before,
@@ -123,7 +123,7 @@ fn a_long_outage_can_count_as_a_peak() {
             at(second),
         )
     };
-    let quiet = after(&TriggerState::default(), read(1.0), 0);
+    let quiet = after(&TriggerState::default(), metric(1.0), 0);
     let kept = down(&quiet, 10);
     assert!(!kept.active);
     let over = down(&kept, 310);
@@ -141,7 +141,7 @@ fn a_trigger_that_was_never_known_is_inactive_and_removes_no_replicas() {
 
 #[test]
 fn an_outage_continues_across_a_restart_of_the_operator() {
-    let active = after(&TriggerState::default(), read(700.0), 0);
+    let active = after(&TriggerState::default(), metric(700.0), 0);
     let down = after(&active, Err("down".to_owned()), 15);
     let restored = TriggerState::from_status(&down.to_status("requests"));
     let kept = after(&restored, Err("down".to_owned()), 200);
@@ -152,11 +152,11 @@ fn an_outage_continues_across_a_restart_of_the_operator() {
 
 #[test]
 fn a_trigger_with_an_invalid_spec_is_never_active_and_reports_the_error() {
-    let invalid = prometheus(
+    let invalid = evaluate_prometheus(
         &spec("many"),
         &OnError::default(),
         &TriggerState::default(),
-        Ok(read(1e9).expect("a value")),
+        Ok(metric(1e9).expect("a value")),
         at(0),
     );
     assert!(!invalid.active && !invalid.is_known());
@@ -165,7 +165,7 @@ fn a_trigger_with_an_invalid_spec_is_never_active_and_reports_the_error() {
     let spec: Schedule =
         serde_json::from_value(json!({"start": "0 8 30 2 *", "duration": "1h", "timeZone": "UTC"}))
             .expect("a schedule");
-    let (invalid, next) = schedule(&spec, &TriggerState::default(), at(0));
+    let (invalid, next) = evaluate_schedule(&spec, &TriggerState::default(), at(0));
     assert!(!invalid.active && next.is_none());
     assert_eq!(
         invalid.proposal,
@@ -185,17 +185,17 @@ fn a_restart_does_not_change_the_state_of_a_schedule() {
         json!({"start": "0 8 * * *", "duration": "10h", "timeZone": "UTC", "replicas": 20}),
     )
     .expect("a schedule");
-    let opened = schedule(&spec, &TriggerState::default(), at(8 * 3600)).0;
+    let opened = evaluate_schedule(&spec, &TriggerState::default(), at(8 * 3600)).0;
     let later = at(11 * 3600);
-    let unrestarted = schedule(&spec, &opened, later);
+    let unrestarted = evaluate_schedule(&spec, &opened, later);
     let restored = TriggerState::from_status(&opened.to_status("hours"));
-    let restarted = schedule(&spec, &restored, later);
+    let restarted = evaluate_schedule(&spec, &restored, later);
     assert_eq!(restarted, unrestarted);
     assert_eq!(restarted.0.proposal, ReplicaProposal::Replicas(20));
     assert_eq!(
         (restarted.0.since, restarted.1),
         (Some(at(8 * 3600)), Some(at(18 * 3600)))
     );
-    let (closed, next) = schedule(&spec, &opened, at(18 * 3600));
+    let (closed, next) = evaluate_schedule(&spec, &opened, at(18 * 3600));
     assert_eq!((closed.active, next), (false, Some(at(32 * 3600))));
 }

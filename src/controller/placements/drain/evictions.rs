@@ -99,7 +99,7 @@ impl PlacementDrain {
                 let cause = EvictionRejection::from_status(&status, &namespace);
                 EvictionAnswer::Rejected(cause, status.message.clone())
             }
-            Err(error) => EvictionAnswer::Rejected(EvictionRejection::Failed, error.to_string()),
+            Err(error) => EvictionAnswer::Rejected(EvictionRejection::Other, error.to_string()),
         }
     }
 }

@@ -51,7 +51,8 @@ impl PlacementRegistry {
             (task.pods.clone(), task.group_counts.clone())
         };
         let mut counts = counts.lock().await;
-        if let CountAction::Report(groups) = counts.next_action(pods.group_count(), Instant::now())
+        if let CountAction::UseKnown(groups) =
+            counts.next_action(pods.group_count(), Instant::now())
         {
             return groups;
         }
@@ -79,14 +80,14 @@ impl PlacementRegistry {
         let mut running = self.running.lock().await;
         running
             .drain_delay_mut(pool)
-            .map_or(drain_pace::MAX_BUDGET_PAUSE, |delay| {
+            .map_or(drain_pace::MAX_DRAIN_RETRY_INTERVAL, |delay| {
                 delay.next_delay(left, Instant::now())
             })
     }
 
     /// Removes the node of a placement that drains. Its pod workers continue, because the scheduler may have bound
     /// a pod until then. If the node cannot be removed, its registration continues until the next try.
-    pub async fn unregister_node(&self, id: &PlacementId) -> Result<(), kube::Error> {
+    pub async fn delete_node(&self, id: &PlacementId) -> Result<(), kube::Error> {
         let (registration, uid) = {
             let running = self.running.lock().await;
             match running.get(id) {

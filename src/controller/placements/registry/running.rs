@@ -75,7 +75,7 @@ impl RunningPlacements {
     }
 
     /// Whether the pool has or had placements.
-    pub fn has_run(&self, pool: &str) -> bool {
+    pub fn is_tracked(&self, pool: &str) -> bool {
         self.drain_delays.contains_key(pool)
     }
 

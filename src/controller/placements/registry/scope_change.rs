@@ -11,7 +11,7 @@ use super::{PlacementRegistry, has_placement};
 use crate::aci::client::GroupScope;
 use crate::api::BurstPool;
 use crate::controller::placements::PlacementId;
-use crate::controller::placements::node_pods::list_pods_on_node;
+use crate::controller::placements::drainable_pods::list_drainable_pods;
 use crate::controller::placements::validation::{
     self, InvalidSpec, azure_scope, check_kube_proxy, check_placements,
 };
@@ -64,7 +64,7 @@ impl PlacementRegistry {
         if pods.has_pods_or_groups() {
             return PlacementRemains::Something;
         }
-        let on_node = list_pods_on_node(&self.context.parts.client, &id.node_name()).await;
+        let on_node = list_drainable_pods(&self.context.parts.client, &id.node_name()).await;
         if !on_node.is_ok_and(|pods| pods.is_empty()) {
             return PlacementRemains::Something;
         }

@@ -106,7 +106,7 @@ mod tests {
             name: name.to_owned(),
             reason: "BackOff".to_owned(),
             message: String::new(),
-            kind: "Warning",
+            event_type: "Warning",
             first_timestamp: Some(NOW),
             last_timestamp: Some(NOW),
             count,

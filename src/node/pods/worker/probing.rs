@@ -170,7 +170,7 @@ impl PodWorker {
             name: k8s::events::event_name(name, &unique.simple().to_string()[..16]),
             reason: reason.to_owned(),
             message: event.message,
-            kind: "Warning",
+            event_type: "Warning",
             first_timestamp: Some(event.first),
             last_timestamp: Some(event.last),
             count: i32::try_from(event.count).unwrap_or(i32::MAX),

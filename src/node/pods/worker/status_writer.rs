@@ -164,7 +164,7 @@ impl PodWorker {
         self.publish_event(&event).await;
     }
 
-    fn event(&self, kind: &'static str, reason: &str, message: &str) -> PodEvent {
+    fn event(&self, event_type: &'static str, reason: &str, message: &str) -> PodEvent {
         let metadata = &self.state.pod().metadata;
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
@@ -176,7 +176,7 @@ impl PodWorker {
             name: k8s::events::event_name(name, &unique.simple().to_string()[..16]),
             reason: k8s::events::truncate_reason(reason),
             message: k8s::events::truncate_note(message),
-            kind,
+            event_type,
             first_timestamp: Some(now),
             last_timestamp: Some(now),
             count: 1,
@@ -287,7 +287,7 @@ impl PodWorker {
             },
             reason: Some(event.reason.clone()),
             message: Some(event.message.clone()),
-            type_: Some(event.kind.to_owned()),
+            type_: Some(event.event_type.to_owned()),
             first_timestamp: event.first_timestamp.map(Time),
             last_timestamp: event.last_timestamp.map(Time),
             count: Some(event.count),

@@ -8,7 +8,7 @@ use super::*;
 async fn a_late_answer_about_the_region_does_not_open_a_draining_node() {
     let (silent_azure, arm) = silent_azure().await;
     let registry = registry(&arm);
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let mut connection = usages_connection(&silent_azure).await;
 
     registry.start_draining(&[weu()]).await;
@@ -34,16 +34,16 @@ async fn a_late_answer_about_the_region_does_not_open_a_draining_node() {
 #[tokio::test]
 async fn a_draining_placement_that_is_listed_again_opens_unless_its_pool_is_deleted() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     registry.start_draining(&[weu()]).await;
 
     let mut deleted = pool("a");
     deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    registry.ensure(&deleted, &[]).await.expect("it runs");
+    registry.apply_spec(&deleted, &[]).await.expect("it runs");
     let closed = registry.unavailable_placements(&deleted).await;
     assert_eq!(closed["weu"], "it is being drained");
 
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let closed = registry.unavailable_placements(&pool("a")).await;
     assert_ne!(
         closed.get("weu").map(String::as_str),
@@ -54,9 +54,9 @@ async fn a_draining_placement_that_is_listed_again_opens_unless_its_pool_is_dele
 #[tokio::test]
 async fn a_placement_whose_node_cannot_be_removed_keeps_its_tasks() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     registry.start_draining(&[weu()]).await;
-    let removed = registry.unregister_node(&weu()).await;
+    let removed = registry.delete_node(&weu()).await;
     assert!(removed.is_err(), "no API server removes the node");
 
     let running = registry.running.lock().await;
@@ -65,16 +65,16 @@ async fn a_placement_whose_node_cannot_be_removed_keeps_its_tasks() {
     assert!(!task.cancel.is_cancelled(), "its pods continue");
     drop(running);
     registry.end_placements("shop", &[weu()]).await;
-    assert!(!registry.has_run("shop").await);
+    assert!(!registry.is_tracked("shop").await);
     assert!(registry.running_placements("shop").await.is_empty());
 }
 
 #[tokio::test]
 async fn a_placement_that_does_not_drain_is_not_removed() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     registry
-        .unregister_node(&weu())
+        .delete_node(&weu())
         .await
         .expect("nothing to remove");
     registry.end_placements("shop", &[weu()]).await;
@@ -85,7 +85,7 @@ async fn a_placement_that_does_not_drain_is_not_removed() {
 #[tokio::test]
 async fn an_orphaned_node_runs_closed_with_the_scope_that_it_records() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let running = registry.running.lock().await;
     let mut config = running[&weu()].node_config.borrow().clone();
     drop(running);
@@ -105,20 +105,20 @@ async fn an_orphaned_node_runs_closed_with_the_scope_that_it_records() {
     assert_eq!(task.spec.scope.resource_group, "rg");
     assert_eq!(task.pods.owner.node, "burst-gone-weu");
     assert!(task.is_draining() && task.node_config.borrow().unavailable().is_some());
-    assert!(!running.has_run("silent"));
+    assert!(!running.is_tracked("silent"));
 }
 
 #[tokio::test]
 async fn a_draining_placement_that_is_listed_again_is_not_drained_further() {
     let registry = registry("http://127.0.0.1:1");
     let ids = [weu()];
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     registry.start_draining(&ids).await;
     assert!(!registry.is_requested_again(&weu()).await);
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     assert!(registry.is_requested_again(&weu()).await);
     registry
-        .unregister_node(&weu())
+        .delete_node(&weu())
         .await
         .expect("nothing to remove");
     registry.end_placements("shop", &ids).await;
@@ -130,7 +130,7 @@ async fn a_draining_placement_that_is_listed_again_is_not_drained_further() {
 #[tokio::test]
 async fn removed_placements_are_known_even_if_the_rest_of_the_spec_is_invalid() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     assert_eq!(
         registry.removed_placements(&pool("a")).await,
         Vec::<PlacementId>::new()
@@ -138,7 +138,7 @@ async fn removed_placements_are_known_even_if_the_rest_of_the_spec_is_invalid() 
     let mut changed = pool("a");
     changed.spec.placements[0].name = "neu".to_owned();
     changed.spec.placements[0].network.kube_proxy = true;
-    let invalid = registry.ensure(&changed, &[]).await;
+    let invalid = registry.apply_spec(&changed, &[]).await;
     assert!(
         invalid.is_err(),
         "the address of the API server is not configured"
@@ -166,7 +166,7 @@ async fn only_the_answer_403_means_that_the_operator_may_not_list_groups() {
         ),
     ] {
         let registry = registry(&answering(status, body).await);
-        registry.ensure(&pool("a"), &[]).await.expect("it runs");
+        registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
         let task = registry.running.lock().await[&weu()].pods.clone();
         assert!(
             !timeout(10 * SOON, task.can_list())
@@ -189,6 +189,6 @@ async fn groups_with_the_tags_of_another_owner_or_of_no_pod_do_not_count() {
         {"name": "by-hand", "properties": {}, "tags": {"burstpool-cluster": "cluster", "burstpool-pool": "shop",
             "burstpool-node": "burst-shop-weu"}}]}"#;
     let registry = registry(&answering("200 OK", listed).await);
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     assert_eq!(registry.count_groups(&weu()).await, Some(1));
 }

@@ -8,7 +8,7 @@ use crate::controller::placements::registry::scope_change::PlacementRemains;
 #[tokio::test]
 async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_settings() {
     let before = registry("http://127.0.0.1:1");
-    before.ensure(&pool("a"), &[]).await.expect("it runs");
+    before.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let running = before.running.lock().await;
     let config = running[&weu()].node_config.borrow().clone();
     drop(running);
@@ -17,7 +17,7 @@ async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_set
     let next = registry("http://127.0.0.1:1");
     let mut invalid = pool("a");
     invalid.spec.placements[0].capacity.cpu.0 = "lots".to_owned();
-    let ensured = next.ensure(&invalid, &[node]).await;
+    let ensured = next.apply_spec(&invalid, &[node]).await;
     assert!(ensured.is_err(), "the capacity is invalid");
     let running = next.running.lock().await;
     let task = &running[&weu()];
@@ -25,7 +25,7 @@ async fn with_an_invalid_spec_the_next_leader_runs_nodes_with_their_recorded_set
     assert_eq!(task.spec.placement, pool("a").spec.placements[0]);
     drop(running);
     // The spec is corrected: the same node continues with the spec's settings.
-    next.ensure(&pool("b"), &[]).await.expect("it runs");
+    next.apply_spec(&pool("b"), &[]).await.expect("it runs");
     let running = next.running.lock().await;
     assert_eq!(running[&weu()].spec.tags["team"], "b");
 }
@@ -37,7 +37,7 @@ async fn a_new_leader_rejects_a_spec_whose_scope_differs_from_the_recorded_one()
     let node = registered(&moved, "earlier", &registry);
     // Under the new leader, at every reconciliation: Azure does not answer whether there are container groups.
     for nodes in [&[node][..], &[], &[]] {
-        let Err(InvalidSpec(mistake)) = registry.ensure(&moved, nodes).await else {
+        let Err(InvalidSpec(mistake)) = registry.apply_spec(&moved, nodes).await else {
             unreachable!("it is rejected");
         };
         let (to, from) = (
@@ -56,7 +56,7 @@ async fn a_new_leader_rejects_a_spec_whose_scope_differs_from_the_recorded_one()
     // The spec's original resource group.
     let mut back = moved.clone();
     back.spec.azure.resource_group = Some("earlier".to_owned());
-    assert_eq!(registry.ensure(&back, &[]).await, Ok(()));
+    assert_eq!(registry.apply_spec(&back, &[]).await, Ok(()));
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn an_operator_without_a_resource_group_runs_nodes_with_their_recorded_one
     let mut pool = pool("a");
     pool.spec.azure.resource_group = None;
     let node = registered(&pool, "earlier", &registry);
-    let Err(InvalidSpec(mistake)) = registry.ensure(&pool, &[node]).await else {
+    let Err(InvalidSpec(mistake)) = registry.apply_spec(&pool, &[node]).await else {
         unreachable!("the spec is invalid");
     };
     assert!(mistake.contains("--resource-group"), "{mistake}");
@@ -86,8 +86,8 @@ async fn a_node_runs_for_one_pool_and_the_other_pool_gets_an_error() {
         pool
     };
     let (one, other) = (named("shop", "eu-west"), named("shop-eu", "west"));
-    assert_eq!(registry.ensure(&one, &[]).await, Ok(()));
-    let Err(InvalidSpec(mistake)) = registry.ensure(&other, &[]).await else {
+    assert_eq!(registry.apply_spec(&one, &[]).await, Ok(()));
+    let Err(InvalidSpec(mistake)) = registry.apply_spec(&other, &[]).await else {
         unreachable!("the node belongs to the other pool");
     };
     assert!(mistake.contains("belongs to pool shop:"), "{mistake}");
@@ -97,7 +97,7 @@ async fn a_node_runs_for_one_pool_and_the_other_pool_gets_an_error() {
         .start_draining(&[PlacementId::new("shop-eu", "west")])
         .await;
     registry
-        .unregister_node(&PlacementId::new("shop-eu", "west"))
+        .delete_node(&PlacementId::new("shop-eu", "west"))
         .await
         .expect("nothing to remove");
     let running = registry.running.lock().await;
@@ -113,7 +113,7 @@ async fn an_unreadable_pool_does_not_take_the_node_of_another_pool() {
     let registry = registry("http://127.0.0.1:1");
     let mut one = pool("a");
     one.spec.placements[0].name = "eu-west".to_owned();
-    registry.ensure(&one, &[]).await.expect("it runs");
+    registry.apply_spec(&one, &[]).await.expect("it runs");
     let config = {
         let running = registry.running.lock().await;
         running[&PlacementId::new("shop", "eu-west")]
@@ -176,8 +176,8 @@ async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed
     let moved = pool("a");
     let node = registered(&moved, "earlier", &registry);
     // Rejected without a look at Azure, since the node says where its groups are.
-    assert!(registry.ensure(&moved, &[node]).await.is_err());
-    let Err(InvalidSpec(mistake)) = registry.ensure(&moved, &[]).await else {
+    assert!(registry.apply_spec(&moved, &[node]).await.is_err());
+    let Err(InvalidSpec(mistake)) = registry.apply_spec(&moved, &[]).await else {
         unreachable!("its groups may still run")
     };
     assert!(mistake.contains("Azure answers 403"), "{mistake}");
@@ -186,7 +186,7 @@ async fn a_placement_whose_groups_may_not_be_listed_is_neither_moved_nor_removed
         client,
         registry,
     };
-    let left = drain.drain_each(&[weu()]).await;
+    let left = drain.drain_and_remove_each(&[weu()]).await;
     let left = left.expect("pods are listed").concat();
     assert!(left.contains("Azure answers 403"), "{left}");
 }

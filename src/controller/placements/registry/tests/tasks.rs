@@ -15,7 +15,7 @@ use crate::controller::run_context;
 async fn the_registry_is_not_locked_while_azure_counts_container_groups() {
     let (_silent, arm) = silent_azure().await;
     let registry = registry(&arm);
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
 
     registry.start_draining(&[weu()]).await;
     let weu = weu();
@@ -29,10 +29,10 @@ async fn the_registry_is_not_locked_while_azure_counts_container_groups() {
 #[tokio::test]
 async fn the_registry_is_not_locked_while_the_tasks_of_a_changed_placement_end() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
 
     let changed = recreated();
-    let mut changing = pin!(registry.ensure(&changed, &[]));
+    let mut changing = pin!(registry.apply_spec(&changed, &[]));
     assert!(
         poll!(&mut changing).is_pending(),
         "the tasks take time to end"
@@ -47,11 +47,11 @@ async fn the_registry_is_not_locked_while_the_tasks_of_a_changed_placement_end()
 async fn a_changed_placement_starts_again_at_once_while_azure_does_not_answer() {
     let (silent_azure, arm) = silent_azure().await;
     let registry = registry(&arm);
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let _connection = usages_connection(&silent_azure).await;
 
     let changed = recreated();
-    let ensured = timeout(10 * SOON, registry.ensure(&changed, &[])).await;
+    let ensured = timeout(10 * SOON, registry.apply_spec(&changed, &[])).await;
     ensured.expect("soon").expect("it runs");
     let running = registry.running.lock().await;
     assert_eq!(running[&weu()].spec.tags["team"], "b");
@@ -67,7 +67,7 @@ async fn changed_placements_end_in_parallel() {
     };
     let registry = registry("http://127.0.0.1:1");
     registry
-        .ensure(&two(pool("a")), &[])
+        .apply_spec(&two(pool("a")), &[])
         .await
         .expect("both run");
     let running = registry.running.lock().await;
@@ -76,7 +76,7 @@ async fn changed_placements_end_in_parallel() {
     drop(running);
 
     let changed = two(recreated());
-    let mut changing = pin!(registry.ensure(&changed, &[]));
+    let mut changing = pin!(registry.apply_spec(&changed, &[]));
     assert!(
         poll!(&mut changing).is_pending(),
         "the tasks take time to end"
@@ -87,7 +87,7 @@ async fn changed_placements_end_in_parallel() {
 #[tokio::test]
 async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another_node() {
     let registry = registry("http://127.0.0.1:1");
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
     let before = {
         let running = registry.running.lock().await;
         let task = &running[&weu()];
@@ -106,7 +106,7 @@ async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another
     ];
     for edit in edits {
         edit(&mut edited);
-        registry.ensure(&edited, &[]).await.expect("it runs");
+        registry.apply_spec(&edited, &[]).await.expect("it runs");
         let running = registry.running.lock().await;
         let task = &running[&weu()];
         assert!(Arc::ptr_eq(&task.pods, &before.0) && !task.cancel.is_cancelled());
@@ -125,7 +125,7 @@ async fn an_edit_reaches_running_tasks_and_restarts_only_those_that_need_another
     let mut known = before.0;
     for edit in other_nodes {
         edit(&mut edited);
-        registry.ensure(&edited, &[]).await.expect("it runs");
+        registry.apply_spec(&edited, &[]).await.expect("it runs");
         let running = registry.running.lock().await;
         let now = running[&weu()].pods.clone();
         assert!(!Arc::ptr_eq(&now, &known), "the tasks are restarted");
@@ -138,7 +138,7 @@ async fn node_tasks_end_with_the_leadership_even_during_a_reconciliation() {
     let parts = fixtures::parts("http://127.0.0.1:1");
     let context = Arc::new(ControllerContext::new(parts));
     let (registry, lead) = (context.registry.clone(), CancellationToken::new());
-    registry.ensure(&pool("a"), &[]).await.expect("it runs");
+    registry.apply_spec(&pool("a"), &[]).await.expect("it runs");
 
     let losing = async {
         // Simulates a reconciliation in progress, for which the shutdown waits.
