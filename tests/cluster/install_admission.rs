@@ -282,16 +282,22 @@ async fn tokens(world: &World, client: &Client) {
 }
 
 /// A client of a developer who may change pods in the namespace, as `edit` allows, and even their
-/// statuses.
+/// statuses and their nodes, as a scheduler of the namespace does.
 async fn as_developer(world: &World) -> Client {
     let ask = |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         world.cluster.ask(&words).expect("kubectl does it")
     };
-    ask("create role developer -n default --verb=get,patch --resource=pods,pods/status");
-    ask(
-        "create rolebinding developer -n default --role=developer --serviceaccount=default:default",
-    );
+    let rights = [
+        ("developer", "get,patch --resource=pods,pods/status"),
+        ("scheduler", "create --resource=pods/binding"),
+    ];
+    for (role, verbs) in rights {
+        ask(&format!("create role {role} -n default --verb={verbs}"));
+        ask(&format!(
+            "create rolebinding {role} -n default --role={role} --serviceaccount=default:default"
+        ));
+    }
     let user = json!({"token": ask("create token default -n default").trim()});
     let config = world.cluster.config_of(&user).await;
     let client = Client::try_from(config.expect("a configuration")).expect("a client");
@@ -357,6 +363,41 @@ async fn grants_are_its_own(world: &World) {
         "spec": {"containers": [{"name": "main", "image": "nginx"}], "tolerations": [provider()]},
     });
     world.make::<Pod>(copy).await;
+    grants_are_in_no_binding(world, &pods).await;
+}
+
+/// A binding, which also changes labels and annotations of its pod, contains no mark of a grant.
+async fn grants_are_in_no_binding(world: &World, pods: &Api<Pod>) {
+    let bound = json!({"metadata": {"name": "bound", "annotations": {"mine": "1"}}, "spec": {
+        "schedulerName": "theirs", "containers": [{"name": "main", "image": "nginx"}]}});
+    world.make::<Pod>(bound).await;
+    let binding = |metadata: Value| {
+        let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "home-a"}});
+        binding["metadata"]["name"] = "bound".into();
+        binding
+    };
+    let bind = async |metadata: Value| -> kube::Result<Value> {
+        let params = PostParams::default();
+        pods.create_subresource("binding", "bound", &params, &binding(metadata))
+            .await
+    };
+    for marks in [
+        json!({"labels": {"burstpool.io/pool": "shop"}}),
+        json!({"annotations": {"burstpool.io/granted-uid": "x"}}),
+        json!({"annotations": {"burstpool.io/not-kept": "seccomp"}}),
+    ] {
+        denied(bind(marks).await, "a binding may not write");
+    }
+    let theirs = bind(json!({"annotations": {"mine": "2"}})).await;
+    theirs.expect("a binding of another scheduler");
+    let bound = pods.get("bound").await.expect("the pod");
+    let annotations = bound.metadata.annotations.unwrap_or_default();
+    assert_eq!(
+        annotations.get("mine").map(String::as_str),
+        Some("2"),
+        "a binding writes annotations"
+    );
 }
 
 #[tokio::test]
