@@ -259,15 +259,25 @@ impl GrantRequest {
         answer
     }
 
-    /// Whether the pool still exists with the same leader, is not being deleted and is not in dry-run mode. A
-    /// grant may have waited long for a permit of the semaphore.
+    /// Whether the pool still exists with the same leader, is not being deleted, is not in dry-run mode, and still
+    /// accepts what the pod loses. A grant may have waited long for a permit of the semaphore.
     fn is_still_wanted(&self, name: &str) -> bool {
         self.parts.cache.pool(name).is_some_and(|pool| {
             pool.uid() == self.pool.uid()
                 && pool.metadata.deletion_timestamp.is_none()
                 && pool.spec.mode != Mode::DryRun
                 && leader(&pool) == leader(&self.pool)
+                && self.is_accepted_by(&pool)
         })
+    }
+
+    /// Whether `pool` accepts everything that the pod loses.
+    fn is_accepted_by(&self, pool: &BurstPool) -> bool {
+        let mut workloads = pool.spec.workloads.iter();
+        let workload = workloads.find(|workload| workload.name == self.decision.workload);
+        let accepted = workload.map(|workload| pool.spec.spill.accepted_losses(workload));
+        let accepts = |loss| accepted.as_ref().is_some_and(|all| all.contains(loss));
+        self.decision.not_kept().iter().all(accepts)
     }
 }
 
@@ -286,15 +296,18 @@ fn metric_outcome(answer: &PodWriteResult) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::fixtures::{
         ScriptedServer, apply_patch, decision, executor, pool, term_counter,
     };
     use super::super::leadership::PoolLeaderState;
     use super::*;
+    use crate::api::LossSet;
     use crate::api::names::GRANTED_AT_ANNOTATION;
     use crate::burst::decision::SlotState;
     use crate::burst::leader_state::PatchOutcome;
-    use crate::burst::{BurstPlan, PodFacts};
+    use crate::burst::{BurstPlan, PodFacts, PodOutcome};
 
     #[tokio::test]
     async fn another_term_of_a_pool_is_planned_only_when_no_grant_is_in_flight() {
@@ -348,6 +361,42 @@ mod tests {
         assert!(grant(own_pool).is_still_wanted("shop"));
         assert!(!grant(pool("1", "them-1")).is_still_wanted("shop"));
         assert!(!grant(pool("1", "us-1")).is_still_wanted("another"));
+    }
+
+    #[tokio::test]
+    async fn a_grant_is_not_sent_if_the_pool_has_stopped_to_accept_what_the_pod_loses() {
+        let accepting = |losses: &[&str]| {
+            let mut pool = pool("1", "us-1");
+            let web =
+                json!({"name": "web", "selector": {"namespaceSelector": {}, "podSelector": {}}});
+            pool.spec.workloads = vec![serde_json::from_value(web).expect("a workload")];
+            pool.spec.spill = serde_json::from_value(json!({"accept": losses})).expect("limits");
+            pool
+        };
+        let planned_with = accepting(&["fsGroup", "seccomp"]);
+        let mut decision = decision("web-1", SlotState::Reserved);
+        decision.outcome = PodOutcome::Grant {
+            placement: "a".to_owned(),
+            not_kept: LossSet::from_annotation("fsGroup"),
+        };
+        for (now, is_wanted) in [
+            (planned_with.clone(), true),
+            (accepting(&["fsGroup"]), true),
+            (accepting(&["seccomp"]), false),
+            (accepting(&[]), false),
+            (pool("1", "us-1"), false),
+        ] {
+            // The pool in the cache is newer than that of the plan.
+            let executor = executor(&now, &["web-1"], &ScriptedServer::new().1);
+            let grant = GrantRequest {
+                parts: executor.parts.clone(),
+                pool: Arc::new(planned_with.clone()),
+                pod: None,
+                decision: decision.clone(),
+                notifier: executor.grant_sender.notifier.clone(),
+            };
+            assert_eq!(grant.is_still_wanted("shop"), is_wanted, "{:?}", now.spec);
+        }
     }
 
     #[tokio::test(start_paused = true)]
