@@ -302,6 +302,25 @@ mod tests {
                 5,
                 true,
             ),
+            (
+                context(
+                    json!({"runAsUser": 0, "capabilities": {"drop": ["DAC_OVERRIDE"], "add": ["dac_override"]}}),
+                ),
+                5,
+                false,
+            ),
+            (
+                context(json!({"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["ALL"]}})),
+                5,
+                false,
+            ),
+            (
+                context(
+                    json!({"runAsUser": 0, "capabilities": {"drop": ["CHOWN"], "add": ["ALL"]}}),
+                ),
+                5,
+                true,
+            ),
         ] {
             let pod = json!({"fsGroup": group, "supplementalGroups": [group]});
             let pod = spec(&pod, &container, &Value::Null);

@@ -154,14 +154,16 @@ fn kernel_name(name: &str) -> String {
     }
 }
 
-/// Whether a container with these `capabilities` lacks the default capability with the kernel name `name`. What is
-/// dropped and added is added, as for containerd.
+/// Whether a container with these `capabilities` lacks the default capability with the kernel name `name`. The order is
+/// that of containerd: `ALL` is added, `ALL` is dropped, then single capabilities are added, and at last single
+/// capabilities are dropped.
 pub(super) fn drops_capability(capabilities: Option<&Capabilities>, name: &str) -> bool {
-    let has = |list: &Option<Vec<String>>| {
+    let has = |list: &Option<Vec<String>>, name: &str| {
         let mut names = list.iter().flatten().map(|listed| kernel_name(listed));
-        names.any(|listed| listed == name || listed == "ALL")
+        names.any(|listed| listed == name)
     };
-    capabilities.is_some_and(|own| has(&own.drop) && !has(&own.add))
+    capabilities
+        .is_some_and(|own| has(&own.drop, name) || (has(&own.drop, "ALL") && !has(&own.add, name)))
 }
 
 /// Capabilities by their kernel names, as in ACI's example (`CAP_NET_ADMIN`).
