@@ -2,6 +2,7 @@
 
 use burstpool::aci::names::GroupName;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::node_in_process::{Burst, container, environment, is_running, phase, told};
@@ -114,26 +115,61 @@ async fn a_pod_that_aci_cannot_run_is_refused_by_field_and_not_sent() {
     let burst = Burst::start("refused").await;
     let host = json!({"spec": {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}});
     burst.create("web", &host).await;
-    let refused = |pod: Option<&Pod>| {
-        let state = pod.and_then(|pod| {
-            pod.status
-                .as_ref()?
-                .container_statuses
-                .as_ref()?
-                .first()?
-                .state
-                .clone()
-        });
-        let message = state
-            .and_then(|state| state.waiting?.message)
-            .unwrap_or_default();
-        message.contains("spec.volumes[0].hostPath")
-    };
+    let refused = |pod: Option<&Pod>| waiting_message(pod).contains("spec.volumes[0].hostPath");
     burst.until("web", "the field to be named", refused).await;
     assert_eq!(burst.puts(), 0);
     assert_eq!(told(&burst, "web", "Unsupported").await.len(), 1);
     burst.delete("web", None).await;
     burst.until_gone("web").await;
+}
+
+/// Only the record of a pod's own grant of this pool accepts a loss. The author of a pod does not have the UID of the pod
+/// when the pod is created.
+#[tokio::test]
+async fn a_pod_loses_only_what_the_record_of_its_own_grant_accepts() {
+    let burst = Burst::start("losses").await;
+    let gate = json!([{"name": "example.com/grant"}]);
+    let asking = json!({"spec": {"shareProcessNamespace": true, "schedulingGates": gate}});
+    let (pool, loss) = (burst.pool.as_str(), "shareProcessNamespace");
+    let refused_pods = ["copied", "other-pool", "other-loss", "unrecorded"];
+    for (name, is_own, pool, losses) in [
+        ("granted", true, pool, Some(loss)),
+        ("copied", false, pool, Some(loss)),
+        ("other-pool", true, "other", Some(loss)),
+        ("other-loss", true, pool, Some("seccomp")),
+        ("unrecorded", true, pool, None),
+    ] {
+        burst.create(name, &asking).await;
+        let uid = burst.read(name).await.metadata.uid.filter(|_| is_own);
+        let record = json!({
+            "metadata": {"labels": {"burstpool.io/pool": pool}, "annotations": {
+                "burstpool.io/granted-uid": uid.unwrap_or_else(|| "of-another".to_owned()),
+                "burstpool.io/not-kept": losses}},
+            "spec": {"schedulingGates": null},
+        });
+        let pods = burst.tenant.api::<Pod>();
+        let (params, record) = (PatchParams::default(), Patch::Merge(record));
+        let recorded = pods.patch(name, &params, &record).await;
+        recorded.expect("a record");
+    }
+    burst.until("granted", "the pod to run", is_running).await;
+    for name in refused_pods {
+        let refused =
+            |pod: Option<&Pod>| waiting_message(pod).contains("spec.shareProcessNamespace");
+        burst.until(name, "the field to be named", refused).await;
+    }
+    assert_eq!(burst.puts(), 1);
+}
+
+/// The message of the first container of a pod that waits.
+fn waiting_message(pod: Option<&Pod>) -> String {
+    let state = pod.and_then(|pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        statuses.first()?.state.clone()
+    });
+    state
+        .and_then(|state| state.waiting?.message)
+        .unwrap_or_default()
 }
 
 /// In azure-aci, one refusal left a pod Pending forever, and a lost answer led to a second create.
