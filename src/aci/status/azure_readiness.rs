@@ -27,6 +27,8 @@ const MIN_READ_INTERVAL: Duration = Duration::from_secs(5);
 pub struct AzureReadiness {
     /// The run that was seen last: the number of restarts, and its start.
     run: Option<(i64, Option<Timestamp>)>,
+    /// When the last read was answered.
+    seen_at: Option<Timestamp>,
     /// The number of failures at the last read of the running container.
     failures: i64,
     /// Since when no failure was seen.
@@ -42,6 +44,7 @@ impl AzureReadiness {
     pub fn new(was_ready: bool) -> Self {
         Self {
             run: None,
+            seen_at: None,
             failures: 0,
             no_failure_since: Timestamp::UNIX_EPOCH,
             consecutive_failures: 0,
@@ -63,8 +66,10 @@ impl AzureReadiness {
     }
 
     /// Takes what a GET that was answered at `read_at` shows of the container. `read_at` is by the operator's clock and
-    /// the start of the container by Azure's.
+    /// the start of the container by Azure's. A run that the read before did not show began after that read, whatever
+    /// the clocks say.
     pub fn observe(&mut self, probe: &Probe, view: &ContainerInstanceView, read_at: Timestamp) {
+        let seen_at = self.seen_at.replace(read_at);
         let current = view.current_state.as_ref();
         let Some(current) = current.filter(|run| run.kind() == ContainerState::Running) else {
             self.run = None;
@@ -82,8 +87,11 @@ impl AzureReadiness {
                 return;
             }
             self.is_ready = false;
-            self.no_failure_since =
-                later(current.start_time.unwrap_or(read_at), initial_delay(probe));
+            let began = current
+                .start_time
+                .unwrap_or(read_at)
+                .max(seen_at.unwrap_or(Timestamp::MIN));
+            self.no_failure_since = later(began.min(read_at), initial_delay(probe));
         }
         // The list of events is bounded: old ones may disappear, and counts with them.
         let new_failures = (failures - self.failures).max(0);
@@ -221,6 +229,22 @@ mod tests {
         assert_eq!(readiness.next_read(&probe(), at(71)), None);
         readiness.observe(&probe(), &ContainerInstanceView::default(), at(80));
         assert!(!readiness.is_ready(), "it does not run");
+    }
+
+    #[test]
+    fn clocks_that_differ_make_a_container_ready_neither_early_nor_late() {
+        for ahead in [-300, 300] {
+            let mut readiness = AzureReadiness::new(false);
+            readiness.observe(&probe(), &ContainerInstanceView::default(), at(998));
+            let mut view = running(0, 0);
+            let state = view.current_state.as_mut().expect("a state");
+            state.start_time = Some(at(1000 + ahead));
+            let ready = [1001, 1008, 1012].map(|second| {
+                readiness.observe(&probe(), &view, at(second));
+                readiness.is_ready()
+            });
+            assert_eq!(ready, [false, false, true], "{ahead}");
+        }
     }
 
     #[test]
