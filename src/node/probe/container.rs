@@ -7,7 +7,7 @@
 //!             ┌──────────────── restarts (another container ID) ────────────────┐
 //!             ▼                                                                 │
 //! waiting ─▶ runs ─▶ startup probe ─succeeds─▶ started ─▶ readiness probe ⇄ ready, not ready
-//!                        └─fails failureThreshold times─▶ failed (no probes)
+//!                        └─fails failureThreshold times─▶ failed ─succeeds─▶ started
 //! ```
 //!
 //! At most one probe of a container is due: readiness is probed only once the container has started. Everything is

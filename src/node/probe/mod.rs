@@ -39,8 +39,9 @@
 //! The source is `pkg/kubelet/prober` and `pkg/probe` of Kubernetes 1.37.
 //!
 //! - Liveness probes are not run here: Azure runs them, because they must go on while no operator runs. The node
-//!   cannot restart a single container of a group, so a startup probe that fails for good is an explicit outcome
-//!   ([`ProbeStartup::Failed`]) that the caller must handle; it is not followed by a restart.
+//!   cannot restart a single container of a group, so a startup probe that fails for good is an outcome of its own
+//!   ([`ProbeStartup::Failed`]). It is not followed by a restart, but by the liveness probe of ACI. If the app starts
+//!   before that fails too, the startup probe, which goes on, succeeds.
 //! - Exec probes need a process in the container, and are refused when a probe is decoded
 //!   ([`ProbeSpec::of`](crate::aci::probe::ProbeSpec::of)).
 //! - The network between the node and the pod may be cut by a network security group or a missing route. A kubelet

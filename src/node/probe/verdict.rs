@@ -23,8 +23,8 @@ pub enum ProbeStartup {
     /// It has succeeded, or there is none.
     Succeeded,
     /// It has failed as often as its failure threshold says. A kubelet would kill the container now and restart it
-    /// by its restart policy. The node cannot restart one container of a group: the caller decides what happens. It
-    /// is not probed again before there is a new container.
+    /// by its restart policy. The node cannot restart one container of a group: ACI's liveness probe, which begins at
+    /// this time, does. If that succeeds, the container runs on: the probe goes on too, and may still succeed.
     Failed {
         /// The last failure in the kubelet's words.
         message: String,

@@ -2,8 +2,9 @@
 //!
 //! In: results, in order. Out: the decided result. Pure. It follows `worker.doProbe` of
 //! `pkg/kubelet/prober/worker.go`: results that are equal in a row are counted, and a result is decided when its
-//! threshold is reached; until then the last decided result stands. Once a startup probe is decided, it is on hold
-//! until there is a new container.
+//! threshold is reached; until then the last decided result stands. Once a startup probe has succeeded, it is on hold
+//! until there is a new container. The kubelet also holds one that has failed for good, because it kills the container
+//! then. Here ACI's liveness probe decides about that, and may succeed: so the probe goes on, and can still succeed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl ProbeWorker {
     pub fn decide(&mut self, result: ProbeResult) {
         self.result = result;
         if self.kind == ProbeKind::Startup && result != ProbeResult::Unknown {
-            self.is_on_hold = true;
+            self.is_on_hold = result == ProbeResult::Success;
             self.run = 0;
         }
     }
