@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
 
 use super::phase::{FAILED, PhaseOutcome, SUCCEEDED};
 use super::{
-    MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, container_state, whole_seconds,
+    MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, container, container_state,
+    whole_seconds,
 };
 use crate::aci::response::Provisioning;
 
@@ -130,8 +131,8 @@ fn has_sandbox(
     let group = case.group().filter(|_| !case.is_gone());
     let has_address = group.is_some_and(|group| group.ip().is_some());
     let mut statuses = init.iter().chain(containers);
-    let has_started =
-        statuses.any(|status| container_state::has_run(status) || !status.image_id.is_empty());
+    let has_started = statuses
+        .any(|status| container_state::has_run(status) || container::was_pulled(case, status));
     let is_over = matches!(phase, SUCCEEDED | FAILED);
     ConditionValue(!is_over && (has_address || has_started), None, None)
 }

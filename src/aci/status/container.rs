@@ -306,6 +306,20 @@ fn apply_instance_view(
     status.container_id = run.and_then(|run| container_state::container_id(case, &name, run));
 }
 
+/// Whether the image of a container was pulled. The ID of an image that burstpool has read before the group was created
+/// does not show that.
+pub fn was_pulled(case: &StatusInput, status: &ContainerStatus) -> bool {
+    let name = &status.name;
+    let seen = case
+        .group()
+        .and_then(|group| group.container(name).or_else(|| group.init_container(name)));
+    let view = seen.and_then(response::GroupContainer::instance_view);
+    let is_pinned = seen
+        .and_then(|seen| seen.properties.image.as_ref())
+        .is_some_and(|image| image.contains('@'));
+    view.is_some_and(|view| image_id(view).is_some()) || !is_pinned && !status.image_id.is_empty()
+}
+
 /// The image by digest, from ACI's events: `Successfully pulled image "nginx@sha256:..."`.
 fn image_id(view: &ContainerInstanceView) -> Option<String> {
     let quoted = |message: &str| Some(message.split_once('"')?.1.split_once('"')?.0.to_owned());

@@ -165,3 +165,15 @@ fn a_pod_that_succeeded_says_so_in_its_conditions() {
     );
     assert_eq!(condition_text(&status, "Initialized"), "True PodCompleted");
 }
+
+#[test]
+fn a_pinned_image_that_was_not_pulled_is_no_sandbox() {
+    let pod = pod("Always", &["web"], &[]);
+    let digest = format!("nginx@sha256:{}", "a".repeat(64));
+    let body = json!({"name": "g", "properties": {"provisioningState": "Creating",
+        "containers": [{"name": "web", "properties": {"image": digest}}]}});
+    let created = ContainerGroup::from_value(&body).expect("a group");
+    let status = status(&pod, &GroupObservation::Group(&created), 9);
+    let text = condition_text(&status, "PodReadyToStartContainers");
+    assert!(text.starts_with("False"), "{text}");
+}
