@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_is_not_sent_if_the_pool_has_stopped_to_accept_what_the_pod_loses() {
+    async fn a_grant_is_not_sent_if_the_pool_no_longer_accepts_what_the_pod_loses() {
         let accepting = |losses: &[&str]| {
             let mut pool = pool("1", "us-1");
             let web =

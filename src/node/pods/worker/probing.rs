@@ -274,9 +274,11 @@ mod tests {
         let mut old = running();
         old["readinessProbe"] = json!({"httpGet": {"port": 80}});
         let mut worker = worker(&old, true);
-        assert_eq!(is_ready(&worker), None, "the node runs no probe");
+        assert!(worker.probes.handle.is_none(), "the node runs no probe");
+        assert_eq!(is_ready(&worker), Some(true), "as the pod's status says");
         // The pod gets another group, which has none.
         see(&mut worker, &running());
+        assert!(worker.probes.handle.is_some(), "the node runs the probe");
         assert_eq!(is_ready(&worker), Some(true));
     }
 
