@@ -83,7 +83,7 @@ pub enum GroupObservation<'a> {
     /// The operator has not sent anything to Azure yet.
     NotSubmitted,
     /// ACI cannot run the pod: the unsupported fields, each with the reason. The operator sends nothing to Azure.
-    Refused(&'a [(String, String)]),
+    Rejected(&'a [(String, String)]),
     /// Azure did not create the group, or an object that the pod refers to does not exist yet. The status does not
     /// depend on whether the operator retries.
     Waiting {

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use super::facts::pod::{PodFacts, PodReference};
 use super::facts::versions::VersionComparison;
 use crate::api::Reservation;
-use crate::k8s::refused;
+use crate::k8s::rejected;
 use crate::k8s::time::later;
 use placement_health::PlacementHealth;
 use rejections::TemplateRejections;
@@ -295,13 +295,13 @@ impl LeaderState {
         });
         self.settled_reservations
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
-        // A write whose pause ended more than `refused::MAX_PAUSE` ago is not due: drop it.
+        // A write whose pause ended more than `rejected::MAX_PAUSE` ago is not due: drop it.
         self.failed_writes
-            .retain(|_, failed| later(failed.until, refused::MAX_PAUSE) > now);
+            .retain(|_, failed| later(failed.until, rejected::MAX_PAUSE) > now);
         self.evicted
             .retain(|_, last| now < later(*last, UNCOUNTED_EVICTION_TTL));
         self.unmarkable_workloads
-            .retain(|_, denial| later(denial.until, refused::MAX_PAUSE) > now);
+            .retain(|_, denial| later(denial.until, rejected::MAX_PAUSE) > now);
         let stuck = plan.stuck.iter().map(|uid| {
             let since = self.stuck.get(uid).copied().unwrap_or(now);
             (uid.clone(), since)

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`call`] | calls with a deadline; deletions and evictions that name the object by its UID |
-//! | [`refused`] | how long not to repeat a write that the API server refused |
+//! | [`rejected`] | how long not to repeat a write that the API server rejected |
 //! | [`backoff`] | the pauses of every back-off |
 //! | [`events`] | Events within the API server's limits |
 //! | [`watch_health`] | watches that one unreadable object cannot end, and whose failures are visible |
@@ -14,7 +14,7 @@ pub mod call;
 pub mod events;
 pub mod label_selector;
 pub mod quantity;
-pub mod refused;
+pub mod rejected;
 pub(crate) mod resource_version;
 pub mod time;
 pub mod watch_health;

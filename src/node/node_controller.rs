@@ -27,7 +27,7 @@ use super::{last_placement, lease};
 use crate::api;
 use crate::k8s::call;
 use crate::k8s::call::ObjectTarget;
-use crate::k8s::refused::WriteBackoff;
+use crate::k8s::rejected::WriteBackoff;
 use crate::k8s::watch_health::{ok_or_log, report_item_errors};
 
 /// The field manager of the node's labels, taints and status.

@@ -42,7 +42,7 @@ fn status(pod: &Pod, observation: &SampleObservation, second: i64) -> PodStatus 
     let refusals = [("spec.hostNetwork".to_owned(), "ACI has none".to_owned())];
     let observation = match observation {
         SampleObservation::NotSubmitted => GroupObservation::NotSubmitted,
-        SampleObservation::Refused => GroupObservation::Refused(&refusals),
+        SampleObservation::Refused => GroupObservation::Rejected(&refusals),
         SampleObservation::Waiting => GroupObservation::Waiting {
             reason: "Throttled",
             message: "later",

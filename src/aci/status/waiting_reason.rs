@@ -32,7 +32,7 @@ pub fn container_state(
 pub fn group_problem(case: &StatusInput) -> Option<(String, String)> {
     match case.observation {
         GroupObservation::NotSubmitted | GroupObservation::Deleted(None) => None,
-        GroupObservation::Refused(fields) => {
+        GroupObservation::Rejected(fields) => {
             let fields: Vec<_> = fields
                 .iter()
                 .map(|(field, why)| format!("{field}: {why}"))

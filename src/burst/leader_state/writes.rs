@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::k8s::refused;
+use crate::k8s::rejected;
 use crate::k8s::time::later;
 
 /// The result of a patch that grants a pod.
@@ -54,7 +54,7 @@ impl PodBackoff {
     pub(super) fn next_after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
         let tries = before.map_or(0, |denial| denial.attempts);
         Self {
-            until: later(now, refused::pause(tries)),
+            until: later(now, rejected::pause(tries)),
             why,
             attempts: tries.saturating_add(1),
         }

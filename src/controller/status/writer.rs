@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::api::{BurstPool, BurstPoolStatus};
 use crate::controller::cache::cluster::ClusterCache;
 use crate::k8s::call;
-use crate::k8s::refused::WriteBackoff;
+use crate::k8s::rejected::WriteBackoff;
 
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";

@@ -4,7 +4,7 @@
 //! (`kubectl apply` of a pod replaces the whole list). The patch runs beside the pod's worker and delays nothing:
 //! it waits while container groups are created or deleted, and takes the semaphore for writes that are not urgent.
 //! After it has restored the tolerations [`MAX_RESTORES`] times it gives up, because another controller writes the
-//! list. The back-off for patches that the API server rejects grows up to ten minutes ([`refused::MAX_PAUSE`]).
+//! list. The back-off for patches that the API server rejects grows up to ten minutes ([`rejected::MAX_PAUSE`]).
 //!
 //! The patch has its own field manager. The list of tolerations is atomic, so its last writer owns all of it, and a
 //! user who applies the pod again gets a conflict. Users apply only pods without a controller: for those the
@@ -23,7 +23,7 @@ use serde_json::json;
 use super::context::MAX_CONCURRENT_GROUP_WRITES;
 use super::{PodsContext, is_permanent_rejection};
 use crate::k8s::call;
-use crate::k8s::refused;
+use crate::k8s::rejected;
 use crate::node::post_bind_patch;
 
 /// After this many rejections, which take half a minute, a warning is logged: a conflict with a change of the pod
@@ -154,7 +154,7 @@ impl PostBindPod {
                 PatchResult::Failed(why) => (why, MAX_RETRY_INTERVAL),
                 PatchResult::Rejected(why) => {
                     rejections += 1;
-                    (why, refused::MAX_PAUSE)
+                    (why, rejected::MAX_PAUSE)
                 }
             };
             if rejections == MAX_REJECTIONS {

@@ -264,7 +264,7 @@ fn an_error_of_azure_keeps_a_pod_pending_and_its_reason_goes_away() {
     };
     let cases = [
         (
-            GroupObservation::Refused(&refusals),
+            GroupObservation::Rejected(&refusals),
             "Unsupported",
             "spec.hostNetwork: ACI has no host",
         ),

@@ -14,7 +14,7 @@ use super::published::PublishedEvents;
 use crate::burst::PodReference;
 use crate::k8s::call;
 use crate::k8s::events;
-use crate::k8s::refused::is_refused;
+use crate::k8s::rejected::is_rejected;
 
 /// The reporting controller in the Events.
 const REPORTER: &str = "burstpool";
@@ -130,7 +130,7 @@ async fn write(client: &Client, reporter: &Reporter, queued: &QueuedEvent) -> bo
         };
         tracing::debug!(%error, "cannot write an Event");
         if let kube::Error::Api(status) = &error
-            && (is_refused(status) || call::is_object_not_found(status))
+            && (is_rejected(status) || call::is_object_not_found(status))
         {
             return true;
         }

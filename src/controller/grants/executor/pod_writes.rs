@@ -16,7 +16,7 @@ use crate::burst::facts::pod::provider_taint;
 use crate::burst::{PodFacts, PodReference, PodWriteResult};
 use crate::controller::grants::patches::GrantContent;
 use crate::k8s::call;
-use crate::k8s::refused::is_refused;
+use crate::k8s::rejected::is_rejected;
 
 impl Executor {
     /// Sends each pending pod of `targets` the patch that `patch` makes for it. Returns the targets with the API
@@ -121,7 +121,7 @@ pub(in crate::controller::grants) fn answer_for_error(status: Status) -> PodWrit
         404 if call::is_object_not_found(&status) => PodWriteResult::Gone,
         404 => PodWriteResult::Lost,
         409 => PodWriteResult::Conflict,
-        _ if is_refused(&status) => PodWriteResult::Denied(status.message),
+        _ if is_rejected(&status) => PodWriteResult::Denied(status.message),
         _ => PodWriteResult::Lost,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::CALL_TIMEOUT;
 use crate::controller::cache::scales::ObjectMetadata;
 use crate::k8s::call;
-use crate::k8s::refused::WriteBackoff;
+use crate::k8s::rejected::WriteBackoff;
 
 /// The longest pause after writes that the API server refused. It is short because the administrator who grants
 /// the permission waits for the effect.

@@ -260,7 +260,7 @@ impl WorkerState {
                 GroupObservation::Vanished
             }
             _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,
-            (GroupProblem::Unsupported(fields), _) => GroupObservation::Refused(fields),
+            (GroupProblem::Unsupported(fields), _) => GroupObservation::Rejected(fields),
             (GroupProblem::Waiting { reason, message }, None) => {
                 GroupObservation::Waiting { reason, message }
             }

@@ -19,7 +19,7 @@ use crate::aci::status::{
 };
 use crate::k8s::call;
 use crate::k8s::call::{DeletionOutcome, ObjectTarget};
-use crate::k8s::{self, refused};
+use crate::k8s::{self, rejected};
 use crate::node::pod_plan::{self, PodAction};
 use crate::node::pods::is_permanent_rejection;
 
@@ -237,9 +237,9 @@ impl PodWorker {
         let kube::Error::Api(status) = error else {
             return None;
         };
-        refused::is_refused(status).then(|| {
+        rejected::is_rejected(status).then(|| {
             self.rejections = self.rejections.saturating_add(1);
-            refused::pause(self.rejections - 1).min(MAX_REJECTED_INTERVAL)
+            rejected::pause(self.rejections - 1).min(MAX_REJECTED_INTERVAL)
         })
     }
 

@@ -1,4 +1,4 @@
-//! Back-off for writes that the API server refuses because of an admission policy, a webhook or a missing
+//! Back-off for writes that the API server rejects because of an admission policy, a webhook or a missing
 //! permission.
 //!
 //! In: the answer to a write. Out: how long not to repeat the write. Every write that would otherwise be repeated
@@ -16,20 +16,20 @@ const INITIAL_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause. It is limited because a policy or permission may change at any time.
 pub const MAX_PAUSE: Duration = Duration::from_secs(600);
 
-/// The pause after a refusal, given the number of consecutive refusals before it: 10 s, doubled each time, at most
+/// The pause after a rejection, given the number of consecutive rejections before it: 10 s, doubled each time, at most
 /// 10 minutes.
 pub fn pause(before: u32) -> Duration {
     doubled(INITIAL_PAUSE, before, MAX_PAUSE)
 }
 
-/// Whether the API server refuses the write, and will refuse it again unless something changes. It excludes missing
+/// Whether the API server rejects the write, and will reject it again unless something changes. It excludes missing
 /// authentication (401), an object that is gone (404) or has changed (409), and a slow or busy API server (408,
 /// 429).
-pub fn is_refused(status: &Status) -> bool {
+pub fn is_rejected(status: &Status) -> bool {
     (400..=499).contains(&status.code) && !matches!(status.code, 401 | 404 | 408 | 409 | 429)
 }
 
-/// The number of consecutive refusals of one write, and the time until which it is not repeated.
+/// The number of consecutive rejections of one write, and the time until which it is not repeated.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteBackoff {
     max_pause: Duration,
@@ -44,7 +44,7 @@ impl Default for WriteBackoff {
 }
 
 impl WriteBackoff {
-    /// No refusals yet. No pause is longer than `max_pause`.
+    /// No rejections yet. No pause is longer than `max_pause`.
     pub fn up_to(max_pause: Duration) -> Self {
         Self {
             max_pause,
@@ -58,10 +58,10 @@ impl WriteBackoff {
         self.until.is_none_or(|until| until <= now)
     }
 
-    /// Records the answer to a write. A refusal pauses the write; any other answer resets the count.
+    /// Records the answer to a write. A rejection pauses the write; any other answer resets the count.
     pub fn answered<T>(&mut self, answer: &kube::Result<T>, now: Instant) {
         match answer {
-            Err(kube::Error::Api(status)) if is_refused(status) => {
+            Err(kube::Error::Api(status)) if is_rejected(status) => {
                 self.until = now.checked_add(pause(self.tries).min(self.max_pause));
                 self.tries = self.tries.saturating_add(1);
             }
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_pauses_longer_each_time_and_a_success_resets_the_pause() {
+    fn a_rejection_pauses_longer_each_time_and_a_success_resets_the_pause() {
         let now = Instant::now();
-        let mut refused = WriteBackoff::default();
+        let mut rejected = WriteBackoff::default();
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            refused.answered(&answer(403), now);
-            let until = refused.until.expect("it is paused");
-            assert!(!refused.may_write(now) && refused.may_write(until));
+            rejected.answered(&answer(403), now);
+            let until = rejected.until.expect("it is paused");
+            assert!(!rejected.may_write(now) && rejected.may_write(until));
             pauses.push((until - now).as_secs());
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
@@ -105,7 +105,7 @@ mod tests {
         capped.answered(&answer(403), now);
         capped.answered(&answer(403), now);
         assert!(capped.may_write(now + Duration::from_secs(15)));
-        refused.answered(&Ok(()), now);
-        assert!(refused.may_write(now));
+        rejected.answered(&Ok(()), now);
+        assert!(rejected.may_write(now));
     }
 }
