@@ -12,12 +12,12 @@ use reqwest::Response;
 use serde::Deserialize;
 
 use super::access::ImageAccess;
-use super::error::{ImageReadError, LONGEST_WAIT, quote};
+use super::error::{ImageReadError, MAX_WAIT, quote};
 use super::session::RegistrySession;
 use crate::aci::retry_after_header::retry_after;
 
 /// The longest body of an error that is parsed, in bytes.
-const LONGEST_ERROR: usize = 16 << 10;
+const MAX_ERROR_BYTES: usize = 16 << 10;
 /// The wait after status 429 without `Retry-After`.
 const UNSPECIFIED_WAIT: Duration = Duration::from_secs(30);
 
@@ -54,9 +54,9 @@ impl RegistrySession<'_> {
         if status == StatusCode::OK {
             return Ok(response);
         }
-        let wait = retry_after(response.headers(), Timestamp::now(), LONGEST_WAIT);
+        let wait = retry_after(response.headers(), Timestamp::now(), MAX_WAIT);
         let is_quotable = self.is_quotable(response.url());
-        let body = self.body(response, LONGEST_ERROR, "an error").await;
+        let body = self.body(response, MAX_ERROR_BYTES, "an error").await;
         let body = body.unwrap_or_default();
         let quote = if is_quotable {
             quote(&message(&body))

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::error::{ImageReadError, LONGEST_WAIT};
+use super::error::{ImageReadError, MAX_WAIT};
 use crate::k8s::backoff::doubled;
 use crate::k8s::time::later;
 
 /// The first wait (`imageBackOffPeriod` of the kubelet).
 const FIRST: Duration = Duration::from_secs(10);
 /// The longest wait that failures alone cause (`MaxImageBackOff` of the kubelet).
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// The reason of a container whose image's name cannot be parsed.
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
@@ -47,10 +47,10 @@ pub struct ImageWaiting {
 impl ImagePullBackoff {
     /// The state after an attempt failed at `now`. `previous` is the state before that attempt.
     pub fn after(previous: Option<&Self>, error: &ImageReadError, now: Timestamp) -> Self {
-        let recent = previous.filter(|previous| now <= later(previous.retry_at, 2 * LONGEST));
+        let recent = previous.filter(|previous| now <= later(previous.retry_at, 2 * MAX_BACKOFF));
         let failures = recent.map_or(0, |previous| previous.failures.saturating_add(1));
-        let delay = doubled(FIRST, failures, LONGEST);
-        let requested = error.requested_wait().unwrap_or_default().min(LONGEST_WAIT);
+        let delay = doubled(FIRST, failures, MAX_BACKOFF);
+        let requested = error.requested_wait().unwrap_or_default().min(MAX_WAIT);
         Self {
             failures,
             retry_at: later(now, delay.max(requested)),

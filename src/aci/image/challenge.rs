@@ -20,7 +20,7 @@ pub enum RegistryChallenge {
 }
 
 /// The longest header that is parsed, in bytes. Real ones have less than 300.
-const LONGEST: usize = 8 << 10;
+const MAX_CHALLENGE_LENGTH: usize = 8 << 10;
 
 impl RegistryChallenge {
     /// The challenge to answer, of those in the headers: Bearer if there is one, else Basic. `None` if there is
@@ -42,7 +42,7 @@ impl RegistryChallenge {
 /// The challenges of one header that have a supported scheme and the parameters that it needs.
 fn parse(header: &str) -> Vec<RegistryChallenge> {
     let header = header.trim();
-    if header.len() > LONGEST {
+    if header.len() > MAX_CHALLENGE_LENGTH {
         return Vec::new();
     }
     // The grammar demands a parameter, and some registries send none.
@@ -86,60 +86,62 @@ mod tests {
         }
     }
 
+    /// Realm, service and scope.
+    type Parts = (&'static str, Option<&'static str>, Option<&'static str>);
+
+    /// Headers, and their parts.
+    const BEARER: [(&str, Parts); 6] = [
+        (
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull""#,
+            (
+                "https://auth.docker.io/token",
+                Some("registry.docker.io"),
+                Some("repository:library/nginx:pull"),
+            ),
+        ),
+        (
+            r#"Bearer realm="https://shop.azurecr.io/oauth2/token",service="shop.azurecr.io",scope="repository:web:pull",error="invalid_token""#,
+            (
+                "https://shop.azurecr.io/oauth2/token",
+                Some("shop.azurecr.io"),
+                Some("repository:web:pull"),
+            ),
+        ),
+        (
+            r#"bearer Realm="https://a.io/t", SERVICE="a""#,
+            ("https://a.io/t", Some("a"), None),
+        ),
+        (
+            r#"Bearer realm="https://a.io/t",service="",scope="""#,
+            ("https://a.io/t", None, None),
+        ),
+        (
+            r#"Bearer realm="https://a.io/a,b",service="x \"y\"""#,
+            ("https://a.io/a,b", Some("x \"y\""), None),
+        ),
+        (
+            r#"Basic realm="a", Bearer realm="https://a.io/t""#,
+            ("https://a.io/t", None, None),
+        ),
+    ];
+    /// Headers that ask for a user name and a password.
+    const BASIC: [&str; 4] = [
+        r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com""#,
+        r#"BASIC realm="Sonatype Nexus""#,
+        "Basic",
+        r#"Negotiate realm="a", Basic realm="b""#,
+    ];
+
     #[test]
     fn challenges_of_known_registries_are_understood() {
-        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull""#;
-        let azure = r#"Bearer realm="https://shop.azurecr.io/oauth2/token",service="shop.azurecr.io",scope="repository:web:pull",error="invalid_token""#;
-        let (nginx, web) = ("repository:library/nginx:pull", "repository:web:pull");
-        for (header, expected) in [
-            (
-                hub,
-                bearer(
-                    "https://auth.docker.io/token",
-                    Some("registry.docker.io"),
-                    Some(nginx),
-                ),
-            ),
-            (
-                azure,
-                bearer(
-                    "https://shop.azurecr.io/oauth2/token",
-                    Some("shop.azurecr.io"),
-                    Some(web),
-                ),
-            ),
-            (
-                r#"bearer Realm="https://a.io/t", SERVICE="a""#,
-                bearer("https://a.io/t", Some("a"), None),
-            ),
-            (
-                r#"Bearer realm="https://a.io/t",service="",scope="""#,
-                bearer("https://a.io/t", None, None),
-            ),
-            (
-                r#"Bearer realm="https://a.io/a,b",service="x \"y\"""#,
-                bearer("https://a.io/a,b", Some("x \"y\""), None),
-            ),
-            (
-                r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com""#,
-                RegistryChallenge::Basic,
-            ),
-            (r#"BASIC realm="Sonatype Nexus""#, RegistryChallenge::Basic),
-            ("Basic", RegistryChallenge::Basic),
-            (
-                r#"Basic realm="a", Bearer realm="https://a.io/t""#,
-                bearer("https://a.io/t", None, None),
-            ),
-            (
-                r#"Negotiate realm="a", Basic realm="b""#,
-                RegistryChallenge::Basic,
-            ),
-        ] {
-            assert_eq!(
-                RegistryChallenge::choose([header]),
-                Some(expected),
-                "{header}"
-            );
+        for (header, expected) in BEARER {
+            let (realm, service, scope) = expected;
+            let expected = Some(bearer(realm, service, scope));
+            assert_eq!(RegistryChallenge::choose([header]), expected, "{header}");
+        }
+        for header in BASIC {
+            let chosen = RegistryChallenge::choose([header]);
+            assert_eq!(chosen, Some(RegistryChallenge::Basic), "{header}");
         }
         let several = [r#"Basic realm="a""#, r#"Bearer realm="https://a.io/t""#];
         assert_eq!(
@@ -150,7 +152,10 @@ mod tests {
 
     #[test]
     fn what_is_no_known_challenge_is_ignored() {
-        let long = format!(r#"Bearer realm="https://a.io/{}""#, "a".repeat(LONGEST));
+        let long = format!(
+            r#"Bearer realm="https://a.io/{}""#,
+            "a".repeat(MAX_CHALLENGE_LENGTH)
+        );
         for header in [
             "",
             "Bearer",

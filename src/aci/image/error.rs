@@ -13,7 +13,7 @@ use super::guard::RegistryHostRefusal;
 /// The longest part of a foreign text that an error quotes, in characters.
 const QUOTED: usize = 100;
 /// The longest time for which a registry can ask for no requests.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// Why an image's configuration could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -13,38 +13,30 @@
 //!   limited, and a read's timeout begins when it has its turn.
 //! - After status 429 the registry gets no requests with this access until the time that it names.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+mod cache;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
+use futures::future::{BoxFuture, FutureExt as _, Shared};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::access::{AccessFingerprint, ImageAccess, RegistryTokenSource};
+use super::access::{ImageAccess, RegistryTokenSource};
 use super::config::ImageConfig;
 use super::digest::ImageDigest;
-use super::error::{ImageReadError, LONGEST_WAIT};
+use super::error::{ImageReadError, MAX_WAIT};
 use super::guard::{RegistryHostGuard, authority};
 use super::manifest::{ImageManifest, ImageProblem};
 use super::reference::ImageReference;
 use super::session::{ManifestHead, RegistryConnector, RegistrySession, SentManifest};
-use crate::aci::expiring_map::ExpiringMap;
+use cache::{ImageCaches, ReadKey, RunningRead, limit};
 
 /// The timeout of a read that has its turn. A cold read takes about eight requests to up to four hosts.
 const READ: Duration = Duration::from_secs(20);
 /// The longest wait for a turn.
 const QUEUED: Duration = Duration::from_secs(60);
-/// How long the digest of a tag is remembered.
-const TAG_LIFETIME: Duration = Duration::from_secs(60);
-/// The most tags that are remembered.
-const TAGS: usize = 4096;
-/// The most configurations that are remembered, and the largest of them, in bytes: together at most 16 MiB.
-const CONFIGS: usize = 1024;
-const LARGEST_CONFIG: usize = 16 << 10;
-/// The most registries and accesses whose pauses are remembered.
-const PAUSES: usize = 1024;
 /// The most reads at the same time.
 const READS: usize = 48;
 /// The most reads at the same time from one registry, so that one that hangs takes no more connections.
@@ -106,53 +98,6 @@ struct SharedReader {
     caches: Mutex<ImageCaches>,
 }
 
-/// A reference with an access: what is read once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ReadKey {
-    registry: String,
-    repository: String,
-    target: String,
-    access: AccessFingerprint,
-}
-
-/// Content in a repository. Another repository with the same content has a key of its own: a registry that claims to
-/// have a digest does not get what another registry has for it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ContentKey {
-    registry: String,
-    repository: String,
-    digest: ImageDigest,
-}
-
-impl ReadKey {
-    /// The key of content in the same repository.
-    fn content(&self, digest: ImageDigest) -> ContentKey {
-        ContentKey {
-            registry: self.registry.clone(),
-            repository: self.repository.clone(),
-            digest,
-        }
-    }
-}
-
-struct ImageCaches {
-    tags: ExpiringMap<ReadKey, ImageDigest>,
-    configs: ExpiringMap<ContentKey, ImageRead>,
-    pauses: ExpiringMap<(String, AccessFingerprint), Instant>,
-    /// By namespace and what is read: a read that waits for the turn of one namespace is not shared with another.
-    reads: HashMap<(String, ReadKey), RunningRead>,
-    /// Counts reads.
-    started: u64,
-    registry_permits: HashMap<String, Weak<Semaphore>>,
-    namespace_permits: HashMap<String, Weak<Semaphore>>,
-}
-
-/// A read that has not ended, and its number.
-struct RunningRead {
-    number: u64,
-    read: WeakShared<ReadFuture>,
-}
-
 /// Removes a read from the running ones when it ends or is given up.
 struct ReadRegistration {
     shared: Arc<SharedReader>,
@@ -178,21 +123,12 @@ impl ImageReader {
             tokens,
             timeout,
         } = settings;
-        let caches = ImageCaches {
-            tags: ExpiringMap::new(TAGS, |key| &key.registry),
-            configs: ExpiringMap::new(CONFIGS, |key| &key.registry),
-            pauses: ExpiringMap::new(PAUSES, |(registry, _)| registry),
-            reads: HashMap::new(),
-            started: 0,
-            registry_permits: HashMap::new(),
-            namespace_permits: HashMap::new(),
-        };
         let shared = SharedReader {
             connector: RegistryConnector::new(guard, tokens)?,
             timeout: timeout.unwrap_or(READ),
             reads: Semaphore::new(READS),
             downloads: Semaphore::new(DOWNLOADS),
-            caches: Mutex::new(caches),
+            caches: Mutex::new(ImageCaches::new()),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -312,7 +248,7 @@ impl SharedReader {
         });
         if let Err(ImageReadError::Throttled { wait, .. }) = &result {
             let now = Instant::now();
-            let until = now + (*wait).min(LONGEST_WAIT);
+            let until = now + (*wait).min(MAX_WAIT);
             self.caches().pauses.insert(paused, until, Some(until), now);
         }
         result
@@ -350,43 +286,9 @@ impl SharedReader {
         Ok(read)
     }
 
-    /// What is known of the content with this digest, which the access has just been shown.
     fn known(&self, key: &ReadKey, digest: ImageDigest) -> Option<ImageRead> {
-        let mut caches = self.caches();
-        let now = Instant::now();
-        let known = caches.configs.get(&key.content(digest), now)?;
-        caches.remember(key, &known, now);
-        Some(known)
+        self.caches().known_content(key, digest, Instant::now())
     }
-}
-
-impl ImageCaches {
-    /// What is known of an image without a request.
-    fn known(&mut self, key: &ReadKey, now: Instant) -> Option<ImageRead> {
-        let digest = self.tags.get(key, now)?;
-        self.configs.get(&key.content(digest), now)
-    }
-
-    fn remember(&mut self, key: &ReadKey, read: &ImageRead, now: Instant) {
-        let expires = Some(now + TAG_LIFETIME);
-        self.tags.insert(key.clone(), read.digest, expires, now);
-        let content = key.content(read.digest);
-        let weight = content.registry.len() + content.repository.len() + read.config.weight();
-        if weight <= LARGEST_CONFIG {
-            self.configs.insert(content, read.clone(), None, now);
-        }
-    }
-}
-
-/// The permits for reads with this key.
-fn limit(limits: &mut HashMap<String, Weak<Semaphore>>, key: &str, most: usize) -> Arc<Semaphore> {
-    if let Some(permits) = limits.get(key).and_then(Weak::upgrade) {
-        return permits;
-    }
-    limits.retain(|_, permits| permits.strong_count() > 0);
-    let permits = Arc::new(Semaphore::new(most));
-    limits.insert(key.to_owned(), Arc::downgrade(&permits));
-    permits
 }
 
 /// Checks that a reference by digest leads to that digest.

@@ -32,9 +32,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// The most redirects of one request.
 const REDIRECTS: usize = 5;
 /// The longest manifest, in bytes. An index with 100 platforms has about 50 KB.
-const LONGEST_MANIFEST: usize = 1 << 20;
+const MAX_MANIFEST_BYTES: usize = 1 << 20;
 /// The longest configuration, in bytes. Those of real images have 2 to 20 KB.
-const LONGEST_CONFIG: usize = 1 << 20;
+const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// The value of the header `Accept` for a configuration, which has one form only.
 const ANY: &str = "*/*";
 /// The header with the digest of a manifest.
@@ -162,7 +162,9 @@ impl<'a> RegistrySession<'a> {
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
-        let body = self.body(response, LONGEST_MANIFEST, "a manifest").await?;
+        let body = self
+            .body(response, MAX_MANIFEST_BYTES, "a manifest")
+            .await?;
         Ok(SentManifest { content_type, body })
     }
 
@@ -176,7 +178,7 @@ impl<'a> RegistrySession<'a> {
         let response = self.request(&Method::GET, &path, ANY).await?;
         let response = self.checked(response).await?;
         let body = self
-            .body(response, LONGEST_CONFIG, "a configuration")
+            .body(response, MAX_CONFIG_BYTES, "a configuration")
             .await?;
         let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
         if descriptor.size.is_some_and(|size| size != length) {

@@ -19,7 +19,7 @@ use super::guard::authority;
 use super::session::RegistrySession;
 
 /// The longest answer with a token, in bytes.
-const LONGEST_TOKEN: usize = 64 << 10;
+const MAX_TOKEN_BYTES: usize = 64 << 10;
 
 /// An answer with a token. Endpoints use one of the first two names; Azure's exchange uses the last.
 #[derive(Default, Deserialize)]
@@ -158,7 +158,7 @@ impl RegistrySession<'_> {
             Err(ImageReadError::NotFound { .. }) => return Err(self.corrupt(missing.to_owned())),
             checked => checked?,
         };
-        let body = self.body(response, LONGEST_TOKEN, "a token").await?;
+        let body = self.body(response, MAX_TOKEN_BYTES, "a token").await?;
         // The parser's message is left out, because it may quote the token.
         serde_json::from_slice(&body).map_err(|_| {
             self.corrupt("an answer of the token endpoint that is not JSON".to_owned())
