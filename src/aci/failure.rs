@@ -24,8 +24,12 @@ use serde_json::Value;
 use super::response::{ArmErrorBody, ContainerGroup, InstanceEvent};
 use super::retry_after_header::MAX_RETRY_AFTER;
 
+mod classes;
 #[cfg(test)]
 mod tests;
+
+pub(super) use classes::is_image_event;
+use classes::{class_by_code, class_by_event, class_by_status};
 
 /// How long to leave a container group alone while Azure is changing it.
 const TRANSITION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -319,88 +323,4 @@ fn flatten_errors(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
         next += 1;
     }
     errors
-}
-
-fn class_by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
-    let class = match code.trim_end_matches('.') {
-        "TooManyRequests" | "SubscriptionRequestsThrottled" => FailureClass::Throttled,
-        "ServiceUnavailable" if mentions_quota(message) => FailureClass::Quota,
-        "ServiceUnavailable" if status >= 500 => FailureClass::Transient,
-        "ServiceUnavailable" | "InsufficientCapacity" => FailureClass::Capacity,
-        "ContainerGroupQuotaReached" => FailureClass::Quota,
-        "ContainerGroupTransitioning" | "AnotherOperationInProgress" => FailureClass::Transitioning,
-        "InaccessibleImage" | "RegistryErrorResponse" => FailureClass::Image,
-        "ContainerGroupDeploymentNotReady"
-        | "ContainerLogNotAvailable"
-        | "InternalServerError"
-        | "ServerTimeout"
-        | "GatewayTimeout" => FailureClass::Transient,
-        "ResourceNotFound" => FailureClass::Gone,
-        "AuthorizationFailed"
-        | "LinkedAuthorizationFailed"
-        | "AuthenticationFailed"
-        | "MissingSubscriptionRegistration"
-        | "NoRegisteredProviderFound"
-        | "SubscriptionNotFound"
-        | "ResourceGroupNotFound"
-        | "InvalidApiVersionParameter"
-        | "LocationNotAvailableForResourceType"
-        | "RequestDisallowedByPolicy"
-        | "ScopeLocked"
-        | "VirtualNetworkNotFound"
-        | "SubnetNotFound" => FailureClass::Config,
-        "OsVersionNotSupported"
-        | "InvalidOsType"
-        | "InvalidContainerGroupName"
-        | "InvalidImageRegistryIdentity"
-        | "ContainerLimitGreaterThanContainerGroupTotalRequest"
-        | "PriorityNotSpecified"
-        | "DuplicateVolumes"
-        | "VolumesNotFound"
-        | "InvalidVolumeMountPath"
-        | "InvalidRequestContent"
-        | "ResourceSomeRequestsNotSpecified"
-        | "SpotPriorityContainerGroupNotSupportedForInboundConnectivity"
-        | "SpotPriorityContainerGroupNotSupportedInSku"
-        | "SpotPriorityContainerGroupWithGPUResourcesNotSupported"
-        | "ConfidentialContainerGroupSkuIsNotSupported" => FailureClass::Permanent,
-        _ => return None,
-    };
-    Some(class)
-}
-
-fn mentions_quota(message: &str) -> bool {
-    message.to_ascii_lowercase().contains("quota")
-}
-
-fn class_by_status(status: u16) -> FailureClass {
-    match status {
-        429 => FailureClass::Throttled,
-        401 | 403 => FailureClass::Config,
-        // A timeout, a conflict with the current state, or an answer that is not ARM's: a retry can succeed.
-        404 | 408 | 409 | 410 | 412 | 423 => FailureClass::Transient,
-        // The request has a form that Azure never accepts.
-        405 | 413 | 414 | 415 => FailureClass::Permanent,
-        // ACI documents no list of codes, and new ones appear: only a known code may fail a pod.
-        400..=499 => FailureClass::Unknown,
-        _ => FailureClass::Transient,
-    }
-}
-
-fn class_by_event(event: &InstanceEvent) -> Option<FailureClass> {
-    match event.reason() {
-        "InsufficientCapacity" => Some(FailureClass::Capacity),
-        "FailedMount" => Some(FailureClass::Mount),
-        "Failed" | "BackOff" if is_image_event(event) => Some(FailureClass::Image),
-        code => class_by_code(409, code, &event.message),
-    }
-}
-
-/// Whether the event reports that an image cannot be pulled.
-pub(super) fn is_image_event(event: &InstanceEvent) -> bool {
-    let message = event.message.to_ascii_lowercase();
-    matches!(
-        event.reason(),
-        "Failed" | "BackOff" | "ErrImagePull" | "ImagePullBackOff"
-    ) && (message.contains("pull") || message.contains("image"))
 }

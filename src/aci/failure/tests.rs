@@ -2,6 +2,9 @@
 
 use serde_json::json;
 
+use super::FailureClass::{
+    Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning, Unknown,
+};
 use super::*;
 
 fn error(status: u16, code: &str, message: &str) -> ArmError {
@@ -14,104 +17,101 @@ const NO_CAPACITY: &str =
 const NO_QUOTA: &str = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'ContainerGroups' \
      exceeded in region 'westus'. Limit: '0', Usage: '0' Requested: '1'.";
 
+/// Status, code, message and class.
+const CASES: &[(u16, &str, &str, FailureClass)] = &[
+    // temporary
+    (409, "ContainerGroupTransitioning", "", Transitioning),
+    (409, "AnotherOperationInProgress", "", Transitioning),
+    (409, "Conflict", "", Transient),
+    (409, "ContainerGroupDeploymentNotReady", "", Transient),
+    (404, "ContainerLogNotAvailable", "", Transient),
+    (500, "InternalServerError", "", Transient),
+    (503, "ServiceUnavailable", "", Transient),
+    (503, "ServerTimeout", "", Transient),
+    (504, "GatewayTimeout", "", Transient),
+    (502, "", "", Transient),
+    (408, "", "", Transient),
+    (0, "", "connection refused", Transient),
+    // capacity and quota
+    (409, "ServiceUnavailable", NO_CAPACITY, Capacity),
+    (409, "InsufficientCapacity.", NO_CAPACITY, Capacity),
+    (409, "ServiceUnavailable", NO_QUOTA, Quota),
+    (400, "ContainerGroupQuotaReached", NO_QUOTA, Quota),
+    (429, "TooManyRequests", "", Throttled),
+    (429, "SubscriptionRequestsThrottled", "", Throttled),
+    (429, "ResourceNotFound", "whatever its body says", Throttled),
+    (429, "", "", Throttled),
+    // images
+    (400, "InaccessibleImage", "", Image),
+    (409, "RegistryErrorResponse", "", Image),
+    // configuration
+    (401, "InvalidAuthenticationToken", "", Config),
+    (401, "AuthenticationFailed", "", Config),
+    (403, "AuthorizationFailed", "", Config),
+    (403, "LinkedAuthorizationFailed", "", Config),
+    (403, "RequestDisallowedByPolicy", "", Config),
+    (403, "", "", Config),
+    (404, "ResourceGroupNotFound", "", Config),
+    (404, "SubscriptionNotFound", "", Config),
+    (409, "MissingSubscriptionRegistration", "", Config),
+    (404, "NoRegisteredProviderFound", "", Config),
+    (400, "InvalidApiVersionParameter", "", Config),
+    (400, "VirtualNetworkNotFound", "", Config),
+    (400, "SubnetNotFound", "", Config),
+    (409, "ScopeLocked", "", Config),
+    (400, "LocationNotAvailableForResourceType", "", Config),
+    // gone, or only similar to it
+    (404, "ResourceNotFound", "", Gone),
+    (404, "", "", Transient),
+    (404, "SomethingElse", "", Transient),
+    // invalid requests
+    (400, "OsVersionNotSupported", "", Permanent),
+    (400, "InvalidOsType", "", Permanent),
+    (400, "InvalidContainerGroupName", "", Permanent),
+    (400, "InvalidImageRegistryIdentity", "", Permanent),
+    (
+        400,
+        "ContainerLimitGreaterThanContainerGroupTotalRequest",
+        "",
+        Permanent,
+    ),
+    (400, "PriorityNotSpecified", "", Permanent),
+    (
+        400,
+        "SpotPriorityContainerGroupNotSupportedForInboundConnectivity",
+        "",
+        Permanent,
+    ),
+    (
+        400,
+        "SpotPriorityContainerGroupNotSupportedInSku",
+        "",
+        Permanent,
+    ),
+    (
+        400,
+        "SpotPriorityContainerGroupWithGPUResourcesNotSupported",
+        "",
+        Permanent,
+    ),
+    (
+        400,
+        "ConfidentialContainerGroupSkuIsNotSupported",
+        "",
+        Permanent,
+    ),
+    (400, "DuplicateVolumes", "", Permanent),
+    (400, "InvalidRequestContent", "", Permanent),
+    (400, "", "", Unknown),
+    (400, "NobodyHasSeenThisBefore", "", Unknown),
+    (422, "NobodyHasSeenThisBefore", "", Unknown),
+    (405, "MethodNotAllowed", "", Permanent),
+    (413, "RequestContentTooLarge", "", Permanent),
+];
+
 #[test]
 fn every_code_has_its_class() {
-    use FailureClass::{
-        Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning,
-        Unknown,
-    };
-    let (location, quota) = (NO_CAPACITY, NO_QUOTA);
-    let cases = [
-        // temporary
-        (409, "ContainerGroupTransitioning", "", Transitioning),
-        (409, "AnotherOperationInProgress", "", Transitioning),
-        (409, "Conflict", "", Transient),
-        (409, "ContainerGroupDeploymentNotReady", "", Transient),
-        (404, "ContainerLogNotAvailable", "", Transient),
-        (500, "InternalServerError", "", Transient),
-        (503, "ServiceUnavailable", "", Transient),
-        (503, "ServerTimeout", "", Transient),
-        (504, "GatewayTimeout", "", Transient),
-        (502, "", "", Transient),
-        (408, "", "", Transient),
-        (0, "", "connection refused", Transient),
-        // capacity and quota
-        (409, "ServiceUnavailable", location, Capacity),
-        (409, "InsufficientCapacity.", location, Capacity),
-        (409, "ServiceUnavailable", quota, Quota),
-        (400, "ContainerGroupQuotaReached", quota, Quota),
-        (429, "TooManyRequests", "", Throttled),
-        (429, "SubscriptionRequestsThrottled", "", Throttled),
-        (429, "ResourceNotFound", "whatever its body says", Throttled),
-        (429, "", "", Throttled),
-        // images
-        (400, "InaccessibleImage", "", Image),
-        (409, "RegistryErrorResponse", "", Image),
-        // configuration
-        (401, "InvalidAuthenticationToken", "", Config),
-        (401, "AuthenticationFailed", "", Config),
-        (403, "AuthorizationFailed", "", Config),
-        (403, "LinkedAuthorizationFailed", "", Config),
-        (403, "RequestDisallowedByPolicy", "", Config),
-        (403, "", "", Config),
-        (404, "ResourceGroupNotFound", "", Config),
-        (404, "SubscriptionNotFound", "", Config),
-        (409, "MissingSubscriptionRegistration", "", Config),
-        (404, "NoRegisteredProviderFound", "", Config),
-        (400, "InvalidApiVersionParameter", "", Config),
-        (400, "VirtualNetworkNotFound", "", Config),
-        (400, "SubnetNotFound", "", Config),
-        (409, "ScopeLocked", "", Config),
-        (400, "LocationNotAvailableForResourceType", "", Config),
-        // gone, or only similar to it
-        (404, "ResourceNotFound", "", Gone),
-        (404, "", "", Transient),
-        (404, "SomethingElse", "", Transient),
-        // invalid requests
-        (400, "OsVersionNotSupported", "", Permanent),
-        (400, "InvalidOsType", "", Permanent),
-        (400, "InvalidContainerGroupName", "", Permanent),
-        (400, "InvalidImageRegistryIdentity", "", Permanent),
-        (
-            400,
-            "ContainerLimitGreaterThanContainerGroupTotalRequest",
-            "",
-            Permanent,
-        ),
-        (400, "PriorityNotSpecified", "", Permanent),
-        (
-            400,
-            "SpotPriorityContainerGroupNotSupportedForInboundConnectivity",
-            "",
-            Permanent,
-        ),
-        (
-            400,
-            "SpotPriorityContainerGroupNotSupportedInSku",
-            "",
-            Permanent,
-        ),
-        (
-            400,
-            "SpotPriorityContainerGroupWithGPUResourcesNotSupported",
-            "",
-            Permanent,
-        ),
-        (
-            400,
-            "ConfidentialContainerGroupSkuIsNotSupported",
-            "",
-            Permanent,
-        ),
-        (400, "DuplicateVolumes", "", Permanent),
-        (400, "InvalidRequestContent", "", Permanent),
-        (400, "", "", Unknown),
-        (400, "NobodyHasSeenThisBefore", "", Unknown),
-        (422, "NobodyHasSeenThisBefore", "", Unknown),
-        (405, "MethodNotAllowed", "", Permanent),
-        (413, "RequestContentTooLarge", "", Permanent),
-    ];
-    for (status, code, message, class) in cases {
+    for &(status, code, message, class) in CASES {
         let verdict = error(status, code, message).verdict();
         assert_eq!(verdict.class, class, "{status} {code} {message}");
         assert_eq!(verdict.reason, class.reason());
