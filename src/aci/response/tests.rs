@@ -48,14 +48,20 @@ fn recorded() -> Vec<(String, Value)> {
     exchanges.iter().filter_map(body).collect()
 }
 
+fn text<'a>(body: &'a Value, pointer: &str) -> Option<&'a str> {
+    body.pointer(pointer).and_then(Value::as_str)
+}
+
+fn count(body: &Value, pointer: &str) -> usize {
+    body.pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len)
+}
+
 /// Asserts that the lenient parser has lost nothing of a group.
 fn nothing_is_lost(place: &str, body: &Value, group: &ContainerGroup) {
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
-    let count = |pointer: &str| {
-        body.pointer(pointer)
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len)
-    };
+    let text = |pointer: &str| text(body, pointer);
+    let count = |pointer: &str| count(body, pointer);
     let properties = &group.properties;
     assert_eq!(group.name.as_deref(), text("/name"), "{place}");
     assert_eq!(group.location.as_deref(), text("/location"), "{place}");
@@ -96,35 +102,39 @@ fn nothing_is_lost(place: &str, body: &Value, group: &ContainerGroup) {
             body.pointer(&view).is_some(),
             "{place}"
         );
-        let Some(view_read) = container.instance_view() else {
-            continue;
-        };
-        assert_eq!(
-            view_read.events.len(),
-            count(&format!("{view}/events")),
+        if let Some(read) = container.instance_view() {
+            nothing_of_a_view_is_lost(place, body, &view, read);
+        }
+    }
+}
+
+/// The same for the container's instance view at the pointer `view`.
+fn nothing_of_a_view_is_lost(place: &str, body: &Value, view: &str, read: &ContainerInstanceView) {
+    assert_eq!(
+        read.events.len(),
+        count(body, &format!("{view}/events")),
+        "{place}"
+    );
+    for event in &read.events {
+        assert!(
+            event.first_timestamp.is_some() && event.count.is_some(),
             "{place}"
         );
-        for event in &view_read.events {
-            assert!(
-                event.first_timestamp.is_some() && event.count.is_some(),
-                "{place}"
-            );
-        }
-        let state = view_read.current_state.as_ref().expect(place);
-        let written = text(&format!("{view}/currentState/state"));
-        assert_eq!(
-            state.state.as_ref().map(ContainerState::as_str),
-            written,
-            "{place}"
-        );
-        let times = [
-            ("startTime", state.start_time),
-            ("finishTime", state.finish_time),
-        ];
-        for (field, read) in times {
-            let written = text(&format!("{view}/currentState/{field}"));
-            assert_eq!(read.is_some(), written.is_some(), "{place}: {field}");
-        }
+    }
+    let state = read.current_state.as_ref().expect(place);
+    let written = text(body, &format!("{view}/currentState/state"));
+    assert_eq!(
+        state.state.as_ref().map(ContainerState::as_str),
+        written,
+        "{place}"
+    );
+    let times = [
+        ("startTime", state.start_time),
+        ("finishTime", state.finish_time),
+    ];
+    for (field, time) in times {
+        let written = text(body, &format!("{view}/currentState/{field}"));
+        assert_eq!(time.is_some(), written.is_some(), "{place}: {field}");
     }
 }
 
