@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher;
 use serde_json::json;
 
+use super::waiting::refused_at;
 use super::*;
-use crate::api::names::GRANTED_UID_ANNOTATION;
+use crate::api::names::{GRANTED_UID_ANNOTATION, POOL_LABEL};
+use crate::burst::facts::pod::SCHEDULED_FIELD;
 
 type WatchEvent = watcher::Result<watcher::Event<WatchedPod>>;
 
@@ -138,7 +144,7 @@ fn a_refusal_starts_when_the_watch_shows_it_or_when_the_api_server_wrote_it() {
         let status = json!({"conditions": conditions});
         pod.pod.status = serde_json::from_value(status).expect("a status");
         let written = written.map(|at| {
-            let fields = json!({"f:status": {"f:conditions": {pod::SCHEDULED_FIELD: {}}}});
+            let fields = json!({"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}});
             json!([{"manager": "kube-scheduler", "operation": "Update", "fieldsV1": fields, "time": at.to_string()}])
         });
         pod.pod.metadata.managed_fields =
