@@ -93,29 +93,40 @@ pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks:
                 continue;
             }
             let is_silent = app == EmulatedApp::Silent;
-            let ends = cancel.child_token();
-            let (script, scripts) = watch::channel(script);
-            let drops = Arc::<AtomicBool>::default();
-            let dropping = drops.clone();
-            let run = async move {
-                let ended = if is_silent {
-                    drop_connections(address, &dropping).await
-                } else {
-                    accept(address, scripts).await
-                };
-                if let Err(error) = ended {
-                    tracing::warn!(%address, %error, "serving an app");
-                }
-            };
-            tasks.spawn(ends.clone().run_until_cancelled_owned(run));
-            let app = ServedApp {
-                script,
-                is_silent,
-                drops,
-                _ends: ends.drop_guard(),
-            };
+            let app = start_app(address, script, is_silent, &cancel, &tasks);
             served.insert(address, app);
         }
+    }
+}
+
+/// Starts a server that ends when its handle is dropped.
+fn start_app(
+    address: SocketAddr,
+    script: ContainerScript,
+    is_silent: bool,
+    cancel: &CancellationToken,
+    tasks: &TaskTracker,
+) -> ServedApp {
+    let ends = cancel.child_token();
+    let (script, scripts) = watch::channel(script);
+    let drops = Arc::<AtomicBool>::default();
+    let dropping = drops.clone();
+    let run = async move {
+        let ended = if is_silent {
+            drop_connections(address, &dropping).await
+        } else {
+            accept(address, scripts).await
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%address, %error, "an app is not served");
+        }
+    };
+    tasks.spawn(ends.clone().run_until_cancelled_owned(run));
+    ServedApp {
+        script,
+        is_silent,
+        drops,
+        _ends: ends.drop_guard(),
     }
 }
 

@@ -85,24 +85,28 @@ fn apply_put(
     group.lacks_capacity = lacks_capacity;
     group.deploy(now, operation);
     apply_scripts(store, &mut group);
-    let answer = view::created(&group, call.version);
+    let answer = deploying(call, &group, is_new).with_headers(budget);
+    insert(shared, store, group, is_new, now);
+    Ok(answer)
+}
+
+/// The answer for a group that has begun to deploy.
+fn deploying(call: &ArmCall, group: &EmulatedGroup, is_new: bool) -> ArmResponse {
     let status = if is_new {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
-    let mut answer = ArmResponse::new(status, answer).with_headers(budget);
-    answer = answer.with_header(
-        "azure-asyncoperation",
-        &operation_url(call, &group, operation, false),
-    );
+    let url = |result| operation_url(call, group, group.operation, result);
+    let answer = ArmResponse::new(status, view::created(group, call.version))
+        .with_header("azure-asyncoperation", &url(false));
     if call.version.has_final_location() {
-        answer = answer
-            .with_header("location", &operation_url(call, &group, operation, true))
-            .with_header("retry-after", "5");
+        answer
+            .with_header("location", &url(true))
+            .with_header("retry-after", "5")
+    } else {
+        answer
     }
-    insert(shared, store, group, is_new, now);
-    Ok(answer)
 }
 
 fn old_is_none(store: &GroupStore, id: &GroupId) -> bool {

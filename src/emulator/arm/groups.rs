@@ -81,19 +81,28 @@ pub fn list(
         .collect();
     let mut answer = json!({"value": page});
     if let Some((next, _)) = groups.next() {
-        let scope = resource_group
-            .map(|name| format!("/resourceGroups/{name}"))
-            .unwrap_or_default();
-        answer["nextLink"] = format!(
-            "{}/subscriptions/{subscription}{scope}/providers/Microsoft.ContainerInstance/containerGroups\
-             ?api-version={}&%24skiptoken={}",
-            call.origin,
-            call.version,
-            position(next).replace('/', "%2F")
-        )
-        .into();
+        let link = next_link(call, subscription, resource_group, &position(next));
+        answer["nextLink"] = link.into();
     }
     Ok(ArmResponse::ok(answer))
+}
+
+fn next_link(
+    call: &ArmCall,
+    subscription: &str,
+    resource_group: Option<&str>,
+    position: &str,
+) -> String {
+    let scope = resource_group
+        .map(|name| format!("/resourceGroups/{name}"))
+        .unwrap_or_default();
+    format!(
+        "{}/subscriptions/{subscription}{scope}/providers/Microsoft.ContainerInstance/containerGroups\
+         ?api-version={}&%24skiptoken={}",
+        call.origin,
+        call.version,
+        position.replace('/', "%2F")
+    )
 }
 
 /// The state of a long-running operation, or its result if `result` is set.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::ArmCall;
 use super::creation::apply_scripts;
@@ -18,7 +20,7 @@ use crate::emulator::group::model::{Properties, TagsBody};
 use crate::emulator::group::stage::GroupStage;
 use crate::emulator::group::view;
 use crate::emulator::state::EmulatorState;
-use crate::emulator::store::OperationKind;
+use crate::emulator::store::{GroupStore, OperationKind};
 
 /// Replaces the group's tags.
 pub fn patch(
@@ -82,19 +84,7 @@ fn begin_delete(
     store.timeline.update(&key, |entry| {
         entry.delete_received = entry.delete_received.or(Some(now));
     });
-    let running = store
-        .groups
-        .get(&key)
-        .map(|g| (g.operation, matches!(g.stage, GroupStage::Deleting { .. })));
-    let operation = match running {
-        Some((operation, true)) => operation,
-        running => {
-            if let Some((deploying, _)) = running {
-                store.end_operation(deploying, false, Vec::new());
-            }
-            store.begin_operation(id, OperationKind::Delete, now)
-        }
-    };
+    let operation = delete_operation(store, id, now);
     let Some(group) = store.groups.get_mut(&key) else {
         return Ok((ArmResponse::empty(StatusCode::NO_CONTENT), false));
     };
@@ -108,14 +98,29 @@ fn begin_delete(
         store.end_operation(operation, true, Vec::new());
         return Ok((ArmResponse::ok(body).with_headers(budget), false));
     }
+    let url = |result| operation_url(call, group, operation, result);
     let answer = ArmResponse::empty(StatusCode::ACCEPTED)
-        .with_header(
-            "azure-asyncoperation",
-            &operation_url(call, group, operation, false),
-        )
-        .with_header("location", &operation_url(call, group, operation, true))
+        .with_header("azure-asyncoperation", &url(false))
+        .with_header("location", &url(true))
         .with_headers(budget);
     Ok((answer, is_real && !was_deleting))
+}
+
+/// The operation that deletes the group: the one that runs, or a new one that ends a deployment.
+fn delete_operation(store: &mut GroupStore, id: &GroupId, now: Timestamp) -> Uuid {
+    let running = store
+        .groups
+        .get(&id.key())
+        .map(|g| (g.operation, matches!(g.stage, GroupStage::Deleting { .. })));
+    match running {
+        Some((operation, true)) => operation,
+        running => {
+            if let Some((deploying, _)) = running {
+                store.end_operation(deploying, false, Vec::new());
+            }
+            store.begin_operation(id, OperationKind::Delete, now)
+        }
+    }
 }
 
 /// Deploys a group again that is stopped or whose containers have all ended. Otherwise does nothing.

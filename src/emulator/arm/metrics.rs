@@ -48,12 +48,7 @@ pub fn list(
     }
     let names = call.query.get("metricnames");
     let names = names.map_or_else(|| METRICS[0].0.to_owned(), Clone::clone);
-    let apart = call.query.get("$filter");
-    let apart = match apart.map(|filter| filter.to_ascii_lowercase()) {
-        None => false,
-        Some(filter) if filter.trim() == "containername eq '*'" => true,
-        Some(filter) => return Err(refused(format!("Invalid filter: {filter}"))),
-    };
+    let apart = is_by_container(call)?;
     let top = if apart { top(call)? } else { usize::MAX };
     let mut store = shared.store();
     let group = require_group(&mut store, id, now)?;
@@ -65,12 +60,9 @@ pub fn list(
         .collect();
     let mut value = Vec::new();
     for name in names.split(',') {
-        let known = METRICS
-            .iter()
-            .find(|known| known.0.eq_ignore_ascii_case(name));
-        let Some((name, shown, unit)) = known else {
-            return Err(unknown(name));
-        };
+        let mut known = METRICS.iter();
+        let known = known.find(|known| known.0.eq_ignore_ascii_case(name));
+        let (name, shown, unit) = known.ok_or_else(|| unknown(name))?;
         value.push(json!({
             "id": format!("{id}/providers/Microsoft.Insights/metrics/{name}"),
             "type": "Microsoft.Insights/metrics",
@@ -95,6 +87,16 @@ fn unknown(name: &str) -> ArmFailure {
         "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
          containerGroups, metric: {name}, Valid metrics: {valid}"
     ))
+}
+
+/// The query parameter `$filter`: whether each container gets a series.
+fn is_by_container(call: &ArmCall) -> Result<bool, ArmFailure> {
+    let filter = call.query.get("$filter");
+    match filter.map(|filter| filter.to_ascii_lowercase()) {
+        None => Ok(false),
+        Some(filter) if filter.trim() == "containername eq '*'" => Ok(true),
+        Some(filter) => Err(refused(format!("Invalid filter: {filter}"))),
+    }
 }
 
 /// The query parameter `top`: how many containers get a series.

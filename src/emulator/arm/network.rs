@@ -34,50 +34,52 @@ pub fn network(
         }
         CrudVerb::Put => {
             let body: JsonObject = parse_body(call)?;
-            let resource = resource(id, kind, &body);
-            let known = store
-                .networks
-                .insert(key, Some(resource.clone()))
-                .flatten()
-                .is_some();
-            let status = if known {
-                StatusCode::OK
-            } else {
-                StatusCode::CREATED
-            };
-            Ok(ArmResponse::new(status, resource))
+            Ok(put(&mut store, resource(id, kind, &body), key))
         }
-        CrudVerb::Delete => {
-            let used = store.groups.values().any(|group| {
-                let subnets = group
-                    .body
-                    .properties
-                    .iter()
-                    .flat_map(|p| p.subnet_ids.iter().flatten());
-                subnets
-                    .filter_map(|s| s.id.as_deref())
-                    .any(|s| s.to_lowercase().starts_with(&key))
-            });
-            if used {
-                let message = format!(
-                    "The subnet '{id}' is in use by container groups and cannot be deleted."
-                );
-                return Err(ArmFailure::bad_request(
-                    "InUseSubnetCannotBeDeleted",
-                    message,
-                ));
-            }
-            let known = store
-                .networks
-                .insert(key, None)
-                .is_none_or(|kept| kept.is_some());
-            Ok(ArmResponse::empty(if known {
-                StatusCode::OK
-            } else {
-                StatusCode::NO_CONTENT
-            }))
-        }
+        CrudVerb::Delete => delete(&mut store, id, key),
     }
+}
+
+fn put(store: &mut GroupStore, resource: Value, key: String) -> ArmResponse {
+    let known = store
+        .networks
+        .insert(key, Some(resource.clone()))
+        .flatten()
+        .is_some();
+    let status = if known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    ArmResponse::new(status, resource)
+}
+
+fn delete(store: &mut GroupStore, id: &str, key: String) -> Result<ArmResponse, ArmFailure> {
+    let used = store.groups.values().any(|group| {
+        let subnets = group
+            .body
+            .properties
+            .iter()
+            .flat_map(|p| p.subnet_ids.iter().flatten());
+        subnets
+            .filter_map(|s| s.id.as_deref())
+            .any(|s| s.to_lowercase().starts_with(&key))
+    });
+    if used {
+        return Err(ArmFailure::bad_request(
+            "InUseSubnetCannotBeDeleted",
+            format!("The subnet '{id}' is in use by container groups and cannot be deleted."),
+        ));
+    }
+    let known = store
+        .networks
+        .insert(key, None)
+        .is_none_or(|kept| kept.is_some());
+    Ok(ArmResponse::empty(if known {
+        StatusCode::OK
+    } else {
+        StatusCode::NO_CONTENT
+    }))
 }
 
 /// Fails if a client deleted the subnet or its virtual network.

@@ -226,13 +226,8 @@ impl Throttle {
             if now >= window_end {
                 (*used, *since) = (0, now);
             } else if *used >= limit {
-                let message = format!(
-                    "The request is being throttled: the limit of {limit} requests in {name} for \
-                     container groups in '{region}' is reached."
-                );
-                let error =
-                    ArmFailure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
-                return Err(retry_after(error, between(now, window_end), speed));
+                let wait = between(now, window_end);
+                return Err(retry_after(used_up(limit, name, region), wait, speed));
             }
             remaining.push((name, limit - *used - 1));
         }
@@ -254,6 +249,15 @@ impl Throttle {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// The error when the window `name` of a region's budget is used up.
+fn used_up(limit: u64, name: &str, region: &str) -> ArmFailure {
+    let message = format!(
+        "The request is being throttled: the limit of {limit} requests in {name} for container groups in '{region}' is \
+         reached."
+    );
+    ArmFailure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
 }
 
 fn retry_after(error: ArmFailure, wait: Duration, speed: f64) -> ArmFailure {

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::emulator::group::id::GroupId;
 
+/// The provider of container groups, in lower case.
+const CONTAINERS: &str = "microsoft.containerinstance";
+
 impl ArmRoute {
     /// Finds the operation for a method and a path.
     pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
@@ -24,61 +27,35 @@ impl ArmRoute {
         let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
         let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
         match lower.as_slice() {
-            ["providers", "microsoft.containerinstance", "operations"] => {
+            ["providers", CONTAINERS, "operations"] => {
                 require_method(method, &Method::GET, Self::OperationsList)
             }
             ["subscriptions"] => require_method(method, &Method::GET, Self::SubscriptionsList),
-            ["subscriptions", _] => require_method(
-                method,
-                &Method::GET,
-                Self::Subscription {
-                    subscription: parts[1].clone(),
-                },
-            ),
-            [
-                "subscriptions",
-                _,
-                "providers",
-                "microsoft.containerinstance",
-            ] => require_method(
-                method,
-                &Method::GET,
-                Self::Provider {
-                    subscription: parts[1].clone(),
-                },
-            ),
-            [
-                "subscriptions",
-                _,
-                "providers",
-                "microsoft.containerinstance",
-                rest @ ..,
-            ] => Self::of_subscription(method, rest, &parts),
-            ["subscriptions", _, "resourcegroups"] => {
-                let route = Self::ResourceGroupsList {
-                    subscription: parts[1].clone(),
-                };
+            ["subscriptions", _, rest @ ..] => Self::in_subscription(method, rest, &parts),
+            _ => Err(NoRoute::UnknownPath),
+        }
+    }
+
+    fn in_subscription(method: &Method, rest: &[&str], parts: &[String]) -> Result<Self, NoRoute> {
+        let subscription = parts[1].clone();
+        match rest {
+            [] => require_method(method, &Method::GET, Self::Subscription { subscription }),
+            ["providers", CONTAINERS] => {
+                require_method(method, &Method::GET, Self::Provider { subscription })
+            }
+            ["providers", CONTAINERS, rest @ ..] => Self::of_subscription(method, rest, parts),
+            ["resourcegroups"] => {
+                let route = Self::ResourceGroupsList { subscription };
                 require_method(method, &Method::GET, route)
             }
-            ["subscriptions", _, "resourcegroups", _] => {
-                let (subscription, name) = (parts[1].clone(), parts[3].clone());
-                Ok(Self::ResourceGroup {
-                    subscription,
-                    name,
-                    verb: crud(method)?,
-                })
-            }
-            [
-                "subscriptions",
-                _,
-                "resourcegroups",
-                _,
-                "providers",
-                provider,
-                rest @ ..,
-            ] => match *provider {
-                "microsoft.containerinstance" => Self::of_group(method, rest, &parts),
-                "microsoft.network" => Self::of_network(method, rest, &parts),
+            ["resourcegroups", _] => Ok(Self::ResourceGroup {
+                subscription,
+                name: parts[3].clone(),
+                verb: crud(method)?,
+            }),
+            ["resourcegroups", _, "providers", provider, rest @ ..] => match *provider {
+                CONTAINERS => Self::of_group(method, rest, parts),
+                "microsoft.network" => Self::of_network(method, rest, parts),
                 _ => Err(NoRoute::UnknownPath),
             },
             _ => Err(NoRoute::UnknownPath),
@@ -137,47 +114,26 @@ impl ArmRoute {
             name: parts[7].clone(),
         };
         match &after[1..] {
-            [] => {
-                let verb = match *method {
-                    Method::GET => GroupVerb::Get,
-                    Method::PUT => GroupVerb::CreateOrUpdate,
-                    Method::PATCH => GroupVerb::Update,
-                    Method::DELETE => GroupVerb::Delete,
-                    _ => return Err(NoRoute::UnknownMethod),
-                };
-                Ok(Self::Group { id, verb })
-            }
+            [] => Ok(Self::Group {
+                id,
+                verb: group_verb(method)?,
+            }),
             [action] => {
-                let (verb, with) = match *action {
-                    "restart" => (GroupVerb::Restart, Method::POST),
-                    "start" => (GroupVerb::Start, Method::POST),
-                    "stop" => (GroupVerb::Stop, Method::POST),
-                    "outboundnetworkdependenciesendpoints" => {
-                        (GroupVerb::OutboundEndpoints, Method::GET)
-                    }
-                    _ => return Err(NoRoute::UnknownPath),
-                };
+                let (verb, with) = group_action(action)?;
                 require_method(method, &with, Self::Group { id, verb })
             }
             ["providers", "microsoft.insights", "metrics"] => {
                 require_method(method, &Method::GET, Self::Metrics { id })
             }
             ["containers", _, action] => {
-                let (verb, with) = match *action {
-                    "logs" => (ContainerVerb::ListLogs, Method::GET),
-                    "exec" => (ContainerVerb::ExecuteCommand, Method::POST),
-                    "attach" => (ContainerVerb::Attach, Method::POST),
-                    _ => return Err(NoRoute::UnknownPath),
+                let (verb, with) = container_action(action)?;
+                let container = parts[9].clone();
+                let route = Self::Container {
+                    id,
+                    container,
+                    verb,
                 };
-                require_method(
-                    method,
-                    &with,
-                    Self::Container {
-                        id,
-                        container: parts[9].clone(),
-                        verb,
-                    },
-                )
+                require_method(method, &with, route)
             }
             _ => Err(NoRoute::UnknownPath),
         }
@@ -220,6 +176,37 @@ impl ArmRoute {
             ),
             _ => Err(NoRoute::UnknownPath),
         }
+    }
+}
+
+fn group_verb(method: &Method) -> Result<GroupVerb, NoRoute> {
+    match *method {
+        Method::GET => Ok(GroupVerb::Get),
+        Method::PUT => Ok(GroupVerb::CreateOrUpdate),
+        Method::PATCH => Ok(GroupVerb::Update),
+        Method::DELETE => Ok(GroupVerb::Delete),
+        _ => Err(NoRoute::UnknownMethod),
+    }
+}
+
+/// The operation of an action on a group, and its method.
+fn group_action(action: &str) -> Result<(GroupVerb, Method), NoRoute> {
+    match action {
+        "restart" => Ok((GroupVerb::Restart, Method::POST)),
+        "start" => Ok((GroupVerb::Start, Method::POST)),
+        "stop" => Ok((GroupVerb::Stop, Method::POST)),
+        "outboundnetworkdependenciesendpoints" => Ok((GroupVerb::OutboundEndpoints, Method::GET)),
+        _ => Err(NoRoute::UnknownPath),
+    }
+}
+
+/// The operation of an action on a container, and its method.
+fn container_action(action: &str) -> Result<(ContainerVerb, Method), NoRoute> {
+    match action {
+        "logs" => Ok((ContainerVerb::ListLogs, Method::GET)),
+        "exec" => Ok((ContainerVerb::ExecuteCommand, Method::POST)),
+        "attach" => Ok((ContainerVerb::Attach, Method::POST)),
+        _ => Err(NoRoute::UnknownPath),
     }
 }
 
