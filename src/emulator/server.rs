@@ -215,7 +215,7 @@ impl Serving {
         let acceptor = self.acceptor.clone();
         async move {
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "setting TCP_NODELAY");
+                tracing::debug!(%error, "TCP_NODELAY was not set");
             }
             let served = async {
                 match acceptor {

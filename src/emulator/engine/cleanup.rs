@@ -24,7 +24,7 @@ pub async fn remove_orphans(client: &EngineClient) -> Result<(), EngineError> {
     if !orphans.is_empty() {
         tracing::info!(
             containers = orphans.len(),
-            "removing containers of an emulator that has ended"
+            "containers of an emulator that has ended are removed"
         );
     }
     remove(client, orphans).await?;

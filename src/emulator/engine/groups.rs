@@ -69,7 +69,7 @@ impl Engine {
         if let Err(error) = cleanup::remove_orphans(&client).await {
             tracing::warn!(
                 error = error.error_chain(),
-                "removing containers of emulators that have ended"
+                "containers of emulators that have ended were not removed"
             );
         }
         pause::ensure(&client).await?;
@@ -164,7 +164,7 @@ impl Engine {
         if let Err(error) = result {
             tracing::warn!(
                 error = error.error_chain(),
-                "removing containers at the shutdown"
+                "containers were not removed at the shutdown"
             );
         }
         super::instance::remove_directory(self.parts.instance.directory());
@@ -245,7 +245,11 @@ impl GroupWorker {
     }
 
     async fn execute(&self, command: GroupCommand, interrupt: &CancellationToken) {
-        tracing::debug!(group = self.key.name, ?command, "working on a group");
+        tracing::debug!(
+            group = self.key.name,
+            ?command,
+            "a worker executes a command"
+        );
         let scope = if command == GroupCommand::Restart {
             TeardownScope::ContainersOnly
         } else {

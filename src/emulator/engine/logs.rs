@@ -35,7 +35,7 @@ pub async fn text(
             match part {
                 Ok(part) => written.extend_from_slice(part.as_ref()),
                 Err(error) => {
-                    tracing::debug!(%error, name, "reading a log");
+                    tracing::debug!(%error, name, "a log was not read");
                     return;
                 }
             }
@@ -46,7 +46,7 @@ pub async fn text(
         }
     };
     if tokio::time::timeout(READ_TIMEOUT, reading).await.is_err() {
-        tracing::warn!(name, "reading a log takes too long");
+        tracing::warn!(name, "a log takes too long to read");
     }
     String::from_utf8_lossy(&written).into_owned()
 }

@@ -135,7 +135,10 @@ impl ProbeLoop<'_> {
         };
         let Ok(result) = tokio::time::timeout(timeout, run).await else {
             if let Err(error) = terminal::hang_up(client, &id, None).await {
-                tracing::debug!(error = error.error_chain(), "ending a probe");
+                tracing::debug!(
+                    error = error.error_chain(),
+                    "a probe's command was not ended"
+                );
             }
             return Err(format!("command timed out after {} s", timeout.as_secs()));
         };

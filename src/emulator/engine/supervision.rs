@@ -83,7 +83,7 @@ impl Deployment {
         if let Err(error) = self.parts.client.kill(&self.name(target)).await {
             tracing::warn!(
                 error = error.error_chain(),
-                "killing an unhealthy container"
+                "an unhealthy container was not killed"
             );
         }
         ended.await
@@ -96,7 +96,10 @@ impl Deployment {
             match client.wait(&name).await {
                 Ok(code) => return i32::try_from(code).unwrap_or(KILLED_EXIT_CODE),
                 Err(error) => {
-                    tracing::debug!(error = error.error_chain(), "waiting for a container");
+                    tracing::debug!(
+                        error = error.error_chain(),
+                        "the wait for a container failed"
+                    );
                 }
             }
             // The engine may be down for a while, or another client has removed the container.

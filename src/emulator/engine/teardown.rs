@@ -118,7 +118,7 @@ pub(super) async fn stop_and_collect(
             tracing::warn!(
                 group = key.name,
                 error = error.error_chain(),
-                "stopping a group"
+                "a group was not stopped"
             );
             return HashMap::new();
         }
@@ -148,7 +148,7 @@ async fn stop(parts: &EngineParts, containers: &[ListedContainer]) {
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
             if let Err(error) = parts.client.stop(&container.id, GRACE_PERIOD_SECONDS).await {
-                tracing::debug!(error = error.error_chain(), "stopping a container");
+                tracing::debug!(error = error.error_chain(), "a container was not stopped");
             }
         });
     futures::future::join_all(stops).await;

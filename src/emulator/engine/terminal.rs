@@ -117,7 +117,7 @@ async fn forward_input(
         () = parts.cancel.cancelled() => return,
     }
     if let Err(error) = hang_up(&parts.client, &id, Some(&mut write)).await {
-        tracing::debug!(error = error.error_chain(), "ending a command");
+        tracing::debug!(error = error.error_chain(), "a command was not ended");
     }
 }
 
