@@ -211,6 +211,16 @@ enum ProbeHttpError {
     Message(String),
 }
 
+/// Go's words for a connection that could not be opened.
+fn not_connected(url: &str, why: &str) -> String {
+    let late = if why.ends_with("i/o timeout") {
+        " (Client.Timeout exceeded while awaiting headers)"
+    } else {
+        ""
+    };
+    format!("Get \"{}\": {why}{late}", shown(url))
+}
+
 /// Sends a probe.
 pub(super) async fn probe(
     prober: &Prober,
@@ -236,14 +246,7 @@ pub(super) async fn probe(
             Ok(Ok(exchange)) => exchange,
             Ok(Err(ProbeHttpError::Message(why))) => return failed(&url, &why),
             Ok(Err(ProbeHttpError::Connect(error))) => {
-                return connector.failed(error, |why| {
-                    let late = if why.ends_with("i/o timeout") {
-                        " (Client.Timeout exceeded while awaiting headers)"
-                    } else {
-                        ""
-                    };
-                    format!("Get \"{}\": {why}{late}", shown(&url))
-                });
+                return connector.failed(error, |why| not_connected(&url, &why));
             }
             Err(_) => return failed(&url, NO_HEAD),
         };
