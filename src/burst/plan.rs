@@ -156,9 +156,7 @@ pub fn plan(pool: &BurstPool, observed: &ObservedPool<'_>, now: Timestamp) -> Bu
     let tally = counts::count_pods(observed, &decisions, &admission.limits.slots, is_dry_run);
     let peak = Peak::from_observed(&pool.spec.scale_in, observed);
     let availability = admission.capacity.availability();
-    let times = decisions
-        .iter()
-        .filter_map(|decision| recheck_at(&decision.outcome, now))
+    let times = recheck_times(&decisions, now)
         .chain(availability.values().filter_map(reopens_at))
         .chain(due.next)
         .chain(admission.capacity.next_probe_at())
@@ -258,6 +256,12 @@ impl Peak {
     fn next_change(&self) -> Option<Timestamp> {
         self.cooldown_end.filter(|_| !self.is_busy)
     }
+}
+
+/// When the outcomes of pods can change even if no object changes.
+fn recheck_times(decisions: &[PodDecision], now: Timestamp) -> impl Iterator<Item = Timestamp> {
+    let outcomes = decisions.iter().map(|decision| &decision.outcome);
+    outcomes.filter_map(move |outcome| recheck_at(outcome, now))
 }
 
 /// When the outcome of a pod can change even if no object changes.

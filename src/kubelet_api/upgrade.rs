@@ -150,16 +150,19 @@ pub fn negotiate(
         StreamTransport::Websocket => Err(bad(format!(
             "none of the subprotocols is supported: {offered:?}"
         ))),
-        StreamTransport::Spdy => {
-            let message = format!("unable to negotiate protocol: client supports {offered:?}");
-            let mut response = text_response(StatusCode::FORBIDDEN, message);
-            for protocol in known {
-                let value = HeaderValue::from_static(protocol);
-                response.headers_mut().append(ACCEPTED_PROTOCOLS, value);
-            }
-            Err(Box::new(response))
-        }
+        StreamTransport::Spdy => Err(Box::new(no_common_protocol(&offered, known))),
     }
+}
+
+/// The response to a SPDY client that supports none of the `known` protocols.
+fn no_common_protocol(offered: &[String], known: &'static [&'static str]) -> Response<Body> {
+    let message = format!("unable to negotiate protocol: client supports {offered:?}");
+    let mut response = text_response(StatusCode::FORBIDDEN, message);
+    for protocol in known {
+        let value = HeaderValue::from_static(protocol);
+        response.headers_mut().append(ACCEPTED_PROTOCOLS, value);
+    }
+    response
 }
 
 /// The answer 101, and the future connection.

@@ -79,6 +79,14 @@ pub struct ScheduledAction {
     pub at: Timestamp,
 }
 
+impl ScheduledAction {
+    /// The same action at `at` if that is earlier.
+    fn no_later_than(self, at: Option<Timestamp>) -> Self {
+        let at = at.map_or(self.at, |at| at.min(self.at));
+        Self { at, ..self }
+    }
+}
+
 /// The next action for the pod. `pod` is `None` if its object was removed by force: its group must be deleted all
 /// the same.
 pub fn next_action(
@@ -119,8 +127,7 @@ fn choose_action(
             PodAction::Refresh.at(at)
         }
         GroupPresence::Deleting { since, last_read } => {
-            let interval =
-                |since| poll_interval::until_next_read(PollPhase::Deleting, since, starts, 0.0);
+            let interval = interval_in(PollPhase::Deleting, 0.0, starts);
             next_read(interval, (*since, *last_read), state, now)
         }
         GroupPresence::Exists { .. } if is_leaving => {
@@ -129,13 +136,9 @@ fn choose_action(
         GroupPresence::Exists {
             since, last_read, ..
         } if let Some(pod) = pod.filter(|pod| is_finished(pod)) => {
-            let interval =
-                |since| poll_interval::until_next_read(PollPhase::Working, since, starts, 0.0);
+            let interval = interval_in(PollPhase::Working, 0.0, starts);
             let refresh = next_read(interval, (*since, *last_read), state, now);
-            let delete = delete_finished(pod, state, now);
-            // Azure restarts only a group that failed, and only a GET shows whether it did.
-            let may_live = has_failed(pod) && refresh.at < delete.at;
-            if may_live { refresh } else { delete }
+            refresh_or_delete_finished(pod, refresh, state, now)
         }
         GroupPresence::Exists { .. } if state.has_failed_to_start => PodAction::Delete.at(now),
         GroupPresence::Exists {
@@ -144,13 +147,32 @@ fn choose_action(
             has_run,
         } => {
             let phase = poll_phase(*has_run, pod);
-            let offset = pod.map_or(0.0, poll_offset);
-            let interval = |since| poll_interval::until_next_read(phase, since, starts, offset);
+            let interval = interval_in(phase, pod.map_or(0.0, poll_offset), starts);
             let read = next_read(interval, (*since, *last_read), state, now);
-            let for_readiness = state.readiness_read_at.unwrap_or(read.at);
-            read.action.at(read.at.min(for_readiness))
+            read.no_later_than(state.readiness_read_at)
         }
     }
+}
+
+/// Azure restarts only a group that failed, and only a GET (`refresh`) shows whether it did.
+fn refresh_or_delete_finished(
+    pod: &Pod,
+    refresh: ScheduledAction,
+    state: &PodState,
+    now: Timestamp,
+) -> ScheduledAction {
+    let delete = delete_finished(pod, state, now);
+    let may_live = has_failed(pod) && refresh.at < delete.at;
+    if may_live { refresh } else { delete }
+}
+
+/// The time until the next read of a group, by how long it has been in this phase.
+fn interval_in(
+    phase: PollPhase,
+    offset: f64,
+    starts: &StartLatencies,
+) -> impl Fn(Duration) -> Duration {
+    move |since| poll_interval::until_next_read(phase, since, starts, offset)
 }
 
 /// How often the group of a pod that is not finished is read.

@@ -66,11 +66,54 @@ pub struct Metrics {
     unreadable: IntGaugeVec,
     open: IntGaugeVec,
     groups: IntGaugeVec,
-    grants: IntCounterVec,
-    losses: IntCounterVec,
-    requests: IntCounterVec,
-    request_seconds: HistogramVec,
+    grants: GrantMetrics,
+    azure_requests: AzureRequestMetrics,
     pub(super) triggers: TriggerMetrics,
+}
+
+struct GrantMetrics {
+    total: IntCounterVec,
+    losses: IntCounterVec,
+}
+
+impl GrantMetrics {
+    fn new(new: &NewMetrics) -> Self {
+        Self {
+            total: new.counters(
+                "burstpool_grants_total",
+                "Pods that were to be granted, by outcome.",
+                &["pool", "outcome"],
+            ),
+            losses: new.counters(
+                "burstpool_grants_not_kept_total",
+                "Pods that were granted although ACI does not keep something of them, by what is lost.",
+                &["pool", "loss"],
+            ),
+        }
+    }
+}
+
+struct AzureRequestMetrics {
+    total: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl AzureRequestMetrics {
+    fn new(new: &NewMetrics) -> Self {
+        Self {
+            total: new.counters(
+                "burstpool_azure_requests_total",
+                "Requests to Azure, by the class of its rate limits and by outcome.",
+                &["class", "outcome"],
+            ),
+            seconds: new.histograms(
+                "burstpool_azure_request_duration_seconds",
+                "How long Azure took to answer.",
+                &AZURE_LATENCY_BUCKETS,
+                &["class"],
+            ),
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -83,11 +126,7 @@ impl Metrics {
     /// Creates and registers all metrics, at zero.
     pub fn new() -> Self {
         let new = NewMetrics(Registry::new());
-        let build = Opts::new("burstpool_build_info", "The version that runs.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
-        new.register(IntGauge::with_opts(build)).set(1);
-        let process = new.0.register(Box::new(ProcessCollector::for_self()));
-        process.expect("metric names are unique");
+        new.register_process();
         super::watches::register(&new.0);
         super::probes::register(&new.0);
         let placement = &["pool", "placement"];
@@ -126,27 +165,8 @@ impl Metrics {
                 "Container groups that a placement has in Azure.",
                 placement,
             ),
-            grants: new.counters(
-                "burstpool_grants_total",
-                "Pods that were to be granted, by outcome.",
-                &["pool", "outcome"],
-            ),
-            losses: new.counters(
-                "burstpool_grants_not_kept_total",
-                "Pods that were granted although ACI does not keep something of them, by what is lost.",
-                &["pool", "loss"],
-            ),
-            requests: new.counters(
-                "burstpool_azure_requests_total",
-                "Requests to Azure, by the class of its rate limits and by outcome.",
-                &["class", "outcome"],
-            ),
-            request_seconds: new.histograms(
-                "burstpool_azure_request_duration_seconds",
-                "How long Azure took to answer.",
-                &AZURE_LATENCY_BUCKETS,
-                &["class"],
-            ),
+            grants: GrantMetrics::new(&new),
+            azure_requests: AzureRequestMetrics::new(&new),
             registry: new.0,
         }
     }
@@ -210,10 +230,10 @@ impl Metrics {
             let _ = self.pods.remove_label_values(&[pool, state]);
         }
         for outcome in GRANT_OUTCOMES {
-            let _ = self.grants.remove_label_values(&[pool, outcome]);
+            let _ = self.grants.total.remove_label_values(&[pool, outcome]);
         }
         for loss in GRANT_LOSSES {
-            let _ = self.losses.remove_label_values(&[pool, loss]);
+            let _ = self.grants.losses.remove_label_values(&[pool, loss]);
         }
         let _ = self.pods_max.remove_label_values(&[pool]);
         self.clear_unreadable(pool);
@@ -223,13 +243,13 @@ impl Metrics {
     /// or `unmarked`.
     pub fn count_grant(&self, pool: &str, outcome: &str) {
         debug_assert!(GRANT_OUTCOMES.contains(&outcome), "{outcome}");
-        self.grants.with_label_values(&[pool, outcome]).inc();
+        self.grants.total.with_label_values(&[pool, outcome]).inc();
     }
 
     /// Counts a granted pod that loses `loss`, a value of `spill.accept`.
     pub fn count_loss(&self, pool: &str, loss: &str) {
         debug_assert!(GRANT_LOSSES.contains(&loss), "{loss}");
-        self.losses.with_label_values(&[pool, loss]).inc();
+        self.grants.losses.with_label_values(&[pool, loss]).inc();
     }
 
     /// Counts a request to Azure. `took` is recorded only if Azure answered.
@@ -245,9 +265,10 @@ impl Metrics {
             CallOutcome::NoToken => "no_token",
             CallOutcome::Held => "held",
         };
-        self.requests.with_label_values(&[class, outcome]).inc();
+        let requests = &self.azure_requests;
+        requests.total.with_label_values(&[class, outcome]).inc();
         if matches!(call, CallOutcome::Done | CallOutcome::Refused(_)) {
-            let seconds = self.request_seconds.with_label_values(&[class]);
+            let seconds = requests.seconds.with_label_values(&[class]);
             seconds.observe(took.as_secs_f64());
         }
     }
@@ -278,6 +299,15 @@ impl NewMetrics {
     ) -> HistogramVec {
         let opts = HistogramOpts::from(Opts::new(name, help)).buckets(buckets.to_vec());
         self.register(HistogramVec::new(opts, labels))
+    }
+
+    /// Registers the version and the metrics of the process.
+    fn register_process(&self) {
+        let build = Opts::new("burstpool_build_info", "The version that runs.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        self.register(IntGauge::with_opts(build)).set(1);
+        let process = self.0.register(Box::new(ProcessCollector::for_self()));
+        process.expect("metric names are unique");
     }
 
     fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{PodDNSConfig, PodDNSConfigOption};
 use super::body::DnsConfig;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
+use crate::api::Dns;
 
 /// Azure's resolver. It has this address in every virtual network.
 const AZURE_RESOLVER: &str = "168.63.129.16";
@@ -51,21 +52,8 @@ pub(super) fn dns_config(
     }
     let mut config = DnsLists::default();
     if let Some(dns) = cluster {
-        let namespace = context
-            .pod
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default();
-        let domain = &dns.cluster_domain;
-        config.servers.clone_from(&dns.name_servers);
-        let searches = [
-            format!("{namespace}.svc.{domain}"),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
-        config.searches = searches.into();
-        config.options = vec![("ndots".to_owned(), Some("5".to_owned()))];
+        let namespace = context.pod.metadata.namespace.as_deref();
+        config = DnsLists::of_cluster(dns, namespace.unwrap_or_default());
     } else if policy != "None" {
         config.servers = vec![AZURE_RESOLVER.to_owned()];
     }
@@ -96,6 +84,21 @@ struct DnsLists {
 }
 
 impl DnsLists {
+    /// The lists of `ClusterFirst` for a pod in `namespace`.
+    fn of_cluster(dns: &Dns, namespace: &str) -> Self {
+        let domain = &dns.cluster_domain;
+        let searches = [
+            format!("{namespace}.svc.{domain}"),
+            format!("svc.{domain}"),
+            domain.clone(),
+        ];
+        Self {
+            servers: dns.name_servers.clone(),
+            searches: searches.into(),
+            options: vec![("ndots".to_owned(), Some("5".to_owned()))],
+        }
+    }
+
     /// Adds the pod's own settings. An option replaces an earlier option of the same name.
     fn merge(&mut self, own: &PodDNSConfig) {
         let lists = [

@@ -4,7 +4,7 @@
 //! pods that have not been evaluated yet, this module calls the translation, and the [`EligibilityCache`] caches
 //! its result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -58,19 +58,10 @@ pub(crate) fn plan(
     let snapshot = &inputs.snapshot;
     let pools: Vec<&BurstPool> = snapshot.pools.values().map(Arc::as_ref).collect();
     let waiting: Vec<&PodFacts> = snapshot.waiting.values().map(|pod| &*pod.facts).collect();
-    let departed: Vec<&PodFacts> = snapshot.departed.iter().map(Arc::as_ref).collect();
-    let labelled: Vec<&PodFacts> = snapshot.labelled.values().map(Arc::as_ref).collect();
-    let placed: Vec<&PodFacts> = inputs
-        .on_pool_nodes
-        .values()
-        .flatten()
-        .map(Arc::as_ref)
-        .collect();
-    let nodes = snapshot.nodes.values().filter_map(|node| {
-        let pool = last_placement::pool_from_labels(node)?.to_owned();
-        Some((node.metadata.name.clone()?, pool))
-    });
-    let nodes = nodes.collect();
+    let departed = references(&snapshot.departed);
+    let labelled = references(snapshot.labelled.values());
+    let placed = references(inputs.on_pool_nodes.values().flatten());
+    let nodes = pools_of_nodes(snapshot);
     let cluster_inputs = ClusterInputs {
         pools: &pools,
         nodes: &nodes,
@@ -91,22 +82,32 @@ pub(crate) fn plan(
         }
         not_evaluated
     };
-    for waiting_pod in not_evaluated
-        .iter()
-        .filter_map(|uid| snapshot.waiting.get(uid))
-    {
-        let Some(pod) = waiting_pod.pod() else {
+    for uid in not_evaluated {
+        let Some(waiting) = snapshot.waiting.get(&uid) else {
+            continue;
+        };
+        let Some(pod) = waiting.pod() else {
             continue;
         };
         for placement in translation_targets(pool, planned_pool.placements, host_settings) {
-            eligibility.evaluate(&pod, &waiting_pod.unknown_fields, &placement);
+            eligibility.evaluate(&pod, &waiting.unknown_fields, &placement);
         }
     }
-    burst::plan(
-        pool,
-        &observe(pool, &cluster_inputs, planned_pool, eligibility),
-        now,
-    )
+    let observed = observe(pool, &cluster_inputs, planned_pool, eligibility);
+    burst::plan(pool, &observed, now)
+}
+
+/// The pool of each virtual node, by the node's name.
+fn pools_of_nodes(snapshot: &Snapshot) -> HashMap<String, String> {
+    let nodes = snapshot.nodes.values().filter_map(|node| {
+        let pool = last_placement::pool_from_labels(node)?.to_owned();
+        Some((node.metadata.name.clone()?, pool))
+    });
+    nodes.collect()
+}
+
+fn references<'a>(pods: impl IntoIterator<Item = &'a Arc<PodFacts>>) -> Vec<&'a PodFacts> {
+    pods.into_iter().map(Arc::as_ref).collect()
 }
 
 /// The settings that all virtual nodes share in the translation.

@@ -7,10 +7,12 @@
 use std::net::IpAddr;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::dial;
@@ -33,45 +35,55 @@ pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, p
         connections.spawn(forward_port(address, port, index, from_client, out.clone()));
     }
     drop(out);
-    let inward = async {
-        while let Some(message) = upgrade::next_message(&mut source).await {
-            let Message::Binary(data) = message else {
-                continue;
-            };
-            let Some(channel) = data.first().filter(|channel| *channel % 2 == 0) else {
-                continue;
-            };
-            let Some(input) = inputs.get_mut(usize::from(*channel / 2)) else {
-                continue;
-            };
-            if let Some(to) = input
-                && to.send(data.slice(1..)).await.is_err()
-            {
-                *input = None;
-            }
-        }
-    };
-    let mut pings = tokio::time::interval(PING_INTERVAL);
-    let outward = async {
-        loop {
-            let message = tokio::select! {
-                message = messages.recv() => match message {
-                    Some(message) => Message::Binary(message),
-                    None => break,
-                },
-                _ = pings.tick() => Message::Ping(Bytes::new()),
-            };
-            if sink.send(message).await.is_err() {
-                return;
-            }
-        }
-        // The client may have disconnected.
-        let _ = sink.close().await;
-    };
     tokio::select! {
-        () = inward => {}
-        () = outward => {}
+        () = read_messages(&mut source, &mut inputs) => {}
+        () = write_messages(&mut sink, &mut messages) => {}
     }
+}
+
+/// Passes the client's data to the ports until the client disconnects. An input is `None` once its port takes no more.
+async fn read_messages<S: AsyncRead + AsyncWrite + Unpin>(
+    source: &mut SplitStream<WebSocketStream<S>>,
+    inputs: &mut [Option<mpsc::Sender<Bytes>>],
+) {
+    while let Some(message) = upgrade::next_message(source).await {
+        let Message::Binary(data) = message else {
+            continue;
+        };
+        let Some(channel) = data.first().filter(|channel| *channel % 2 == 0) else {
+            continue;
+        };
+        let Some(input) = inputs.get_mut(usize::from(*channel / 2)) else {
+            continue;
+        };
+        if let Some(to) = input
+            && to.send(data.slice(1..)).await.is_err()
+        {
+            *input = None;
+        }
+    }
+}
+
+/// Sends the ports' data until all connections have ended, or the client has disconnected.
+async fn write_messages<S: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    messages: &mut mpsc::Receiver<Bytes>,
+) {
+    let mut pings = tokio::time::interval(PING_INTERVAL);
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => match message {
+                Some(message) => Message::Binary(message),
+                None => break,
+            },
+            _ = pings.tick() => Message::Ping(Bytes::new()),
+        };
+        if sink.send(message).await.is_err() {
+            return;
+        }
+    }
+    // The client may have disconnected.
+    let _ = sink.close().await;
 }
 
 async fn forward_port(

@@ -61,13 +61,16 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         stream.finish().await;
     }
     if let Some(error) = error {
-        let text = outcome.error_stream_text(protocol);
-        if !text.is_empty() {
-            error.send(text.into()).await;
-        }
-        error.finish().await;
+        finish_error(&error, outcome.error_stream_text(protocol)).await;
     }
     session.close().await;
+}
+
+async fn finish_error(stream: &StreamSender, text: String) {
+    if !text.is_empty() {
+        stream.send(text.into()).await;
+    }
+    stream.finish().await;
 }
 
 fn closed_channel() -> mpsc::Receiver<Bytes> {

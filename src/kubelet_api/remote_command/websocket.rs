@@ -11,9 +11,9 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::terminal_size::ResizeReader;
 use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
@@ -47,12 +47,8 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
         output: out,
         client_gone: gone.clone(),
     };
-    let reading = read_messages(
-        source,
-        wanted.stdin.then_some(typed),
-        sizes,
-        protocol == "v5.channel.k8s.io",
-    );
+    let typed = wanted.stdin.then_some(typed);
+    let reading = read_messages(source, typed, sizes, protocol == "v5.channel.k8s.io");
     // An empty message on stdout shows the client that it is connected.
     if sink.send(Message::binary(vec![STDOUT])).await.is_err() {
         return;
@@ -76,25 +72,26 @@ pub async fn connect<F: Future<Output = CommandOutcome>>(
     };
     gone.cancel();
     let Some(outcome) = outcome else { return };
-    let mut message = vec![ERROR];
-    message.extend_from_slice(
-        outcome
-            .error_stream_text(error_protocol(protocol))
-            .as_bytes(),
-    );
+    let error = outcome.error_stream_text(error_protocol(protocol));
+    if send_end(&mut sink, &error).await.is_ok() {
+        // Wait a moment for the client's close message.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, reading).await;
+    }
+}
+
+/// Sends the message on the stream for errors, and closes.
+async fn send_end<S: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    error: &str,
+) -> tungstenite::Result<()> {
+    let message = [&[ERROR][..], error.as_bytes()].concat();
+    sink.send(Message::binary(message)).await?;
     // client-go treats any close code but this as an error, a missing one included.
     let close = CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
     };
-    let sent = async {
-        sink.send(Message::binary(message)).await?;
-        sink.send(Message::Close(Some(close))).await
-    };
-    if sent.await.is_ok() {
-        // Wait a moment for the client's close message.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, reading).await;
-    }
+    sink.send(Message::Close(Some(close))).await
 }
 
 /// Without a protocol, errors are sent as text.
