@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::TargetScales;
@@ -152,35 +152,40 @@ pub struct Cluster {
     changes: u64,
 }
 
+/// A pool's spec, and how many seconds its jobs run.
+fn random_spec(rng: &mut StdRng) -> (Value, Range<u64>) {
+    let mut workloads = json!([target("web"), target("db"), target("job")]);
+    workloads[0]["weight"] = json!(rng.random_range(1..4));
+    if rng.random_bool(0.5) {
+        let percent = format!("{}%", rng.random_range(10..90));
+        workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
+    }
+    if rng.random_bool(0.3) {
+        let jobs = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "job"}}});
+        let most = rng.random_range(1..6);
+        workloads[2] = json!({"name": "job", "selector": jobs, "spill": {"maxReplicas": most}});
+    }
+    // In some clusters jobs come and go faster than pods may spill, so that their workload always holds the
+    // fewest slots.
+    let (rate, job) = if rng.random_bool(0.3) {
+        (1..4, 10..60)
+    } else {
+        (3..20, 60..1200)
+    };
+    let mut spec = json!({"workloads": workloads, "spill": {
+        "after": format!("{}s", rng.random_range(0..60)),
+        "maxReplicas": rng.random_range(1..20),
+        "rate": {"pods": rng.random_range(rate), "per": "1m"},
+    }, "scaleIn": {"cooldown": format!("{}s", rng.random_range(30..600))}});
+    if rng.random_bool(0.5) {
+        spec["spill"]["afterWhenTriggered"] = json!(format!("{}s", rng.random_range(1..20)));
+    }
+    (spec, job)
+}
+
 impl Cluster {
     pub fn new(rng: &mut StdRng) -> Self {
-        let mut workloads = json!([target("web"), target("db"), target("job")]);
-        workloads[0]["weight"] = json!(rng.random_range(1..4));
-        if rng.random_bool(0.5) {
-            let percent = format!("{}%", rng.random_range(10..90));
-            workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
-        }
-        if rng.random_bool(0.3) {
-            let jobs =
-                json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "job"}}});
-            let most = rng.random_range(1..6);
-            workloads[2] = json!({"name": "job", "selector": jobs, "spill": {"maxReplicas": most}});
-        }
-        // In some clusters jobs come and go faster than pods may spill, so that their workload always holds the
-        // fewest slots.
-        let (rate, job) = if rng.random_bool(0.3) {
-            (1..4, 10..60)
-        } else {
-            (3..20, 60..1200)
-        };
-        let mut spec = json!({"workloads": workloads, "spill": {
-            "after": format!("{}s", rng.random_range(0..60)),
-            "maxReplicas": rng.random_range(1..20),
-            "rate": {"pods": rng.random_range(rate), "per": "1m"},
-        }, "scaleIn": {"cooldown": format!("{}s", rng.random_range(30..600))}});
-        if rng.random_bool(0.5) {
-            spec["spill"]["afterWhenTriggered"] = json!(format!("{}s", rng.random_range(1..20)));
-        }
+        let (spec, job) = random_spec(rng);
         let start = Timestamp::from_second(1_000_000).expect("in range");
         let mut pool = pool("shop", &spec);
         pool.status = Some(BurstPoolStatus::default());

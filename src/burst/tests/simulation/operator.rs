@@ -201,16 +201,8 @@ impl Operator {
         let standing = self.led_by(&pool, cluster, happened);
         self.judge(&pool.pool, cluster);
         let plan = self.plan(&pool.pool, standing, cluster);
-        happened.plans += 1;
-        happened.late += plan.late.len() as u64;
-        happened.skewed += u64::from(self.clocks.are_skewed());
         checks::held_no_longer(&plan, cluster);
-        let decisions = plan.decisions.iter();
-        let kept_out = decisions
-            .filter(|one| matches!(one.outcome, PodOutcome::Blocked(BlockedBy::Topology(_))));
-        happened.kept_out += kept_out.count() as u64;
-        happened.spent += u64::from(cluster.creates_left() == Some(0));
-        happened.outdated += u64::from(pool.version != cluster.version);
+        self.count(&plan, &pool, cluster, happened);
         let expected = match standing {
             Leadership::Leading => Precondition::Met,
             Leadership::Uncounted => Precondition::CountPods,
@@ -243,6 +235,19 @@ impl Operator {
         if !cluster.is_calm && is_leader && rng.random_bool(0.001) {
             self.crash(cluster, rng, happened);
         }
+    }
+
+    /// Counts what the plan shows.
+    fn count(&self, plan: &BurstPlan, pool: &PoolView, cluster: &Cluster, happened: &mut Happened) {
+        happened.plans += 1;
+        happened.late += plan.late.len() as u64;
+        happened.skewed += u64::from(self.clocks.are_skewed());
+        let decisions = plan.decisions.iter();
+        let kept_out = decisions
+            .filter(|one| matches!(one.outcome, PodOutcome::Blocked(BlockedBy::Topology(_))));
+        happened.kept_out += kept_out.count() as u64;
+        happened.spent += u64::from(cluster.creates_left() == Some(0));
+        happened.outdated += u64::from(pool.version != cluster.version);
     }
 
     /// Sets the node's taint as planned.

@@ -12,7 +12,7 @@ use crate::burst::facts::pod::PodReference;
 use crate::k8s::time::later;
 
 /// How many denied stamps of one pod a leader may send within [`SPAN`]: the pauses between them double.
-const MOST: usize = 4;
+const MAX_DENIED_STAMPS: usize = 4;
 const SPAN: Duration = Duration::from_secs(90);
 
 /// The times of denied stamps, by pod and leader.
@@ -28,7 +28,7 @@ impl RefusalCheck {
         times.push(now);
         let count = times.len();
         assert!(
-            count <= MOST,
+            count <= MAX_DENIED_STAMPS,
             "{} refused stamps of {} within {SPAN:?}",
             count,
             pod.name

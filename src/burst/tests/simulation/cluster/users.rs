@@ -150,9 +150,8 @@ impl Cluster {
         }
     }
 
-    fn create(&mut self, app: usize, rng: &mut StdRng) {
-        self.count += 1;
-        let (index, app) = (app, APPS[app]);
+    /// A pod of the app as its user creates it, and whether it has a scheduling gate at first.
+    fn new_facts(&self, app: &str, rng: &mut StdRng) -> (PodFacts, bool) {
         let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
         facts.id.resource_version = self.count.to_string();
         facts.created = self.now;
@@ -170,6 +169,22 @@ impl Cluster {
         if app == "db" {
             facts.rules = self.apart.clone().map(Box::new);
         }
+        (facts, is_gated)
+    }
+
+    /// Until when a policy denies grants of a new pod.
+    fn denied_until(&self, rng: &mut StdRng) -> Timestamp {
+        match rng.random_range(0..100) {
+            0 => Timestamp::MAX,
+            1..5 => self.after(rng, 10..400),
+            _ => self.now,
+        }
+    }
+
+    fn create(&mut self, app: usize, rng: &mut StdRng) {
+        self.count += 1;
+        let (index, app) = (app, APPS[app]);
+        let (mut facts, is_gated) = self.new_facts(app, rng);
         let is_rejected = rng.random_bool(0.01);
         if let Some(owner) = facts.owner.as_mut().filter(|_| is_rejected) {
             owner.template = format!("rejected-{}", self.count);
@@ -179,11 +194,7 @@ impl Cluster {
         if let Some(owner) = facts.owner.as_mut().filter(|_| is_kept_off) {
             owner.template = "kept-off/".to_owned();
         }
-        let denied_until = match rng.random_range(0..100) {
-            0 => Timestamp::MAX,
-            1..5 => self.after(rng, 10..400),
-            _ => self.now,
-        };
+        let denied_until = self.denied_until(rng);
         let is_foreign = !self.is_still && rng.random_bool(0.03);
         if is_foreign {
             mark_as_copied(&mut facts);
@@ -191,7 +202,7 @@ impl Cluster {
                 facts.requests.cpu_milli = NEVER;
             }
         }
-        let pod = SimPod {
+        let mut pod = SimPod {
             app: index,
             is_late: false,
             is_foreign,
@@ -212,14 +223,9 @@ impl Cluster {
             finishes_at: None,
             facts: Rc::new(facts),
         };
-        let pod = SimPod {
-            try_at: if pod.is_stuck {
-                Timestamp::MAX
-            } else {
-                pod.try_at
-            },
-            ..pod
-        };
+        if pod.is_stuck {
+            pod.try_at = Timestamp::MAX;
+        }
         self.pods.insert(pod.facts.id.uid.clone(), pod);
         self.changed();
     }

@@ -64,6 +64,17 @@ impl Operator {
             self.resolve(cluster);
             return;
         }
+        self.finish(plan, cluster, rng, happened);
+    }
+
+    /// Sends grants and carries out the rest of the plan, unless the instance freezes.
+    fn finish(
+        &mut self,
+        plan: &BurstPlan,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
         if !cluster.is_calm && !self.unsent_grants.is_empty() && rng.random_bool(0.03) {
             happened.freezes += 1;
             self.is_stale = true;
@@ -146,24 +157,7 @@ impl Operator {
                 .record_write(&stamp.pod, PodWrite::RefusedSince, &answer, now);
         }
         for expiry in &plan.expiries {
-            let id = &expiry.pod;
-            let is_same = cluster
-                .pods
-                .get(&id.uid)
-                .is_some_and(|pod| pod.facts.id == *id);
-            let answer = if is_same {
-                PodWriteResult::Granted
-            } else {
-                PodWriteResult::Conflict
-            };
-            if is_same {
-                happened.expiries += 1;
-                cluster.change(&id.uid, |facts| {
-                    facts.grant.as_mut().expect("it is granted").is_expired = true;
-                });
-            }
-            let now = self.clocks.own(cluster.now);
-            self.memory.record_write(id, PodWrite::Expire, &answer, now);
+            self.expire(&expiry.pod, cluster, happened);
         }
         for rescue in &plan.never_started {
             let pod = cluster.pods.get(&rescue.pod.uid);
@@ -174,6 +168,26 @@ impl Operator {
                 cluster.delete(&rescue.pod.uid, rng);
             }
         }
+    }
+
+    fn expire(&mut self, id: &PodReference, cluster: &mut Cluster, happened: &mut Happened) {
+        let is_same = cluster
+            .pods
+            .get(&id.uid)
+            .is_some_and(|pod| pod.facts.id == *id);
+        let answer = if is_same {
+            PodWriteResult::Granted
+        } else {
+            PodWriteResult::Conflict
+        };
+        if is_same {
+            happened.expiries += 1;
+            cluster.change(&id.uid, |facts| {
+                facts.grant.as_mut().expect("it is granted").is_expired = true;
+            });
+        }
+        let now = self.clocks.own(cluster.now);
+        self.memory.record_write(id, PodWrite::Expire, &answer, now);
     }
 
     /// Reads reserved pods that are in no watch.
