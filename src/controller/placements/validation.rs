@@ -150,6 +150,51 @@ mod tests {
         assert_eq!(check_kube_proxy(&pool(&spec), false), Ok(()));
     }
 
+    /// Changes of a placement, and how the error begins after the placement. `LONG` stands for 64 letters.
+    const INVALID: [(&str, &str); 14] = [
+        (r#"{"capacity": {"cpu": "lots"}}"#, "capacity.cpu: 'lots' "),
+        (r#"{"capacity": {"cpu": ""}}"#, "capacity.cpu: '' "),
+        (
+            r#"{"capacity": {"memory": "-1Gi"}}"#,
+            "capacity.memory: '-1Gi' ",
+        ),
+        (
+            r#"{"capacity": {"memory": "9Ei"}}"#,
+            "capacity.memory: '9Ei' ",
+        ),
+        (
+            r#"{"labels": {"": "x"}}"#,
+            "labels: '' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"a b": "x"}}"#,
+            "labels: 'a b' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"a/b/c": "x"}}"#,
+            "labels: 'a/b/c' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"/a": "x"}}"#,
+            "labels: '/a' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"A.example/b": "x"}}"#,
+            "labels: 'A.example/b' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"-a": "x"}}"#,
+            "labels: '-a' is not a valid label key",
+        ),
+        (
+            r#"{"labels": {"LONG": "x"}}"#,
+            "labels: 'LONG' is not a valid label key",
+        ),
+        (r#"{"labels": {"a": "not so"}}"#, "labels: 'not so' of a "),
+        (r#"{"labels": {"a": "LONG"}}"#, "labels: 'LONG' of a "),
+        (r#"{"labels": {"a": "é"}}"#, "labels: 'é' of a "),
+    ];
+
     #[test]
     fn amounts_and_labels_that_no_node_can_have_are_named_with_their_field() {
         let error = |placement: serde_json::Value| {
@@ -170,66 +215,10 @@ mod tests {
         ] {
             assert_eq!(error(valid.clone()), None, "{valid}");
         }
-        let capacity = "spec.placements[1].capacity";
-        let labels = "spec.placements[1].labels";
-        for (invalid, field) in [
-            (
-                json!({"capacity": {"cpu": "lots"}}),
-                format!("{capacity}.cpu: 'lots' "),
-            ),
-            (
-                json!({"capacity": {"cpu": ""}}),
-                format!("{capacity}.cpu: '' "),
-            ),
-            (
-                json!({"capacity": {"memory": "-1Gi"}}),
-                format!("{capacity}.memory: '-1Gi' "),
-            ),
-            (
-                json!({"capacity": {"memory": "9Ei"}}),
-                format!("{capacity}.memory: '9Ei' "),
-            ),
-            (
-                json!({"labels": {"": "x"}}),
-                format!("{labels}: '' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"a b": "x"}}),
-                format!("{labels}: 'a b' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"a/b/c": "x"}}),
-                format!("{labels}: 'a/b/c' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"/a": "x"}}),
-                format!("{labels}: '/a' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"A.example/b": "x"}}),
-                format!("{labels}: 'A.example/b' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"-a": "x"}}),
-                format!("{labels}: '-a' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {long.clone(): "x"}}),
-                format!("{labels}: '{long}' is not a valid label key"),
-            ),
-            (
-                json!({"labels": {"a": "not so"}}),
-                format!("{labels}: 'not so' of a "),
-            ),
-            (
-                json!({"labels": {"a": long.clone()}}),
-                format!("{labels}: '{long}' of a "),
-            ),
-            (
-                json!({"labels": {"a": "é"}}),
-                format!("{labels}: 'é' of a "),
-            ),
-        ] {
+        for (invalid, field) in INVALID {
+            let field = format!("spec.placements[1].{}", field.replace("LONG", &long));
+            let invalid = invalid.replace("LONG", &long);
+            let invalid: serde_json::Value = serde_json::from_str(&invalid).expect("JSON");
             let mistake = error(invalid.clone()).unwrap_or_default();
             assert!(
                 mistake.starts_with(&field) && mistake.contains(": write "),

@@ -69,7 +69,7 @@ fn check(case: &StepCase, history: &ScalingHistory) {
 
 const UP: Option<&str> = Some("limited by the scaleUp policies");
 const DOWN: Option<&str> = Some("limited by the scaleDown policies");
-const MOST: Option<&str> = Some("limited by maxReplicas");
+const LIMITED: Option<&str> = Some("limited by maxReplicas");
 const FEWEST: Option<&str> = Some("limited by minReplicas");
 
 #[test]
@@ -80,8 +80,8 @@ fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
         StepCase("within range", (3, 8), none.clone(), 5, 7, 7, None),
         StepCase("desired < minReplicas", (2, 8), none.clone(), 3, 1, 2, FEWEST),
         StepCase("within range when minReplicas is 0", (0, 10), none.clone(), 1, 0, 0, None),
-        StepCase("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, MOST),
-        StepCase("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, MOST),
+        StepCase("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, LIMITED),
+        StepCase("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, LIMITED),
         StepCase("scaleUpLimit with user policies", (1, 2000), up(&rules(0, 0, 1, 60)), 3, 1000, 4, UP),
         StepCase("scaleUp with default behavior", (1, 1000), none.clone(), 10, 50, 20, UP),
         StepCase("scaleUp with default behavior, few", (1, 1000), none, 1, 50, 5, UP),
@@ -121,8 +121,8 @@ fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
     let few = || events(&[1, 5, 9], 120);
     let many = || events(&[8, 12, 9, 11], 120);
     for (added, removed, case) in [
-        (few(), vec![], StepCase("large pod policy", (1, 200), up(&rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
-        (few(), vec![], StepCase("large percent policy", (1, 200), up(&rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
+        (few(), vec![], StepCase("large pod policy", (1, 200), up(&rules(300, 60, 0, 0)), 100, 500, 200, LIMITED)),
+        (few(), vec![], StepCase("large percent policy", (1, 200), up(&rules(0, 0, 10000, 60)), 100, 500, 200, LIMITED)),
         (few(), vec![], StepCase("currentReplicas limitation", (1, 1000), up(&rules(5, 120, 0, 0)), 100, 500, 100, UP)),
         (few(), vec![], StepCase("scaleUp with pod policy", (1, 1000), up(&rules(150, 120, 0, 0)), 100, 500, 235, UP)),
         (few(), vec![], StepCase("scaleUp with percent policy", (1, 1000), up(&rules(0, 0, 200, 120)), 100, 500, 255, UP)),
