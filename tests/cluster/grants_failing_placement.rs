@@ -43,6 +43,81 @@ fn is_away(pod: &Pod) -> bool {
     objects::node_of(pod) == Some(AWAY)
 }
 
+/// Waits until a pod of each workload waits only because the pool's limit is 0.
+async fn until_both_wait_for_the_limit(world: &World) {
+    world
+        .until_pool("shop", "both to wait for the limit alone", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                let mut workloads = status.workloads.iter();
+                workloads.len() == 2
+                    && workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
+            })
+        })
+        .await;
+}
+
+/// Waits until two pods of `web` wait for the placement, with an Event that says why.
+async fn until_others_wait(world: &World) {
+    world
+        .until_pool("shop", "others to wait for the placement", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                status.workloads[0].holding >= 2 && status.workloads[0].message.contains(FULL)
+            })
+        })
+        .await;
+    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
+    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
+        world.until_told(&name, "PlacementClosed", FULL).await;
+    }
+}
+
+/// A pod that has not started for a long time is replaced if that costs its owner nothing, or else reported.
+async fn assert_replaced_or_reported(world: &World, stuck: &str, job: &str) {
+    // A ReplicaSet replaces its pod, which may fit at home. A Job would count a failure.
+    age(world, job).await;
+    age(world, stuck).await;
+    let replaced = |pods: &[Pod]| {
+        pods.len() == 3
+            && pods
+                .iter()
+                .all(|pod| pod.name_any() != stuck && !is_granted(pod))
+    };
+    world
+        .until_pods("web", "the stuck one to be replaced", replaced)
+        .await;
+    world.until_told(job, "NeverStarted", FULL).await;
+    assert!(world.pods().get(job).await.is_ok());
+    // Now the Job may have a failure.
+    let more = r#"{"spec": {"backoffLimit": 3}}"#;
+    world.kubectl(&["patch", "job", "job", "--type=merge", "-p", more]);
+    let another = |pods: &[Pod]| {
+        let mut others = pods.iter().filter(|pod| pod.name_any() != job);
+        others.any(|pod| pod.metadata.deletion_timestamp.is_none())
+    };
+    world
+        .until_pods("job", "the Job to make another", another)
+        .await;
+    let evicted = "its Job creates a replacement";
+    world.until_told(job, "NeverStarted", evicted).await;
+}
+
+/// Waits until a pod of `web` runs, and asserts that no other was sent before.
+async fn assert_one_probe_runs_first(world: &World) {
+    let at_once = AtomicUsize::new(0);
+    let first_runs = |pods: &[Pod]| {
+        let granted = pods.iter().filter(|pod| is_granted(pod));
+        let started = granted.clone().filter(|pod| is_running(Some(pod))).count();
+        if started == 0 {
+            at_once.fetch_max(granted.count(), Ordering::Relaxed);
+        }
+        started > 0
+    };
+    world.until_pods("web", "a probe to run", first_runs).await;
+    assert!(at_once.into_inner() <= 1, "more than one was sent to see");
+}
+
 #[tokio::test]
 async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it() {
     let changes =
@@ -55,16 +130,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     let job = json!({"metadata": {"name": "job"}, "spec": {"backoffLimit": 0, "template": pods}});
     let _: Job = world.make(job).await;
     // Both must be granted at the same time: a result of the first would hold back the second.
-    world
-        .until_pool("shop", "both to wait for the limit alone", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| {
-                let mut workloads = status.workloads.iter();
-                workloads.len() == 2
-                    && workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
-            })
-        })
-        .await;
+    until_both_wait_for_the_limit(&world).await;
     world
         .change_pool(&json!({"spill": {"maxReplicas": 10}}))
         .await;
@@ -85,45 +151,8 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         .await;
     let job = until_job_has_a_pod(&world).await;
     world.scale(3).await;
-    world
-        .until_pool("shop", "others to wait for the placement", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| {
-                status.workloads[0].holding >= 2 && status.workloads[0].message.contains(FULL)
-            })
-        })
-        .await;
-    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
-    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
-        world.until_told(&name, "PlacementClosed", FULL).await;
-    }
-
-    // A ReplicaSet replaces its pod, which may fit at home. A Job would count a failure.
-    age(&world, &job).await;
-    age(&world, &stuck).await;
-    let replaced = |pods: &[Pod]| {
-        pods.len() == 3
-            && pods
-                .iter()
-                .all(|pod| pod.name_any() != stuck && !is_granted(pod))
-    };
-    world
-        .until_pods("web", "the stuck one to be replaced", replaced)
-        .await;
-    world.until_told(&job, "NeverStarted", FULL).await;
-    assert!(world.pods().get(&job).await.is_ok());
-    // Now the Job may have a failure.
-    let more = r#"{"spec": {"backoffLimit": 3}}"#;
-    world.kubectl(&["patch", "job", "job", "--type=merge", "-p", more]);
-    let another = |pods: &[Pod]| {
-        let mut others = pods.iter().filter(|pod| pod.name_any() != job);
-        others.any(|pod| pod.metadata.deletion_timestamp.is_none())
-    };
-    world
-        .until_pods("job", "the Job to make another", another)
-        .await;
-    let evicted = "its Job creates a replacement";
-    world.until_told(&job, "NeverStarted", evicted).await;
+    until_others_wait(&world).await;
+    assert_replaced_or_reported(&world, &stuck, &job).await;
 
     // Without the Job, nothing on the node retries, and a pending pod becomes the probe.
     world.kubectl(&["delete", "job", "job"]);
@@ -132,17 +161,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         .await;
     world.no_faults().await;
     until_open(&world).await;
-    let at_once = AtomicUsize::new(0);
-    let first_runs = |pods: &[Pod]| {
-        let granted = pods.iter().filter(|pod| is_granted(pod));
-        let started = granted.clone().filter(|pod| is_running(Some(pod))).count();
-        if started == 0 {
-            at_once.fetch_max(granted.count(), Ordering::Relaxed);
-        }
-        started > 0
-    };
-    world.until_pods("web", "a probe to run", first_runs).await;
-    assert!(at_once.into_inner() <= 1, "more than one was sent to see");
+    assert_one_probe_runs_first(&world).await;
     world.until_spread(0, 3, 0).await;
     world
         .until_pool("shop", "the placement to be open", |pool| {
@@ -233,6 +252,71 @@ fn small(replicas: i32) -> k8s_openapi::api::apps::v1::Deployment {
     small
 }
 
+/// Waits until both placements are open, and say that the right `usages` is missing.
+async fn until_quotas_unread(world: &World, usages: &str) {
+    world
+        .until_pool(
+            "shop",
+            "the pool to say that quotas cannot be read",
+            |pool| {
+                let status = pool.and_then(|pool| pool.status.as_ref());
+                status.is_some_and(|status| {
+                    let mut placements = status.placements.iter();
+                    placements.len() == 2
+                        && placements.all(|one| one.ready && one.message.contains(usages))
+                })
+            },
+        )
+        .await;
+}
+
+async fn until_quotas_read(world: &World, usages: &str) {
+    world
+        .until_pool("shop", "the quotas to be read", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                status
+                    .placements
+                    .iter()
+                    .all(|one| !one.message.contains(usages))
+            })
+        })
+        .await;
+}
+
+/// While Azure asks to wait for ten minutes, bound pods are given back, and no more are sent there.
+async fn assert_returned_while_azure_asks_to_wait(world: &World) {
+    world.scale(0).await;
+    world.until_spread(0, 0, 0).await;
+    let error = json!({"status": 429, "code": "TooManyRequests", "retryAfter": 600});
+    let rule = json!({"operation": "ContainerGroups_CreateOrUpdate", "fault": {"error": error}});
+    world.admin("faults", &rule).await;
+    world.scale(1).await;
+    let bound = |pods: &[Pod]| pods.len() == 1 && objects::node_of(&pods[0]).is_some();
+    let stuck = world.until_pods("web", "a pod to be bound", bound).await[0].name_any();
+    let words = "Azure asks to wait with creating container groups in region 'westeurope'";
+    world
+        .until_pool("shop", "both placements to be closed", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                let mut placements = status.placements.iter();
+                placements.all(|one| !one.ready && one.message.contains(words))
+            })
+        })
+        .await;
+    world.scale(3).await;
+    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
+    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
+        world.until_told(&name, "PlacementClosed", words).await;
+    }
+    age(world, &stuck).await;
+    let replaced =
+        |pods: &[Pod]| waiting(pods).len() == 3 && pods.iter().all(|pod| pod.name_any() != stuck);
+    world
+        .until_pods("web", "the stuck one to be replaced", replaced)
+        .await;
+}
+
 #[tokio::test]
 async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back() {
     let azure = burstpool::emulator::EmulatorOptions {
@@ -259,32 +343,9 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
             .await;
     }
     world.until_spread_of("filler", 4, 0, 0).await;
-    world
-        .until_pool(
-            "shop",
-            "the pool to say that quotas cannot be read",
-            |pool| {
-                let status = pool.and_then(|pool| pool.status.as_ref());
-                status.is_some_and(|status| {
-                    let mut placements = status.placements.iter();
-                    placements.len() == 2
-                        && placements.all(|one| one.ready && one.message.contains(usages))
-                })
-            },
-        )
-        .await;
+    until_quotas_unread(&world, usages).await;
     withheld(&[]);
-    world
-        .until_pool("shop", "the quotas to be read", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| {
-                status
-                    .placements
-                    .iter()
-                    .all(|one| !one.message.contains(usages))
-            })
-        })
-        .await;
+    until_quotas_read(&world, usages).await;
 
     // Each small pod counts as one core on any placement.
     world.deploy_this(&small(12)).await;
@@ -295,36 +356,6 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
         tokio::select! { () = told => {}, () = closed => {} }
     }
     assert_eq!(world.puts(), 5, "none was refused for the quota");
-
-    // Azure asks to wait for ten minutes: bound pods are given back, and no more are sent there.
-    world.scale(0).await;
-    world.until_spread(0, 0, 0).await;
-    let error = json!({"status": 429, "code": "TooManyRequests", "retryAfter": 600});
-    let rule = json!({"operation": "ContainerGroups_CreateOrUpdate", "fault": {"error": error}});
-    world.admin("faults", &rule).await;
-    world.scale(1).await;
-    let bound = |pods: &[Pod]| pods.len() == 1 && objects::node_of(&pods[0]).is_some();
-    let stuck = world.until_pods("web", "a pod to be bound", bound).await[0].name_any();
-    let words = "Azure asks to wait with creating container groups in region 'westeurope'";
-    world
-        .until_pool("shop", "both placements to be closed", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| {
-                let mut placements = status.placements.iter();
-                placements.all(|one| !one.ready && one.message.contains(words))
-            })
-        })
-        .await;
-    world.scale(3).await;
-    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
-    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
-        world.until_told(&name, "PlacementClosed", words).await;
-    }
-    age(&world, &stuck).await;
-    let replaced =
-        |pods: &[Pod]| waiting(pods).len() == 3 && pods.iter().all(|pod| pod.name_any() != stuck);
-    world
-        .until_pods("web", "the stuck one to be replaced", replaced)
-        .await;
+    assert_returned_while_azure_asks_to_wait(&world).await;
     world.end().await;
 }

@@ -85,62 +85,64 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
     world.end().await;
 }
 
+/// Pods that ACI or its node cannot run: name, changes and a part of the message.
+const ODD: [(&str, &str, &str); 8] = [
+    (
+        "selects",
+        r#"{"spec": {"nodeSelector": {"agentpool": "x"}}}"#,
+        "nodeSelector",
+    ),
+    (
+        "spreads",
+        r#"{"spec": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "odd"}}}]}}"#,
+        "topologySpreadConstraints",
+    ),
+    (
+        "network",
+        r#"{"spec": {"hostNetwork": true}}"#,
+        "hostNetwork",
+    ),
+    (
+        "path",
+        r#"{"spec": {"volumes": [{"name": "host", "hostPath": {"path": "/var"}}]}}"#,
+        "hostPath",
+    ),
+    (
+        "large",
+        r#"{"spec": {"containers": [{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "64", "memory": "1Gi"}}}]}}"#,
+        "64 CPU",
+    ),
+    (
+        "gpu",
+        r#"{"spec": {"containers": [{"name": "main", "image": "nginx",
+            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": "1"}}}]}}"#,
+        "nvidia.com/gpu",
+    ),
+    (
+        "port",
+        r#"{"spec": {"containers": [{"name": "main", "image": "nginx", "ports": [{"containerPort": 80, "hostPort": 80}],
+            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}]}}"#,
+        "hostPort",
+    ),
+    (
+        "privileged",
+        r#"{"spec": {"containers": [{"name": "main", "image": "nginx", "securityContext": {"privileged": true},
+            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}]}}"#,
+        "privileged",
+    ),
+];
+
 #[tokio::test]
 async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
     let zone = json!({"topology.kubernetes.io/zone": "aci"});
     let changes = json!({"workloads": [selected("odd"), selected("even")],
         "placements": [{"name": "weu", "region": "westeurope", "labels": zone}]});
     let world = World::with_full_home(&changes).await;
-    let container = |more: Value| {
-        let mut container = json!({"name": "main", "image": "nginx",
-            "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}});
-        json_patch::merge(&mut container, &more);
-        json!({"spec": {"containers": [container]}})
-    };
-    let spread = json!({"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "odd"}}});
-    let cases = [
-        (
-            "selects",
-            json!({"spec": {"nodeSelector": {"agentpool": "x"}}}),
-            "nodeSelector",
-        ),
-        (
-            "spreads",
-            json!({"spec": {"topologySpreadConstraints": [spread]}}),
-            "topologySpreadConstraints",
-        ),
-        (
-            "network",
-            json!({"spec": {"hostNetwork": true}}),
-            "hostNetwork",
-        ),
-        (
-            "path",
-            json!({"spec": {"volumes": [{"name": "host", "hostPath": {"path": "/var"}}]}}),
-            "hostPath",
-        ),
-        (
-            "large",
-            container(json!({"resources": {"requests": {"cpu": "64"}}})),
-            "64 CPU",
-        ),
-        (
-            "gpu",
-            container(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})),
-            "nvidia.com/gpu",
-        ),
-        (
-            "port",
-            container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})),
-            "hostPort",
-        ),
-        (
-            "privileged",
-            container(json!({"securityContext": {"privileged": true}})),
-            "privileged",
-        ),
-    ];
+    let cases = ODD.map(|(name, changes, field)| {
+        let changes: Value = serde_json::from_str(changes).expect(changes);
+        (name, changes, field)
+    });
     for (name, changes, _) in &cases {
         world.create(pod("odd", name, changes)).await;
     }

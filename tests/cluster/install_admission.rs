@@ -1,6 +1,9 @@
 //! The admission policies that restrict the operator's account, on a real API server: they deny writes
 //! that RBAC allows but no burst needs.
 
+#[path = "install_admission/grants.rs"]
+mod grants;
+
 use burstpool::api::BurstPool;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -13,6 +16,7 @@ use crate::install::installed;
 use crate::support::OPERATOR;
 use crate::support::wait::by_and_by;
 use crate::world::World;
+use grants::grants_are_its_own;
 
 /// The annotation for a pod's deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -279,125 +283,6 @@ async fn tokens(world: &World, client: &Client) {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OPERATOR);
     let given = accounts.create_token_request("burstpool-kube-proxy", &params, &free);
     given.await.expect("a kube-proxy's token");
-}
-
-/// A client of a developer who may change pods in the namespace, as `edit` allows, and even their
-/// statuses and their nodes, as a scheduler of the namespace does.
-async fn as_developer(world: &World) -> Client {
-    let ask = |words: &str| {
-        let words: Vec<&str> = words.split(' ').collect();
-        world.cluster.ask(&words).expect("kubectl does it")
-    };
-    let rights = [
-        ("developer", "get,patch --resource=pods,pods/status"),
-        ("scheduler", "create --resource=pods/binding"),
-    ];
-    for (role, verbs) in rights {
-        ask(&format!("create role {role} -n default --verb={verbs}"));
-        ask(&format!(
-            "create rolebinding {role} -n default --role={role} --serviceaccount=default:default"
-        ));
-    }
-    let user = json!({"token": ask("create token default -n default").trim()});
-    let config = world.cluster.config_of(&user).await;
-    let client = Client::try_from(config.expect("a configuration")).expect("a client");
-    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-    by_and_by("the rights to hold", async || {
-        pods.get("waits").await.is_ok()
-    })
-    .await;
-    client
-}
-
-/// Only the operator and administrators may write the marks of a grant. Creating a pod from a copied
-/// template is allowed.
-async fn grants_are_its_own(world: &World) {
-    let pods: Api<Pod> = Api::namespaced(as_developer(world).await, "default");
-    let params = PatchParams::default();
-    for (pod, map, key, value) in [
-        ("waits", "labels", "burstpool.io/pool", Value::Null),
-        ("waits", "labels", "burstpool.io/pool", json!("other")),
-        (
-            "waits",
-            "annotations",
-            "burstpool.io/workload",
-            json!("other"),
-        ),
-        (
-            "waits",
-            "annotations",
-            "burstpool.io/granted-uid",
-            json!("x"),
-        ),
-        (
-            "waits",
-            "annotations",
-            "burstpool.io/not-kept",
-            json!("readOnlyRootFilesystem"),
-        ),
-        (
-            "waits",
-            "annotations",
-            "burstpool.io/refused-since",
-            json!("2026-01-01T00:00:00Z"),
-        ),
-        ("home", "labels", "burstpool.io/pool", json!("shop")),
-        (
-            "home",
-            "annotations",
-            "burstpool.io/granted-uid",
-            json!("x"),
-        ),
-    ] {
-        let patch = Patch::Merge(json!({"metadata": {map: {key: value}}}));
-        let words = "only burstpool may add, change or remove";
-        denied(pods.patch(pod, &params, &patch).await, words);
-        denied(pods.patch_status(pod, &params, &patch).await, words);
-    }
-    let other = Patch::Merge(json!({"metadata": {"labels": {"theirs": "x"}}}));
-    let changed = pods.patch("waits", &params, &other).await;
-    changed.expect("a label of somebody else");
-    let copy = json!({
-        "metadata": {"name": "copy", "labels": {"burstpool.io/pool": "shop"},
-            "annotations": {"burstpool.io/granted-uid": "of-another"}},
-        "spec": {"containers": [{"name": "main", "image": "nginx"}], "tolerations": [provider()]},
-    });
-    world.make::<Pod>(copy).await;
-    grants_are_in_no_binding(world, &pods).await;
-}
-
-/// A binding, which also changes labels and annotations of its pod, contains no mark of a grant.
-async fn grants_are_in_no_binding(world: &World, pods: &Api<Pod>) {
-    let bound = json!({"metadata": {"name": "bound", "annotations": {"mine": "1"}}, "spec": {
-        "schedulerName": "theirs", "containers": [{"name": "main", "image": "nginx"}]}});
-    world.make::<Pod>(bound).await;
-    let binding = |metadata: Value| {
-        let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
-            "target": {"apiVersion": "v1", "kind": "Node", "name": "home-a"}});
-        binding["metadata"]["name"] = "bound".into();
-        binding
-    };
-    let bind = async |metadata: Value| -> kube::Result<Value> {
-        let params = PostParams::default();
-        pods.create_subresource("binding", "bound", &params, &binding(metadata))
-            .await
-    };
-    for marks in [
-        json!({"labels": {"burstpool.io/pool": "shop"}}),
-        json!({"annotations": {"burstpool.io/granted-uid": "x"}}),
-        json!({"annotations": {"burstpool.io/not-kept": "seccomp"}}),
-    ] {
-        denied(bind(marks).await, "a binding may not write");
-    }
-    let theirs = bind(json!({"annotations": {"mine": "2"}})).await;
-    theirs.expect("a binding of another scheduler");
-    let bound = pods.get("bound").await.expect("the pod");
-    let annotations = bound.metadata.annotations.unwrap_or_default();
-    assert_eq!(
-        annotations.get("mine").map(String::as_str),
-        Some("2"),
-        "a binding writes annotations"
-    );
 }
 
 #[tokio::test]

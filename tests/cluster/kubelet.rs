@@ -222,23 +222,8 @@ fn reads(world: &World) -> usize {
         .sum()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused_each_with_the_right_status() {
-    let world = World::start().await;
-    world.create_pool("shop").await;
-    scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;
-    world.until_pod("web", "the pod to run", is_running).await;
-    let nodes: Api<Node> = Api::all(world.client.clone());
-    let node = nodes.get("burst-shop-weu").await.expect("the node");
-    let status = node.status.expect("a status");
-    assert_eq!(
-        status.declared_features.as_deref(),
-        Some(&["ExtendWebSocketsToKubelet".to_owned()][..])
-    );
-    let endpoint = status.daemon_endpoints.and_then(|e| e.kubelet_endpoint);
-    let base = format!("https://127.0.0.1:{}", endpoint.expect("a port").port);
-
-    let plain = || reqwest::Client::builder().danger_accept_invalid_certs(true);
+/// A certificate for a cluster's administrator that the cluster did not sign.
+fn forged_identity() -> reqwest::Identity {
     let mut named = CertificateParams::default();
     named.distinguished_name.push(DnType::CommonName, "admin");
     named
@@ -247,28 +232,88 @@ async fn strangers_are_refused_each_with_the_right_status() {
     let key = KeyPair::generate().expect("a key");
     let certificate = named.self_signed(&key).expect("a certificate");
     let forged = format!("{}{}", certificate.pem(), key.serialize_pem());
-    let forged = reqwest::Identity::from_pem(forged.as_bytes()).expect("an identity");
-    let own = |name: &str| {
-        let read = |kind: &str| {
-            let file = world.cluster.directory().join(format!("{name}.{kind}"));
-            std::fs::read_to_string(file).expect("a file of the cluster")
-        };
-        let both = format!("{}{}", read("crt"), read("key"));
-        reqwest::Identity::from_pem(both.as_bytes()).expect("an identity")
+    reqwest::Identity::from_pem(forged.as_bytes()).expect("an identity")
+}
+
+/// The certificate of a component of the cluster.
+fn own_identity(world: &World, name: &str) -> reqwest::Identity {
+    let read = |kind: &str| {
+        let file = world.cluster.directory().join(format!("{name}.{kind}"));
+        std::fs::read_to_string(file).expect("a file of the cluster")
     };
+    let both = format!("{}{}", read("crt"), read("key"));
+    reqwest::Identity::from_pem(both.as_bytes()).expect("an identity")
+}
+
+async fn token_without_rights(world: &World) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), "default");
     let asked = accounts
         .create_token_request("default", &PostParams::default(), &TokenRequest::default())
         .await
         .expect("a token");
     let token = asked.status.and_then(|status| status.token);
-    assert!(token.is_some());
+    token.expect("a token")
+}
+
+/// Sends a request to each path, and asserts the status, and that only status 200 comes with content.
+async fn assert_answers(
+    base: &str,
+    client_name: &str,
+    client: &reqwest::Client,
+    token: Option<&str>,
+    wanted: StatusCode,
+) {
+    for path in [
+        "/containerLogs/default/web/main",
+        "/healthz",
+        "/pods",
+        "/runningpods",
+        "/stats/summary",
+        "/metrics/resource",
+        "/metrics",
+    ] {
+        let mut request = client.get(format!("{base}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), wanted, "{client_name}: {path}");
+        let text = answer.text().await.expect("a body");
+        let is_told = text.contains("begin") || text.contains("web");
+        let is_about = wanted == StatusCode::OK && !["/healthz", "/metrics"].contains(&path);
+        assert_eq!(is_told, is_about, "{client_name}: {path}: {text}");
+    }
+}
+
+/// The URL of the kubelet API, from the node's status.
+async fn node_url(world: &World) -> String {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let node = nodes.get("burst-shop-weu").await.expect("the node");
+    let status = node.status.expect("a status");
+    assert_eq!(
+        status.declared_features.as_deref(),
+        Some(&["ExtendWebSocketsToKubelet".to_owned()][..])
+    );
+    let endpoint = status.daemon_endpoints.and_then(|e| e.kubelet_endpoint);
+    format!("https://127.0.0.1:{}", endpoint.expect("a port").port)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_each_with_the_right_status() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let base = node_url(&world).await;
+
+    let plain = || reqwest::Client::builder().danger_accept_invalid_certs(true);
+    let token = token_without_rights(&world).await;
 
     let clients = [
-        ("nobody", plain().build(), None, StatusCode::UNAUTHORIZED),
+        ("anonymous", plain().build(), None, StatusCode::UNAUTHORIZED),
         (
             "forged",
-            plain().identity(forged).build(),
+            plain().identity(forged_identity()).build(),
             None,
             StatusCode::UNAUTHORIZED,
         ),
@@ -278,10 +323,15 @@ async fn strangers_are_refused_each_with_the_right_status() {
             Some("no".to_owned()),
             StatusCode::UNAUTHORIZED,
         ),
-        ("no right", plain().build(), token, StatusCode::FORBIDDEN),
+        (
+            "no right",
+            plain().build(),
+            Some(token),
+            StatusCode::FORBIDDEN,
+        ),
         (
             "scheduler",
-            plain().identity(own("scheduler")).build(),
+            plain().identity(own_identity(&world, "scheduler")).build(),
             None,
             StatusCode::FORBIDDEN,
         ),
@@ -293,32 +343,15 @@ async fn strangers_are_refused_each_with_the_right_status() {
         ),
         (
             "API server",
-            plain().identity(own("kubelet-client")).build(),
+            plain()
+                .identity(own_identity(&world, "kubelet-client"))
+                .build(),
             None,
             StatusCode::OK,
         ),
     ];
-    for (who, client, token, wanted) in clients {
+    for (name, client, token, wanted) in clients {
         let client = client.expect("a client");
-        for path in [
-            "/containerLogs/default/web/main",
-            "/healthz",
-            "/pods",
-            "/runningpods",
-            "/stats/summary",
-            "/metrics/resource",
-            "/metrics",
-        ] {
-            let mut request = client.get(format!("{base}{path}"));
-            if let Some(token) = &token {
-                request = request.bearer_auth(token);
-            }
-            let answer = request.send().await.expect("an answer");
-            assert_eq!(answer.status(), wanted, "{who}: {path}");
-            let text = answer.text().await.expect("a body");
-            let is_told = text.contains("begin") || text.contains("web");
-            let is_about = wanted == StatusCode::OK && !["/healthz", "/metrics"].contains(&path);
-            assert_eq!(is_told, is_about, "{who}: {path}: {text}");
-        }
+        assert_answers(&base, name, &client, token.as_deref(), wanted).await;
     }
 }

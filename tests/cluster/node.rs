@@ -178,22 +178,19 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
     .expect("nothing to remove");
 }
 
-/// azure-aci did not create a deleted node again.
-#[tokio::test]
-async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_stays() {
-    let kept = Kept::start(Cluster::shared().await, "stripped").await;
-    let nodes = &kept.nodes;
+/// Removes from the node what is burstpool's, and writes what others may write.
+async fn strip(kept: &Kept) {
     let theirs = json!({
         "metadata": {"labels": {"theirs": "yes", "type": "stolen", "burstpool.io/pool": null}},
         "spec": {"unschedulable": true, "taints": [{"key": "theirs", "effect": "NoSchedule"}]},
     });
-    nodes
+    kept.nodes
         .patch(&kept.name, &PatchParams::default(), &Patch::Merge(&theirs))
         .await
         .expect("stripped");
     let condition_of_theirs = json!({"status": {"conditions": [
         {"type": "TheirCondition", "status": "True", "reason": "Theirs", "message": ""}]}});
-    nodes
+    kept.nodes
         .patch_status(
             &kept.name,
             &PatchParams::default(),
@@ -201,7 +198,29 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
         )
         .await
         .expect("a condition of theirs");
+}
 
+fn assert_theirs_stays(node: &Node) {
+    assert_eq!(label(node, "theirs"), Some("yes"));
+    assert!(
+        taints(node).contains(&"theirs".to_owned()),
+        "{:?}",
+        taints(node)
+    );
+    assert_eq!(
+        node.spec.as_ref().and_then(|spec| spec.unschedulable),
+        Some(true),
+        "their cordon"
+    );
+    assert_eq!(condition(node, "TheirCondition"), Some("True"));
+}
+
+/// azure-aci did not create a deleted node again.
+#[tokio::test]
+async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_stays() {
+    let kept = Kept::start(Cluster::shared().await, "stripped").await;
+    let nodes = &kept.nodes;
+    strip(&kept).await;
     kept.until("the node to be put right", |node| {
         node.is_some_and(|node| {
             // Do not check "ready": the node controller adds a taint of its own for a cordon.
@@ -212,18 +231,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
     })
     .await;
     let node = nodes.get(&kept.name).await.expect("the node");
-    assert_eq!(label(&node, "theirs"), Some("yes"));
-    assert!(
-        taints(&node).contains(&"theirs".to_owned()),
-        "{:?}",
-        taints(&node)
-    );
-    assert_eq!(
-        node.spec.as_ref().and_then(|spec| spec.unschedulable),
-        Some(true),
-        "their cordon"
-    );
-    assert_eq!(condition(&node, "TheirCondition"), Some("True"));
+    assert_theirs_stays(&node);
 
     kept.facts.send_modify(|facts| {
         let labels = &mut facts.last_placement.placement.labels;

@@ -57,7 +57,7 @@ async fn a_secret_in_the_environment_reaches_azure_only_as_a_secure_value() {
         .filter_map(|variable| variable.secure_value.as_deref())
         .collect();
     assert_eq!(secure, ["SECRET-VALUE"; 2]);
-    // What Azure shows to everyone who may read the group.
+    // What Azure shows to all users with the right to read the group.
     let shown = serde_json::to_string(&bodies).expect("bodies are plain data");
     assert!(!shown.contains("SECRET-VALUE"), "{shown}");
 }
@@ -158,7 +158,7 @@ async fn an_azure_that_refuses_connections_is_waited_for() {
 }
 
 /// azure-aci exited when a group with a pod's name belonged to another owner. burstpool does not even
-/// write to such a group, although nobody uses a name like these by accident.
+/// write to such a group, although no name is like these by accident.
 #[tokio::test]
 async fn a_foreign_group_with_a_pods_name_is_not_touched_and_the_pod_reports_it() {
     let burst = Burst::start("foreign").await;

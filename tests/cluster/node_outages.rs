@@ -303,7 +303,7 @@ async fn a_node_renews_its_heartbeat_while_writes_to_the_node_are_slow() {
     let cluster = Cluster::shared().await;
     let kept = Kept::start(cluster, "slow").await;
     let (silent, end) = slow_writes(cluster, "slow").await;
-    // A label, a taint and the status: three writes, each of which takes the full timeout.
+    // A label, a taint and the status: three writes, and each takes the full timeout.
     kept.facts.send_modify(|facts| {
         let labels = &mut facts.last_placement.placement.labels;
         labels.insert("example.com/new".to_owned(), "yes".to_owned());

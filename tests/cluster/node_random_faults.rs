@@ -23,7 +23,7 @@ const PODS: usize = 50;
 /// How often the operator is killed.
 const KILLS: usize = 16;
 /// The maximum milliseconds between start and kill: enough to lead and to work.
-const LONGEST_LIFE: u64 = 2500;
+const MAX_LIFE: u64 = 2500;
 
 /// A seeded random generator that shows its seed when the test fails.
 struct Chance {
@@ -128,7 +128,7 @@ async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() 
             world.delete_pod(&name(*n)).await;
         }
         // The random time of the kill is the point of the test; this does not wait for anything.
-        tokio::time::sleep(Duration::from_millis(chance.below(LONGEST_LIFE))).await;
+        tokio::time::sleep(Duration::from_millis(chance.below(MAX_LIFE))).await;
         world.kill_and_forget().await;
         world.run();
     }

@@ -54,8 +54,140 @@ fn scale(changes: &Value) -> Value {
     workload(&json!({"scale": scale}))
 }
 
+/// Changes of a valid trigger by its kind, or of a workload's `scale`, that are rejected, and a part of the message.
+const REJECTED: [(&str, &str, &str); 24] = [
+    (
+        "prometheus",
+        r#"{"serverAddress": "prometheus:9090"}"#,
+        "such as http://prometheus.monitoring:9090",
+    ),
+    (
+        "prometheus",
+        r#"{"serverAddress": "http://me:pass@prometheus"}"#,
+        "without credentials",
+    ),
+    (
+        "prometheus",
+        r#"{"query": ""}"#,
+        "spec.triggers[0].prometheus.query",
+    ),
+    (
+        "prometheus",
+        r#"{"threshold": "0"}"#,
+        "must be a number above 0",
+    ),
+    (
+        "prometheus",
+        r#"{"threshold": "many"}"#,
+        "must be a number above 0",
+    ),
+    (
+        "prometheus",
+        r#"{"activationThreshold": "NaN"}"#,
+        "must be a number",
+    ),
+    ("prometheus", r#"{"timeout": "2m"}"#, "from 100ms to 1m"),
+    ("prometheus", r#"{"interval": "10ms"}"#, "from 1s to 1h"),
+    (
+        "prometheus",
+        r#"{"azureCredential": true}"#,
+        "begins with https://",
+    ),
+    (
+        "prometheus",
+        r#"{"azureCredential": true, "serverAddress": "https://a", "authSecretRef": {"namespace": "a", "name": "b"}}"#,
+        "cannot be combined",
+    ),
+    ("schedule", r#"{"start": "0 8 * *"}"#, "five fields"),
+    ("schedule", r#"{"start": "every day"}"#, "five fields"),
+    ("schedule", r#"{"duration": "0s"}"#, "from 1s to 744h"),
+    ("schedule", r#"{"timeZone": "Local"}"#, "IANA name"),
+    ("schedule", r#"{"timeZone": ""}"#, "timeZone"),
+    (
+        "alert",
+        r#"{"matchLabels": {"alertname": null}}"#,
+        "matchLabels",
+    ),
+    (
+        "scale",
+        r#"{"minReplicas": 6}"#,
+        "scale.minReplicas must not be above",
+    ),
+    ("scale", r#"{"triggers": []}"#, "scale.triggers"),
+    (
+        "scale",
+        r#"{"behavior": {"scaleUp": {"tolerance": "2"}}}"#,
+        "tolerance",
+    ),
+    (
+        "scale",
+        r#"{"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 0, "periodSeconds": 60}]}}}"#,
+        "value",
+    ),
+    (
+        "scale",
+        r#"{"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 1801}]}}}"#,
+        "periodSeconds",
+    ),
+    (
+        "workload",
+        r#"{"target": null, "selector": {"namespaceSelector": {}, "podSelector": {}},
+            "scale": {"maxReplicas": 5, "triggers": ["a"]}}"#,
+        "scale needs target",
+    ),
+    (
+        "spill",
+        r#"{"afterWhenTriggered": "soon"}"#,
+        "such as 0s or 5s",
+    ),
+    (
+        "triggers",
+        r#"[{"name": "a"}]"#,
+        "exactly one of prometheus, schedule and alert",
+    ),
+];
+
+/// A pool with a value of [`REJECTED`].
+fn rejected(kind: &str, changes: &Value) -> Value {
+    let (field, value) = match kind {
+        "prometheus" => ("triggers", prometheus(changes)),
+        "schedule" => ("triggers", schedule(changes)),
+        "alert" => ("triggers", alert(changes)),
+        "scale" => ("workloads", scale(changes)),
+        "workload" => ("workloads", workload(changes)),
+        field => (field, changes.clone()),
+    };
+    with(&format!("/spec/{field}"), value)
+}
+
+/// One trigger of each kind with all its fields, and some with unusual values.
+fn triggers_with_every_field() -> Value {
+    let all = [
+        prometheus(
+            &json!({"threshold": "0.5", "activationThreshold": "-1", "timeout": "500ms", "interval": "1m",
+                "authSecretRef": {"namespace": "monitoring", "name": "prometheus"}}),
+        ),
+        schedule(
+            &json!({"start": "*/15 8-18 1,15 JAN-MAR mon", "replicas": 20, "timeZone": "America/Argentina/Buenos_Aires"}),
+        ),
+        schedule(&json!({"start": "@daily", "timeZone": "Etc/GMT+5"})),
+        alert(&json!({"replicas": 10, "expireAfter": "1h"})),
+        prometheus(
+            &json!({"azureCredential": true, "serverAddress": "https://shop-x1.westeurope.prometheus.monitor.azure.com"}),
+        ),
+    ];
+    let named = all.into_iter().zip(["a", "b", "c", "d", "e"]);
+    let named = named.map(|(one, name)| {
+        let mut one = one[0].clone();
+        one["name"] = name.into();
+        one
+    });
+    let mut triggers: Value = named.collect();
+    triggers[0]["onError"] = json!({"keepFor": "10m", "then": "Active"});
+    triggers
+}
+
 #[tokio::test]
-#[allow(clippy::too_many_lines, reason = "a table")]
 async fn what_a_trigger_may_be_is_checked_at_apply_time() {
     let cluster = Cluster::shared().await;
     cluster
@@ -69,196 +201,33 @@ async fn what_a_trigger_may_be_is_checked_at_apply_time() {
             "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]},
         "scaleDown": {"tolerance": "0.2"},
     }}));
-    let mut triggers = Vec::new();
-    for (name, one) in [
-        (
-            "a",
-            prometheus(
-                &json!({"threshold": "0.5", "activationThreshold": "-1", "timeout": "500ms",
-            "interval": "1m", "authSecretRef": {"namespace": "monitoring", "name": "prometheus"}}),
-            ),
-        ),
-        (
-            "b",
-            schedule(
-                &json!({"start": "*/15 8-18 1,15 JAN-MAR mon", "replicas": 20, "timeZone": "America/Argentina/Buenos_Aires"}),
-            ),
-        ),
-        (
-            "c",
-            schedule(&json!({"start": "@daily", "timeZone": "Etc/GMT+5"})),
-        ),
-        ("d", alert(&json!({"replicas": 10, "expireAfter": "1h"}))),
-        (
-            "e",
-            prometheus(
-                &json!({"azureCredential": true, "serverAddress": "https://shop-x1.westeurope.prometheus.monitor.azure.com"}),
-            ),
-        ),
-    ] {
-        let mut one = one[0].clone();
-        one["name"] = name.into();
-        triggers.push(one);
-    }
-    triggers[0]["onError"] = json!({"keepFor": "10m", "then": "Active"});
-    full["spec"]["triggers"] = triggers.into();
+    full["spec"]["triggers"] = triggers_with_every_field();
     let accepted = apply(cluster, &full);
     let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
     assert!(accepted.status.success(), "{said}");
     let listed = cluster.kubectl().args(["get", "bp", "triggered"]).output();
     let listed = listed.expect("kubectl").stdout;
     assert!(String::from_utf8_lossy(&listed).contains("TRIGGER"));
-    explained(
-        cluster,
-        "burstpool.spec.triggers.onError",
-        "A missing series is not",
-    )
-    .await;
+    let field = "burstpool.spec.triggers.onError";
+    explained(cluster, field, "A missing series is not").await;
 
-    let both = json!([{"name": "a", "schedule": schedule(&json!({}))[0]["schedule"],
-        "alert": alert(&json!({}))[0]["alert"]}]);
-    let mut forgiving = schedule(&json!({}));
+    let none = json!({});
+    let both = json!([{"name": "a", "schedule": schedule(&none)[0]["schedule"], "alert": alert(&none)[0]["alert"]}]);
+    let mut forgiving = schedule(&none);
     forgiving[0]["onError"] = json!({});
-    let policy = |policy: Value| scale(&json!({"behavior": {"scaleUp": {"policies": [policy]}}}));
-    let selector = json!({"namespaceSelector": {}, "podSelector": {}});
-    for (field, wrong, words) in [
-        (
-            "triggers",
-            both,
-            "exactly one of prometheus, schedule and alert",
-        ),
-        (
-            "triggers",
-            json!([{"name": "a"}]),
-            "exactly one of prometheus, schedule and alert",
-        ),
-        (
-            "triggers",
-            forgiving,
-            "onError can only be set with prometheus",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"serverAddress": "prometheus:9090"})),
-            "such as http://prometheus.monitoring:9090",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"serverAddress": "http://me:pass@prometheus"})),
-            "without credentials",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"query": ""})),
-            "spec.triggers[0].prometheus.query",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"threshold": "0"})),
-            "must be a number above 0",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"threshold": "many"})),
-            "must be a number above 0",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"activationThreshold": "NaN"})),
-            "must be a number",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"timeout": "2m"})),
-            "from 100ms to 1m",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"interval": "10ms"})),
-            "from 1s to 1h",
-        ),
-        (
-            "triggers",
-            prometheus(&json!({"azureCredential": true})),
-            "begins with https://",
-        ),
-        (
-            "triggers",
-            prometheus(
-                &json!({"azureCredential": true, "serverAddress": "https://a",
-            "authSecretRef": {"namespace": "a", "name": "b"}}),
-            ),
-            "cannot be combined",
-        ),
-        (
-            "triggers",
-            schedule(&json!({"start": "0 8 * *"})),
-            "five fields",
-        ),
-        (
-            "triggers",
-            schedule(&json!({"start": "every day"})),
-            "five fields",
-        ),
-        (
-            "triggers",
-            schedule(&json!({"duration": "0s"})),
-            "from 1s to 744h",
-        ),
-        (
-            "triggers",
-            schedule(&json!({"timeZone": "Local"})),
-            "IANA name",
-        ),
-        ("triggers", schedule(&json!({"timeZone": ""})), "timeZone"),
-        (
-            "triggers",
-            alert(&json!({"matchLabels": {"alertname": null}})),
-            "matchLabels",
-        ),
-        (
-            "triggers",
-            json!([alert(&json!({}))[0], alert(&json!({}))[0]]),
-            "spec.triggers",
-        ),
-        (
-            "workloads",
-            scale(&json!({"minReplicas": 6})),
-            "scale.minReplicas must not be above",
-        ),
-        (
-            "workloads",
-            scale(&json!({"triggers": []})),
-            "scale.triggers",
-        ),
-        (
-            "workloads",
-            scale(&json!({"behavior": {"scaleUp": {"tolerance": "2"}}})),
-            "tolerance",
-        ),
-        (
-            "workloads",
-            policy(json!({"type": "Pods", "value": 0, "periodSeconds": 60})),
-            "value",
-        ),
-        (
-            "workloads",
-            policy(json!({"type": "Pods", "value": 1, "periodSeconds": 1801})),
-            "periodSeconds",
-        ),
-        (
-            "workloads",
-            workload(&json!({"target": null, "selector": selector,
-            "scale": {"maxReplicas": 5, "triggers": ["a"]}})),
-            "scale needs target",
-        ),
-        (
-            "spill",
-            json!({"afterWhenTriggered": "soon"}),
-            "such as 0s or 5s",
-        ),
-    ] {
-        let said = refused(cluster, &with(&format!("/spec/{field}"), wrong));
+    let twice = json!([alert(&none)[0], alert(&none)[0]]);
+    let composed = [
+        (both, "exactly one of prometheus, schedule and alert"),
+        (forgiving, "onError can only be set with prometheus"),
+        (twice, "spec.triggers"),
+    ];
+    let composed = composed.map(|(triggers, words)| (with("/spec/triggers", triggers), words));
+    let changed = REJECTED.map(|(kind, changes, words)| {
+        let changes = serde_json::from_str(changes).expect(changes);
+        (rejected(kind, &changes), words)
+    });
+    for (wrong, words) in composed.iter().chain(&changed) {
+        let said = refused(cluster, wrong);
         assert!(said.contains(words), "{words}: {said}");
     }
 }

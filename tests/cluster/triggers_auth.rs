@@ -87,19 +87,13 @@ async fn change(world: &World, name: &str, data: &Value) {
     changed.expect("the Secret is changed");
 }
 
-#[tokio::test]
-async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_shown() {
-    if !Prometheus::is_found() {
-        return;
-    }
-    let (load, files) = (
-        Load::start().await,
-        tempfile::tempdir().expect("a directory"),
-    );
-    load.set(300.0);
-    let ca = authority();
-    let server = issue(&ca, ExtendedKeyUsagePurpose::ServerAuth);
-    let client = issue(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+/// A Prometheus that demands a certificate and a password, and the directory of its files.
+fn demanding(
+    load: &Load,
+    ca: &CertifiedIssuer<'static, KeyPair>,
+) -> (Prometheus, tempfile::TempDir) {
+    let files = tempfile::tempdir().expect("a directory");
+    let server = issue(ca, ExtendedKeyUsagePurpose::ServerAuth);
     let at = |name: &str, text: &str| {
         let file = files.path().join(name);
         std::fs::write(&file, text).expect("it is written");
@@ -111,7 +105,53 @@ async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_sh
         at("server.key", &server.key),
         at("ca.crt", &ca.pem()),
     );
-    let real = Prometheus::with_web(&load, Some(&web));
+    let real = Prometheus::with_web(load, Some(&web));
+    (real, files)
+}
+
+async fn until_message(world: &World, name: &str, words: &str) {
+    let has_words = |one: &burstpool::api::TriggerStatus| one.message.contains(words);
+    until_trigger(world, name, words, has_words).await;
+}
+
+/// Neither the log nor an object shows a credential.
+fn assert_not_shown(world: &World, key: &str) {
+    let log = std::fs::read_to_string(world.log()).expect("a log");
+    let told = world.kubectl(&["get", "bp,events", "-A", "-o", "yaml"]);
+    let key: Vec<&str> = key.lines().nth(1).into_iter().collect();
+    for text in [log, told] {
+        assert!(!text.contains("SECRET-B") && !text.contains("SECRET-P"));
+        assert!(
+            !text.contains("SECRET-TENANT")
+                && !text.contains("SECRET-NEW")
+                && !text.contains(key[0])
+        );
+    }
+}
+
+/// A wrong password, and a new token that Prometheus wants.
+async fn assert_changes_are_noticed(world: &World, load: &Load) {
+    change(world, "mutual", &json!({"password": "SECRET-WRONG"})).await;
+    until_message(world, "mutual", "status 401").await;
+    load.want("bearer", "authorization", "Bearer SECRET-NEW");
+    until_message(world, "bearer", "status 401").await;
+    change(world, "bearer", &json!({"token": "SECRET-NEW"})).await;
+    until_trigger(world, "bearer", "active again", |one| {
+        one.unknown_since.is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_shown() {
+    if !Prometheus::is_found() {
+        return;
+    }
+    let load = Load::start().await;
+    load.set(300.0);
+    let ca = authority();
+    let client = issue(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+    let (real, _files) = demanding(&load, &ca);
     load.want("bearer", "authorization", "Bearer SECRET-BEARER");
     load.want("header", "x-scope-orgid", "SECRET-TENANT");
     let address = format!("https://127.0.0.1:{}", real.port());
@@ -125,8 +165,7 @@ async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_sh
         trigger("header", &load.address("header")),
     ]}))
     .await;
-    let lacks = |one: &burstpool::api::TriggerStatus| one.message.contains("does not exist");
-    until_trigger(&world, "bearer", "without its Secret", lacks).await;
+    until_message(&world, "bearer", "does not exist").await;
 
     let everything = json!({"username": "shop", "password": "SECRET-PASSWORD", "ca.crt": ca.pem(),
         "tls.crt": client.certificate, "tls.key": client.key});
@@ -144,18 +183,9 @@ async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_sh
         allow(&world, name).await;
     }
     until_trigger(&world, "header", "active", |one| one.active).await;
-    until_trigger(&world, "plain", "not sent in clear", |one| {
-        one.message.contains("credentialsOverHTTP: true")
-    })
-    .await;
-    until_trigger(&world, "bearer", "refused", |one| {
-        one.message.contains("status 401")
-    })
-    .await;
-    until_trigger(&world, "mutual", "not trusting", |one| {
-        one.message.contains("certificate")
-    })
-    .await;
+    until_message(&world, "plain", "credentialsOverHTTP: true").await;
+    until_message(&world, "bearer", "status 401").await;
+    until_message(&world, "mutual", "certificate").await;
 
     change(&world, "bearer", &json!({"token": "SECRET-BEARER\n"})).await;
     change(&world, "mutual", &everything).await;
@@ -164,33 +194,8 @@ async fn each_kind_of_credential_works_changes_without_a_restart_and_is_never_sh
         one.active && one.value.as_deref() == Some("300")
     })
     .await;
-    change(&world, "mutual", &json!({"password": "SECRET-WRONG"})).await;
-    until_trigger(&world, "mutual", "refused", |one| {
-        one.message.contains("status 401")
-    })
-    .await;
-    load.want("bearer", "authorization", "Bearer SECRET-NEW");
-    until_trigger(&world, "bearer", "refused", |one| {
-        one.message.contains("status 401")
-    })
-    .await;
-    change(&world, "bearer", &json!({"token": "SECRET-NEW"})).await;
-    until_trigger(&world, "bearer", "active again", |one| {
-        one.unknown_since.is_none()
-    })
-    .await;
-
-    let log = std::fs::read_to_string(world.log()).expect("a log");
-    let told = world.kubectl(&["get", "bp,events", "-A", "-o", "yaml"]);
-    let key: Vec<&str> = client.key.lines().nth(1).into_iter().collect();
-    for text in [log, told] {
-        assert!(!text.contains("SECRET-B") && !text.contains("SECRET-P"));
-        assert!(
-            !text.contains("SECRET-TENANT")
-                && !text.contains("SECRET-NEW")
-                && !text.contains(key[0])
-        );
-    }
+    assert_changes_are_noticed(&world, &load).await;
+    assert_not_shown(&world, &client.key);
 }
 
 #[tokio::test]

@@ -200,6 +200,17 @@ async fn a_schedule_scales_also_after_a_restart_and_undoes_a_manual_change() {
     until_replicas(&world, 0).await;
 }
 
+/// Triggers, whether each is active if that is checked, and a part of the message.
+const REASONS: [(&str, Option<bool>, &str); 7] = [
+    ("hangs", Some(false), "did not answer within 1s"),
+    ("nobody", Some(false), "cannot query Prometheus"),
+    ("nowhere", None, "status 404"),
+    ("declared", Some(true), "the trigger is Active"),
+    ("warns", Some(true), "a store is away"),
+    ("never", Some(false), "never occurs"),
+    ("lost", Some(false), "is not a time zone"),
+];
+
 #[tokio::test]
 async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_reason() {
     let load = Load::start().await;
@@ -227,34 +238,12 @@ async fn an_endpoint_that_hangs_delays_no_other_trigger_and_each_status_has_the_
     .await;
     world.deploy(1).await;
     until_replicas(&world, 4).await;
-    until_trigger(&world, "hangs", "timed out", |one| {
-        !one.active && one.message.contains("did not answer within 1s")
-    })
-    .await;
-    until_trigger(&world, "nobody", "refused", |one| {
-        !one.active && one.message.contains("cannot query Prometheus")
-    })
-    .await;
-    until_trigger(&world, "nowhere", "not found", |one| {
-        one.message.contains("status 404")
-    })
-    .await;
-    until_trigger(&world, "declared", "declared", |one| {
-        one.active && one.message.contains("the trigger is Active")
-    })
-    .await;
-    until_trigger(&world, "warns", "warned", |one| {
-        one.active && one.message.contains("a store is away")
-    })
-    .await;
-    until_trigger(&world, "never", "closed", |one| {
-        !one.active && one.message.contains("never occurs")
-    })
-    .await;
-    until_trigger(&world, "lost", "closed", |one| {
-        !one.active && one.message.contains("is not a time zone")
-    })
-    .await;
+    for (name, is_active, words) in REASONS {
+        until_trigger(&world, name, words, |one| {
+            is_active.is_none_or(|is_active| one.active == is_active) && one.message.contains(words)
+        })
+        .await;
+    }
     world
         .until_pool("shop", "the conditions", |pool| {
             pool.is_some_and(|pool| {

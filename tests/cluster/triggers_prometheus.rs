@@ -1,6 +1,7 @@
 //! A real Prometheus scales a real Deployment: up, onto ACI, through an outage, and back.
 
 use burstpool::api::{BurstPool, TriggerStatus};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
@@ -66,6 +67,65 @@ async fn generation(world: &World) -> Option<i64> {
     web.metadata.generation
 }
 
+/// Waits until the pool's status has what the trigger asks for.
+async fn until_scale_is_told(world: &World) {
+    world
+        .until_pool("shop", "the workload's scale to be told", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let scale = status.and_then(|status| status.workloads.first()?.scale.clone());
+            scale.is_some_and(|scale| {
+                (scale.wanted, scale.trigger.as_deref()) == (Some(8), Some("requests"))
+            })
+        })
+        .await;
+}
+
+/// Stops Prometheus at a load of 800, and starts it again.
+async fn assert_an_outage_moves_nothing(world: &World, load: &Load, prometheus: &mut Prometheus) {
+    let before = generation(world).await;
+    prometheus.stop().await;
+    load.set(0.0);
+    until_trigger(world, "requests", "unknown and kept", |one| {
+        one.active && one.unknown_since.is_some() && one.message.contains("kept until")
+    })
+    .await;
+    world
+        .until_pool("shop", "the condition", |pool| {
+            pool.is_some_and(|pool| said(pool, "TriggersHealthy").0 == "False")
+        })
+        .await;
+    load.set(800.0);
+    prometheus.again().await;
+    until_trigger(world, "requests", "known again", |one| {
+        one.active && one.unknown_since.is_none()
+    })
+    .await;
+    assert_eq!(generation(world).await, before, "nothing moved");
+    world.until_spread(4, 4, 0).await;
+}
+
+/// The names of the pods on the cluster's own nodes.
+fn names_at_home(pods: &[Pod]) -> Vec<String> {
+    let home = pods
+        .iter()
+        .filter(|pod| objects::node_of(pod) != Some(AWAY));
+    let mut names: Vec<String> = home.map(kube::ResourceExt::name_any).collect();
+    names.sort();
+    names
+}
+
+async fn assert_only_its_scale_is_written(world: &World) {
+    let web = world
+        .deployments()
+        .get("web")
+        .await
+        .expect("the Deployment");
+    assert!(
+        web.labels().is_empty() && web.annotations().len() <= 1,
+        "only its scale is written"
+    );
+}
+
 #[tokio::test]
 async fn load_raises_replicas_that_spill_at_once_and_go_first_and_an_outage_moves_nothing() {
     if !Prometheus::is_found() {
@@ -100,67 +160,27 @@ async fn load_raises_replicas_that_spill_at_once_and_go_first_and_an_outage_move
         world.kubectl(&["get", "bp", "shop"]).contains("requests"),
         "the column TRIGGER"
     );
-    world
-        .until_pool("shop", "the workload's scale to be told", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            let scale = status.and_then(|status| status.workloads.first()?.scale.clone());
-            scale.is_some_and(|scale| {
-                (scale.wanted, scale.trigger.as_deref()) == (Some(8), Some("requests"))
-            })
-        })
-        .await;
-
-    let before = generation(&world).await;
-    prometheus.stop().await;
-    load.set(0.0);
-    until_trigger(&world, "requests", "unknown and kept", |one| {
-        one.active && one.unknown_since.is_some() && one.message.contains("kept until")
-    })
-    .await;
-    world
-        .until_pool("shop", "the condition", |pool| {
-            pool.is_some_and(|pool| said(pool, "TriggersHealthy").0 == "False")
-        })
-        .await;
-    load.set(800.0);
-    prometheus.again().await;
-    until_trigger(&world, "requests", "known again", |one| {
-        one.active && one.unknown_since.is_none()
-    })
-    .await;
-    assert_eq!(generation(&world).await, before, "nothing moved");
-    world.until_spread(4, 4, 0).await;
+    until_scale_is_told(&world).await;
+    assert_an_outage_moves_nothing(&world, &load, &mut prometheus).await;
 
     load.set(400.0);
     let left = world.until_spread(4, 0, 0).await;
-    let gone = |pods: &[k8s_openapi::api::core::v1::Pod]| pods.len() == 4;
+    let gone = |pods: &[Pod]| pods.len() == 4;
     let web = watcher::Config::default().labels("app=web");
     let all = wait::until_all(world.pods(), web, "four pods", gone).await;
     all.expect("those on ACI are gone");
-    let names = |pods: &[k8s_openapi::api::core::v1::Pod]| -> Vec<String> {
-        let home = pods
-            .iter()
-            .filter(|pod| objects::node_of(pod) != Some(AWAY));
-        let mut names: Vec<String> = home.map(kube::ResourceExt::name_any).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names(&left), names(&peak), "exactly those on ACI went");
+    assert_eq!(
+        names_at_home(&left),
+        names_at_home(&peak),
+        "exactly those on ACI went"
+    );
     load.set(0.0);
     world.until_spread(2, 0, 0).await;
     until_replicas(&world, 2).await;
     world
         .until_told("web", "Scaled", "all triggers of pool shop are quiet")
         .await;
-    let web = world
-        .deployments()
-        .get("web")
-        .await
-        .expect("the Deployment");
-    assert!(
-        web.labels().is_empty() && web.annotations().len() <= 1,
-        "only its scale is written"
-    );
+    assert_only_its_scale_is_written(&world).await;
 }
 
 #[tokio::test]

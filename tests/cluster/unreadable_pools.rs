@@ -83,6 +83,26 @@ fn stored_says(pool: &Value, kind: &str) -> Option<(String, String)> {
     Some((text("status"), text("message")))
 }
 
+fn create_pool_with_unset_value(world: &World) {
+    let mut unset = crate::custom_resource::pool("unset");
+    unset["spec"]["azure"] = json!({});
+    unset["spec"]["placements"][0]["capacity"] = json!({"cpu": null});
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), unset.to_string()).expect("it is written");
+    world.kubectl(&["create", "-f", file.path().to_str().expect("a plain name")]);
+}
+
+/// One Event says that the pool cannot be read.
+fn assert_told_once(world: &World) {
+    let events = world.kubectl(&["get", "events", "-o", "json"]);
+    let events: Value = serde_json::from_str(&events).expect("JSON");
+    let events = events["items"].as_array().expect("a list");
+    let told = events
+        .iter()
+        .filter(|event| event["reason"] == "Unreadable");
+    assert_eq!(told.count(), 1, "once");
+}
+
 #[tokio::test]
 async fn a_pool_that_cannot_be_read_is_named_runs_on_and_stops_no_other() {
     let mut world = World::without_operator(
@@ -112,12 +132,7 @@ async fn a_pool_that_cannot_be_read_is_named_runs_on_and_stops_no_other() {
     // The next leader has never read the pool. An unset value must not make a pool unreadable.
     world.kill_and_forget().await;
     let at = Timestamp::now();
-    let mut unset = crate::custom_resource::pool("unset");
-    unset["spec"]["azure"] = json!({});
-    unset["spec"]["placements"][0]["capacity"] = json!({"cpu": null});
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), unset.to_string()).expect("it is written");
-    world.kubectl(&["create", "-f", file.path().to_str().expect("a plain name")]);
+    create_pool_with_unset_value(&world);
     world.run();
     world.until_shop_is_kept_after(at).await;
     world
@@ -134,13 +149,7 @@ async fn a_pool_that_cannot_be_read_is_named_runs_on_and_stops_no_other() {
         .expect("an answer");
     assert_eq!(ready.status().as_u16(), 200);
     world.assert_web_runs_on().await;
-    let events = world.kubectl(&["get", "events", "-o", "json"]);
-    let events: Value = serde_json::from_str(&events).expect("JSON");
-    let events = events["items"].as_array().expect("a list");
-    let told = events
-        .iter()
-        .filter(|event| event["reason"] == "Unreadable");
-    assert_eq!(told.count(), 1, "once");
+    assert_told_once(&world);
 
     world.set_mode("Active");
     world

@@ -1,12 +1,13 @@
 //! A world for the operator as a process: its own cluster and Azure, and functions to use them.
 
+#[path = "world/azure.rs"]
+pub mod azure;
 #[path = "world/process.rs"]
 pub mod process;
 
 use std::path::PathBuf;
 
 use burstpool::api::BurstPool;
-use burstpool::emulator::timeline::TimelineEntry;
 use burstpool::emulator::{Emulator, EmulatorOptions as AzureOptions};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, PostParams};
@@ -269,29 +270,6 @@ impl World {
         own[own.len().saturating_sub(40)..].join("\n")
     }
 
-    /// The timeline of every group that ever existed, oldest first.
-    pub fn timeline(&self) -> Vec<TimelineEntry> {
-        timeline(&self.azure)
-    }
-
-    /// The UIDs of pods, from the tags of all groups in Azure.
-    pub fn groups(&self) -> Vec<String> {
-        let now = self.azure.shared().clock.now();
-        let mut store = self.azure.shared().store();
-        store.advance_all(now);
-        let tags = store
-            .groups
-            .values()
-            .filter_map(|group| group.body.tags.as_ref());
-        tags.filter_map(|tags| tags.get("burstpool-pod-uid").cloned())
-            .collect()
-    }
-
-    /// How many times the operator sent a PUT for a group.
-    pub fn puts(&self) -> usize {
-        puts(&self.azure)
-    }
-
     /// Creates a home node and waits until it is ready.
     pub async fn home_node(&self, name: &str) {
         home_node(&self.client, name).await;
@@ -328,45 +306,6 @@ impl World {
         std::fs::write(file.path(), sample.replace(image, &ports)).expect("it is written");
         self.kubectl(&["apply", "-f", &file.path().to_string_lossy()]);
     }
-
-    pub async fn admin(&self, path: &str, body: &Value) {
-        let url = format!("{}/_emulator/{path}", self.azure.url());
-        let sent = reqwest::Client::new()
-            .post(url)
-            .json(body)
-            .send()
-            .await
-            .expect("an answer");
-        assert!(sent.status().is_success());
-    }
-
-    pub async fn no_faults(&self) {
-        let url = format!("{}/_emulator/faults", self.azure.url());
-        reqwest::Client::new()
-            .delete(url)
-            .send()
-            .await
-            .expect("an answer");
-    }
-}
-
-/// The timeline of every group that ever existed, oldest first.
-pub fn timeline(azure: &Emulator) -> Vec<TimelineEntry> {
-    let now = azure.shared().clock.now();
-    let mut store = azure.shared().store();
-    store.advance_all(now);
-    store.timeline.entries().cloned().collect()
-}
-
-/// How many times the operator sent a PUT for a group.
-pub fn puts(azure: &Emulator) -> usize {
-    let text = azure.shared().counters.text();
-    let lines = text
-        .lines()
-        .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
-    lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
-        .sum()
 }
 
 /// Creates a home node and waits until it is ready.

@@ -8,7 +8,7 @@ use super::documents::{self, Document, GENERATED, README};
 /// The document that describes how the code works.
 const DESIGN: &str = "src/docs/design.md";
 /// The README's maximum length in bytes. Longer texts belong into another document.
-const LONGEST: usize = 9_000;
+const MAX_README_BYTES: usize = 9_000;
 /// The languages of code blocks. Commands in a block of another language would not be tested.
 const LANGUAGES: [&str; 5] = ["console", "yaml", "json", "text", "mermaid"];
 
@@ -95,7 +95,7 @@ fn every_document_is_tested_and_is_a_page_of_the_crates_documentation() {
 fn the_readme_is_short_and_every_block_of_a_document_is_of_a_known_language() {
     for Document { path, text } in documents::all() {
         if path == README {
-            assert!(text.len() <= LONGEST, "{} bytes", text.len());
+            assert!(text.len() <= MAX_README_BYTES, "{} bytes", text.len());
         }
         let fences = text
             .lines()
