@@ -4,6 +4,8 @@
 //! Times are the emulator's, which are host time here. Each pod names its node, so that it is bound
 //! when it is created and the scheduler's speed does not count.
 
+mod azure;
+
 use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -15,11 +17,12 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::emulator::{Emulator, quantile};
 use super::support::{Cluster, Options, objects, wait};
+use azure::{Calls, groups, timeline};
 
 /// Numbers of pods, and the pause after each created pod.
 const SIZES: [(usize, Duration); 4] = [
@@ -277,46 +280,6 @@ async fn left(azure: &Emulator, pods: &Api<Pod>) -> usize {
     }
 }
 
-/// The number of container groups.
-async fn groups(azure: &Emulator) -> usize {
-    let url = format!(
-        "{}/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups?api-version=2025-09-01",
-        azure.url
-    );
-    let asked = reqwest::Client::new().get(url).bearer_auth("any").send();
-    let answer = asked.await.expect("an answer").text().await;
-    let answer: Value = serde_json::from_str(&answer.expect("a body")).expect("JSON");
-    answer["value"].as_array().map_or(0, Vec::len)
-}
-
-/// How many calls the emulator has answered.
-struct Calls {
-    gets: f64,
-    lists: f64,
-    puts: f64,
-}
-
-impl Calls {
-    async fn of(azure: &Emulator) -> Self {
-        Self {
-            gets: counted(azure, "\"ContainerGroups_Get\"").await,
-            lists: counted(azure, "\"ContainerGroups_ListByResourceGroup\"").await,
-            puts: counted(azure, "\"ContainerGroups_CreateOrUpdate\"").await,
-        }
-    }
-
-    /// The calls since `before`, per pod.
-    #[allow(clippy::cast_precision_loss, reason = "a small number")]
-    fn since(&self, before: &Self, pods: usize) -> Self {
-        let each = |now: f64, then: f64| (now - then) / pods as f64;
-        Self {
-            gets: each(self.gets, before.gets),
-            lists: each(self.lists, before.lists),
-            puts: each(self.puts, before.puts),
-        }
-    }
-}
-
 async fn none_left(pods: &Api<Pod>) {
     let none = |pods: &[Pod]| pods.is_empty();
     while wait::until_all(pods.clone(), watcher::Config::default(), "no pods", none)
@@ -351,49 +314,6 @@ fn watch_pods(pods: Api<Pod>) -> (watch::Receiver<Times>, tokio::task::JoinHandl
         }
     });
     (receiver, task)
-}
-
-/// The emulator's timeline by pod: PUT received, running, DELETE received.
-async fn timeline(azure: &Emulator) -> HashMap<String, [Option<Timestamp>; 3]> {
-    let url = format!("{}/_emulator/timeline", azure.url);
-    let text = reqwest::get(url)
-        .await
-        .expect("an answer")
-        .text()
-        .await
-        .expect("a body");
-    let timeline: Value = serde_json::from_str(&text).expect("JSON");
-    let at = |entry: &Value, field: &str| entry[field].as_str().and_then(|text| text.parse().ok());
-    let entries = timeline["groups"].as_array().cloned().unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|entry| {
-            let name = entry["group"].as_str()?.rsplit('/').next()?;
-            let pod = name
-                .strip_prefix("default-")?
-                .rsplit_once('-')?
-                .0
-                .to_owned();
-            Some((
-                pod,
-                ["putReceived", "running", "deleteReceived"].map(|field| at(entry, field)),
-            ))
-        })
-        .collect()
-}
-
-async fn counted(azure: &Emulator, operation: &str) -> f64 {
-    let url = format!("{}/_emulator/metrics", azure.url);
-    let text = reqwest::get(url)
-        .await
-        .expect("an answer")
-        .text()
-        .await
-        .expect("a body");
-    let lines = text.lines().filter(|line| line.contains(operation));
-    lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
 }
 
 /// The seconds from bound to Running of the slowest pod.

@@ -60,6 +60,79 @@ fn model(log: &str) -> aci::models::ContainerGroup {
     whole
 }
 
+/// The names of all groups of the subscription.
+async fn names(client: &aci::Client) -> Vec<String> {
+    let groups = client.container_groups_client();
+    let mut pages = groups.list(SUBSCRIPTION).into_stream();
+    let mut names = Vec::new();
+    while let Some(page) = pages.next().await {
+        names.extend(
+            page.expect("a page")
+                .value
+                .into_iter()
+                .filter_map(|group| group.resource.name),
+        );
+    }
+    names
+}
+
+/// Reads the logs of the group `one`, and opens a shell in it.
+async fn assert_logs_and_shell(client: &aci::Client) {
+    let containers = client.containers_client();
+    let logs = containers
+        .list_logs(SUBSCRIPTION, RESOURCE_GROUP, "one", "web")
+        .tail(5)
+        .send()
+        .await
+        .expect("logs");
+    assert_eq!(
+        logs.into_body().await.expect("parsed").content.as_deref(),
+        Some("hello\n")
+    );
+
+    let request = aci::models::ContainerExecRequest {
+        command: Some("/bin/sh".to_owned()),
+        terminal_size: None,
+    };
+    let session = containers
+        .execute_command(SUBSCRIPTION, RESOURCE_GROUP, "one", "web", request)
+        .send()
+        .await;
+    let session = session.expect("exec").into_body().await.expect("parsed");
+    let (mut socket, _) = tokio_tungstenite::connect_async(session.web_socket_uri.expect("a URI"))
+        .await
+        .expect("connected");
+    socket
+        .send(Message::text(session.password.expect("a password")))
+        .await
+        .expect("sent");
+    let prompt = socket.next().await.expect("a frame").expect("a frame");
+    assert_eq!(prompt.into_text().expect("text").as_str(), "# ");
+}
+
+/// Deletes the group `one`, which is then gone.
+async fn assert_deleted(client: &aci::Client) {
+    let groups = client.container_groups_client();
+    let deleted = groups
+        .delete(SUBSCRIPTION, RESOURCE_GROUP, "one")
+        .send()
+        .await
+        .expect("deleted");
+    assert_eq!(u16::from(deleted.as_raw_response().status()), 200);
+    let gone = groups
+        .get(SUBSCRIPTION, RESOURCE_GROUP, "one")
+        .send()
+        .await
+        .expect_err("gone");
+    let azure_core::error::ErrorKind::HttpResponse { status, error_code } = gone.kind() else {
+        panic!("{gone:?}")
+    };
+    assert_eq!(
+        (u16::from(*status), error_code.as_deref()),
+        (404, Some("ResourceNotFound"))
+    );
+}
+
 #[tokio::test]
 async fn the_rust_client_creates_reads_lists_runs_commands_and_deletes() {
     let azure = Azure::with(EmulatorOptions {
@@ -94,49 +167,8 @@ async fn the_rust_client_creates_reads_lists_runs_commands_and_deletes() {
         .expect("an instance view");
     assert_eq!(view.state.as_deref(), Some("Running"));
 
-    let mut pages = groups.list(SUBSCRIPTION).into_stream();
-    let mut names = Vec::new();
-    while let Some(page) = pages.next().await {
-        names.extend(
-            page.expect("a page")
-                .value
-                .into_iter()
-                .filter_map(|group| group.resource.name),
-        );
-    }
-    assert_eq!(names, ["one", "three", "two"]);
-
-    let containers = client.containers_client();
-    let logs = containers
-        .list_logs(SUBSCRIPTION, RESOURCE_GROUP, "one", "web")
-        .tail(5)
-        .send()
-        .await
-        .expect("logs");
-    assert_eq!(
-        logs.into_body().await.expect("parsed").content.as_deref(),
-        Some("hello\n")
-    );
-
-    let request = aci::models::ContainerExecRequest {
-        command: Some("/bin/sh".to_owned()),
-        terminal_size: None,
-    };
-    let session = containers
-        .execute_command(SUBSCRIPTION, RESOURCE_GROUP, "one", "web", request)
-        .send()
-        .await;
-    let session = session.expect("exec").into_body().await.expect("parsed");
-    let (mut socket, _) = tokio_tungstenite::connect_async(session.web_socket_uri.expect("a URI"))
-        .await
-        .expect("connected");
-    socket
-        .send(Message::text(session.password.expect("a password")))
-        .await
-        .expect("sent");
-    let prompt = socket.next().await.expect("a frame").expect("a frame");
-    assert_eq!(prompt.into_text().expect("text").as_str(), "# ");
-
+    assert_eq!(names(&client).await, ["one", "three", "two"]);
+    assert_logs_and_shell(&client).await;
     let usages = client
         .location_client()
         .list_usage(SUBSCRIPTION, "westus")
@@ -146,24 +178,7 @@ async fn the_rust_client_creates_reads_lists_runs_commands_and_deletes() {
     let usages = usages.into_body().await.expect("parsed").value;
     assert_eq!(usages[0].current_value, Some(3));
 
-    let deleted = groups
-        .delete(SUBSCRIPTION, RESOURCE_GROUP, "one")
-        .send()
-        .await
-        .expect("deleted");
-    assert_eq!(u16::from(deleted.as_raw_response().status()), 200);
-    let gone = groups
-        .get(SUBSCRIPTION, RESOURCE_GROUP, "one")
-        .send()
-        .await
-        .expect_err("gone");
-    let azure_core::error::ErrorKind::HttpResponse { status, error_code } = gone.kind() else {
-        panic!("{gone:?}")
-    };
-    assert_eq!(
-        (u16::from(*status), error_code.as_deref()),
-        (404, Some("ResourceNotFound"))
-    );
+    assert_deleted(&client).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The operator's own client against the emulator.
 
+mod rights;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,52 @@ fn client(azure: &Azure) -> (AciClient, tempfile::NamedTempFile) {
     )
 }
 
+/// Reads the logs of the group `one`, and starts a command in it.
+async fn assert_logs_and_session(client: &AciClient) {
+    assert_eq!(
+        client
+            .logs(&scope(), "one", "web", Some(5), false)
+            .await
+            .unwrap(),
+        "hello\n"
+    );
+    let session = client
+        .exec(&scope(), "one", "web", "/bin/sh", (30, 120))
+        .await
+        .unwrap();
+    assert!(
+        session.web_socket_uri.ends_with("rows=30&cols=120"),
+        "{}",
+        session.web_socket_uri
+    );
+}
+
+/// Deletes the group `one`, which runs, twice, and `four`, which is being created.
+async fn assert_deletions(client: &AciClient) {
+    assert_eq!(
+        client.delete(&scope(), "one").await.unwrap(),
+        GroupDeletion::Deleted
+    );
+    assert_eq!(
+        client.delete(&scope(), "one").await.unwrap(),
+        GroupDeletion::NotFound,
+        "there is none"
+    );
+    assert_eq!(
+        client.delete(&scope(), "four").await.unwrap(),
+        GroupDeletion::Started
+    );
+    assert!(
+        client
+            .get(&scope(), "one")
+            .await
+            .unwrap_err()
+            .verdict()
+            .class
+            == FailureClass::Gone
+    );
+}
+
 #[tokio::test]
 async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     let azure = Azure::with(EmulatorOptions {
@@ -80,51 +128,15 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     let names: Vec<_> = names.flatten().collect();
     assert_eq!(names, ["one", "three", "two"]);
     assert_eq!((listed.page_count, listed.unreadable_count), (2, 0));
-    assert_eq!(
-        client
-            .logs(&scope(), "one", "web", Some(5), false)
-            .await
-            .unwrap(),
-        "hello\n"
-    );
-    let session = client
-        .exec(&scope(), "one", "web", "/bin/sh", (30, 120))
-        .await
-        .unwrap();
-    assert!(
-        session.web_socket_uri.ends_with("rows=30&cols=120"),
-        "{}",
-        session.web_socket_uri
-    );
+    assert_logs_and_session(&client).await;
     let usages = client.usages(&scope(), "westus").await.unwrap();
     let cores = usages
         .iter()
         .find(|usage| usage.name == "StandardCores")
         .unwrap();
     assert_eq!((cores.used, cores.limit), (3, 100));
-    assert_eq!(
-        client.delete(&scope(), "one").await.unwrap(),
-        GroupDeletion::Deleted
-    );
-    assert_eq!(
-        client.delete(&scope(), "one").await.unwrap(),
-        GroupDeletion::NotFound,
-        "there is none"
-    );
     client.put(&scope(), "four", &with_secret).await.unwrap();
-    assert_eq!(
-        client.delete(&scope(), "four").await.unwrap(),
-        GroupDeletion::Started
-    );
-    assert!(
-        client
-            .get(&scope(), "one")
-            .await
-            .unwrap_err()
-            .verdict()
-            .class
-            == FailureClass::Gone
-    );
+    assert_deletions(&client).await;
     client.stop(&scope(), "two").await.unwrap();
 }
 
@@ -312,130 +324,4 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         !text.contains("SECRET-TOKEN") && !text.contains("SECRET-VALUE"),
         "{text}"
     );
-}
-
-/// The actions of the role in the installation guide, including the optional one.
-fn readme_actions() -> Vec<String> {
-    let guide = include_str!("../../config/README.md");
-    let role = guide.split("\"Actions\": [").nth(1).expect("a role");
-    let role = role.split(']').next().expect("its end");
-    let actions = role.split('"').filter(|text| text.contains("Microsoft."));
-    let mut actions: Vec<String> = actions.map(str::to_owned).collect();
-    let (_, optional) = guide
-        .split_once("optional:")
-        .expect("those that it can do without");
-    assert!(
-        optional
-            .contains("`Microsoft.ContainerInstance/locations/usages/read` on the subscription")
-    );
-    actions.push("Microsoft.ContainerInstance/locations/usages/read".to_owned());
-    actions
-}
-
-/// Sends every request that the operator sends to Azure, and returns the result of each.
-async fn ask_everything(
-    client: &AciClient,
-    round: usize,
-) -> Vec<(&'static str, Result<(), Error>)> {
-    let (scope, pace) = (scope(), RateLimiter::default());
-    let mut inside = body(&[]);
-    inside["properties"]["subnetIds"] = json!([{"id": "/subscriptions/s/resourceGroups/g/providers/\
-        Microsoft.Network/virtualNetworks/n/subnets/a"}]);
-    let (plain, inside_name) = (format!("plain-{round}"), format!("inside-{round}"));
-    vec![
-        ("read", client.get(&scope, "one").await.map(drop)),
-        ("read", client.list(&scope, &pace).await.map(drop)),
-        (
-            "write",
-            client.put(&scope, &plain, &body(&[])).await.map(drop),
-        ),
-        (
-            "join",
-            client.put(&scope, &inside_name, &inside).await.map(drop),
-        ),
-        (
-            "logs",
-            client
-                .logs(&scope, "one", "web", None, false)
-                .await
-                .map(drop),
-        ),
-        (
-            "exec",
-            client
-                .exec(&scope, "one", "web", "sh", (24, 80))
-                .await
-                .map(drop),
-        ),
-        ("stop", client.stop(&scope, "two").await),
-        ("usages", client.usages(&scope, "westus").await.map(drop)),
-        (
-            "delete",
-            client
-                .delete(&scope, &format!("old-{round}"))
-                .await
-                .map(drop),
-        ),
-    ]
-}
-
-#[tokio::test]
-async fn each_documented_right_is_needed_only_for_its_purpose_and_its_lack_is_reported() {
-    let azure = Azure::start().await;
-    azure
-        .admin(
-            Method::PUT,
-            "limits",
-            json!({"reads": null, "writes": null, "deletes": null, "groupCreates": null, "groupDeletes": null}),
-        )
-        .await;
-    let (client, _file) = client(&azure);
-    azure.running("one", &body(&[])).await;
-    for (round, action) in readme_actions().iter().enumerate() {
-        for name in ["two".to_owned(), format!("old-{round}")] {
-            azure.put(&name, &body(&[])).await;
-        }
-        azure.advance(60.0);
-        azure
-            .admin(Method::PUT, "rights", json!({"withheld": [action]}))
-            .await;
-        let lacking = match action
-            .rsplit_once("ContainerInstance/")
-            .map_or(action.as_str(), |(_, end)| end)
-        {
-            "containerGroups/read" => "read",
-            "containerGroups/write" => "write",
-            "containerGroups/delete" => "delete",
-            "containerGroups/stop/action" => "stop",
-            "containerGroups/containers/logs/read" => "logs",
-            "containerGroups/containers/exec/action" => "exec",
-            "locations/usages/read" => "usages",
-            "Microsoft.Network/virtualNetworks/subnets/join/action" => "join",
-            "Microsoft.Insights/metrics/read" => "metrics",
-            other => unreachable!("a row without a test: {other}"),
-        };
-        for (what, became) in ask_everything(&client, round).await {
-            // Putting a group into a subnet also needs the right to write groups.
-            let lacks = what == lacking || (what == "join" && lacking == "write");
-            match became {
-                Ok(()) => assert!(!lacks, "{what} without {action}"),
-                Err(error) => {
-                    assert!(lacks, "{what} without {action}: {}", error.error_chain());
-                    assert_eq!(error.verdict().class, FailureClass::Config, "{action}");
-                    assert!(
-                        error.error_chain().contains(action.as_str()),
-                        "{}",
-                        error.error_chain()
-                    );
-                }
-            }
-        }
-        azure
-            .admin(Method::PUT, "rights", json!({"withheld": []}))
-            .await;
-        azure
-            .call(Method::DELETE, &crate::azure::group("two"), None)
-            .await;
-        azure.advance(600.0);
-    }
 }

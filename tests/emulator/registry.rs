@@ -3,6 +3,7 @@
 
 mod access;
 mod faults;
+mod inside;
 
 use std::time::Duration;
 

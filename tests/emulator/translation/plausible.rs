@@ -1,5 +1,7 @@
 //! Pods as people write them, mostly with fields that ACI supports.
 
+mod container;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use burstpool::aci::translate::{ImageRequest, PodReferences, ResolvedReferences}
 use burstpool::api;
 use rand::prelude::*;
 use serde_json::{Value, json};
+
+use container::container;
 
 /// A part of every secret value.
 pub const SECRET: &str = "s3cr3t-m4rker";
@@ -90,19 +94,7 @@ impl Case {
             resolved.tokens.insert(need.clone(), token);
         }
         for name in &needs.claims {
-            let share = AzureFile {
-                share_name: "files".into(),
-                read_only: rng.random_bool(0.5),
-                storage_account_name: "shopfiles".into(),
-                storage_account_key: SecretString::new(format!("key-{SECRET}")),
-            };
-            let other = ClaimBacking::Unsupported("spec.csi.driver is disk.csi.azure.com".into());
-            let claim = if rng.random_bool(0.9) {
-                ClaimBacking::Share(share)
-            } else {
-                other
-            };
-            resolved.claims.insert(name.clone(), claim);
+            resolved.claims.insert(name.clone(), claim(rng));
         }
         if self.place.network.kube_proxy {
             let server = ApiServer {
@@ -138,6 +130,22 @@ impl Case {
             (request.image.clone(), image)
         };
         requests.iter().map(image).collect()
+    }
+}
+
+/// What a claim is backed by.
+fn claim(rng: &mut StdRng) -> ClaimBacking {
+    let share = AzureFile {
+        share_name: "files".into(),
+        read_only: rng.random_bool(0.5),
+        storage_account_name: "shopfiles".into(),
+        storage_account_key: SecretString::new(format!("key-{SECRET}")),
+    };
+    let other = ClaimBacking::Unsupported("spec.csi.driver is disk.csi.azure.com".into());
+    if rng.random_bool(0.9) {
+        ClaimBacking::Share(share)
+    } else {
+        other
     }
 }
 
@@ -178,32 +186,8 @@ fn some(rng: &mut StdRng, chance: f64, all: &[Value]) -> Vec<Value> {
     all.cloned().collect()
 }
 
-/// A plausible pod.
-pub fn pod(seed: u64) -> Case {
-    let rng = &mut StdRng::seed_from_u64(seed);
-    let volumes = volumes(rng);
-    let names: Vec<String> = volumes
-        .iter()
-        .map(|volume| volume["name"].as_str().unwrap_or_default().to_owned())
-        .collect();
-    let mut port = rng.random_range(1..900);
-    let count = rng.random_range(1..4);
-    let containers: Vec<Value> = (0..count)
-        .map(|index| {
-            let mut container = container(&format!("c{index}"), &names, rng);
-            if rng.random_bool(0.3) {
-                port += 1;
-                container["ports"] = json!([{"containerPort": port, "name": "http"}, {"containerPort": port}]);
-                let get = json!({"path": "/", "port": "http", "httpHeaders": [{"name": "A", "value": "b"}]});
-                container["readinessProbe"] = json!({"httpGet": get, "periodSeconds": 3});
-            }
-            container
-        })
-        .collect();
-    let init: Vec<Value> = (0..rng.random_range(0..3))
-        .map(|index| container(&format!("i{index}"), &names, rng))
-        .collect();
-    let mut spec = json!({"containers": containers, "initContainers": init, "volumes": volumes});
+/// Sets some fields of a pod's spec: often those that ACI has, seldom others.
+fn set_fields(spec: &mut Value, rng: &mut StdRng) {
     let fields = [
         ("restartPolicy", json!("Never")),
         ("enableServiceLinks", json!(false)),
@@ -248,6 +232,35 @@ pub fn pod(seed: u64) -> Case {
             spec[field] = value;
         }
     }
+}
+
+/// A plausible pod.
+pub fn pod(seed: u64) -> Case {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let volumes = volumes(rng);
+    let names: Vec<String> = volumes
+        .iter()
+        .map(|volume| volume["name"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let mut port = rng.random_range(1..900);
+    let count = rng.random_range(1..4);
+    let containers: Vec<Value> = (0..count)
+        .map(|index| {
+            let mut container = container(&format!("c{index}"), &names, rng);
+            if rng.random_bool(0.3) {
+                port += 1;
+                container["ports"] = json!([{"containerPort": port, "name": "http"}, {"containerPort": port}]);
+                let get = json!({"path": "/", "port": "http", "httpHeaders": [{"name": "A", "value": "b"}]});
+                container["readinessProbe"] = json!({"httpGet": get, "periodSeconds": 3});
+            }
+            container
+        })
+        .collect();
+    let init: Vec<Value> = (0..rng.random_range(0..3))
+        .map(|index| container(&format!("i{index}"), &names, rng))
+        .collect();
+    let mut spec = json!({"containers": containers, "initContainers": init, "volumes": volumes});
+    set_fields(&mut spec, rng);
     let metadata = json!({
         "name": "web-1", "namespace": "shop", "uid": "u-1", "labels": {"app": "web"},
         "annotations": {"burstpool.io/tags": "a=b", "burstpool.io/identity": "system"},
@@ -290,97 +303,4 @@ fn volumes(rng: &mut StdRng) -> Vec<Value> {
         json!({"name": "volume-0", "gitRepo": {"repository": "https://git.example/a"}}),
     ];
     some(rng, 0.35, &all)
-}
-
-fn container(name: &str, volumes: &[String], rng: &mut StdRng) -> Value {
-    let images = [
-        "nginx",
-        "shop.azurecr.io/web:1",
-        "quay.io/a/b@sha256:ab",
-        "docker.io/redis",
-    ];
-    let amounts = |rng: &mut StdRng| {
-        let cpu = pick(rng, &["1m", "10m", "0.333", "1", "1.981"]);
-        let memory = pick(rng, &["1", "99999999", "128Mi", "1Gi", "1.55G"]);
-        json!({"cpu": cpu, "memory": memory})
-    };
-    let secret = json!({"secretKeyRef": {"name": "db", "key": "k"}});
-    let optional = json!({"secretKeyRef": {"name": "tls", "key": "none", "optional": true}});
-    let map = json!({"configMapKeyRef": {"name": "settings", "key": "k"}});
-    let env = [
-        json!({"name": "A", "value": "a"}),
-        json!({"name": "EMPTY", "value": ""}),
-        json!({"name": "PASSWORD", "valueFrom": secret}),
-        json!({"name": "MAYBE", "valueFrom": optional}),
-        json!({"name": "SETTING", "valueFrom": map}),
-        json!({"name": "URL", "value": "db://$(USER):$(PASSWORD)@$$(A)/$(SETTING)"}),
-        json!({"name": "COPY", "value": "$(URL)$(MAYBE)"}),
-        json!({"name": "A", "value": "again $(A)"}),
-        json!({"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}),
-        json!({"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}),
-    ];
-    let from = [
-        json!({"secretRef": {"name": "db"}}),
-        json!({"prefix": "X_", "configMapRef": {"name": "settings", "optional": true}}),
-    ];
-    let mounted = some(
-        rng,
-        0.7,
-        &volumes.iter().map(|name| json!(name)).collect::<Vec<_>>(),
-    );
-    let mounts: Vec<Value> = mounted
-        .iter()
-        .filter_map(Value::as_str)
-        .map(|name| {
-            let mut mount =
-                json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": true});
-            let often = match name {
-                "nested" => 0.98,
-                "tmp" | "cache" => 0.15,
-                _ => 0.01,
-            };
-            if rng.random_bool(often) {
-                let all: &[&str] = if name == "nested" {
-                    &["a", "./a/"]
-                } else {
-                    &["a", "./a", "b", "c", "c/d"]
-                };
-                mount["subPath"] = pick(rng, all).into();
-            }
-            mount
-        })
-        .collect();
-    let mut container = json!({
-        "name": name, "image": pick(rng, &images), "volumeMounts": mounts,
-        "env": some(rng, 0.4, &env), "envFrom": some(rng, 0.2, &from),
-    });
-    let fields = [
-        (
-            "command",
-            json!(["sh", "-c", "echo $(A) $(SETTING) $(date)"]),
-        ),
-        ("resources", json!({"requests": amounts(rng)})),
-        ("resources", json!({"limits": amounts(rng)})),
-        (
-            "securityContext",
-            json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
-        ),
-        (
-            "securityContext",
-            json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}),
-        ),
-    ];
-    for (field, value) in fields {
-        if rng.random_bool(0.3) {
-            container[field] = value;
-        }
-    }
-    if rng.random_bool(0.1) {
-        let reference = pick(
-            rng,
-            &["$(PASSWORD)", "$(MAYBE)", "$(COPY)", "$(USER)", "$(NODE)"],
-        );
-        container["args"] = json!([reference]);
-    }
-    container
 }
