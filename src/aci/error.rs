@@ -92,7 +92,7 @@ impl Error {
                 FailureVerdict::new(FailureClass::Throttled, Some(*wait), self.error_chain())
             }
             Self::Credential { .. } => {
-                FailureVerdict::new(FailureClass::Config, None, self.error_chain())
+                FailureVerdict::new(FailureClass::AzureConfig, None, self.error_chain())
             }
             Self::NoAnswer { .. } | Self::Unreadable { .. } => {
                 FailureVerdict::new(FailureClass::Transient, None, self.error_chain())

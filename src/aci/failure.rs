@@ -63,18 +63,18 @@ pub enum FailureClass {
     /// A volume cannot be mounted.
     Mount,
     /// The container group did not start within its provisioning timeout, and Azure gives no reason.
-    Stuck,
+    ProvisioningFailed,
     /// An outage or a lost answer; it is temporary.
     Transient,
     /// The request is invalid and will fail again.
-    Permanent,
+    InvalidRequest,
     /// An error with an unknown code; it may be temporary or permanent.
     Unknown,
     /// The container group does not exist.
-    Gone,
+    NotFound,
     /// The placement's credential, roles, resource provider registration or network is wrong. An administrator must
     /// fix it. It affects every pod of the placement.
-    Config,
+    AzureConfig,
 }
 
 /// When to retry.
@@ -199,7 +199,7 @@ impl FailureVerdict {
         match known {
             Some((class, event)) => Self::new(class, None, event.message.clone()),
             None => Self::new(
-                FailureClass::Stuck,
+                FailureClass::ProvisioningFailed,
                 None,
                 "the group's provisioning failed".to_owned(),
             ),
@@ -219,12 +219,12 @@ impl FailureClass {
             Self::Transitioning => "Transitioning",
             Self::Image => "ErrImagePull",
             Self::Mount => "FailedMount",
-            Self::Stuck => "ProvisioningFailed",
+            Self::ProvisioningFailed => "ProvisioningFailed",
             Self::Transient => "AzureUnavailable",
-            Self::Permanent => "CreateContainerError",
+            Self::InvalidRequest => "CreateContainerError",
             Self::Unknown => "CreateRejected",
-            Self::Gone => "NotFound",
-            Self::Config => "AzureConfigError",
+            Self::NotFound => "NotFound",
+            Self::AzureConfig => "AzureConfigError",
         }
     }
 
@@ -237,28 +237,32 @@ impl FailureClass {
             Self::Transitioning,
             Self::Image,
             Self::Mount,
-            Self::Stuck,
+            Self::ProvisioningFailed,
             Self::Transient,
-            Self::Permanent,
+            Self::InvalidRequest,
             Self::Unknown,
-            Self::Gone,
-            Self::Config,
+            Self::NotFound,
+            Self::AzureConfig,
         ];
         classes.into_iter().find(|class| class.reason() == reason)
     }
 
     /// Whether the cause lies with Azure or the placement, so that the pod may start sooner elsewhere. False for
     /// failures that only a change of the pod, its image or its volumes resolves, and for a group in transition.
-    pub fn is_azure_fault(self) -> bool {
+    pub fn may_run_elsewhere(self) -> bool {
         match self {
             Self::Throttled
             | Self::Capacity
             | Self::Quota
-            | Self::Stuck
+            | Self::ProvisioningFailed
             | Self::Transient
             | Self::Unknown
-            | Self::Config => true,
-            Self::Transitioning | Self::Image | Self::Mount | Self::Permanent | Self::Gone => false,
+            | Self::AzureConfig => true,
+            Self::Transitioning
+            | Self::Image
+            | Self::Mount
+            | Self::InvalidRequest
+            | Self::NotFound => false,
         }
     }
 
@@ -268,7 +272,7 @@ impl FailureClass {
     fn retry(self, retry_after: Option<Duration>) -> RetryPolicy {
         let seconds = Duration::from_secs;
         let (first, limit) = match self {
-            Self::Permanent | Self::Gone => return RetryPolicy::Never,
+            Self::InvalidRequest | Self::NotFound => return RetryPolicy::Never,
             Self::Transitioning => {
                 return RetryPolicy::After(capped(
                     retry_after
@@ -278,9 +282,9 @@ impl FailureClass {
             }
             Self::Transient => (seconds(1), seconds(60)),
             Self::Throttled => (seconds(5), seconds(300)),
-            Self::Config | Self::Unknown => (seconds(15), seconds(300)),
+            Self::AzureConfig | Self::Unknown => (seconds(15), seconds(300)),
             Self::Image | Self::Mount => (seconds(30), seconds(300)),
-            Self::Capacity | Self::Quota | Self::Stuck => (seconds(30), seconds(600)),
+            Self::Capacity | Self::Quota | Self::ProvisioningFailed => (seconds(30), seconds(600)),
         };
         // A `Retry-After` of a proxy or of ACI can be shorter than a lasting failure needs.
         let min_wait = match self {

@@ -92,7 +92,7 @@ async fn assert_deletions(client: &AciClient) {
             .unwrap_err()
             .verdict()
             .class
-            == FailureClass::Gone
+            == FailureClass::NotFound
     );
 }
 
@@ -220,7 +220,7 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
             .unwrap_err()
             .verdict()
             .class
-            == FailureClass::Gone,
+            == FailureClass::NotFound,
         "reads go on, nothing was sent"
     );
 }

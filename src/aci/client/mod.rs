@@ -12,8 +12,8 @@ mod cloud;
 mod credential;
 mod list;
 mod metrics;
+mod rate_limit;
 mod requests;
-mod retry_after;
 mod terminal;
 mod transport;
 
@@ -30,8 +30,8 @@ pub use cloud::{CloudEndpoints, UnknownCloud};
 pub use credential::Credential;
 pub use list::GroupList;
 pub use metrics::{MinuteUsage, MinuteUsages};
+pub use rate_limit::{RateLimitKey, RequestClass, RetryAfterGate};
 use requests::read_json;
-pub use retry_after::{RateLimitKey, RequestClass, RetryAfterGate};
 pub use terminal::{TerminalInput, TerminalOutput};
 use transport::{PlaceholderCredential, Transport};
 

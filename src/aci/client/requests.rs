@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::transport::{HttpFailure, TokenError, with_budgets};
+use super::transport::{HttpFailure, TokenError, with_remaining_requests};
 use super::{AciClient, GroupScope, RateLimitKey, RequestClass};
 use crate::aci::error::Error;
 use crate::telemetry::CallOutcome;
@@ -49,7 +49,7 @@ impl AciClient {
         if let Some(wait) = self.gate.remaining_wait(&key) {
             return Err(Error::Waiting { what, wait });
         }
-        let (answer, budgets) = with_budgets(call).await;
+        let (answer, budgets) = with_remaining_requests(call).await;
         for (window, left) in budgets {
             self.gate.record_budget(&key, window, left);
         }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::credential::Credential;
-use super::retry_after::BudgetWindow;
+use super::rate_limit::RateLimitWindow;
 use crate::aci::failure::ArmError;
 use crate::aci::retry_after_header::{MAX_RETRY_AFTER, retry_after};
 
@@ -24,7 +24,7 @@ tokio::task_local! {
     /// The body of the request that the current task sends.
     static BODY: Bytes;
     /// The remaining budgets that the answer to the current task's request reported.
-    static BUDGETS: RefCell<Vec<(BudgetWindow, u64)>>;
+    static REMAINING_REQUESTS: RefCell<Vec<(RateLimitWindow, u64)>>;
 }
 
 /// Timeout of a request, from connecting to the end of the answer.
@@ -36,26 +36,26 @@ pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> 
 }
 
 /// Runs `call`. Also returns the remaining budgets that the answer reported.
-pub(super) async fn with_budgets<T>(
+pub(super) async fn with_remaining_requests<T>(
     call: impl Future<Output = T>,
-) -> (T, Vec<(BudgetWindow, u64)>) {
+) -> (T, Vec<(RateLimitWindow, u64)>) {
     let scoped = async {
         let answer = call.await;
-        (answer, BUDGETS.with(RefCell::take))
+        (answer, REMAINING_REQUESTS.with(RefCell::take))
     };
-    BUDGETS.scope(RefCell::default(), scoped).await
+    REMAINING_REQUESTS.scope(RefCell::default(), scoped).await
 }
 
-/// Stores the remaining budgets of an answer for [`with_budgets`].
-fn record_budgets(headers: &reqwest::header::HeaderMap) {
-    let budgets = BudgetWindow::HEADERS
+/// Stores the remaining budgets of an answer for [`with_remaining_requests`].
+fn record_remaining_requests(headers: &reqwest::header::HeaderMap) {
+    let budgets = RateLimitWindow::HEADERS
         .into_iter()
         .filter_map(|(window, name)| {
             let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
             Some((window, left))
         });
-    // Outside of `with_budgets` there is no place to store them, and they are dropped.
-    let _ = BUDGETS.try_with(|stored| stored.borrow_mut().extend(budgets));
+    // Outside of `with_remaining_requests` there is no place to store them, and they are dropped.
+    let _ = REMAINING_REQUESTS.try_with(|stored| stored.borrow_mut().extend(budgets));
 }
 
 /// An answer with an error status, as a source inside the crate's error.
@@ -115,7 +115,7 @@ impl HttpClient for Transport {
         let response = sent.send().await.map_err(io)?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers(), Timestamp::now(), MAX_RETRY_AFTER);
-        record_budgets(response.headers());
+        record_remaining_requests(response.headers());
         let success = response.status().is_success();
         let body = response.bytes().await.map_err(io)?;
         if !success {

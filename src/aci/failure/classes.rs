@@ -17,7 +17,7 @@ pub(super) fn class_by_code(status: u16, code: &str, message: &str) -> Option<Fa
         | "InternalServerError"
         | "ServerTimeout"
         | "GatewayTimeout" => FailureClass::Transient,
-        "ResourceNotFound" => FailureClass::Gone,
+        "ResourceNotFound" => FailureClass::NotFound,
         "AuthorizationFailed"
         | "LinkedAuthorizationFailed"
         | "AuthenticationFailed"
@@ -30,7 +30,7 @@ pub(super) fn class_by_code(status: u16, code: &str, message: &str) -> Option<Fa
         | "RequestDisallowedByPolicy"
         | "ScopeLocked"
         | "VirtualNetworkNotFound"
-        | "SubnetNotFound" => FailureClass::Config,
+        | "SubnetNotFound" => FailureClass::AzureConfig,
         "OsVersionNotSupported"
         | "InvalidOsType"
         | "InvalidContainerGroupName"
@@ -45,7 +45,7 @@ pub(super) fn class_by_code(status: u16, code: &str, message: &str) -> Option<Fa
         | "SpotPriorityContainerGroupNotSupportedForInboundConnectivity"
         | "SpotPriorityContainerGroupNotSupportedInSku"
         | "SpotPriorityContainerGroupWithGPUResourcesNotSupported"
-        | "ConfidentialContainerGroupSkuIsNotSupported" => FailureClass::Permanent,
+        | "ConfidentialContainerGroupSkuIsNotSupported" => FailureClass::InvalidRequest,
         _ => return None,
     };
     Some(class)
@@ -58,11 +58,11 @@ fn mentions_quota(message: &str) -> bool {
 pub(super) fn class_by_status(status: u16) -> FailureClass {
     match status {
         429 => FailureClass::Throttled,
-        401 | 403 => FailureClass::Config,
+        401 | 403 => FailureClass::AzureConfig,
         // A timeout, a conflict with the current state, or an answer that is not ARM's: a retry can succeed.
         404 | 408 | 409 | 410 | 412 | 423 => FailureClass::Transient,
         // The request has a form that Azure never accepts.
-        405 | 413 | 414 | 415 => FailureClass::Permanent,
+        405 | 413 | 414 | 415 => FailureClass::InvalidRequest,
         // ACI documents no list of codes, and new ones appear: only a known code may fail a pod.
         400..=499 => FailureClass::Unknown,
         _ => FailureClass::Transient,

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::FailureClass::{
-    Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning, Unknown,
+    AzureConfig, Capacity, Image, InvalidRequest, NotFound, Quota, Throttled, Transient,
+    Transitioning, Unknown,
 };
 use super::*;
 
@@ -45,68 +46,68 @@ const CASES: &[(u16, &str, &str, FailureClass)] = &[
     (400, "InaccessibleImage", "", Image),
     (409, "RegistryErrorResponse", "", Image),
     // configuration
-    (401, "InvalidAuthenticationToken", "", Config),
-    (401, "AuthenticationFailed", "", Config),
-    (403, "AuthorizationFailed", "", Config),
-    (403, "LinkedAuthorizationFailed", "", Config),
-    (403, "RequestDisallowedByPolicy", "", Config),
-    (403, "", "", Config),
-    (404, "ResourceGroupNotFound", "", Config),
-    (404, "SubscriptionNotFound", "", Config),
-    (409, "MissingSubscriptionRegistration", "", Config),
-    (404, "NoRegisteredProviderFound", "", Config),
-    (400, "InvalidApiVersionParameter", "", Config),
-    (400, "VirtualNetworkNotFound", "", Config),
-    (400, "SubnetNotFound", "", Config),
-    (409, "ScopeLocked", "", Config),
-    (400, "LocationNotAvailableForResourceType", "", Config),
+    (401, "InvalidAuthenticationToken", "", AzureConfig),
+    (401, "AuthenticationFailed", "", AzureConfig),
+    (403, "AuthorizationFailed", "", AzureConfig),
+    (403, "LinkedAuthorizationFailed", "", AzureConfig),
+    (403, "RequestDisallowedByPolicy", "", AzureConfig),
+    (403, "", "", AzureConfig),
+    (404, "ResourceGroupNotFound", "", AzureConfig),
+    (404, "SubscriptionNotFound", "", AzureConfig),
+    (409, "MissingSubscriptionRegistration", "", AzureConfig),
+    (404, "NoRegisteredProviderFound", "", AzureConfig),
+    (400, "InvalidApiVersionParameter", "", AzureConfig),
+    (400, "VirtualNetworkNotFound", "", AzureConfig),
+    (400, "SubnetNotFound", "", AzureConfig),
+    (409, "ScopeLocked", "", AzureConfig),
+    (400, "LocationNotAvailableForResourceType", "", AzureConfig),
     // gone, or only similar to it
-    (404, "ResourceNotFound", "", Gone),
+    (404, "ResourceNotFound", "", NotFound),
     (404, "", "", Transient),
     (404, "SomethingElse", "", Transient),
     // invalid requests
-    (400, "OsVersionNotSupported", "", Permanent),
-    (400, "InvalidOsType", "", Permanent),
-    (400, "InvalidContainerGroupName", "", Permanent),
-    (400, "InvalidImageRegistryIdentity", "", Permanent),
+    (400, "OsVersionNotSupported", "", InvalidRequest),
+    (400, "InvalidOsType", "", InvalidRequest),
+    (400, "InvalidContainerGroupName", "", InvalidRequest),
+    (400, "InvalidImageRegistryIdentity", "", InvalidRequest),
     (
         400,
         "ContainerLimitGreaterThanContainerGroupTotalRequest",
         "",
-        Permanent,
+        InvalidRequest,
     ),
-    (400, "PriorityNotSpecified", "", Permanent),
+    (400, "PriorityNotSpecified", "", InvalidRequest),
     (
         400,
         "SpotPriorityContainerGroupNotSupportedForInboundConnectivity",
         "",
-        Permanent,
+        InvalidRequest,
     ),
     (
         400,
         "SpotPriorityContainerGroupNotSupportedInSku",
         "",
-        Permanent,
+        InvalidRequest,
     ),
     (
         400,
         "SpotPriorityContainerGroupWithGPUResourcesNotSupported",
         "",
-        Permanent,
+        InvalidRequest,
     ),
     (
         400,
         "ConfidentialContainerGroupSkuIsNotSupported",
         "",
-        Permanent,
+        InvalidRequest,
     ),
-    (400, "DuplicateVolumes", "", Permanent),
-    (400, "InvalidRequestContent", "", Permanent),
+    (400, "DuplicateVolumes", "", InvalidRequest),
+    (400, "InvalidRequestContent", "", InvalidRequest),
     (400, "", "", Unknown),
     (400, "NobodyHasSeenThisBefore", "", Unknown),
     (422, "NobodyHasSeenThisBefore", "", Unknown),
-    (405, "MethodNotAllowed", "", Permanent),
-    (413, "RequestContentTooLarge", "", Permanent),
+    (405, "MethodNotAllowed", "", InvalidRequest),
+    (413, "RequestContentTooLarge", "", InvalidRequest),
 ];
 
 #[test]
@@ -115,7 +116,7 @@ fn every_code_has_its_class() {
         let verdict = error(status, code, message).verdict();
         assert_eq!(verdict.class, class, "{status} {code} {message}");
         assert_eq!(verdict.reason, class.reason());
-        let never = matches!(class, Permanent | Gone);
+        let never = matches!(class, InvalidRequest | NotFound);
         assert_eq!(
             verdict.retry == RetryPolicy::Never,
             never,
@@ -127,8 +128,8 @@ fn every_code_has_its_class() {
 #[test]
 fn a_reason_is_one_word_and_lasting_failures_are_retried_every_half_minute_at_most() {
     use FailureClass::{
-        Capacity, Config, Gone, Image, Mount, Permanent, Quota, Stuck, Throttled, Transient,
-        Transitioning, Unknown,
+        AzureConfig, Capacity, Image, InvalidRequest, Mount, NotFound, ProvisioningFailed, Quota,
+        Throttled, Transient, Transitioning, Unknown,
     };
     let all = [
         Throttled,
@@ -137,12 +138,12 @@ fn a_reason_is_one_word_and_lasting_failures_are_retried_every_half_minute_at_mo
         Transitioning,
         Image,
         Mount,
-        Stuck,
+        ProvisioningFailed,
         Transient,
-        Permanent,
+        InvalidRequest,
         Unknown,
-        Gone,
-        Config,
+        NotFound,
+        AzureConfig,
     ];
     let mut reasons: Vec<_> = all.iter().map(|class| class.reason()).collect();
     assert!(
@@ -153,7 +154,7 @@ fn a_reason_is_one_word_and_lasting_failures_are_retried_every_half_minute_at_mo
     reasons.sort_unstable();
     reasons.dedup();
     assert_eq!(reasons.len(), all.len());
-    for class in [Capacity, Quota, Image, Mount, Stuck] {
+    for class in [Capacity, Quota, Image, Mount, ProvisioningFailed] {
         let RetryPolicy::Backoff { first, limit } = class.retry(None) else {
             unreachable!("{class:?} backs off")
         };
@@ -264,12 +265,12 @@ fn a_group_that_failed_to_start_has_a_reason() {
         ),
         (
             json!([event("Pulled", "fine", 1)]),
-            FailureClass::Stuck,
+            FailureClass::ProvisioningFailed,
             "the group's provisioning failed",
         ),
         (
             json!([]),
-            FailureClass::Stuck,
+            FailureClass::ProvisioningFailed,
             "the group's provisioning failed",
         ),
     ];

@@ -19,11 +19,11 @@ use crate::aci::retry_after_header::retry_after;
 /// The longest body of an error that is parsed, in bytes.
 const MAX_ERROR_BYTES: usize = 16 << 10;
 /// The wait after status 429 without `Retry-After`.
-const UNSPECIFIED_WAIT: Duration = Duration::from_secs(30);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl RegistrySession<'_> {
     /// Reads a body of at most `longest` bytes.
-    pub(super) async fn body(
+    pub(super) async fn read_body(
         &self,
         response: Response,
         longest: usize,
@@ -49,14 +49,17 @@ impl RegistrySession<'_> {
     }
 
     /// Returns a successful answer; turns each other answer into an error.
-    pub(super) async fn checked(&self, response: Response) -> Result<Response, ImageReadError> {
+    pub(super) async fn error_for_status(
+        &self,
+        response: Response,
+    ) -> Result<Response, ImageReadError> {
         let status = response.status();
         if status == StatusCode::OK {
             return Ok(response);
         }
         let wait = retry_after(response.headers(), Timestamp::now(), MAX_WAIT);
         let is_quotable = self.is_quotable(response.url());
-        let body = self.body(response, MAX_ERROR_BYTES, "an error").await;
+        let body = self.read_body(response, MAX_ERROR_BYTES, "an error").await;
         let body = body.unwrap_or_default();
         let quote = if is_quotable {
             quote(&message(&body))
@@ -70,7 +73,7 @@ impl RegistrySession<'_> {
             },
             StatusCode::TOO_MANY_REQUESTS => ImageReadError::Throttled {
                 registry: self.registry(),
-                wait: wait.unwrap_or(UNSPECIFIED_WAIT),
+                wait: wait.unwrap_or(DEFAULT_RETRY_AFTER),
             },
             _ => ImageReadError::Failing {
                 registry: self.registry(),

@@ -52,9 +52,9 @@ struct RawImage {
 #[serde(default, rename_all = "PascalCase")]
 struct RawConfig {
     user: Option<String>,
-    #[serde(deserialize_with = "json::words")]
+    #[serde(deserialize_with = "json::string_or_list")]
     entrypoint: Option<Vec<String>>,
-    #[serde(deserialize_with = "json::words")]
+    #[serde(deserialize_with = "json::string_or_list")]
     cmd: Option<Vec<String>>,
     working_dir: Option<String>,
 }

@@ -1,8 +1,8 @@
 //! Decodes the JSON of registries as container runtimes do, with limited memory.
 //!
 //! In: the body of a manifest or a configuration. Out: its fields, or what is wrong, without the content. Pure.
-//! Container runtimes are written in Go, whose decoder takes `user` for `User`, and the last of both. A body that has
-//! a name in another case is refused, because its image would run as something else than what is read here.
+//! Container runtimes are written in Go. Go's decoder ignores the case of field names, and the last of two fields of one
+//! name counts. A body that has a field name in another case is refused, because a runtime would read it differently.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The most entries of a list. Each takes more memory than its JSON.
+/// The maximum number of entries of a list. A decoded entry takes more memory than its JSON.
 const MAX_ENTRIES: usize = 1_000;
 
 /// The names of an object's fields, each with those of the objects in it.
@@ -24,7 +24,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     what: &str,
 ) -> Result<T, String> {
     let mut checked = serde_json::Deserializer::from_slice(body);
-    let cases = CheckedNames(names).deserialize(&mut checked);
+    let cases = FieldCaseCheck(names).deserialize(&mut checked);
     let problem = |why: &str, error: &serde_json::Error| {
         format!(
             "{what} {why} (line {}, column {})",
@@ -34,7 +34,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     };
     if let Err(error) = cases {
         let why = if error.is_data() {
-            "has a field whose name is in upper or lower case where it must not be"
+            "has a known field name in the wrong letter case"
         } else {
             "is not valid JSON"
         };
@@ -52,9 +52,9 @@ pub(super) fn decode<T: DeserializeOwned>(
 
 /// Visits a value and refuses names that differ from known ones in their case only.
 #[derive(Clone, Copy)]
-struct CheckedNames(&'static FieldNames);
+struct FieldCaseCheck(&'static FieldNames);
 
-impl<'de> DeserializeSeed<'de> for CheckedNames {
+impl<'de> DeserializeSeed<'de> for FieldCaseCheck {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -62,7 +62,7 @@ impl<'de> DeserializeSeed<'de> for CheckedNames {
     }
 }
 
-impl<'de> Visitor<'de> for CheckedNames {
+impl<'de> Visitor<'de> for FieldCaseCheck {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for CheckedNames {
                 Some((name, _)) if *name != key => {
                     return Err(A::Error::custom("the case of a name"));
                 }
-                Some((_, Some(inner))) => map.next_value_seed(CheckedNames(inner))?,
+                Some((_, Some(inner))) => map.next_value_seed(FieldCaseCheck(inner))?,
                 _ => {
                     map.next_value::<serde::de::IgnoredAny>()?;
                 }
@@ -127,7 +127,7 @@ fn is_same_field(name: &str, key: &str) -> bool {
 }
 
 /// Decodes a list of at most [`MAX_ENTRIES`] entries, or `null`.
-pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+pub(super) fn bounded_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -161,15 +161,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for LimitedList<T> {
 }
 
 /// Decodes a command line: a list, or the single string that early versions of Docker wrote.
-pub(super) fn words<'de, D: Deserializer<'de>>(
+pub(super) fn string_or_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
-    deserializer.deserialize_any(Words)
+    deserializer.deserialize_any(StringOrListVisitor)
 }
 
-struct Words;
+struct StringOrListVisitor;
 
-impl<'de> Visitor<'de> for Words {
+impl<'de> Visitor<'de> for StringOrListVisitor {
     type Value = Option<Vec<String>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,9 +244,9 @@ mod tests {
     fn lists_have_a_limit() {
         #[derive(Deserialize)]
         struct Lists {
-            #[serde(default, deserialize_with = "list")]
+            #[serde(default, deserialize_with = "bounded_list")]
             list: Option<Vec<u8>>,
-            #[serde(default, deserialize_with = "words")]
+            #[serde(default, deserialize_with = "string_or_list")]
             words: Option<Vec<String>>,
         }
         let lists = |value: Value| serde_json::from_value::<Lists>(value);

@@ -96,10 +96,10 @@ pub enum ImageManifest {
 struct RawManifest {
     schema_version: Option<u64>,
     media_type: Option<String>,
-    #[serde(default, deserialize_with = "json::list")]
+    #[serde(default, deserialize_with = "json::bounded_list")]
     manifests: Option<Vec<RawDescriptor>>,
     config: Option<RawDescriptor>,
-    #[serde(default, deserialize_with = "json::list")]
+    #[serde(default, deserialize_with = "json::bounded_list")]
     layers: Option<Vec<RawDescriptor>>,
 }
 
@@ -119,7 +119,11 @@ struct RawPlatform {
     #[serde(default)]
     architecture: String,
     variant: Option<String>,
-    #[serde(default, rename = "os.features", deserialize_with = "json::list")]
+    #[serde(
+        default,
+        rename = "os.features",
+        deserialize_with = "json::bounded_list"
+    )]
     os_features: Option<Vec<String>>,
 }
 

@@ -6,9 +6,9 @@
 //! ACI accepts only a whole command, so burstpool must combine them itself.
 //!
 //! ```text
-//! container ─▶ ImageNeed ─▶ (pull secrets ─▶ ImageAccess) ─▶ ImageReader ◀─ HTTP ─▶ registry
+//! container ─▶ RequiredImageField ─▶ (pull secrets ─▶ ImageAccess) ─▶ ImageReader ◀─ HTTP ─▶ registry
 //!                                                                │
-//!                      container_command, check_non_root, ... ◀─ ImageRead ─▶ pinned name, imageID
+//!                      container_command, verify_run_as_non_root, ... ◀─ ImageRead ─▶ pinned name, imageID
 //! ```
 //!
 //! - Pure: `reference`, `digest`, `challenge`, `json`, `manifest` and `config` (decode what registries send), `guard` (hosts
@@ -62,8 +62,8 @@ pub use error::ImageReadError;
 pub(in crate::aci) use guard::is_azure_registry;
 pub use guard::{RegistryHostGuard, RegistryHostRefusal};
 pub use process::{
-    CREATE_CONTAINER_CONFIG_ERROR, ImageNeed, ImageUser, NonRootRefusal, WorkingDirMatch,
-    check_non_root, container_command, working_dir_match,
+    CREATE_CONTAINER_CONFIG_ERROR, ImageUser, NonRootRefusal, RequiredImageField, WorkingDirMatch,
+    container_command, verify_run_as_non_root, working_dir_match,
 };
 pub use reader::{ImageRead, ImageReader, ImageReaderSettings};
 pub(in crate::aci) use reference::split_registry;

@@ -26,7 +26,7 @@ use super::error::shortened;
 /// What a container needs of its image's configuration. Images of containers without needs are not read, so that
 /// their pods do not depend on a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ImageNeed {
+pub enum RequiredImageField {
     /// `args` without `command`: the entrypoint.
     Entrypoint,
     /// `runAsNonRoot` without `runAsUser`: the user.
@@ -35,7 +35,7 @@ pub enum ImageNeed {
     WorkingDir,
 }
 
-impl ImageNeed {
+impl RequiredImageField {
     /// The field that causes the need, relative to the container.
     pub const fn field(self) -> &'static str {
         match self {
@@ -151,9 +151,9 @@ pub struct ImageUser {
 }
 
 /// Decides `runAsNonRoot` as the kubelet does (`verifyRunAsNonRoot` in `pkg/kubelet/kuberuntime` of Kubernetes 1.37).
-/// `image` is the configuration of the container's image; it is used only where [`ImageNeed::User`] is a need. Returns
+/// `image` is the configuration of the container's image; it is used only where [`RequiredImageField::User`] is a need. Returns
 /// the image's user if it decided.
-pub fn check_non_root(
+pub fn verify_run_as_non_root(
     container: &Container,
     pod: Option<&PodSecurityContext>,
     image: &ImageConfig,

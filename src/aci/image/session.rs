@@ -146,7 +146,7 @@ impl<'a> RegistrySession<'a> {
         if unsupported.contains(&response.status()) {
             return Ok(ManifestHead::Unknown);
         }
-        let response = self.checked(response).await?;
+        let response = self.error_for_status(response).await?;
         let digest = response.headers().get(CONTENT_DIGEST);
         let digest = digest.and_then(|digest| digest.to_str().ok()?.parse().ok());
         Ok(digest.map_or(ManifestHead::Unknown, ManifestHead::Digest))
@@ -158,12 +158,12 @@ impl<'a> RegistrySession<'a> {
         let response = self
             .request(&Method::GET, &path, &accepted_manifests())
             .await?;
-        let response = self.checked(response).await?;
+        let response = self.error_for_status(response).await?;
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
         let body = self
-            .body(response, MAX_MANIFEST_BYTES, "a manifest")
+            .read_body(response, MAX_MANIFEST_BYTES, "a manifest")
             .await?;
         Ok(SentManifest { content_type, body })
     }
@@ -176,9 +176,9 @@ impl<'a> RegistrySession<'a> {
             descriptor.digest
         );
         let response = self.request(&Method::GET, &path, ANY).await?;
-        let response = self.checked(response).await?;
+        let response = self.error_for_status(response).await?;
         let body = self
-            .body(response, MAX_CONFIG_BYTES, "a configuration")
+            .read_body(response, MAX_CONFIG_BYTES, "a configuration")
             .await?;
         let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
         if descriptor.size.is_some_and(|size| size != length) {
@@ -238,7 +238,9 @@ impl<'a> RegistrySession<'a> {
             if response.status() == StatusCode::UNAUTHORIZED
                 && !self.authorizations.contains_key(&host)
             {
-                let Some(authorization) = self.authenticate(&url, challenge(&response)).await?
+                let Some(authorization) = self
+                    .authorization_header(&url, challenge(&response))
+                    .await?
                 else {
                     return Ok(response);
                 };

@@ -39,7 +39,7 @@ impl TokenAnswer {
 
 impl RegistrySession<'_> {
     /// The header that answers the challenge of the host in `url`; `None` if there is no credential for it.
-    pub(super) async fn authenticate(
+    pub(super) async fn authorization_header(
         &self,
         url: &Url,
         challenge: Option<RegistryChallenge>,
@@ -51,7 +51,7 @@ impl RegistrySession<'_> {
         };
         match (access, challenge) {
             (_, None) | (ImageAccess::Anonymous, Some(RegistryChallenge::Basic)) => Ok(None),
-            (ImageAccess::OperatorIdentity, Some(_)) => self.exchange().await,
+            (ImageAccess::OperatorIdentity, Some(_)) => self.acr_bearer_header().await,
             (ImageAccess::Login(login), Some(RegistryChallenge::Basic)) => Ok(login.basic()),
             (
                 ImageAccess::Login(login),
@@ -61,7 +61,7 @@ impl RegistrySession<'_> {
                     scope,
                 }),
             ) => self
-                .token(Some(login), &realm, service, scope)
+                .request_bearer_header(Some(login), &realm, service, scope)
                 .await
                 .map(Some),
             (
@@ -71,12 +71,15 @@ impl RegistrySession<'_> {
                     service,
                     scope,
                 }),
-            ) => self.token(None, &realm, service, scope).await.map(Some),
+            ) => self
+                .request_bearer_header(None, &realm, service, scope)
+                .await
+                .map(Some),
         }
     }
 
     /// Asks the endpoint `realm` for a token.
-    async fn token(
+    async fn request_bearer_header(
         &self,
         login: Option<&RegistryLogin>,
         realm: &str,
@@ -94,13 +97,13 @@ impl RegistrySession<'_> {
         if let Some(header) = login.and_then(RegistryLogin::basic) {
             request = request.header(AUTHORIZATION, header);
         }
-        let missing = "a challenge whose realm does not exist";
-        let answer = self.token_answer(&url, request, missing).await?;
+        let missing = "the token endpoint that the challenge names answers with status 404";
+        let answer = self.send_token_request(&url, request, missing).await?;
         self.bearer_header(answer.bearer())
     }
 
     /// Gets a token for Azure Container Registry with the operator's identity; `None` if the registry is another one.
-    async fn exchange(&self) -> Result<Option<HeaderValue>, ImageReadError> {
+    async fn acr_bearer_header(&self) -> Result<Option<HeaderValue>, ImageReadError> {
         let host = authority(&self.base);
         if !self.connector.guard.is_azure(&host) {
             return Ok(None);
@@ -139,13 +142,13 @@ impl RegistrySession<'_> {
         let body = body.map_err(|error| self.corrupt(error.to_string()))?;
         let request = self.client(&url)?.post(url.clone()).body(body);
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let missing = format!("status 404 for /{path}, which Azure Container Registry has");
-        self.token_answer(&url, request, &missing).await
+        let missing = format!("status 404 for /{path}, which every Azure Container Registry has");
+        self.send_token_request(&url, request, &missing).await
     }
 
     /// Sends a request for a token. Redirects are not followed: it may carry a credential. `missing` is the error for
     /// status 404.
-    async fn token_answer(
+    async fn send_token_request(
         &self,
         url: &Url,
         request: RequestBuilder,
@@ -153,12 +156,12 @@ impl RegistrySession<'_> {
     ) -> Result<TokenAnswer, ImageReadError> {
         let response = request.header(ACCEPT, "application/json").send().await;
         let response = response.map_err(|error| self.unreachable(url, error))?;
-        let response = match self.checked(response).await {
+        let response = match self.error_for_status(response).await {
             // The endpoint is missing, not the image.
             Err(ImageReadError::NotFound { .. }) => return Err(self.corrupt(missing.to_owned())),
             checked => checked?,
         };
-        let body = self.body(response, MAX_TOKEN_BYTES, "a token").await?;
+        let body = self.read_body(response, MAX_TOKEN_BYTES, "a token").await?;
         // The parser's message is left out, because it may quote the token.
         serde_json::from_slice(&body).map_err(|_| {
             self.corrupt("an answer of the token endpoint that is not JSON".to_owned())

@@ -16,7 +16,9 @@ use super::refusals::Refusals;
 use super::resolved_references::KnownImage;
 use super::security::security_context;
 use super::volumes::{VolumeNames, volume_mounts};
-use crate::aci::image::{ImageNeed, WorkingDirMatch, container_command, working_dir_match};
+use crate::aci::image::{
+    RequiredImageField, WorkingDirMatch, container_command, working_dir_match,
+};
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MAX_CONTAINERS: usize = 60;
@@ -128,7 +130,7 @@ fn common_properties(
 
 /// What is known of the image's configuration, if the container needs it.
 fn known_image<'a>(container: &Container, context: &TranslationContext<'a>) -> KnownImage<'a> {
-    let needs = ImageNeed::of(container, context.spec.security_context.as_ref());
+    let needs = RequiredImageField::of(container, context.spec.security_context.as_ref());
     if needs.is_empty() || !context.placement.reads_images() {
         return KnownImage::Nothing;
     }

@@ -18,7 +18,7 @@ use super::registry::credentials;
 use super::resolved_references::{ResolvedReferences, ValueSource};
 use super::resources::ContainerSizes;
 use super::target::TranslationTarget;
-use crate::aci::image::{ImageAccess, ImageNeed, RegistryLogin};
+use crate::aci::image::{ImageAccess, RegistryLogin, RequiredImageField};
 
 /// An image to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct ImageRequest {
     /// The field's value.
     pub image: String,
     /// What the container needs of the image's configuration; never empty.
-    pub needs: Vec<ImageNeed>,
+    pub needs: Vec<RequiredImageField>,
     /// The credential with which the image is read.
     pub access: ImageAccess,
 }
@@ -59,7 +59,7 @@ pub fn image_requests(
     let security = context.spec.security_context.as_ref();
     let requests = all_containers(&context).filter_map(|(at, container, _)| {
         let image = container.image.clone()?;
-        let needs = ImageNeed::of(container, security);
+        let needs = RequiredImageField::of(container, security);
         (!needs.is_empty()).then(|| ImageRequest {
             field: format!("{at}.image"),
             access: access(&image, &credentials),
@@ -234,8 +234,14 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("spec.initContainers[0].image", vec![ImageNeed::Entrypoint]),
-                ("spec.containers[1].image", vec![ImageNeed::WorkingDir]),
+                (
+                    "spec.initContainers[0].image",
+                    vec![RequiredImageField::Entrypoint]
+                ),
+                (
+                    "spec.containers[1].image",
+                    vec![RequiredImageField::WorkingDir]
+                ),
             ]
         );
     }

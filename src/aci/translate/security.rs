@@ -8,7 +8,7 @@ use super::body;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
 use super::resolved_references::KnownImage;
-use crate::aci::image::{ImageUser, check_non_root};
+use crate::aci::image::{ImageUser, verify_run_as_non_root};
 
 const TOO_LARGE: &str = "ACI accepts numbers from 0 to 2147483647";
 
@@ -96,10 +96,12 @@ fn image_user(
     let why = match (user, known) {
         (Some(user), _) if user != 0 => return None,
         (None, KnownImage::ReadLater) => return None,
-        (None, KnownImage::Read(read)) => match check_non_root(container, pod, &read.config) {
-            Ok(user) => return user,
-            Err(refusal) => refusal.message(&pod_id(context), &container.name),
-        },
+        (None, KnownImage::Read(read)) => {
+            match verify_run_as_non_root(container, pod, &read.config) {
+                Ok(user) => return user,
+                Err(refusal) => refusal.message(&pod_id(context), &container.name),
+            }
+        }
         _ => "it needs a runAsUser other than 0, because ACI does not check the image's user"
             .to_owned(),
     };

@@ -115,18 +115,18 @@ impl PlacementHealth {
 
 fn failure_weight(class: FailureClass) -> FailureWeight {
     match class {
-        FailureClass::Capacity | FailureClass::Quota | FailureClass::Config => {
+        FailureClass::Capacity | FailureClass::Quota | FailureClass::AzureConfig => {
             FailureWeight::Immediate
         }
-        FailureClass::Stuck | FailureClass::Transient => FailureWeight::Counted,
+        FailureClass::ProvisioningFailed | FailureClass::Transient => FailureWeight::Counted,
         // These pass without a failure of the placement, or the pod itself is the cause.
         FailureClass::Throttled
         | FailureClass::Transitioning
         | FailureClass::Image
         | FailureClass::Mount
         | FailureClass::Unknown
-        | FailureClass::Permanent
-        | FailureClass::Gone => FailureWeight::None,
+        | FailureClass::InvalidRequest
+        | FailureClass::NotFound => FailureWeight::None,
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
         backend.record_success(at(3));
         backend.record_failure(FailureClass::Transient, "503", at(4));
         assert_eq!(backend.availability(at(4)), PlacementAvailability::Open);
-        backend.record_failure(FailureClass::Stuck, "stuck", at(5));
+        backend.record_failure(FailureClass::ProvisioningFailed, "stuck", at(5));
         backend.record_failure(FailureClass::Transient, "503", at(6));
         assert_eq!(closed_until(&backend, 6), Some(36));
         backend.record_failure(FailureClass::Transient, "503", at(36));
@@ -197,7 +197,7 @@ mod tests {
     fn what_is_wrong_with_one_pod_does_not_close_the_placement() {
         let mut backend = PlacementHealth::default();
         for class in [
-            FailureClass::Permanent,
+            FailureClass::InvalidRequest,
             FailureClass::Image,
             FailureClass::Mount,
             FailureClass::Throttled,

@@ -122,7 +122,7 @@ async fn each_documented_right_is_needed_only_for_its_purpose_and_its_lack_is_re
                 Ok(()) => assert!(!lacks, "{what} without {action}"),
                 Err(error) => {
                     assert!(lacks, "{what} without {action}: {}", error.error_chain());
-                    assert_eq!(error.verdict().class, FailureClass::Config, "{action}");
+                    assert_eq!(error.verdict().class, FailureClass::AzureConfig, "{action}");
                     assert!(
                         error.error_chain().contains(action.as_str()),
                         "{}",

@@ -49,7 +49,7 @@ fn command_and_args_become_the_process_that_a_kubelet_starts() {
 
 #[test]
 fn an_image_is_needed_only_for_fields_that_depend_on_it() {
-    use ImageNeed::{Entrypoint, User, WorkingDir};
+    use RequiredImageField::{Entrypoint, User, WorkingDir};
     let non_root = json!({"runAsNonRoot": true});
     let user = json!({"runAsNonRoot": true, "runAsUser": 5});
     for (fields, pod, expected) in [
@@ -89,12 +89,12 @@ fn an_image_is_needed_only_for_fields_that_depend_on_it() {
     ] {
         let pod: PodSecurityContext = serde_json::from_value(pod).expect("a security context");
         assert_eq!(
-            ImageNeed::of(&container(&fields), Some(&pod)),
+            RequiredImageField::of(&container(&fields), Some(&pod)),
             expected,
             "{fields}"
         );
     }
-    assert_eq!(ImageNeed::of(&container(&json!({})), None), []);
+    assert_eq!(RequiredImageField::of(&container(&json!({})), None), []);
 }
 
 #[test]
@@ -108,7 +108,8 @@ fn run_as_non_root_is_decided_as_a_kubelet_does() {
             user: user.to_owned(),
             ..ImageConfig::default()
         };
-        let checked = check_non_root(&container(&json!({"securityContext": own})), None, &config);
+        let checked =
+            verify_run_as_non_root(&container(&json!({"securityContext": own})), None, &config);
         assert_eq!(checked, expected, "{own} {user}");
     };
     check(&json!({}), "", Ok(None));

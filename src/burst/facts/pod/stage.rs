@@ -94,13 +94,13 @@ fn waiting_for_azure(status: &ContainerStatus) -> Option<(FailureClass, String)>
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let class = FailureClass::from_reason(waiting.reason.as_deref()?)?;
     class
-        .is_azure_fault()
+        .may_run_elsewhere()
         .then(|| (class, waiting.message.clone().unwrap_or_default()))
 }
 
 /// The message of a pod on ACI that Azure refuses permanently.
 fn azure_refusal(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    (waiting.reason.as_deref() == Some(FailureClass::Permanent.reason()))
+    (waiting.reason.as_deref() == Some(FailureClass::InvalidRequest.reason()))
         .then(|| waiting.message.clone().unwrap_or_default())
 }

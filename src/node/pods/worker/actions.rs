@@ -300,5 +300,5 @@ impl PodWorker {
 /// Whether Azure says that the group does not exist. A missing resource group or subscription says nothing about
 /// the group.
 fn is_gone(error: &Error) -> bool {
-    error.verdict().class == FailureClass::Gone
+    error.verdict().class == FailureClass::NotFound
 }

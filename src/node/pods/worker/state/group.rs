@@ -220,7 +220,7 @@ impl WorkerState {
         }
         self.is_foreign = true;
         self.pause_action(PodAction::Refresh, FOREIGN_RETRY_INTERVAL, now);
-        let verdict = FailureVerdict::new(FailureClass::Permanent, None, message.to_owned());
+        let verdict = FailureVerdict::new(FailureClass::InvalidRequest, None, message.to_owned());
         self.record_failure(AttemptKind::Create, &verdict, now);
     }
 

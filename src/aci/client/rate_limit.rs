@@ -72,14 +72,14 @@ impl RateLimitKey {
 
 /// A window in which ACI counts creates, or deletes, of container groups: 5 minutes or one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BudgetWindow {
+pub enum RateLimitWindow {
     /// 5 minutes.
     FiveMinutes,
     /// One hour.
     Hour,
 }
 
-impl BudgetWindow {
+impl RateLimitWindow {
     /// Both windows, each with the header that reports its remaining budget.
     pub const HEADERS: [(Self, &str); 2] = [
         (
@@ -138,7 +138,7 @@ struct RemainingBudget {
 #[derive(Debug, Default)]
 pub struct RetryAfterGate {
     blocked: Mutex<HashMap<RateLimitKey, Deadline>>,
-    budgets: Mutex<HashMap<(RateLimitKey, BudgetWindow), RemainingBudget>>,
+    budgets: Mutex<HashMap<(RateLimitKey, RateLimitWindow), RemainingBudget>>,
 }
 
 impl RetryAfterGate {
@@ -174,7 +174,7 @@ impl RetryAfterGate {
     }
 
     /// Records the remaining budget of a window, as an answer to a request with this key reported it.
-    pub fn record_budget(&self, key: &RateLimitKey, window: BudgetWindow, left: u64) {
+    pub fn record_budget(&self, key: &RateLimitKey, window: RateLimitWindow, left: u64) {
         let new = RemainingBudget {
             remaining: left,
             // The window began no later than this request.
@@ -198,15 +198,17 @@ impl RetryAfterGate {
     /// answer reports the actual budget.
     pub fn remaining_budget(&self, key: &RateLimitKey) -> Option<(u64, Timestamp)> {
         let budgets = self.budgets.lock();
-        let known = BudgetWindow::HEADERS.into_iter().filter_map(|(window, _)| {
-            let known = budgets.get(&(key.clone(), window))?;
-            let min_left = u64::from(!known.is_start_known);
-            let left = known.remaining.max(min_left);
-            known
-                .until
-                .is_future()
-                .then_some((left, known.until.timestamp))
-        });
+        let known = RateLimitWindow::HEADERS
+            .into_iter()
+            .filter_map(|(window, _)| {
+                let known = budgets.get(&(key.clone(), window))?;
+                let min_left = u64::from(!known.is_start_known);
+                let left = known.remaining.max(min_left);
+                known
+                    .until
+                    .is_future()
+                    .then_some((left, known.until.timestamp))
+            });
         known.min_by_key(|(left, until)| (*left, std::cmp::Reverse(*until)))
     }
 }
@@ -247,27 +249,27 @@ mod tests {
         let creates = RateLimitKey::new("s", Some("weu"), RequestClass::Creates);
         let left = |gate: &RetryAfterGate| gate.remaining_budget(&creates).map(|(left, _)| left);
         assert_eq!(left(&gate), None);
-        gate.record_budget(&creates, BudgetWindow::Hour, 150);
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 9);
+        gate.record_budget(&creates, RateLimitWindow::Hour, 150);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 9);
         // Answers arrive in any order.
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 7);
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 8);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 7);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 8);
         assert_eq!(left(&gate), Some(7));
         let elsewhere = RateLimitKey::new("s", Some("neu"), RequestClass::Creates);
         assert_eq!(gate.remaining_budget(&elsewhere), None);
         tokio::time::advance(Duration::from_secs(200)).await;
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 0);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 0);
         assert_eq!(left(&gate), Some(1), "it may have begun long ago");
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(left(&gate), Some(150), "a new window has begun");
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 99);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 99);
         assert_eq!(left(&gate), Some(99));
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 0);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 0);
         assert_eq!(left(&gate), Some(0), "its beginning was seen");
         gate.block(creates.clone(), Some(Duration::from_secs(30)));
         assert_eq!(left(&gate), None);
-        gate.record_budget(&creates, BudgetWindow::FiveMinutes, 99);
-        gate.record_budget(&creates, BudgetWindow::Hour, 3);
+        gate.record_budget(&creates, RateLimitWindow::FiveMinutes, 99);
+        gate.record_budget(&creates, RateLimitWindow::Hour, 3);
         assert_eq!(left(&gate), Some(3), "the hour's is the lesser");
     }
 }
