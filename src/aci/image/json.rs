@@ -213,7 +213,7 @@ mod tests {
             r#"{"config": {"\u017f\u212a\u017f": "0"}}"#,
         ] {
             let error = check(body).expect_err(body);
-            assert!(error.contains("upper or lower case"), "{error}");
+            assert!(error.contains("in the wrong letter case"), "{error}");
         }
         for body in [
             r#"{"config": {"User": "0", "Labels": {"user": "a", "USER": "b"}}, "user": 1, "os": null}"#,
