@@ -181,6 +181,8 @@ impl ImageReader {
         caches.started += 1;
         let number = caches.started;
         let permits = limit(&mut caches.namespace_permits, &key.0, READS_PER_NAMESPACE);
+        let pair = format!("{}/{}", key.0, key.1.registry);
+        let pair_permits = limit(&mut caches.pair_permits, &pair, READS_PER_REGISTRY);
         let registration = ReadRegistration {
             shared: self.shared.clone(),
             key: key.clone(),
@@ -189,7 +191,8 @@ impl ImageReader {
         let read = async move {
             // Later callers start again, or find what this read has remembered.
             let ReadRegistration { shared, key, .. } = &registration;
-            let Ok(_turn) = tokio::time::timeout(QUEUED, permits.acquire()).await else {
+            let turn = async { (pair_permits.acquire().await, permits.acquire().await) };
+            let Ok(_turn) = tokio::time::timeout(QUEUED, turn).await else {
                 return Err(no_turn(&key.1));
             };
             shared.read(&key.1, &reference, &access).await

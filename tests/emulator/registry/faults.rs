@@ -271,6 +271,32 @@ async fn many_pods_whose_image_hangs_do_not_delay_others_of_their_namespace() {
 }
 
 #[tokio::test]
+async fn many_images_of_a_registry_that_hangs_do_not_delay_others_of_their_namespace() {
+    let Some(tenant) = Tenant::new("images").await else {
+        return;
+    };
+    tenant.push("1", "/app").await;
+    // It accepts connections, and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let hanging: Vec<ImageReference> = (0..50)
+        .map(|n| ImageReference::parse("image", &format!("{host}/a:{n}")).unwrap())
+        .collect();
+    let guard = RegistryHostGuard::for_tests([host.as_str(), tenant.host()], []);
+    let reader = tenant.reader_with(guard, Duration::from_secs(8));
+    let (image, anonymous) = (tenant.image(":1"), ImageAccess::Anonymous);
+    let many = hanging
+        .iter()
+        .map(|image| Box::pin(reader.read_for("shop", image, &anonymous)));
+    let many = select_all(many);
+    tokio::select! {
+        biased;
+        ended = many => panic!("{:?}", ended.0),
+        read = reader.read_for("shop", &image, &anonymous) => assert_eq!(program(&read), "/app"),
+    }
+}
+
+#[tokio::test]
 async fn a_read_that_waits_for_its_turn_does_not_time_out() {
     let Some(tenant) = Tenant::new("turns").await else {
         return;

@@ -62,6 +62,8 @@ pub(super) struct ImageCaches {
     pub(super) started: u64,
     pub(super) registry_permits: HashMap<String, Weak<Semaphore>>,
     pub(super) namespace_permits: HashMap<String, Weak<Semaphore>>,
+    /// By namespace and registry: a registry that hangs leaves turns of the namespace to others.
+    pub(super) pair_permits: HashMap<String, Weak<Semaphore>>,
 }
 
 /// A read that has not ended, and its number.
@@ -81,6 +83,7 @@ impl ImageCaches {
             started: 0,
             registry_permits: HashMap::new(),
             namespace_permits: HashMap::new(),
+            pair_permits: HashMap::new(),
         }
     }
 
