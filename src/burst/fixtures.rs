@@ -76,7 +76,7 @@ impl PodFacts {
             bound_since: Some(at(0)),
             has_started: true,
             is_running: true,
-            azure_refusal: None,
+            refusal: None,
             waiting_for_azure: None,
         });
         self

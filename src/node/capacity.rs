@@ -281,7 +281,7 @@ mod tests {
     fn pods_without_groups_take_no_quota_and_counted_groups_are_not_counted_again() {
         let mut refused = pod("refused", 250);
         if let PodStage::Bound(bound) = &mut refused.stage {
-            bound.azure_refusal = Some("no such sku".to_owned());
+            bound.refusal = Some("no such sku".to_owned());
         }
         let mut daemon = pod("daemon", 100);
         if let Some(owner) = &mut daemon.owner {

@@ -154,13 +154,11 @@ impl PodFacts {
     }
 
     /// Whether it has a container group, or will have one when it is bound to a virtual node. False for pods of
-    /// a `DaemonSet`, and for pods that Azure refuses.
+    /// a `DaemonSet`, and for pods that ACI does not run.
     pub fn has_group(&self) -> bool {
         let is_daemon =
             (self.owner.as_ref()).is_some_and(|owner| owner.kind == OwnerKind::DaemonSet);
-        let is_refused = self
-            .bound()
-            .is_some_and(|bound| bound.azure_refusal.is_some());
+        let is_refused = self.bound().is_some_and(|bound| bound.refusal.is_some());
         !is_daemon && !is_refused
     }
 

@@ -250,7 +250,7 @@ fn latest_probe_deadline(
 ) -> Option<Timestamp> {
     let granted = observed.granted.iter().filter(|granted| !granted.is_home);
     let trying = granted.filter(|granted| match granted.pod.bound() {
-        Some(bound) => bound.node == node && !bound.has_started && bound.azure_refusal.is_none(),
+        Some(bound) => bound.node == node && !bound.has_started && bound.refusal.is_none(),
         None => true,
     });
     let deadline =

@@ -1,6 +1,6 @@
 //! What to do about granted pods that are bound to a virtual node and never started.
 //!
-//! In: pods in placements whose creates fail, pods that Azure refuses permanently, and pods that wait for
+//! In: pods in placements whose creates fail, pods that ACI does not run, and pods that wait for
 //! Azure. Out: the pods to delete, so that a replacement can run elsewhere, and the pods only to report. A pod
 //! is deleted only if its controller replaces it. For a pod of a Job, [`jobs`](crate::burst::facts::jobs) checks that when
 //! the rescue is carried out. Each pod is rescued once: its replacement is a new pod.
@@ -20,7 +20,7 @@ use crate::k8s::time::later;
 /// than an image pull, and longer than the first closed times of a placement.
 pub const START_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a pod stays that Azure refuses permanently. Only a change of its owner's template could help it.
+/// How long a pod stays that ACI does not run. Only a change of its owner's template could help it.
 pub const REFUSAL_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// How long a pod must have waited for Azure, since that was seen first: a first attempt that fails is repeated before.
@@ -115,7 +115,7 @@ pub fn find_due(observed: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
 
 /// Why a pod has not started.
 enum NotStartedCause<'a> {
-    /// Azure refuses it permanently, with this message.
+    /// Azure refuses it permanently, or its node does not send it to Azure; with this message.
     Refused(&'a str),
     /// No pod starts in its placement: the placement's name and Azure's message.
     PlacementFailing(&'a str, &'a str),
@@ -125,7 +125,7 @@ enum NotStartedCause<'a> {
 
 impl<'a> NotStartedCause<'a> {
     fn from_bound_pod(bound: &'a BoundPod, observed: &'a ObservedPool<'_>) -> Option<Self> {
-        if let Some(why) = &bound.azure_refusal {
+        if let Some(why) = &bound.refusal {
             return Some(Self::Refused(why));
         }
         let place = observed
@@ -163,7 +163,7 @@ impl<'a> NotStartedCause<'a> {
 
     fn message(&self) -> String {
         match self {
-            Self::Refused(why) => format!("Azure refuses it: {why}"),
+            Self::Refused(why) => format!("ACI does not run it: {why}"),
             Self::PlacementFailing(placement, why) => {
                 format!("placement {placement} starts no pods: {why}")
             }

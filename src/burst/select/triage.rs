@@ -98,7 +98,7 @@ pub(in crate::burst) fn triage<'a>(
 
 /// Finds the templates that burst no further pods.
 ///
-/// 1. Azure refuses a pod of the template that was bound within the last [`REFUSAL_TTL`] and is still there, or
+/// 1. ACI does not run a pod of the template that was bound within the last [`REFUSAL_TTL`] and is still there, or
 ///    the pause that memory keeps for the template still runs. Not if another pod of the template has started:
 ///    then the template is not the cause.
 /// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if
@@ -110,7 +110,7 @@ fn refused_templates<'a>(observed: &ObservedPool<'a>, now: Timestamp) -> Refused
     let refusals = placed.clone().filter_map(|(pod, owner, bound)| {
         let since = bound.bound_since.map(|since| observed.by_our_clock(since));
         let is_new = since.is_none_or(|since| now < later(since, REFUSAL_TTL));
-        let why = bound.azure_refusal.as_deref().filter(|_| is_new)?;
+        let why = bound.refusal.as_deref().filter(|_| is_new)?;
         Some((owner.template.as_str(), (&pod.id, why)))
     });
     let remembered = observed.leader_state.rejected_templates(now);
@@ -118,7 +118,7 @@ fn refused_templates<'a>(observed: &ObservedPool<'a>, now: Timestamp) -> Refused
     let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
     let mut refused: RefusedTemplates<'a> = remembered.chain(refusals).collect();
     for why in refused.values_mut() {
-        *why = format!("Azure refused another pod of its template: {why}");
+        *why = format!("ACI does not run another pod of its template: {why}");
     }
     for (_, owner, _) in placed.filter(|(_, _, bound)| bound.has_started) {
         refused.remove(owner.template.as_str());

@@ -236,7 +236,7 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
         bound_since: None,
         has_started: false,
         is_running: false,
-        azure_refusal: Some("limit above request".to_owned()),
+        refusal: Some("limit above request".to_owned()),
         waiting_for_azure: None,
     });
     if let Some(owner) = &mut scene.waiting[1].owner {

@@ -29,7 +29,7 @@ fn starting(name: &str, second: i64) -> PodFacts {
         bound_since: Some(at(second)),
         has_started: false,
         is_running: false,
-        azure_refusal: None,
+        refusal: None,
         waiting_for_azure: None,
     });
     pod
@@ -263,7 +263,7 @@ fn a_pod_that_waits_for_azure_is_rescued_and_one_that_waits_for_its_user_is_not(
         let mut pod = starting(name, 10);
         if let PodStage::Bound(bound) = &mut pod.stage {
             bound.waiting_for_azure = class.map(|class| (class, "please wait".to_owned()));
-            bound.azure_refusal = refused.map(str::to_owned);
+            bound.refusal = refused.map(str::to_owned);
         }
         pod
     };

@@ -47,7 +47,7 @@ fn in_trouble(number: usize, app: &str, has_expired: bool) -> PodFacts {
     }
     let mut pod = pod.on("burst-shop-weu");
     if let PodStage::Bound(bound) = &mut pod.stage {
-        (bound.has_started, bound.is_running, bound.azure_refusal) = (false, false, said);
+        (bound.has_started, bound.is_running, bound.refusal) = (false, false, said);
     }
     pod
 }

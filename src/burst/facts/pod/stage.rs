@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec};
 
 use crate::aci::failure::FailureClass;
+use crate::aci::status::UNSUPPORTED;
 
 /// The stage of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct BoundPod {
     pub has_started: bool,
     /// Whether its phase is `Running`.
     pub is_running: bool,
-    /// Azure's message, if Azure refuses the pod permanently.
-    pub azure_refusal: Option<String>,
+    /// Why ACI does not run the pod, if Azure refuses it permanently or its node does not send it to Azure.
+    pub refusal: Option<String>,
     /// If it waits for Azure: the kind of failure and Azure's message.
     pub waiting_for_azure: Option<(FailureClass, String)>,
 }
@@ -66,7 +67,7 @@ pub(super) fn of_pod(pod: &Pod, spec: &PodSpec) -> PodStage {
         bound_since: scheduled.and_then(since),
         has_started: containers.iter().any(|status| has_started(status)),
         is_running: phase == Some("Running"),
-        azure_refusal: containers.iter().find_map(|status| azure_refusal(status)),
+        refusal: containers.iter().find_map(|status| refusal(status)),
         waiting_for_azure: containers
             .iter()
             .find_map(|status| waiting_for_azure(status)),
@@ -98,9 +99,11 @@ fn waiting_for_azure(status: &ContainerStatus) -> Option<(FailureClass, String)>
         .then(|| (class, waiting.message.clone().unwrap_or_default()))
 }
 
-/// The message of a pod on ACI that Azure refuses permanently.
-fn azure_refusal(status: &ContainerStatus) -> Option<String> {
+/// Why ACI does not run a pod: Azure's message, or that of the virtual node, which names fields.
+fn refusal(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    (waiting.reason.as_deref() == Some(FailureClass::InvalidRequest.reason()))
+    let reason = waiting.reason.as_deref()?;
+    [FailureClass::InvalidRequest.reason(), UNSUPPORTED]
+        .contains(&reason)
         .then(|| waiting.message.clone().unwrap_or_default())
 }

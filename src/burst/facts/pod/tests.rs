@@ -218,10 +218,15 @@ fn a_bound_pod_says_whether_it_ever_started_and_why_it_never_will() {
     };
     let refused = of(waiting("CreateContainerError"));
     assert_eq!(
-        (refused.has_started, refused.azure_refusal.as_deref()),
+        (refused.has_started, refused.refusal.as_deref()),
         (false, Some("no such sku"))
     );
-    assert_eq!(of(waiting("ErrImagePull")).azure_refusal, None);
+    // The virtual node refuses it.
+    assert_eq!(
+        of(waiting("Unsupported")).refusal.as_deref(),
+        Some("no such sku")
+    );
+    assert_eq!(of(waiting("ErrImagePull")).refusal, None);
     assert_eq!(of(waiting("ErrImagePull")).waiting_for_azure, None);
     let held = Some((FailureClass::Quota, "no such sku".to_owned()));
     assert_eq!(of(waiting("QuotaExceeded")).waiting_for_azure, held);

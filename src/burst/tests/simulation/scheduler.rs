@@ -114,7 +114,7 @@ impl Cluster {
             bound_since: Some(self.now),
             has_started: node != NODE,
             is_running: node != NODE,
-            azure_refusal: None,
+            refusal: None,
             waiting_for_azure: None,
         };
         self.change(uid, |facts| facts.stage = PodStage::Bound(bound));
