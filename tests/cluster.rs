@@ -24,6 +24,8 @@ mod grants_own_nodes;
 mod grants_owners;
 #[path = "cluster/grants_rollouts.rs"]
 mod grants_rollouts;
+#[path = "cluster/grants_sidecars.rs"]
+mod grants_sidecars;
 #[path = "cluster/grants_topology.rs"]
 mod grants_topology;
 #[path = "cluster/install.rs"]

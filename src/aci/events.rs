@@ -87,11 +87,8 @@ pub fn pod_events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
         .into_iter()
         .flatten()
     {
-        add(
-            "initContainers",
-            container,
-            group.init_container(&container.name),
-        );
+        let seen = group.any_container(&container.name);
+        add("initContainers", container, seen);
     }
     for container in spec.map_or(&[][..], |spec| &spec.containers) {
         add("containers", container, group.container(&container.name));

@@ -266,6 +266,12 @@ impl ContainerGroup {
         find_container(&self.properties.init_containers, name)
     }
 
+    /// The container or init container called `name`. Names are unique in a group, and a native sidecar of a pod is a
+    /// container of its group.
+    pub fn any_container(&self, name: &str) -> Option<&GroupContainer> {
+        self.container(name).or_else(|| self.init_container(name))
+    }
+
     /// Whether the answer has the group's instance view. An answer to GET has it, an answer to LIST does not.
     pub fn has_instance_view(&self) -> bool {
         self.properties.instance_view.is_some()

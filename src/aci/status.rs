@@ -146,7 +146,7 @@ pub fn pod_status(
         let statuses = init.iter_mut().chain(&mut containers);
         statuses.for_each(|status| end.apply(status, &case));
     }
-    container::set_init_ready(&mut init);
+    container::set_init_ready(&case, &mut init);
     let conditions = condition::pod_conditions(&case, &outcome, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());

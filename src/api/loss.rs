@@ -33,17 +33,21 @@ pub enum AcceptedLoss {
     Seccomp,
     /// Containers do not see each other's processes.
     ShareProcessNamespace,
+    /// A native sidecar starts and ends together with the containers, not before and
+    /// after them.
+    SidecarOrder,
 }
 
 impl AcceptedLoss {
     /// All losses, in the order of their names.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::EmptyDirMemory,
         Self::FileModes,
         Self::FsGroup,
         Self::ReadOnlyRootFilesystem,
         Self::Seccomp,
         Self::ShareProcessNamespace,
+        Self::SidecarOrder,
     ];
 
     /// The name in `spill.accept`.
@@ -55,6 +59,7 @@ impl AcceptedLoss {
             Self::ReadOnlyRootFilesystem => "readOnlyRootFilesystem",
             Self::Seccomp => "seccomp",
             Self::ShareProcessNamespace => "shareProcessNamespace",
+            Self::SidecarOrder => "sidecarOrder",
         }
     }
 }
@@ -154,7 +159,7 @@ mod tests {
         let all: LossSet = AcceptedLoss::ALL.into_iter().rev().collect();
         assert_eq!(
             all.to_string(),
-            "emptyDirMemory,fileModes,fsGroup,readOnlyRootFilesystem,seccomp,shareProcessNamespace"
+            "emptyDirMemory,fileModes,fsGroup,readOnlyRootFilesystem,seccomp,shareProcessNamespace,sidecarOrder"
         );
         assert_eq!(LossSet::from_annotation(&all.to_string()), all);
         assert_eq!(LossSet::from_annotation(""), NO_LOSSES);

@@ -4,16 +4,15 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::k8s::containers::container_statuses;
+
 /// What a pod on a virtual node is doing.
 pub fn describe_state(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     if status.and_then(|status| status.phase.as_deref()) == Some("Running") {
         return "runs".to_owned();
     }
-    let containers = status.into_iter().flat_map(|status| {
-        let first = status.init_container_statuses.iter().flatten();
-        first.chain(status.container_statuses.iter().flatten())
-    });
+    let containers = status.into_iter().flat_map(container_statuses);
     let mut waiting_containers = containers.filter_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let parts = [&waiting.reason, &waiting.message];

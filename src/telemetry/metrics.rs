@@ -29,13 +29,14 @@ const GRANT_OUTCOMES: [&str; 7] = [
     "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
 ];
 /// What granted pods may lose on ACI: the values of `spill.accept`.
-const GRANT_LOSSES: [&str; 6] = [
+const GRANT_LOSSES: [&str; 7] = [
     "emptyDirMemory",
     "fileModes",
     "fsGroup",
     "readOnlyRootFilesystem",
     "seccomp",
     "shareProcessNamespace",
+    "sidecarOrder",
 ];
 /// The buckets for durations of requests to Azure, in seconds: at least one round trip, at most the timeout of a
 /// minute.

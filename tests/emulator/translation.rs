@@ -140,6 +140,17 @@ fn lossy(seed: u64) -> (Case, Case, LossSet) {
         Some(mounts) => mounts.push(mount),
         None => first["volumeMounts"] = json!([mount]),
     }
+    let losses: LossSet = AcceptedLoss::ALL
+        .into_iter()
+        .filter(|_| rng.random_bool(0.3))
+        .collect();
+    if losses.contains(AcceptedLoss::SidecarOrder) {
+        let proxy =
+            json!({"name": "proxy", "image": "envoy", "securityContext": {"runAsNonRoot": false}});
+        let containers = plain.pod["spec"]["containers"].as_array_mut();
+        containers.expect("a list").push(proxy);
+        plain.pod["spec"]["restartPolicy"] = "Always".into();
+    }
     let mut asking = Case {
         pod: plain.pod.clone(),
         place: plain.place.clone(),
@@ -147,10 +158,6 @@ fn lossy(seed: u64) -> (Case, Case, LossSet) {
         seed: plain.seed,
     };
     let spec = &mut asking.pod["spec"];
-    let losses: LossSet = AcceptedLoss::ALL
-        .into_iter()
-        .filter(|_| rng.random_bool(0.3))
-        .collect();
     for loss in losses.iter() {
         let context = "securityContext";
         match loss {
@@ -169,9 +176,26 @@ fn lossy(seed: u64) -> (Case, Case, LossSet) {
                     json!({"type": "Localhost", "localhostProfile": "a"});
             }
             AcceptedLoss::ShareProcessNamespace => spec["shareProcessNamespace"] = true.into(),
+            AcceptedLoss::SidecarOrder => {
+                let containers = spec["containers"].as_array_mut().expect("a list");
+                let mut proxy = containers.pop().expect("the proxy");
+                proxy["restartPolicy"] = "Always".into();
+                match spec["initContainers"].as_array_mut() {
+                    Some(init) => init.push(proxy),
+                    None => spec["initContainers"] = json!([proxy]),
+                }
+            }
         }
     }
     (plain, asking, losses)
+}
+
+/// The body with its containers in the order of their names: a sidecar comes first.
+fn with_sorted_containers(mut body: Value) -> Value {
+    let containers = body["properties"]["containers"].as_array_mut();
+    let name = |container: &Value| container["name"].to_string();
+    containers.expect("a list").sort_by_key(name);
+    body
 }
 
 /// A pod is translated only if everything that it loses is accepted, and then to the group of a pod that does not ask
@@ -185,7 +209,7 @@ fn what_a_pod_loses_is_accepted_by_name_or_refused_and_changes_nothing_else() {
         let all: LossSet = AcceptedLoss::ALL.into_iter().collect();
         let of = |case: &Case, accepted: &LossSet| {
             let (_, eligible, body) = outcome_accepting(case, accepted).expect("it decodes");
-            (eligible, body)
+            (eligible, body.map(with_sorted_containers))
         };
         let (eligible, body) = of(&plain, &NO_LOSSES);
         prop_assert_eq!(&of(&plain, &all), &(eligible.clone(), body.clone()));

@@ -6,8 +6,11 @@ use serde_json::{Map, Value, json};
 
 /// The names of containers.
 const NAMES: &[&str] = &["web", "log", "side"];
-/// The names of init containers. They differ from those of containers, because the names in a pod are unique.
-const INIT_NAMES: &[&str] = &["setup", "fetch"];
+/// The names of init containers. They differ from those of containers, because the names in a pod are unique. The last
+/// is a native sidecar, which is a container of its group.
+const INIT_NAMES: &[&str] = &["setup", "fetch", "proxy"];
+/// The names of containers of a group.
+const GROUP_NAMES: &[&str] = &["web", "log", "side", "proxy"];
 
 type Names = &'static [&'static str];
 
@@ -210,7 +213,7 @@ pub fn group() -> impl Strategy<Value = Value> {
     let view =
         (states, events()).prop_map(|(state, events)| json!({"state": state, "events": events}));
     let right = (
-        containers(NAMES),
+        containers(GROUP_NAMES),
         containers(INIT_NAMES),
         maybe(view),
         provisioning,
@@ -287,7 +290,10 @@ pub fn pod() -> impl Strategy<Value = Pod> {
     });
     let init = prop::sample::subsequence(INIT_NAMES, 0..=INIT_NAMES.len());
     let init = init.prop_map(|names| {
-        let container = |name| json!({"name": name, "image": "busybox"});
+        let container = |name| {
+            let policy = (name == "proxy").then_some("Always");
+            json!({"name": name, "image": "busybox", "restartPolicy": policy})
+        };
         names.into_iter().map(container).collect::<Value>()
     });
     let spec = (

@@ -13,6 +13,7 @@ use super::{
     whole_seconds,
 };
 use crate::aci::response::Provisioning;
+use crate::k8s::containers::{container_statuses, has_sidecar, lasting_containers};
 
 /// The types of the conditions that only a node's agent writes.
 const OWN_CONDITIONS: [&str; 6] = [
@@ -67,7 +68,7 @@ pub fn pod_conditions(
         .filter(|condition| !is_own_condition(condition))
         .cloned()
         .collect();
-    let ready = containers_ready(case, phase, containers);
+    let ready = containers_ready(case, phase, init, containers);
     let gated = ready_with_gates(case, &ready, &others);
     let mut conditions = vec![
         build_condition(
@@ -75,7 +76,11 @@ pub fn pod_conditions(
             OWN_CONDITIONS[0],
             has_sandbox(case, phase, init, containers),
         ),
-        build_condition(case, OWN_CONDITIONS[1], initialized(phase, init)),
+        build_condition(
+            case,
+            OWN_CONDITIONS[1],
+            initialized(case, phase, init, containers),
+        ),
         build_condition(case, OWN_CONDITIONS[2], gated),
         build_condition(case, OWN_CONDITIONS[3], ready),
     ];
@@ -137,11 +142,31 @@ fn has_sandbox(
     ConditionValue(!is_over && (has_address || has_started), None, None)
 }
 
-fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
-    let names = container_names(init, |status| {
-        container_state::termination(status).is_none_or(|end| end.exit_code != 0)
-    });
-    if names.is_empty() {
+/// `Initialized`: the init containers have ended with exit code 0, and the sidecars have started. A sidecar that starts
+/// again does not take the condition back.
+fn initialized(
+    case: &StatusInput,
+    phase: &str,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> ConditionValue {
+    let is_incomplete = |status: &ContainerStatus| {
+        if has_sidecar(case.spec, &status.name) {
+            status.started != Some(true)
+        } else {
+            container_state::termination(status).is_none_or(|end| end.exit_code != 0)
+        }
+    };
+    let was_met = |old: &PodCondition| old.type_ == OWN_CONDITIONS[1] && old.status == "True";
+    let was_initialized = case.has_run()
+        || containers.iter().any(container_state::has_run)
+        || live_conditions(case).iter().any(was_met);
+    let only_sidecars = init
+        .iter()
+        .all(|status| !is_incomplete(status) || has_sidecar(case.spec, &status.name));
+    let names = container_names(init, is_incomplete);
+    let is_met = names.is_empty() || (only_sidecars && was_initialized);
+    if is_met {
         ConditionValue(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
     } else {
         ConditionValue::unmet(
@@ -151,9 +176,11 @@ fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
     }
 }
 
+/// `ContainersReady`: the sidecars and the containers are ready.
 fn containers_ready(
     case: &StatusInput,
     phase: &str,
+    init: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> ConditionValue {
     match phase {
@@ -170,7 +197,10 @@ fn containers_ready(
         let message = format!("Azure says that the container group is {}", state.as_str());
         return ConditionValue::unmet(reason, message);
     }
-    let names = container_names(containers, |status| !status.ready);
+    let sidecars = init.iter();
+    let sidecars = sidecars.filter(|status| has_sidecar(case.spec, &status.name));
+    let lasting: Vec<ContainerStatus> = sidecars.chain(containers).cloned().collect();
+    let names = container_names(&lasting, |status| !status.ready);
     if names.is_empty() && !containers.is_empty() {
         ConditionValue::met()
     } else {
@@ -219,9 +249,10 @@ fn ready_with_gates(
 /// `PodResizePending`: an in-place resize (KEP-1287) is infeasible, because to change a container group ACI
 /// restarts it or needs another one.
 fn resize_pending(case: &StatusInput) -> Option<ConditionValue> {
-    let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
+    let statuses = container_statuses(case.live);
     let differs = |container: &&Container| {
-        let status = statuses.iter().find(|status| status.name == container.name);
+        let mut statuses = statuses.clone();
+        let status = statuses.find(|status| status.name == container.name);
         let Some(allocated) = status.and_then(|status| status.resources.as_ref()) else {
             return false;
         };
@@ -229,7 +260,7 @@ fn resize_pending(case: &StatusInput) -> Option<ConditionValue> {
         !is_same(requested.requests.as_ref(), allocated.requests.as_ref())
             || !is_same(requested.limits.as_ref(), allocated.limits.as_ref())
     };
-    let resized: Vec<_> = case.spec.containers.iter().filter(differs).collect();
+    let resized: Vec<_> = lasting_containers(case.spec).filter(differs).collect();
     let names: Vec<_> = resized
         .iter()
         .map(|container| container.name.as_str())

@@ -10,8 +10,10 @@ use k8s_openapi::api::core::v1::{
 use super::image_changes;
 use super::{ContainerInput, PodRestartPolicy, StatusInput, container_state, waiting_reason};
 use crate::aci::response::{self, ContainerGroup, ContainerInstanceView, Provisioning};
+use crate::k8s::containers::{has_sidecar, is_sidecar, lasting_containers};
 
-/// The statuses of the init containers, given those of the main containers, which start after them.
+/// The statuses of the init containers, given those of the main containers, which start after them. A native sidecar
+/// is an ordinary container of its group.
 pub fn init_container_statuses(
     case: &StatusInput,
     containers: &[ContainerStatus],
@@ -24,6 +26,9 @@ pub fn init_container_statuses(
     let started = case.has_run() || containers.iter().any(container_state::has_run);
     let implies_success = started && !case.is_finished();
     let status = |container: &Container| {
+        if is_sidecar(container) {
+            return lasting_status(case, container, live, waiting_reason::POD_INITIALIZING);
+        }
         let name = &container.name;
         let part = ContainerInput {
             container,
@@ -39,7 +44,7 @@ pub fn init_container_statuses(
         if implies_success
             && !is_reported
             && container_state::termination(&status).is_none()
-            && !container_state::is_running(&status)
+            && (was_started(case) || !container_state::is_running(&status))
         {
             // Main containers start only after all init containers have succeeded, whether Azure reports that or
             // not.
@@ -67,9 +72,10 @@ pub fn init_container_statuses(
         .collect()
 }
 
-/// Sets `ready`: an init container is ready once it has ended with exit code 0.
-pub fn set_init_ready(init: &mut [ContainerStatus]) {
-    for status in init {
+/// Sets `ready`: an init container that is no sidecar is ready once it has ended with exit code 0.
+pub fn set_init_ready(case: &StatusInput, init: &mut [ContainerStatus]) {
+    let ends = |status: &&mut ContainerStatus| !has_sidecar(case.spec, &status.name);
+    for status in init.iter_mut().filter(ends) {
         status.ready = container_state::termination(status).is_some_and(|end| end.exit_code == 0);
     }
 }
@@ -89,26 +95,37 @@ pub fn container_statuses(case: &StatusInput) -> Vec<ContainerStatus> {
     } else {
         waiting_reason::CONTAINER_CREATING
     };
-    let status = |container: &Container| {
-        let name = &container.name;
-        let part = ContainerInput {
-            container,
-            group_container: case.group().and_then(|group| group.container(name)),
-            live: live.iter().find(|status| status.name == *name),
-        };
-        let mut status = base_status(case, &part);
-        fill_state(case, &part, usual, &mut status);
-        let probed = case.container_readiness(name);
-        let is_running = container_state::is_running(&status);
-        status.started = Some(is_running && probed.is_none_or(|probed| probed.has_started));
-        status.ready = is_running
-            && !case.is_finished()
-            && probed.is_none_or(|probed| probed.is_ready)
-            && is_ready_in_azure(case, container);
-        set_allocated_resources(case, &part, &mut status);
-        status
+    let containers = case.spec.containers.iter();
+    containers
+        .map(|container| lasting_status(case, container, live, usual))
+        .collect()
+}
+
+/// The status of a container that lasts as long as the pod: a main container or a sidecar. `usual` is the reason while
+/// it waits for no special reason.
+fn lasting_status(
+    case: &StatusInput,
+    container: &Container,
+    live: &[ContainerStatus],
+    usual: &str,
+) -> ContainerStatus {
+    let name = &container.name;
+    let part = ContainerInput {
+        container,
+        group_container: case.group().and_then(|group| group.container(name)),
+        live: live.iter().find(|status| status.name == *name),
     };
-    case.spec.containers.iter().map(status).collect()
+    let mut status = base_status(case, &part);
+    fill_state(case, &part, usual, &mut status);
+    let probed = case.container_readiness(name);
+    let is_running = container_state::is_running(&status);
+    status.started = Some(is_running && probed.is_none_or(|probed| probed.has_started));
+    status.ready = is_running
+        && !case.is_finished()
+        && probed.is_none_or(|probed| probed.is_ready)
+        && is_ready_in_azure(case, container);
+    set_allocated_resources(case, &part, &mut status);
+    status
 }
 
 /// Whether a running container is ready, as far as Azure reports: it reports health for the whole group only. If
@@ -120,7 +137,7 @@ fn is_ready_in_azure(case: &StatusInput, container: &Container) -> bool {
     };
     match case.unready_state() {
         None => true,
-        Some(Provisioning::Unhealthy) if case.spec.containers.iter().any(probed) => {
+        Some(Provisioning::Unhealthy) if lasting_containers(case.spec).any(probed) => {
             !probed(container)
         }
         Some(_) => false,

@@ -27,7 +27,7 @@ pub fn images(pod: &Pod, group: &ContainerGroup) -> Vec<OutdatedContainer> {
     let main = spec.containers.iter();
     let main = main.map(|container| (container, group.container(&container.name)));
     let init = spec.init_containers.iter().flatten();
-    let init = init.map(|container| (container, group.init_container(&container.name)));
+    let init = init.map(|container| (container, group.any_container(&container.name)));
     let status = pod.status.as_ref();
     let lists = status.map(|status| (&status.init_container_statuses, &status.container_statuses));
     let statuses = lists

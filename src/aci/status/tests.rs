@@ -12,6 +12,7 @@ mod life;
 mod lists;
 mod once;
 mod probes;
+mod sidecars;
 mod writing;
 
 const FACTS: NodeFacts<'static> = NodeFacts {

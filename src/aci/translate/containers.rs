@@ -1,11 +1,11 @@
 //! Translates containers and init containers.
 //!
 //! In: the pod's containers, and the names of its volumes in the group. Out: the containers of the group with their
-//! ports, or refusals.
+//! ports, or refusals. A native sidecar is an ordinary container of the group.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::body::{self, ContainerProperties, Port};
 use super::env::{ContainerEnv, environment};
@@ -19,6 +19,7 @@ use super::volumes::{VolumeNames, volume_mounts};
 use crate::aci::image::{
     RequiredImageField, WorkingDirMatch, container_command, working_dir_match,
 };
+use crate::k8s::containers::is_sidecar;
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MAX_CONTAINERS: usize = 60;
@@ -32,13 +33,21 @@ pub(super) struct GroupContainers {
     pub(super) ports: BTreeSet<Port>,
 }
 
-/// All containers, init containers first, each with its field path. The index is `None` for init containers.
+/// All containers, init containers first, each with its field path. The index is the place among the containers that
+/// last as long as the pod ([`lasting_containers`](crate::k8s::containers::lasting_containers)); `None` for the init
+/// containers that end before these start.
 pub(super) fn all_containers<'a>(
     context: &TranslationContext<'a>,
 ) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
+    let main = &context.spec.containers;
+    let mut lasting = main.len();
     let init = context.spec.init_containers.iter().flatten().enumerate();
-    let init = init.map(|(index, c)| (format!("spec.initContainers[{index}]"), c, None));
-    let main = context.spec.containers.iter().enumerate();
+    let init = init.map(move |(index, container)| {
+        let place = is_sidecar(container).then_some(lasting);
+        lasting += usize::from(place.is_some());
+        (format!("spec.initContainers[{index}]"), container, place)
+    });
+    let main = main.iter().enumerate();
     let main = main.map(|(index, c)| (format!("spec.containers[{index}]"), c, Some(index)));
     init.chain(main)
 }
@@ -105,13 +114,7 @@ fn common_properties(
         format!("{at}.image"),
         "the image is missing",
     );
-    let pod_policy = context.spec.restart_policy.as_deref().unwrap_or("Always");
-    let policy = container.restart_policy.as_deref().unwrap_or(pod_policy);
-    refusals.require(
-        policy == pod_policy || policy.is_empty(),
-        format!("{at}.restartPolicy"),
-        "ACI restarts all containers of a group by one policy",
-    );
+    check_restart_policy(container, at, context.spec, refusals);
     let known = known_image(container, context);
     check_working_dir(container, at, known, refusals);
     let environment = environment(container, at, context, refusals);
@@ -125,6 +128,37 @@ fn common_properties(
         volume_mounts: volume_mounts(container, at, names, refusals),
         security_context: security_context(container, at, context, known, refusals),
         ..ContainerProperties::default()
+    }
+}
+
+/// Refuses a restart policy of a container that is not its pod's, and a sidecar that the others cannot do without.
+fn check_restart_policy(container: &Container, at: &str, spec: &PodSpec, refusals: &mut Refusals) {
+    let field = format!("{at}.restartPolicy");
+    let of_pod = spec.restart_policy.as_deref().unwrap_or("Always");
+    let own = container.restart_policy.as_deref().unwrap_or_default();
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let place = init.iter().position(|other| std::ptr::eq(other, container));
+    let Some(place) = place.filter(|_| is_sidecar(container)) else {
+        refusals.require(
+            own == of_pod || own.is_empty(),
+            field,
+            "ACI restarts all containers of a group by one policy",
+        );
+        return;
+    };
+    if of_pod != "Always" {
+        let why = format!(
+            "the pod ends (its restartPolicy is {of_pod}), and a container group ends only when all of its containers \
+             have: the sidecar would keep it running and billed"
+        );
+        refusals.refuse(field, why);
+    } else if let Some(next) = init[place..].iter().find(|next| !is_sidecar(next)) {
+        let why = format!(
+            "the init container '{}' comes after the sidecar and may need it, and ACI ends all init containers before \
+             any other container starts",
+            next.name
+        );
+        refusals.refuse(field, why);
     }
 }
 

@@ -89,7 +89,19 @@ impl Refusals {
         });
     }
 
+    /// Adds a refusal. A field that is refused for good is not refused for a loss as well: to accept it does not help.
     fn push(&mut self, refusal: Unsupported) {
+        let is_same = |other: &Unsupported| other.field == refusal.field;
+        if refusal.loss.is_none() {
+            self.0
+                .retain(|other| !is_same(other) || other.loss.is_none());
+        } else if self
+            .0
+            .iter()
+            .any(|other| is_same(other) && other.loss.is_none())
+        {
+            return;
+        }
         if !self.0.contains(&refusal) {
             self.0.push(refusal);
         }

@@ -11,6 +11,7 @@
 //! - Memory requests are raised to the memory limit. On a cluster node, a container may exceed its memory request
 //!   while the node has free memory; on ACI it would be killed at once. CPU requests are not raised: a container
 //!   above its request only becomes slower, and ACI's quota and price depend mainly on CPU.
+//! - A native sidecar counts as a container: the scheduler, too, adds its requests to those of the containers.
 //! - The group has at least 1 CPU and 1 GB, at least the pod-level request, and at least what its largest init
 //!   container requests (an init container has no resources of its own on ACI). The missing amount is added to the
 //!   container with the largest request.
@@ -24,6 +25,7 @@ use super::body::{Amounts, Resources};
 use super::refusals::Refusals;
 use super::requests::{RequestedResources, requested_by_containers, requested_resources};
 use super::target::TranslationTarget;
+use crate::k8s::containers::is_sidecar;
 use crate::k8s::quantity::NanoAmount;
 
 /// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
@@ -79,14 +81,14 @@ impl GroupSize {
 /// The sizes of a group and its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ContainerSizes {
-    /// The request and the limit of each container.
+    /// The request and the limit of each container that lasts as long as the pod.
     containers: Vec<(GroupSize, GroupSize)>,
     /// The sum of all containers' requests.
     pub(super) total: GroupSize,
 }
 
 impl ContainerSizes {
-    /// The resources of the container at `index`.
+    /// The resources of the container at `index` of those that last as long as the pod.
     pub(super) fn container_resources(&self, index: usize) -> Option<Resources> {
         let (requests, limits) = self.containers.get(index)?;
         Some(Resources {
@@ -122,8 +124,14 @@ pub(super) fn sizes(
 
 fn compute_sizes(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let init = requested_by_containers(init, "spec.initContainers", refusals);
-    let main = requested_by_containers(&spec.containers, "spec.containers", refusals);
+    let requested = requested_by_containers(init, "spec.initContainers", refusals);
+    let (sidecars, init): (Vec<_>, Vec<_>) = init
+        .iter()
+        .zip(requested)
+        .partition(|(container, _)| is_sidecar(container));
+    let init: Vec<RequestedResources> = init.into_iter().map(|(_, requested)| requested).collect();
+    let mut main = requested_by_containers(&spec.containers, "spec.containers", refusals);
+    main.extend(sidecars.into_iter().map(|(_, requested)| requested));
     let pod = requested_resources(spec.resources.as_ref(), "spec.resources", refusals);
     check_disk(&init, &main, refusals);
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::aci::translate;
+use crate::k8s::containers::is_sidecar;
 use crate::k8s::quantity::NanoAmount;
 
 type Quantities = BTreeMap<String, Quantity>;
@@ -100,7 +101,7 @@ pub fn pod_requests(spec: &PodSpec) -> ResourceAmounts {
     let (mut side_cars, mut starting) = (ResourceAmounts::default(), ResourceAmounts::default());
     for container in spec.init_containers.iter().flatten() {
         let asked = of(container);
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             total = total.plus(asked);
             side_cars = side_cars.plus(asked);
             starting = starting.max(side_cars);

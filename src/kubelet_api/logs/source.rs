@@ -73,9 +73,7 @@ impl LogSource {
         node.rate_limiter.acquire_priority().await;
         let group = node.azure.get(&node.scope, pod.group.as_str()).await?;
         Ok(ContainerGroup::from_value(&group).and_then(|group| {
-            let container = group.container(&self.container);
-            let container = container.or_else(|| group.init_container(&self.container));
-            let view = container?.instance_view()?;
+            let view = group.any_container(&self.container)?.instance_view()?;
             let current = view.current_state.as_ref()?;
             let run = ContainerRun {
                 started: current.start_time,

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use parking_lot::Mutex;
 
 use crate::aci::address::is_reserved;
 use crate::aci::names::GroupName;
+use crate::k8s::containers::{container_statuses, is_sidecar, lasting_containers};
 
 /// A pod of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +26,9 @@ pub struct PodInfo {
     pub uid: String,
     /// The name of its container group.
     pub group: GroupName,
-    /// Its containers.
+    /// Its containers and native sidecars, which run side by side.
     pub containers: Vec<ContainerInfo>,
-    /// Its init containers.
+    /// Its init containers that end before these start.
     pub init_containers: Vec<ContainerInfo>,
     /// Its IP address, once it has one.
     pub address: Option<IpAddr>,
@@ -58,24 +59,17 @@ impl PodInfo {
     pub fn from_pod(cluster: &str, pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref();
         let spec = pod.spec.as_ref()?;
-        let statuses = status.and_then(|status| status.container_statuses.as_deref());
-        let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref());
-        let infos = |containers: &[Container], statuses: Option<&[ContainerStatus]>| {
-            let statuses = statuses.unwrap_or_default();
-            let containers = containers.iter();
-            containers
-                .map(|container| ContainerInfo::from_spec_and_status(container, statuses))
-                .collect()
-        };
-        let init_containers = spec.init_containers.as_deref().unwrap_or_default();
+        let info = |container| ContainerInfo::from_spec_and_status(container, status);
+        let init_containers = spec.init_containers.iter().flatten();
+        let init_containers = init_containers.filter(|container| !is_sidecar(container));
         let phase = status.and_then(|status| status.phase.as_deref());
         Some(Self {
             namespace: pod.metadata.namespace.clone()?,
             name: pod.metadata.name.clone()?,
             uid: pod.metadata.uid.clone()?,
             group: GroupName::from_pod(cluster, pod),
-            containers: infos(&spec.containers, statuses),
-            init_containers: infos(init_containers, init_statuses),
+            containers: lasting_containers(spec).map(info).collect(),
+            init_containers: init_containers.map(info).collect(),
             // A user who may write a pod's status must not reach the cloud's own addresses through the node.
             address: status
                 .and_then(|status| status.pod_ip.as_ref()?.parse().ok())
@@ -94,8 +88,9 @@ impl PodInfo {
 }
 
 impl ContainerInfo {
-    fn from_spec_and_status(container: &Container, statuses: &[ContainerStatus]) -> Self {
-        let state = statuses.iter().find(|status| status.name == container.name);
+    fn from_spec_and_status(container: &Container, status: Option<&PodStatus>) -> Self {
+        let mut statuses = status.into_iter().flat_map(container_statuses);
+        let state = statuses.find(|status| status.name == container.name);
         let state = state.and_then(|status| status.state.as_ref());
         let running = state.and_then(|state| state.running.as_ref());
         Self {

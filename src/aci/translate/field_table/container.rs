@@ -1,7 +1,11 @@
 //! Rows of the field table for containers and their environment variables, resources, ports and probes. Data only:
 //! `walk` checks pods by these rows, and `markdown` prints them.
 
-use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
+use super::row::{
+    FieldRow, INIT_CONTAINER, SIDECAR_CONTAINER, meaningless, refused, refused_unless,
+    refused_unless_accepted, translated,
+};
+use crate::api::AcceptedLoss;
 
 const NO_PROBE_OF_INIT: &str = "an init container on ACI has no probes";
 const NO_MESSAGE: &str =
@@ -23,7 +27,18 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             .with_type("ResourceRequirements"),
             refused(
                 "restartPolicy",
-                "an init container on ACI ends before the next one starts: there are no sidecars",
+                "ACI restarts all init containers of a group by the group's policy",
+            ),
+        ],
+    ),
+    (
+        SIDECAR_CONTAINER,
+        &[
+            refused("lifecycle", "the virtual node runs no hooks of sidecars, which would stop after the containers"),
+            refused_unless_accepted(
+                "restartPolicy",
+                AcceptedLoss::SidecarOrder,
+                "ACI has no sidecars: it would start and end together with the containers, as one of them (in a pod that always restarts, if no other init container comes after it)",
             ),
         ],
     ),

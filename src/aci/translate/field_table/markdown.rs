@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::row::{FieldDecision, INIT_CONTAINER, LossRule, types};
+use super::row::{FieldDecision, LossRule, is_like_container, types};
 
 /// The whole table as Markdown: one line for each field, grouped by type.
 pub fn markdown_table() -> String {
@@ -27,7 +27,7 @@ pub fn markdown_table() -> String {
             writeln!(text, "| `{kind}.{}` | {decision} | {words} |", row.name)
                 .expect("writing to a string cannot fail");
         }
-        if kind == INIT_CONTAINER {
+        if is_like_container(kind) {
             writeln!(text, "| `{kind}`, all else | | as `Container` |")
                 .expect("writing to a string cannot fail");
         }

@@ -198,6 +198,8 @@ const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {
 
 /// The type of an element of `spec.initContainers`: a `Container` with some rows replaced.
 pub(super) const INIT_CONTAINER: &str = "InitContainer";
+/// The type of an element of `spec.initContainers` that is a native sidecar: a `Container` with some rows replaced.
+pub(super) const SIDECAR_CONTAINER: &str = "SidecarContainer";
 
 /// Every type with its rows, in the order of the printed table.
 pub fn types() -> impl Iterator<Item = (&'static str, &'static [FieldRow])> {
@@ -207,10 +209,15 @@ pub fn types() -> impl Iterator<Item = (&'static str, &'static [FieldRow])> {
         .copied()
 }
 
-/// The rows of a type. An init container inherits the rows of `Container` that it does not replace.
+/// Whether the type is a `Container` with some rows replaced.
+pub(super) fn is_like_container(kind: &str) -> bool {
+    [INIT_CONTAINER, SIDECAR_CONTAINER].contains(&kind)
+}
+
+/// The rows of a type. Init containers and sidecars inherit the rows of `Container` that they do not replace.
 pub fn rows(kind: &str) -> impl Iterator<Item = &'static FieldRow> {
     let own = own_rows(kind);
-    let inherited = if kind == INIT_CONTAINER {
+    let inherited = if is_like_container(kind) {
         own_rows("Container")
     } else {
         &[]

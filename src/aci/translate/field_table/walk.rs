@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 
-use super::row::{FieldRefusal, rows};
+use super::row::{FieldRefusal, INIT_CONTAINER, SIDECAR_CONTAINER, rows};
 use crate::aci::translate::refusals::Refusals;
 
 /// Refuses every field of `spec` that the table refuses or does not contain.
@@ -24,6 +24,9 @@ fn walk(value: &Value, (kind, pod): (&str, &PodSpec), at: &str, refusals: &mut R
             }
         }
         Value::Object(fields) => {
+            let is_sidecar =
+                kind == INIT_CONTAINER && fields.get("restartPolicy") == Some(&"Always".into());
+            let kind = if is_sidecar { SIDECAR_CONTAINER } else { kind };
             for (name, value) in fields {
                 let at = format!("{at}.{name}");
                 let Some(row) = rows(kind).find(|row| row.name == name) else {
@@ -51,7 +54,7 @@ mod tests {
     use schemars::JsonSchema as _;
     use serde_json::json;
 
-    use super::super::row::{FieldDecision, INIT_CONTAINER, types};
+    use super::super::row::{FieldDecision, is_like_container, types};
     use super::*;
     use crate::api::NO_LOSSES;
 
@@ -75,7 +78,11 @@ mod tests {
             "hostAliases": [],
             "os": {"name": "windows"},
             "securityContext": {"fsGroup": 0, "supplementalGroups": [], "sysctls": [{"name": "a", "value": "b"}]},
-            "initContainers": [{"name": "a", "restartPolicy": "Always", "livenessProbe": {"exec": {"command": ["a"]}}}],
+            "initContainers": [
+                {"name": "a", "restartPolicy": "Never", "livenessProbe": {"exec": {"command": ["a"]}}},
+                {"name": "s", "restartPolicy": "Always", "livenessProbe": {"exec": {"command": ["a"]}},
+                 "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}, "tty": true},
+            ],
             "containers": [
                 {"name": "a"},
                 {"name": "b", "lifecycle": {"preStop": {}}, "startupProbe": {"periodSeconds": 1}, "tty": true,
@@ -102,6 +109,9 @@ mod tests {
                 "spec.hostNetwork",
                 "spec.initContainers[0].livenessProbe",
                 "spec.initContainers[0].restartPolicy",
+                "spec.initContainers[1].lifecycle",
+                "spec.initContainers[1].restartPolicy",
+                "spec.initContainers[1].tty",
                 "spec.os.name",
                 "spec.resourceClaims",
                 "spec.runtimeClassName",
@@ -127,7 +137,7 @@ mod tests {
         let _ = Pod::json_schema(&mut generator);
         let definitions = generator.take_definitions(true);
         let definition = |kind: &str| {
-            let name = if kind == INIT_CONTAINER {
+            let name = if is_like_container(kind) {
                 "Container"
             } else {
                 kind
@@ -157,7 +167,9 @@ mod tests {
                 let below = below.filter(|kind| definition(kind).is_some());
                 let decides_below = matches!(row.decision, FieldDecision::Translated(_));
                 match (row.value_type, below) {
-                    (Some(INIT_CONTAINER), Some("Container")) => todo.push(INIT_CONTAINER),
+                    (Some(INIT_CONTAINER), Some("Container")) => {
+                        todo.extend([INIT_CONTAINER, SIDECAR_CONTAINER]);
+                    }
                     (Some(holds), Some(below)) if holds == below => todo.push(holds),
                     (None, None) => {}
                     (None, Some(_)) if !decides_below => {}

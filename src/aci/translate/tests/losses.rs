@@ -55,6 +55,19 @@ fn asking(loss: AcceptedLoss) -> (Value, Value, &'static str) {
             pod(json!({"shareProcessNamespace": false})),
             "spec.shareProcessNamespace",
         ),
+        AcceptedLoss::SidecarOrder => {
+            let app = json!({"name": "a", "image": "a", "resources": {"requests": {"cpu": 2, "memory": "2G"}}});
+            let proxy = json!({"name": "proxy", "image": "p", "resources": {"requests": {"cpu": 1}},
+                "ports": [{"name": "health", "containerPort": 81}],
+                "livenessProbe": {"httpGet": {"port": "health"}}, "readinessProbe": {"exec": {"command": ["r"]}}});
+            let mut sidecar = proxy.clone();
+            sidecar["restartPolicy"] = "Always".into();
+            (
+                json!({"containers": [app], "initContainers": [sidecar]}),
+                json!({"containers": [proxy, app]}),
+                "spec.initContainers[0].restartPolicy",
+            )
+        }
     }
 }
 
@@ -91,6 +104,79 @@ fn each_loss_is_refused_by_name_and_the_group_is_that_of_a_pod_without_it_once_i
         let unused = given(plain.clone()).accepting(&AcceptedLoss::ALL).body();
         assert_eq!(unused, given(plain).body(), "{loss}");
     }
+}
+
+#[test]
+fn a_sidecar_is_refused_for_good_where_the_pod_ends_or_an_init_container_follows() {
+    let sidecar = |name: &str| json!({"name": name, "image": "p", "restartPolicy": "Always"});
+    let init = |name: &str| json!({"name": name, "image": "i"});
+    let both = [
+        "spec.initContainers[0].restartPolicy",
+        "spec.initContainers[1].restartPolicy",
+    ];
+    for (policy, containers, wanted, word) in [
+        ("Always", vec![init("i"), sidecar("s")], &[][..], ""),
+        ("Always", vec![sidecar("s"), sidecar("t")], &[], ""),
+        (
+            "Always",
+            vec![sidecar("s"), init("i")],
+            &both[..1],
+            "'i' comes after",
+        ),
+        (
+            "Always",
+            vec![sidecar("s"), sidecar("t"), init("i")],
+            &both,
+            "'i' comes after",
+        ),
+        (
+            "Never",
+            vec![init("i"), sidecar("s")],
+            &both[1..],
+            "restartPolicy is Never",
+        ),
+        (
+            "OnFailure",
+            vec![sidecar("s")],
+            &both[..1],
+            "restartPolicy is OnFailure",
+        ),
+    ] {
+        let spec = json!({"restartPolicy": policy, "containers": [init("a")], "initContainers": containers});
+        let translated = given(spec)
+            .accepting(&[AcceptedLoss::SidecarOrder])
+            .translate();
+        let refused = translated.err().unwrap_or_default();
+        let fields: Vec<&str> = refused.iter().map(|one| one.field.as_str()).collect();
+        assert_eq!(fields, wanted, "{refused:?}");
+        let fits = |one: &Unsupported| one.loss.is_none() && one.why.contains(word);
+        assert!(refused.iter().all(fits), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_sidecar_is_the_first_container_of_the_group_and_its_requests_are_added() {
+    let requests = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}});
+    let spec = json!({
+        "containers": [{"name": "app", "image": "a", "resources": requests("1", "1G")}],
+        "initContainers": [
+            {"name": "setup", "image": "i", "resources": requests("1200m", "100M")},
+            {"name": "proxy", "image": "p", "restartPolicy": "Always", "resources": requests("500m", "500M")}],
+    });
+    let body = given(spec).accepting(&[AcceptedLoss::SidecarOrder]).body();
+    let of = |list: &str| -> Vec<String> {
+        let containers = body["properties"][list].as_array().expect("a list");
+        let shown = |container: &Value| {
+            let requests = &container["properties"]["resources"]["requests"];
+            format!(
+                "{} {} {}",
+                container["name"], requests["cpu"], requests["memoryInGB"]
+            )
+        };
+        containers.iter().map(shown).collect()
+    };
+    assert_eq!(of("containers"), ["\"proxy\" 0.5 0.5", "\"app\" 1.0 1.0"]);
+    assert_eq!(of("initContainers"), ["\"setup\" null null"]);
 }
 
 #[test]

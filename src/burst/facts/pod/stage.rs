@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec};
 
 use crate::aci::failure::FailureClass;
 use crate::aci::status::UNSUPPORTED;
+use crate::k8s::containers::container_statuses;
 
 /// The stage of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +58,8 @@ pub(super) fn of_pod(pod: &Pod, spec: &PodSpec) -> PodStage {
             _ => PodStage::Undecided,
         };
     };
-    let containers: Vec<&ContainerStatus> = status
-        .into_iter()
-        .flat_map(|status| [&status.container_statuses, &status.init_container_statuses])
-        .flat_map(|statuses| statuses.iter().flatten())
-        .collect();
+    let containers: Vec<&ContainerStatus> =
+        status.into_iter().flat_map(container_statuses).collect();
     PodStage::Bound(BoundPod {
         node,
         bound_since: scheduled.and_then(since),

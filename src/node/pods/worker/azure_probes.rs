@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::PodWorker;
 use crate::aci::response::GroupContainer;
 use crate::aci::status::{AzureReadiness, ContainerReadiness, ReadinessReport};
+use crate::k8s::containers::{container_statuses, lasting_containers};
 use crate::node::daemon_set;
 use crate::node::pod_plan::GroupPresence;
 use crate::node::probe::ProbeSeed;
@@ -28,10 +29,9 @@ impl PodWorker {
             .spec
             .iter()
             .filter(|_| !daemon_set::is_daemon_set_pod(pod));
-        let statuses = pod.status.iter();
-        let statuses = statuses.flat_map(|status| status.container_statuses.iter().flatten());
+        let statuses: Vec<_> = pod.status.iter().flat_map(container_statuses).collect();
         let mut next_read = None;
-        for container in spec.flat_map(|spec| &spec.containers) {
+        for container in spec.flat_map(lasting_containers) {
             let by_node = report.get(&container.name);
             let is_judged_by_node = by_node.is_some_and(|by_node| by_node.is_judged_by_node);
             let Some(probe) = container
@@ -42,9 +42,8 @@ impl PodWorker {
                 continue;
             };
             let was_ready = || {
-                let status = statuses
-                    .clone()
-                    .find(|status| status.name == container.name);
+                let mut statuses = statuses.iter();
+                let status = statuses.find(|status| status.name == container.name);
                 let seed = status.and_then(|status| ProbeSeed::of(pod, status));
                 seed.is_some_and(|seed| seed.ready)
             };

@@ -14,6 +14,7 @@ use crate::aci::events::PodEvent;
 use crate::aci::realtime_metrics::EXTENSION_PORT;
 use crate::aci::status::{self, BlockedProbe, ContainerReadiness, NodeFacts, ReadinessReport};
 use crate::k8s;
+use crate::k8s::containers::{container_statuses, has_sidecar, lasting_containers};
 use crate::node::daemon_set;
 use crate::node::pod_plan::{self, GroupPresence};
 use crate::node::probe::{
@@ -88,7 +89,7 @@ impl PodWorker {
         let (pod, observation) = (self.state.pod(), self.state.observation());
         // The states of containers do not depend on probes.
         let shown = status::pod_status(pod, &observation, &NodeFacts::default(), now);
-        let containers = shown.container_statuses.iter().flatten();
+        let containers = container_statuses(&shown);
         let containers =
             containers.map(|status| (status.name.clone(), ProbedContainer::of(status)));
         handle.update(&ProbedPodState {
@@ -127,18 +128,14 @@ impl PodWorker {
             .spec
             .iter()
             .filter(|_| !daemon_set::is_daemon_set_pod(pod));
-        let containers = spec.flat_map(|spec| &spec.containers);
+        let containers = spec.flat_map(lasting_containers);
         let specs = containers.filter_map(|container| {
             let by_azure = self.probes.probed_by_azure.contains(&container.name);
             let specs = ProbeSpecs::of(container, in_subnet, by_azure)?;
             Some((container.name.clone(), specs))
         });
         let specs: BTreeMap<String, ProbeSpecs> = specs.collect();
-        let statuses = pod
-            .status
-            .iter()
-            .flat_map(|status| &status.container_statuses);
-        let statuses: Vec<_> = statuses.flatten().collect();
+        let statuses: Vec<_> = pod.status.iter().flat_map(container_statuses).collect();
         let seed = |name: &str| {
             let status = statuses.iter().find(|status| status.name == name)?;
             ProbeSeed::of(pod, status)
@@ -155,7 +152,17 @@ impl PodWorker {
     }
 
     fn probe_event(&self, container: &str, event: ProbeEvent) -> PodEvent {
-        let metadata = &self.state.pod().metadata;
+        let pod = self.state.pod();
+        let metadata = &pod.metadata;
+        let is_sidecar = pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| has_sidecar(spec, container));
+        let list = if is_sidecar {
+            "initContainers"
+        } else {
+            "containers"
+        };
         let reason = event.reason.as_str();
         let parts = [
             metadata.uid.as_deref().unwrap_or_default(),
@@ -174,7 +181,7 @@ impl PodWorker {
             first_timestamp: Some(event.first),
             last_timestamp: Some(event.last),
             count: i32::try_from(event.count).unwrap_or(i32::MAX),
-            field_path: Some(format!("spec.containers{{{container}}}")),
+            field_path: Some(format!("spec.{list}{{{container}}}")),
         }
     }
 }
