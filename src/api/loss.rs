@@ -36,11 +36,14 @@ pub enum AcceptedLoss {
     /// A native sidecar starts and ends together with the containers, not before and
     /// after them.
     SidecarOrder,
+    /// A file that is mounted by subPath comes with a volume that hides what the image has
+    /// in the file's directory.
+    SubPathHidesDirectory,
 }
 
 impl AcceptedLoss {
     /// All losses, in the order of their names.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::EmptyDirMemory,
         Self::FileModes,
         Self::FsGroup,
@@ -48,6 +51,7 @@ impl AcceptedLoss {
         Self::Seccomp,
         Self::ShareProcessNamespace,
         Self::SidecarOrder,
+        Self::SubPathHidesDirectory,
     ];
 
     /// The name in `spill.accept`.
@@ -60,6 +64,7 @@ impl AcceptedLoss {
             Self::Seccomp => "seccomp",
             Self::ShareProcessNamespace => "shareProcessNamespace",
             Self::SidecarOrder => "sidecarOrder",
+            Self::SubPathHidesDirectory => "subPathHidesDirectory",
         }
     }
 }
@@ -159,7 +164,7 @@ mod tests {
         let all: LossSet = AcceptedLoss::ALL.into_iter().rev().collect();
         assert_eq!(
             all.to_string(),
-            "emptyDirMemory,fileModes,fsGroup,readOnlyRootFilesystem,seccomp,shareProcessNamespace,sidecarOrder"
+            "emptyDirMemory,fileModes,fsGroup,readOnlyRootFilesystem,seccomp,shareProcessNamespace,sidecarOrder,subPathHidesDirectory"
         );
         assert_eq!(LossSet::from_annotation(&all.to_string()), all);
         assert_eq!(LossSet::from_annotation(""), NO_LOSSES);

@@ -191,8 +191,9 @@ pub struct Spill {
     /// readOnlyRootFilesystem: the root file system is writable. seccomp: a profile
     /// of the type Localhost is not applied. shareProcessNamespace: containers do
     /// not see each other's processes. sidecarOrder: a native sidecar starts and ends
-    /// together with the containers. Defaults to none. A change applies to pods that
-    /// are granted afterwards.
+    /// together with the containers. subPathHidesDirectory: a file that is mounted by
+    /// subPath hides what the image has in the file's directory. Defaults to none. A
+    /// change applies to pods that are granted afterwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Set)]

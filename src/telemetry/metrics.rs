@@ -29,7 +29,7 @@ const GRANT_OUTCOMES: [&str; 7] = [
     "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
 ];
 /// What granted pods may lose on ACI: the values of `spill.accept`.
-const GRANT_LOSSES: [&str; 7] = [
+const GRANT_LOSSES: [&str; 8] = [
     "emptyDirMemory",
     "fileModes",
     "fsGroup",
@@ -37,6 +37,7 @@ const GRANT_LOSSES: [&str; 7] = [
     "seccomp",
     "shareProcessNamespace",
     "sidecarOrder",
+    "subPathHidesDirectory",
 ];
 /// The buckets for durations of requests to Azure, in seconds: at least one round trip, at most the timeout of a
 /// minute.

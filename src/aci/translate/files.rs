@@ -25,6 +25,10 @@ pub(super) struct FileMap {
     part: VolumePart,
     /// Whether the volume has a file below the part, even if that file is optional and missing.
     has_part: bool,
+    /// Whether the files are all keys of an object.
+    has_all_keys: bool,
+    /// The content of the file that the part is.
+    selected: Option<Vec<u8>>,
     contents: BTreeMap<String, Vec<u8>>,
 }
 
@@ -36,6 +40,17 @@ impl FileMap {
             encoded.map(|(name, content)| (name, SecretString::new(STANDARD.encode(content))));
         let encoded: BTreeMap<_, _> = encoded.collect();
         (!encoded.is_empty()).then_some(encoded)
+    }
+
+    /// The content of the part in base64, if the part is a file of the volume.
+    pub(super) fn selected_file(&self) -> Option<SecretString> {
+        let content = self.selected.as_ref().filter(|_| !self.has_part)?;
+        Some(SecretString::new(STANDARD.encode(content)))
+    }
+
+    /// Whether the part would be a key that the objects do not have.
+    pub(super) fn is_missing_key(&self) -> bool {
+        self.has_all_keys && self.part.is_single() && self.selected.is_none() && !self.has_part
     }
 
     /// Whether the part is a directory of the volume. The whole volume is one.
@@ -55,7 +70,9 @@ impl FileMap {
     }
 
     fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
-        if let Some(name) = self.name(path, at, refusals) {
+        if self.part.is_path(path) {
+            self.selected = Some(content);
+        } else if let Some(name) = self.name(path, at, refusals) {
             self.contents.insert(name, content);
         }
     }
@@ -212,6 +229,7 @@ fn add_object(
     // An empty list means all keys, as for the kubelet.
     let items = items.unwrap_or_default();
     if items.is_empty() {
+        files.has_all_keys = true;
         match context.values.object(kind, name, optional) {
             Ok(content) => {
                 for (key, value) in content.iter().flat_map(|content| content.files()) {

@@ -18,9 +18,10 @@
 //!
 //! [`eligible`] runs the same walk and the same build, with placeholders for values that only the cluster knows.
 //! The two can disagree only where an actual value matters: a key from `envFrom` that is not a valid variable name
-//! on ACI, a value that is not text, a command that refers to a variable that `envFrom` takes from a Secret, a pull
-//! secret that cannot be read, an image whose user is root or whose working directory is another, or a claim whose volume is not an Azure Files share (before a grant, the caller
-//! checks the volumes of claims as well).
+//! on ACI, a value that is not text, a command that refers to a variable that `envFrom` takes from a Secret, a missing
+//! key that a mount selects by `subPath`, a pull secret that cannot be read, an image whose user is root or whose
+//! working directory is another, or a claim whose volume is not an Azure Files share (before a grant, the caller checks
+//! the volumes of claims as well).
 //!
 //! | submodule | holds |
 //! | --- | --- |
@@ -32,7 +33,7 @@
 //! | `env`, `expansion`, `services` | environment variables |
 //! | `downward`, `printable` | a pod's own fields and resources as values of variables and files |
 //! | `resources`, `requests` | CPU and memory in ACI's steps |
-//! | `volumes`, `sub_paths`, `files`, `azure_files`, [`claims`] | volumes and their content |
+//! | `volumes`, `sub_paths`, `file_mounts`, `files`, `azure_files`, [`claims`] | volumes and their content |
 //! | `registry`, `image` | credentials for pulling images |
 //! | `image_requests` | the images that must be read, and with which credentials |
 //! | `network`, `dns` | ports, IP address, name servers |
@@ -53,6 +54,7 @@ mod downward;
 mod env;
 mod expansion;
 pub mod field_table;
+mod file_mounts;
 mod files;
 mod groups;
 mod image;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Container, EnvVarSource, KeyToPath, Pod, PodSpec, Volume, VolumeProjection,
 };
 
-use super::azure_files;
+use super::{azure_files, sub_paths};
 
 /// The lifetime of a token, in seconds, if its volume does not set one (the API's default).
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
@@ -79,9 +79,19 @@ pub fn pod_references(pod: &Pod) -> PodReferences {
         add_container(container, &mut references);
     }
     for volume in spec.volumes.iter().flatten() {
-        add_volume(volume, &mut references);
+        add_volume(volume, &mounted_keys(volume, spec), &mut references);
     }
     references
+}
+
+/// What mounts select of the volume by `subPath` directly in the volume: a key, if the volume has all keys of an object.
+fn mounted_keys<'a>(volume: &Volume, spec: &'a PodSpec) -> Vec<&'a str> {
+    let init = spec.init_containers.iter().flatten();
+    let containers = init.chain(&spec.containers);
+    let mounts = containers.flat_map(|container| container.volume_mounts.iter().flatten());
+    let mounts = mounts.filter(|mount| mount.name == volume.name);
+    let parts = mounts.filter_map(|mount| mount.sub_path.as_deref());
+    parts.filter_map(sub_paths::only_segment).collect()
 }
 
 /// The name of the service account, with the API server's default.
@@ -157,18 +167,14 @@ fn add_variable(source: &EnvVarSource, references: &mut PodReferences) {
     }
 }
 
-fn add_volume(volume: &Volume, references: &mut PodReferences) {
+fn add_volume(volume: &Volume, mounted: &[&str], references: &mut PodReferences) {
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
-        add_reference(
-            &mut references.secrets,
-            name,
-            secret.optional,
-            item_keys(secret.items.as_deref()),
-        );
+        let keys = volume_keys(secret.items.as_deref(), mounted);
+        add_reference(&mut references.secrets, name, secret.optional, keys);
     }
     if let Some(map) = &volume.config_map {
-        let keys = item_keys(map.items.as_deref());
+        let keys = volume_keys(map.items.as_deref(), mounted);
         add_reference(&mut references.config_maps, &map.name, map.optional, keys);
     }
     let projected = volume.projected.iter();
@@ -204,6 +210,16 @@ fn add_projection(source: &VolumeProjection, references: &mut PodReferences) {
             projection.expiration_seconds,
         );
         references.tokens.insert(token);
+    }
+}
+
+/// The keys that a volume needs: those of its items, or, without items, those that are mounted as files.
+fn volume_keys<'a>(items: Option<&'a [KeyToPath]>, mounted: &[&'a str]) -> Vec<&'a str> {
+    let items: Vec<&str> = item_keys(items).collect();
+    if items.is_empty() {
+        mounted.to_vec()
+    } else {
+        items
     }
 }
 

@@ -7,10 +7,10 @@
 //! | --- | --- | --- |
 //! | emptyDir | any, unless it overlaps another part that is mounted: the kubelet creates it, so it begins empty | one emptyDir for all mounts of the part |
 //! | secret, configMap, projected, downwardAPI | a directory of files | one secret volume with its files |
+//! | the same | a file | a secret volume over the file's directory, if the pool accepts that (`file_mounts`) |
 //!
 //! Two parts overlap if one contains the other (`a` and `a/b`, or the whole volume and `a`): what a container writes
-//! into one would be missing in the other. A part that is a file is refused, because a mount of a volume over its directory
-//! would hide the other files there. Parts of other volumes exist already, so ACI would have to find them.
+//! into one would be missing in the other. Parts of other volumes exist already, so ACI would have to find them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,10 +44,27 @@ impl VolumePart {
         within.then(|| path[self.0.len()..].join("/"))
     }
 
+    /// Whether the part is what the volume has at `path`.
+    pub(super) fn is_path(&self, path: &str) -> bool {
+        !self.is_whole() && segments(path).eq(self.0.iter().map(String::as_str))
+    }
+
+    /// Whether the part is directly in the volume, as keys are.
+    pub(super) fn is_single(&self) -> bool {
+        self.0.len() == 1
+    }
+
     /// Whether one of two different parts contains the other.
     fn overlaps(&self, other: &Self) -> bool {
         self != other && self.0.iter().zip(&other.0).all(|(a, b)| a == b)
     }
+}
+
+/// The only segment of a path; `None` if it has none or more.
+pub(super) fn only_segment(path: &str) -> Option<&str> {
+    let mut segments = segments(path);
+    let first = segments.next()?;
+    segments.next().is_none().then_some(first)
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

@@ -10,6 +10,7 @@
     reason = "json! creates values that are passed on"
 )]
 
+mod file_mounts;
 mod fixtures;
 mod given;
 mod images;

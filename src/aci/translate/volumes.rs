@@ -4,31 +4,57 @@
 //! not accept a volume's name (it requires 5 to 63 lower-case letters, digits and single hyphens; naming page of
 //! 2026-07), the volume gets a generated name, and the mounts use it. A volume without any files becomes an empty
 //! directory, because ACI may not accept an empty secret volume. A directory that mounts select by `subPath` is a volume
-//! of its own (`sub_paths`).
+//! of its own (`sub_paths`), and so are the files that a container mounts into one directory (`file_mounts`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, Volume};
+use k8s_openapi::api::core::v1::{self as core, Container, Volume};
 
 use super::azure_files;
 use super::body::{self, EmptyObject, GitRepo, VolumeMount};
 use super::claims;
+use super::file_mounts::{FileVolumes, clean};
 use super::files::files;
 use super::pod::TranslationContext;
 use super::refusals::Refusals;
+use super::resolved_references::ValueSource;
 use super::resources::GROUP_DISK;
+use super::secret_string::SecretString;
 use super::sub_paths::{MountedParts, VolumePart};
+use crate::api::AcceptedLoss;
 use crate::k8s::quantity::NanoAmount;
 
 /// The most volumes of a group (a hard limit; quotas page of 2025-11).
 const MAX_VOLUMES: usize = 20;
 
-/// For each part of the pod's volumes that is mounted, its name in the group, or why ACI cannot mount it.
+/// A part of a volume that ACI can mount.
+#[derive(Debug)]
+enum MountedPart {
+    /// A directory: the name of its volume in the group.
+    Directory(String),
+    /// A file of a volume with content: the content in base64.
+    File(SecretString),
+}
+
+/// For each part of the pod's volumes that is mounted, how it is mounted, or why ACI cannot mount it.
 #[derive(Debug, Default)]
-pub(super) struct VolumeNames(BTreeMap<String, BTreeMap<VolumePart, Result<String, String>>>);
+pub(super) struct VolumeNames {
+    parts: BTreeMap<String, BTreeMap<VolumePart, Result<MountedPart, String>>>,
+    files: FileVolumes,
+}
+
+impl VolumeNames {
+    /// The content of the file that the part of a volume is; `None` if it is not a file.
+    pub(super) fn file(&self, volume: &str, part: &VolumePart) -> Option<&SecretString> {
+        match self.parts.get(volume)?.get(part)? {
+            Ok(MountedPart::File(content)) => Some(content),
+            _ => None,
+        }
+    }
+}
 
 /// The names of volumes that the group uses already, and those of the pod's volumes.
-struct UsedNames(BTreeSet<String>);
+pub(super) struct UsedNames(BTreeSet<String>);
 
 impl UsedNames {
     fn of(volumes: &[Volume]) -> Self {
@@ -47,11 +73,15 @@ impl UsedNames {
         if part.is_whole() && is_volume_name(&volume.name) {
             return volume.name.clone();
         }
-        let mut name = if part.is_whole() {
+        self.unique(if part.is_whole() {
             format!("volume-{index}")
         } else {
             format!("volume-{index}-{number}")
-        };
+        })
+    }
+
+    /// The name, made longer if it is used already.
+    pub(super) fn unique(&mut self, mut name: String) -> String {
         while !self.0.insert(name.clone()) {
             name.push('x');
         }
@@ -89,24 +119,28 @@ pub(super) fn volumes(
             format!("'{}' is used twice", volume.name),
         );
         let parts = mounted.parts_of(volume).into_iter().enumerate();
-        let names = names.0.entry(volume.name.clone()).or_default();
+        let names = names.parts.entry(volume.name.clone()).or_default();
         for (number, (part, mountable)) in parts {
             let body = volume_body((volume, &part), &at, context, refusals);
-            let name = mountable.and(body).map(|body| {
-                let name = used.choose(volume, &part, index, number);
-                translated.push(body::Volume {
-                    name: name.clone(),
-                    ..body
-                });
-                name
+            let mounted = mountable.and(body).map(|body| match body {
+                PartBody::File(content) => MountedPart::File(content),
+                PartBody::Directory(body) => {
+                    let name = used.choose(volume, &part, index, number);
+                    translated.push(body::Volume {
+                        name: name.clone(),
+                        ..body
+                    });
+                    MountedPart::Directory(name)
+                }
             });
-            names.entry(part).or_insert(name);
+            names.entry(part).or_insert(mounted);
         }
     }
+    names.files = FileVolumes::of(context.spec, &names, &mut used, &mut translated);
     refusals.require(
         translated.len() <= MAX_VOLUMES,
         "spec.volumes",
-        "a container group has 20 volumes at most, and each directory that is mounted by subPath is one",
+        "a container group has 20 volumes at most, and each directory that is mounted by subPath, or gets files by subPath, is one",
     );
     (translated, names)
 }
@@ -139,13 +173,21 @@ fn check_size_limits(volumes: &[Volume], refusals: &mut Refusals) {
     }
 }
 
-/// A part of a volume without its name, or why ACI cannot mount the part.
+/// A part of a volume as the group's body has it.
+enum PartBody {
+    /// A volume without its name.
+    Directory(body::Volume),
+    /// The content of a file in base64.
+    File(SecretString),
+}
+
+/// A part of a volume, or why ACI cannot mount the part.
 fn volume_body(
     (volume, part): (&Volume, &VolumePart),
     at: &str,
     context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> Result<body::Volume, String> {
+) -> Result<PartBody, String> {
     let given = [
         volume.empty_dir.is_some(),
         volume.secret.is_some(),
@@ -166,10 +208,18 @@ fn volume_body(
     );
     let mut translated = body::Volume::default();
     if let Some(files) = files((volume, part), at, context, refusals) {
+        if let Some(content) = files.selected_file() {
+            return Ok(PartBody::File(content));
+        }
+        if files.is_missing_key() {
+            // Before the grant, the keys are not known. A kubelet would mount an empty directory.
+            let is_known = matches!(context.values, ValueSource::Resolved(_));
+            let why = "it lacks a key that a container mounts by subPath";
+            refusals.require(!is_known, at, why);
+            return Ok(PartBody::File(SecretString::default()));
+        }
         if !files.is_directory() {
-            return Err(
-                "ACI mounts whole volumes, and it is not a directory of this volume".to_owned(),
-            );
+            return Err("this volume has no such file or directory".to_owned());
         }
         translated.secret = files.into_body();
         if translated.secret.is_none() {
@@ -192,7 +242,7 @@ fn volume_body(
     } else if volume.empty_dir.is_some() {
         translated.empty_dir = Some(EmptyObject::new());
     }
-    Ok(translated)
+    Ok(PartBody::Directory(translated))
 }
 
 /// The volume mounts of `container`, whose field path is `at`.
@@ -213,13 +263,13 @@ pub(super) fn volume_mounts(
             format!("{at}.mountPath"),
             format!("'{path}' is not absolute, is the root, or has a colon"),
         );
-        let is_unique = paths.insert(path);
+        let is_unique = paths.insert(clean(path).unwrap_or_else(|| path.to_owned()));
         refusals.require(
             is_unique,
             format!("{at}.mountPath"),
             format!("'{path}' is used twice"),
         );
-        let Some(parts) = names.0.get(&mount.name) else {
+        let Some(parts) = names.parts.get(&mount.name) else {
             refusals.refuse(
                 format!("{at}.name"),
                 format!("there is no volume '{}'", mount.name),
@@ -227,26 +277,47 @@ pub(super) fn volume_mounts(
             continue;
         };
         let part = VolumePart::parse(mount.sub_path.as_deref());
-        let name = match part.map(|part| parts.get(&part)) {
-            Ok(Some(Ok(name))) => name,
-            Ok(Some(Err(why))) => {
-                refusals.refuse(format!("{at}.subPath"), why);
-                continue;
+        let mounted = match part.map(|part| parts.get(&part)) {
+            Ok(Some(Ok(MountedPart::Directory(name)))) => Ok(VolumeMount {
+                name: name.clone(),
+                mount_path: path.to_owned(),
+                read_only: mount.read_only.unwrap_or(false),
+            }),
+            Ok(Some(Ok(MountedPart::File(_)))) => {
+                file_mount((mount, container), &at, names, refusals)
             }
-            Err(why) => {
-                refusals.refuse(format!("{at}.subPath"), why);
-                continue;
-            }
-            // Every part that a mount selects has a name or a reason.
+            Ok(Some(Err(why))) => Err(why.clone()),
+            Err(why) => Err(why),
+            // Every part that a mount selects is mounted or has a reason.
             Ok(None) => continue,
         };
-        mounts.push(VolumeMount {
-            name: name.clone(),
-            mount_path: path.to_owned(),
-            read_only: mount.read_only.unwrap_or(false),
-        });
+        match mounted {
+            Ok(mount) if mounts.contains(&mount) => {}
+            Ok(mount) => mounts.push(mount),
+            Err(why) => refusals.refuse(format!("{at}.subPath"), why),
+        }
     }
     mounts
+}
+
+/// The mount of the directory of a file, which hides what the image has there.
+fn file_mount(
+    (mount, container): (&core::VolumeMount, &Container),
+    at: &str,
+    names: &VolumeNames,
+    refusals: &mut Refusals,
+) -> Result<VolumeMount, String> {
+    let (directory, volume) = names.files.mount(mount, container, names)?;
+    let why = format!(
+        "ACI mounts whole volumes: the file would come with a volume that hides what the image has in {directory}"
+    );
+    let loss = AcceptedLoss::SubPathHidesDirectory;
+    refusals.refuse_unless_accepted(format!("{at}.subPath"), why, loss);
+    Ok(VolumeMount {
+        name: volume,
+        mount_path: directory,
+        read_only: true,
+    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             ),
             translated(
                 "subPath",
-                "a volume of its own, for a directory of an emptyDir (unless it overlaps another that is mounted) or of a volume with content; refused for files and for other volumes, because ACI mounts whole volumes",
+                "a volume of its own, for a directory of an emptyDir (unless it overlaps another that is mounted) or of a volume with content; for a file of a volume with content, a volume over its directory, refused unless accepted: `subPathHidesDirectory`; refused for other volumes, because ACI mounts whole volumes",
             ),
             refused("subPathExpr", "ACI mounts whole volumes"),
         ],

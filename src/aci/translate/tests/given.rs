@@ -131,6 +131,9 @@ impl Given {
             Some("BurstPool") => {
                 self.tags = serde_json::from_value(object["spec"]["azure"]["tags"].clone())
                     .unwrap_or_default();
+                let accepted: Option<Vec<AcceptedLoss>> =
+                    serde_json::from_value(object["spec"]["spill"]["accept"].clone()).unwrap();
+                self.accepted = accepted.into_iter().flatten().collect();
                 self = self.placed(&object["spec"]["placements"][0]);
             }
             other => panic!("no object of a fixture: {other:?}"),

@@ -68,6 +68,21 @@ fn asking(loss: AcceptedLoss) -> (Value, Value, &'static str) {
                 "spec.initContainers[0].restartPolicy",
             )
         }
+        AcceptedLoss::SubPathHidesDirectory => {
+            let mounting = |mount: Value, volume: Value| json!({"volumes": [volume], "containers": [{"name": "a", "image": "a", "volumeMounts": [mount]}]});
+            let items = json!([{"key": "k", "path": "f"}]);
+            (
+                mounting(
+                    json!({"name": "config", "mountPath": "/etc/app/f", "subPath": "k"}),
+                    json!({"name": "config", "secret": {"secretName": "s"}}),
+                ),
+                mounting(
+                    json!({"name": "files-0", "mountPath": "/etc/app", "readOnly": true}),
+                    json!({"name": "files-0", "secret": {"secretName": "s", "items": items}}),
+                ),
+                "spec.containers[0].volumeMounts[0].subPath",
+            )
+        }
     }
 }
 

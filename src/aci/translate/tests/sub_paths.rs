@@ -136,7 +136,10 @@ fn parts_that_would_show_something_else_are_refused() {
         (&[("data", "../a")], vec![first(0)]),
         (&[("data", "/a")], vec![first(0)]),
         (&[("map", "app")], vec![first(0)]),
-        (&[("map", "none")], vec![first(0)]),
+        (
+            &[("map", "none")],
+            vec![first(0), "spec.volumes[1]".to_owned()],
+        ),
         (&[("deep", "a/b")], vec![]),
         (
             &[("deep", "a")],
