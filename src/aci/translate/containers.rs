@@ -78,9 +78,10 @@ pub(super) fn containers(
         refusals.require(is_unique, format!("{at}.name"), why);
         let mut properties = common_properties(container, &at, context, names, refusals);
         if let Some(index) = index {
-            properties.ports = ports(container, &at, &mut containers.ports, refusals);
-            properties.resources = context.sizes.container_resources(index);
             let in_subnet = context.placement.is_in_subnet();
+            let taken = &mut containers.ports;
+            properties.ports = ports((container, in_subnet), &at, taken, refusals);
+            properties.resources = context.sizes.container_resources(index);
             (properties.liveness_probe, properties.readiness_probe) =
                 probes(container, in_subnet, &at, refusals);
         }

@@ -8,8 +8,8 @@
 //! group has no address at all, so a pod with ports is refused there.
 //!
 //! In Kubernetes, a container's `ports` are informational. A port that ACI reserves is therefore left out: in a
-//! subnet it is reachable nevertheless, and a public address does not have it. If a probe uses such a port, ACI
-//! could not run the probe, so the pod is refused.
+//! subnet it is reachable nevertheless, and a public address does not have it. If a probe that ACI runs uses such a
+//! port, ACI could not run the probe, so the pod is refused.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ const fn is_reserved(port: u16) -> bool {
 /// The ports of `container`, whose field path is `at`. Ports that are already in `taken` are left out, because all
 /// containers share one address; the new ones are added to it.
 pub(super) fn ports(
-    container: &Container,
+    (container, in_subnet): (&Container, bool),
     at: &str,
     taken: &mut BTreeSet<Port>,
     refusals: &mut Refusals,
@@ -63,9 +63,9 @@ pub(super) fn ports(
         };
         if is_reserved(number) {
             refusals.require(
-                !probes::probe_uses_port(container, number),
+                !probes::azure_probe_uses_port(container, in_subnet, number),
                 format!("{at}.containerPort"),
-                format!("ACI reserves port {number}, and a probe uses it"),
+                format!("ACI reserves port {number}, and a probe that ACI runs uses it"),
             );
             continue;
         }

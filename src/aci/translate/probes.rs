@@ -163,12 +163,14 @@ fn http_get(
     })
 }
 
-/// Whether an HTTP probe of `container` uses this port.
-pub(super) fn probe_uses_port(container: &Container, number: u16) -> bool {
+/// Whether an HTTP probe of `container` that ACI runs uses this port. The virtual node reaches every port.
+pub(super) fn azure_probe_uses_port(container: &Container, in_subnet: bool, number: u16) -> bool {
     let ports = container.ports.as_deref().unwrap_or_default();
-    let probes = [&container.liveness_probe, &container.readiness_probe];
-    let http_gets = probes.into_iter().flatten();
-    let mut http_gets = http_gets.filter_map(|probe| probe.http_get.as_ref());
+    let judge = readiness_judge(container, in_subnet, "");
+    let readiness = container.readiness_probe.iter();
+    let readiness = readiness.filter(|_| judge == ReadinessJudge::Azure);
+    let probes = container.liveness_probe.iter().chain(readiness);
+    let mut http_gets = probes.filter_map(|probe| probe.http_get.as_ref());
     http_gets.any(|get| resolve_port(&get.port, ports) == Ok(number))
 }
 

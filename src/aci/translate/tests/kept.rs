@@ -114,6 +114,11 @@ fn a_port_that_aci_reserves_is_left_out() {
             assert_eq!(address["ports"], rest);
         }
     }
+    // In a subnet, the virtual node sends the readiness probe.
+    let probed = json!({"ports": ports, "readinessProbe": {"httpGet": {"port": "db"}}});
+    let body = Given::container(probed).in_subnet().body();
+    let ports = &body["properties"]["containers"][0]["properties"]["ports"];
+    assert_eq!(*ports, rest);
     let alone = json!({"ports": [{"containerPort": 27017}]});
     let body = Given::container(alone).body();
     assert_eq!(body["properties"].get("ipAddress"), None);

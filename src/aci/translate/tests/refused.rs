@@ -65,6 +65,11 @@ fn refusals_of_a_value_name_the_field() {
             vec![c("ports[0].containerPort")],
         ),
         (
+            json!({"ports": [{"containerPort": 50051, "name": "web"}],
+                "livenessProbe": {"httpGet": {"port": "web"}}}),
+            vec![c("ports[0].containerPort")],
+        ),
+        (
             json!({"ports": (1..7).map(|p| json!({"containerPort": p})).collect::<Vec<_>>()}),
             vec!["spec.containers[*].ports".to_owned()],
         ),
