@@ -16,7 +16,7 @@ use crate::install::installed;
 use crate::support::OPERATOR;
 use crate::support::wait::by_and_by;
 use crate::world::World;
-use grants::grants_are_its_own;
+use grants::{a_stale_mark_of_losses_is_removed, grants_are_its_own};
 
 /// The annotation for a pod's deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -322,6 +322,7 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     ]);
     let granted = pods.patch("waits", &params, &as_patch(grant)).await;
     granted.expect("a grant");
+    a_stale_mark_of_losses_is_removed(&pods).await;
     grants_are_its_own(&world).await;
     let cost = |cost: &str| as_patch(json!({"metadata": {"annotations": {COST: cost}}}));
     let given = pods.patch("away", &params, &cost("-1000")).await;

@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use super::{denied, provider};
+use super::{as_patch, denied, provider};
 use crate::support::wait::by_and_by;
 use crate::world::World;
 
@@ -35,6 +35,24 @@ async fn as_developer(world: &World) -> Client {
     })
     .await;
     client
+}
+
+/// A pod that waits keeps the marks of its last grant. The operator removes the mark of what that grant lost if the next
+/// one loses nothing, and no other mark.
+pub(super) async fn a_stale_mark_of_losses_is_removed(pods: &Api<Pod>) {
+    const NOT_KEPT: &str = "burstpool.io/not-kept";
+    let params = PatchParams::default();
+    let set =
+        |key: &str, value: Value| as_patch(json!({"metadata": {"annotations": {key: value}}}));
+    let marked = pods.patch("waits", &params, &set(NOT_KEPT, "fsGroup".into()));
+    let marked = marked.await.expect("the mark of a loss");
+    assert_eq!(marked.annotations()[NOT_KEPT], "fsGroup");
+    let workload = set("burstpool.io/workload", Value::Null);
+    let words = "may remove only burstpool.io/not-kept";
+    denied(pods.patch("waits", &params, &workload).await, words);
+    let removed = pods.patch("waits", &params, &set(NOT_KEPT, Value::Null));
+    let removed = removed.await.expect("the mark is removed");
+    assert_eq!(removed.annotations().get(NOT_KEPT), None);
 }
 
 /// A binding, which also changes labels and annotations of its pod, contains no mark of a grant.
