@@ -20,6 +20,8 @@ mod kept;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use burstpool::aci::translate::field_table::waits_for_helper;
+
 use templates::{FAMILIES, Template};
 use verdict::{Verdict, fields};
 
@@ -77,7 +79,10 @@ fn page(all: &[Judged]) -> String {
     let mut text = String::from(
         "# Which workloads run on ACI\n\n\
          Generated from the translation itself and the workloads of `tests/coverage`, which are written as real projects\n\
-         write theirs: in the proportions of a survey of 706 workloads of 124 public repositories, not chosen to run.\n\n",
+         write theirs: in the proportions of a survey of 706 workloads of 124 public repositories, not chosen to run.\n\n\
+         A workload that *waits for the helper* has only fields that ACI does not keep and that a program of burstpool\n\
+         inside the container group could keep. There is no such program yet, so these workloads are refused today. A\n\
+         workload that is *refused for good* has a field that nothing inside a group could keep.\n\n",
     );
     totals(all, &mut text);
     reasons(all, &mut text);
@@ -96,7 +101,7 @@ fn page(all: &[Judged]) -> String {
 
 /// How many of them run.
 fn totals(all: &[Judged], text: &mut String) {
-    text.push_str("| workloads | in all | run | of these, without a subnet | run with `spill.accept` | refused |\n| --- | --- | --- | --- | --- | --- |\n");
+    text.push_str("| workloads | in all | run | of these, without a subnet | run with `spill.accept` | wait for the helper | refused for good |\n| --- | --- | --- | --- | --- | --- | --- |\n");
     for (title, is_bursty) in [
         ("that people burst", true),
         ("stateful sets, infrastructure", false),
@@ -111,11 +116,12 @@ fn totals(all: &[Judged], text: &mut String) {
             .filter(|one| one.verdict.runs_without_subnet())
             .count();
         let accepting = of.iter().filter(|one| one.verdict.runs_with().is_some());
-        let (total, accepting) = (of.len(), accepting.count());
-        let refused = total - run - accepting;
+        let waiting = of.iter().filter(|one| one.verdict.waits_for_helper());
+        let (total, accepting, waiting) = (of.len(), accepting.count(), waiting.count());
+        let refused = total - run - accepting - waiting;
         writeln!(
             text,
-            "| {title} | {total} | {run} ({} %) | {public} | {accepting} ({} %) | {refused} |",
+            "| {title} | {total} | {run} ({} %) | {public} | {accepting} ({} %) | {waiting} | {refused} |",
             run * 100 / total,
             accepting * 100 / total
         )
@@ -140,9 +146,11 @@ fn reasons(all: &[Judged], text: &mut String) {
     text.push_str(
         "\nWhat keeps workloads off that people burst, in a placement with a subnet and whatever the pool accepts:\n\n",
     );
-    text.push_str("| field | workloads | as the only reason |\n| --- | --- | --- |\n");
+    text.push_str("| field | workloads | as the only reason | waits for the helper |\n| --- | --- | --- | --- |\n");
     for (field, (many, only)) in counts {
-        writeln!(text, "| `{field}` | {many} | {only} |").expect("a string grows");
+        let path = format!("spec.{field}");
+        let waits = if waits_for_helper(&path) { "yes" } else { "" };
+        writeln!(text, "| `{field}` | {many} | {only} | {waits} |").expect("a string grows");
     }
 }
 
@@ -153,7 +161,8 @@ fn row(one: &Judged, text: &mut String) {
         (true, true) => "runs",
         (true, false) => "runs in a subnet",
         (false, _) if verdict.runs_with().is_some() => "runs in a subnet with `spill.accept`",
-        (false, _) => "refused",
+        (false, _) if verdict.waits_for_helper() => "waits for the helper",
+        (false, _) => "refused for good",
     };
     let read = if verdict.reads_image && verdict.runs() {
         "; its image is read"

@@ -12,6 +12,7 @@ use burstpool::aci::image::ImageConfig;
 use burstpool::aci::names::GroupOwner;
 use burstpool::aci::translate::body::AzureFile;
 use burstpool::aci::translate::claims::{ClaimBacking, provisions_shares};
+use burstpool::aci::translate::field_table::waits_for_helper;
 use burstpool::aci::translate::references::KeyedReference;
 use burstpool::aci::translate::resolved_references::{ObjectContent, ResolvedImage};
 use burstpool::aci::translate::secret_string::SecretString;
@@ -82,6 +83,13 @@ impl Verdict {
     pub fn runs_with(&self) -> Option<&LossSet> {
         let losses = self.losses.as_ref().filter(|losses| !losses.is_empty());
         losses.filter(|_| !self.is_daemon)
+    }
+
+    /// Whether only fields that wait for the helper keep the pod off, whatever the pool accepts.
+    pub fn waits_for_helper(&self) -> bool {
+        let mut others = self.in_subnet.iter().filter(|one| one.loss.is_none());
+        let can_run = self.runs() || self.runs_with().is_some();
+        !can_run && !self.is_daemon && others.all(|one| waits_for_helper(&one.field))
     }
 
     /// The fields that keep the pod off in a subnet whatever the pool accepts, without indices, each once.

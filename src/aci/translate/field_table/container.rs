@@ -45,7 +45,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "ContainerPort",
         &[
-            translated("containerPort", "`ports`; a port that ACI reserves is left out, so that a public address does not have it, or refused if a probe uses it"),
+            translated("containerPort", "`ports`; a port that ACI reserves is left out, so that a public address does not have it, or refused if a probe that ACI runs uses it"),
             meaningless("hostIP", "it belongs to hostPort, which is refused"),
             refused("hostPort", "a container group has no host that could listen on it"),
             translated("name", "the name by which probes can refer to the port"),
@@ -80,7 +80,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "ObjectFieldSelector",
         &[
             refused_unless("apiVersion", &["v1"], "paths are those of v1"),
-            translated("fieldPath", "the value"),
+            translated("fieldPath", "the value").until_helper(),
         ],
     ),
     (
@@ -127,7 +127,8 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "grpc",
                 "of a readiness probe in a subnet: the virtual node sends it; refused otherwise, because ACI probes by exec and httpGet",
             )
-            .with_type("GRPCAction"),
+            .with_type("GRPCAction")
+            .until_helper(),
             translated("httpGet", "`httpGet`").with_type("HTTPGetAction"),
             translated("initialDelaySeconds", "`initialDelaySeconds`"),
             translated("periodSeconds", "`periodSeconds`"),
@@ -136,7 +137,8 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
                 "tcpSocket",
                 "of a readiness probe in a subnet: the virtual node sends it; refused otherwise, because ACI probes by exec and httpGet",
             )
-            .with_type("TCPSocketAction"),
+            .with_type("TCPSocketAction")
+            .until_helper(),
             meaningless(
                 "terminationGracePeriodSeconds",
                 "ACI ends containers after its own grace period",
@@ -218,7 +220,8 @@ const CONTAINER: &[FieldRow] = &[
     refused(
         "lifecycle",
         "ACI runs no hooks and has no other stop signals",
-    ),
+    )
+    .until_helper(),
     translated("livenessProbe", "`livenessProbe`").with_type("Probe"),
     translated("name", "`name`"),
     translated(
@@ -246,7 +249,8 @@ const CONTAINER: &[FieldRow] = &[
         "startupProbe",
         "the virtual node runs it, and `livenessProbe` begins only when it may have failed for good; refused without a subnet, and unless livenessProbe has the same httpGet",
     )
-    .with_type("Probe"),
+    .with_type("Probe")
+    .until_helper(),
     refused(
         "stdin",
         "nothing can be written to a container's input on ACI",
@@ -260,5 +264,6 @@ const CONTAINER: &[FieldRow] = &[
     translated(
         "workingDir",
         "nothing; refused unless it is the image's, because ACI starts a container there (refused with `readImages: Never`)",
-    ),
+    )
+    .until_helper(),
 ];

@@ -16,5 +16,5 @@ mod volume;
 mod walk;
 
 pub use markdown::markdown_table;
-pub use row::{FieldDecision, FieldEffect, FieldRow, rows, types};
+pub use row::{FieldDecision, FieldEffect, FieldRow, rows, types, waits_for_helper};
 pub(super) use walk::check;

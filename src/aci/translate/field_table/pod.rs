@@ -72,7 +72,7 @@ const POD_SPEC: &[FieldRow] = &[
         "evictionResponders",
         "they respond to the Eviction API, not to the node",
     ),
-    refused("hostAliases", "ACI writes no entries into /etc/hosts"),
+    refused("hostAliases", "ACI writes no entries into /etc/hosts").until_helper(),
     refused("hostIPC", NO_HOST),
     refused("hostNetwork", NO_HOST),
     refused("hostPID", NO_HOST),

@@ -58,6 +58,9 @@ pub struct FieldRow {
     pub zero_counts: bool,
     /// The rule by which the field is accepted in pods that it does not affect.
     pub effect: Option<FieldEffect>,
+    /// Whether a program of burstpool inside the container group could do what ACI does not: the helper, which is not
+    /// written yet.
+    pub waits_for_helper: bool,
 }
 
 /// A field that affects only some pods. In the others it is accepted, because nothing is lost.
@@ -100,6 +103,14 @@ impl FieldRow {
     pub(super) const fn where_it_has(self, effect: FieldEffect) -> Self {
         Self {
             effect: Some(effect),
+            ..self
+        }
+    }
+
+    /// The same row for a field that is refused, with some values at least, until there is a helper.
+    pub(super) const fn until_helper(self) -> Self {
+        Self {
+            waits_for_helper: true,
             ..self
         }
     }
@@ -193,6 +204,7 @@ const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {
         value_type: None,
         zero_counts: false,
         effect: None,
+        waits_for_helper: false,
     }
 }
 
@@ -228,8 +240,64 @@ pub fn rows(kind: &str) -> impl Iterator<Item = &'static FieldRow> {
     own.iter().chain(inherited)
 }
 
+/// Whether a field that is refused, such as `spec.containers[0].workingDir`, waits for the helper. If not, burstpool can
+/// never run a pod with it on ACI.
+pub fn waits_for_helper(field: &str) -> bool {
+    let Some(path) = field.strip_prefix("spec.") else {
+        return false;
+    };
+    let mut kind = "PodSpec";
+    for segment in path.split('.') {
+        let name = segment.split('[').next().unwrap_or(segment);
+        // No other init container has probes or hooks.
+        let of = if kind == INIT_CONTAINER {
+            SIDECAR_CONTAINER
+        } else {
+            kind
+        };
+        let Some(row) = rows(of).find(|row| row.name == name) else {
+            return false;
+        };
+        match row.value_type {
+            _ if row.waits_for_helper => return true,
+            Some(below) => kind = below,
+            None => return false,
+        }
+    }
+    false
+}
+
 fn own_rows(kind: &str) -> &'static [FieldRow] {
     types()
         .find(|(name, _)| *name == kind)
         .map_or(&[], |(_, rows)| rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_wait_for_the_helper_or_are_refused_for_good() {
+        for (field, waits) in [
+            ("spec.containers[0].workingDir", true),
+            ("spec.containers[12].volumeMounts[3].subPath", true),
+            ("spec.initContainers[0].volumeMounts[0].subPathExpr", true),
+            ("spec.initContainers[1].livenessProbe.tcpSocket", true),
+            ("spec.containers[0].startupProbe.exec", true),
+            (
+                "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath",
+                true,
+            ),
+            ("spec.hostAliases", true),
+            ("spec.containers[0].livenessProbe.httpGet.host", false),
+            ("spec.containers[0].resources.limits.nvidia.com/gpu", false),
+            ("spec.volumes[0].hostPath", false),
+            ("spec.hostNetwork", false),
+            ("spec.novel[0].field", false),
+            ("metadata.annotations[a/b]", false),
+        ] {
+            assert_eq!(waits_for_helper(field), waits, "{field}");
+        }
+    }
 }

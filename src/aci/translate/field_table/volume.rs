@@ -50,8 +50,9 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             translated(
                 "subPath",
                 "a volume of its own, for a directory of an emptyDir (unless it overlaps another that is mounted) or of a volume with content; for a file of a volume with content, a volume over its directory, refused unless accepted: `subPathHidesDirectory`; refused for other volumes, because ACI mounts whole volumes",
-            ),
-            refused("subPathExpr", "ACI mounts whole volumes"),
+            )
+            .until_helper(),
+            refused("subPathExpr", "ACI mounts whole volumes").until_helper(),
         ],
     ),
     ("Volume", VOLUME),
