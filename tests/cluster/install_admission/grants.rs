@@ -44,14 +44,16 @@ pub(super) async fn a_stale_mark_of_losses_is_removed(pods: &Api<Pod>) {
     let params = PatchParams::default();
     let set =
         |key: &str, value: Value| as_patch(json!({"metadata": {"annotations": {key: value}}}));
-    let marked = pods.patch("waits", &params, &set(NOT_KEPT, "fsGroup".into()));
-    let marked = marked.await.expect("the mark of a loss");
+    let set_mark = set(NOT_KEPT, "fsGroup".into());
+    let marked = pods.patch("waits", &params, &set_mark).await;
+    let marked = marked.expect("the mark of a loss");
     assert_eq!(marked.annotations()[NOT_KEPT], "fsGroup");
     let workload = set("burstpool.io/workload", Value::Null);
     let words = "may remove only burstpool.io/not-kept";
     denied(pods.patch("waits", &params, &workload).await, words);
-    let removed = pods.patch("waits", &params, &set(NOT_KEPT, Value::Null));
-    let removed = removed.await.expect("the mark is removed");
+    let remove_mark = set(NOT_KEPT, Value::Null);
+    let removed = pods.patch("waits", &params, &remove_mark).await;
+    let removed = removed.expect("the mark is removed");
     assert_eq!(removed.annotations().get(NOT_KEPT), None);
 }
 
