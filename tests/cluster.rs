@@ -60,6 +60,8 @@ mod node_ending;
 mod node_foreign_groups;
 #[path = "cluster/node_groups.rs"]
 mod node_groups;
+#[path = "cluster/node_hooks.rs"]
+mod node_hooks;
 #[path = "cluster/node_images.rs"]
 mod node_images;
 #[path = "cluster/node_in_process.rs"]

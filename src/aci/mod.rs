@@ -6,7 +6,7 @@
 //! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `response` (parses
 //!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
 //!   class, and when to retry), `address` (reserved IP addresses), `names` (a group's name and tags),
-//!   `poll_interval` (when to read a group again), `probe` (decodes the probes of containers),
+//!   `poll_interval` (when to read a group again), `pre_stop` and `probe` (decode the hooks and probes of containers),
 //!   `retry_after_header` (how long an answer asks to wait), `expiring_map` (a limited cache).
 //! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
 //!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
@@ -22,6 +22,7 @@ pub mod failure;
 pub mod image;
 pub mod names;
 pub mod poll_interval;
+pub mod pre_stop;
 pub mod probe;
 pub mod rate_limiter;
 pub mod realtime_metrics;

@@ -52,6 +52,7 @@ mod deadline;
 mod image_changes;
 mod patch;
 mod phase;
+mod pre_stop;
 #[cfg(test)]
 mod properties;
 mod readiness;
@@ -63,6 +64,7 @@ pub use azure_readiness::AzureReadiness;
 pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_EXCEEDED_MESSAGE, active_deadline};
 pub use image_changes::{OutdatedContainer, images as outdated_images};
 pub use patch::{is_same_status, is_urgent, status_patch};
+pub use pre_stop::{PreStopProgress, PreStopRecord};
 pub use readiness::{BlockedProbe, ContainerReadiness, ReadinessReport};
 
 /// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
@@ -108,6 +110,8 @@ pub struct NodeFacts<'a> {
     pub host_ip: Option<IpAddr>,
     /// What is known about the probes of this pod; `None` if it has none.
     pub readiness: Option<&'a ReadinessReport>,
+    /// How far the pod's `preStop` hooks are; `None` keeps what the live status says.
+    pub pre_stop: Option<&'a PreStopProgress>,
 }
 
 /// The inputs of a status.
@@ -117,6 +121,7 @@ struct StatusInput<'a> {
     live: &'a PodStatus,
     observation: GroupObservation<'a>,
     readiness: Option<&'a ReadinessReport>,
+    pre_stop: Option<&'a PreStopProgress>,
     restart_policy: PodRestartPolicy,
     now: Timestamp,
 }
@@ -138,7 +143,7 @@ pub fn pod_status(
 ) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
     let mut case = StatusInput::new(pod, *observation, now, &no_spec, &no_status);
-    case.readiness = facts.readiness;
+    (case.readiness, case.pre_stop) = (facts.readiness, facts.pre_stop);
     let mut containers = container::container_statuses(&case);
     let mut init = container::init_container_statuses(&case, &containers);
     let outcome = phase::pod_phase(&case, &init, &containers);
@@ -189,6 +194,7 @@ impl<'a> StatusInput<'a> {
             live,
             observation,
             readiness: None,
+            pre_stop: None,
             restart_policy,
             now,
         }

@@ -8,11 +8,14 @@
 //!                           └─no answer─▶ Unknown   └─vanished─▶ Absent
 //! ```
 //!
+//! Before the group of a pod that ends is deleted, its `preStop` hooks run (`termination`).
+//!
 //! A group becomes Absent only on proof ([`is_gone`]): Azure may not find a group that exists.
 
 mod observations;
 mod pod_lifecycle;
 mod pod_state;
+mod termination;
 
 use std::time::Duration;
 
@@ -24,13 +27,14 @@ use super::absence_proof::{EvidenceSource, PriorGroupState};
 use crate::aci::poll_interval::{self, PollPhase, StartLatencies};
 use crate::k8s::time::later;
 pub use observations::GroupReading;
-use pod_lifecycle::{
-    always_restarts, finished_at, has_failed, has_start_time, is_ready, unready_since,
-};
+use pod_lifecycle::{always_restarts, finished_at, has_failed, has_start_time, unready_since};
 pub use pod_lifecycle::{
-    has_exceeded_deadline, has_run, is_deleting, is_finished, is_past_deadline, never_restarts,
+    has_exceeded_deadline, has_run, is_deleting, is_finished, is_past_deadline, is_ready,
+    never_restarts,
 };
 pub use pod_state::{GroupPresence, PodState, RetryTimes};
+use termination::HookStep;
+pub use termination::{GracePeriod, HookPhase, due_hooks};
 
 /// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
 /// first.
@@ -50,6 +54,8 @@ pub enum PodAction {
     Create,
     /// Read the group.
     Refresh,
+    /// Run the `preStop` hooks of the containers.
+    RunHooks,
     /// Delete the group.
     Delete,
     /// Remove the pod's object: its group is gone.
@@ -109,11 +115,18 @@ fn choose_action(
     starts: &StartLatencies,
     now: Timestamp,
 ) -> ScheduledAction {
-    let is_leaving = state.is_past_deadline || pod.is_none_or(is_deleting);
+    let is_leaving = state.deadline_seen_at.is_some() || pod.is_none_or(is_deleting);
     let next_check_at = state.absence.next_check_at();
+    let hooks = pod.and_then(|pod| termination::hook_step(pod, state, now));
     match &state.group {
         GroupPresence::Unknown => discover(is_leaving, state, now),
         GroupPresence::Absent { .. } => without_group(pod, state, now),
+        GroupPresence::Exists { .. } if hooks == Some(HookStep::Run) => PodAction::RunHooks.at(now),
+        GroupPresence::Exists { .. } if let Some(HookStep::Await { until }) = hooks => {
+            let checked = next_check_at.map(|at| PodAction::Refresh.at(at));
+            let read = checked.unwrap_or_else(|| routine_read(pod, state, starts, now));
+            read_or_leave_hooks(read, until)
+        }
         GroupPresence::Exists { .. }
             if (is_leaving || state.has_failed_to_start)
                 && let Some(at) = next_check_at =>
@@ -141,17 +154,39 @@ fn choose_action(
             refresh_or_delete_finished(pod, refresh, state, now)
         }
         GroupPresence::Exists { .. } if state.has_failed_to_start => PodAction::Delete.at(now),
-        GroupPresence::Exists {
-            since,
-            last_read,
-            has_run,
-        } => {
-            let phase = poll_phase(*has_run, pod);
-            let interval = interval_in(phase, pod.map_or(0.0, poll_offset), starts);
-            let read = next_read(interval, (*since, *last_read), state, now);
-            read.no_later_than(state.readiness_read_at)
-        }
+        GroupPresence::Exists { .. } => routine_read(pod, state, starts, now),
     }
+}
+
+/// While hooks run, the group is read as before; `until` is when they are left behind. The worker wakes then also
+/// while it waits for its turn to read.
+fn read_or_leave_hooks(read: ScheduledAction, until: Timestamp) -> ScheduledAction {
+    if read.at < until {
+        read
+    } else {
+        PodAction::Delete.at(until)
+    }
+}
+
+/// The next read of a group that exists and whose pod has not finished.
+fn routine_read(
+    pod: Option<&Pod>,
+    state: &PodState,
+    starts: &StartLatencies,
+    now: Timestamp,
+) -> ScheduledAction {
+    let GroupPresence::Exists {
+        since,
+        last_read,
+        has_run,
+    } = state.group
+    else {
+        return PodAction::Refresh.at(now);
+    };
+    let phase = poll_phase(has_run, pod);
+    let interval = interval_in(phase, pod.map_or(0.0, poll_offset), starts);
+    let read = next_read(interval, (since, last_read), state, now);
+    read.no_later_than(state.readiness_read_at)
 }
 
 /// Azure restarts only a group that failed, and only a GET (`refresh`) shows whether it did.
@@ -193,7 +228,7 @@ fn without_group(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Schedul
         // failed.
         Some(pod) if state.is_create_blocked || is_finished(pod) || has_run(pod) => PodAction::Wait,
         // The pod fails as soon as its status is written.
-        Some(_) if state.is_past_deadline => PodAction::Wait,
+        Some(_) if state.deadline_seen_at.is_some() => PodAction::Wait,
         Some(_) => PodAction::Create,
     };
     action.at(now)
@@ -245,7 +280,7 @@ fn discover(is_leaving: bool, state: &PodState, now: Timestamp) -> ScheduledActi
 
 /// Whether Azure's answers prove that the group is gone, or was never created.
 pub fn is_gone(pod: Option<&Pod>, state: &PodState) -> bool {
-    let is_leaving = state.is_past_deadline || pod.is_none_or(is_deleting);
+    let is_leaving = state.deadline_seen_at.is_some() || pod.is_none_or(is_deleting);
     let before = match state.group {
         GroupPresence::Absent { .. } => return true,
         GroupPresence::Deleting { .. } => PriorGroupState::Deleted,
@@ -302,12 +337,13 @@ fn next_read(
     PodAction::Refresh.at(at)
 }
 
-/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN_DELAY`], so that
-/// Services drop it, but not longer than its grace period. The wait is counted from when the operator saw the
+/// When the group of a pod that is being deleted may be deleted. A pod that was Ready waits for [`DRAIN_DELAY`], so
+/// that Services drop it, but not longer than its grace period. The wait is counted from when the operator saw the
 /// deletion: by the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining
-/// at all. A pod that exceeded its deadline is not drained, as by a kubelet: it stays Ready until its containers end.
+/// at all. A hook that makes the app fail its readiness probe does not end the wait. A pod that exceeded its deadline is
+/// not drained, as by a kubelet: it stays Ready until its containers end.
 fn drained_at(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Timestamp {
-    let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
+    let (Some(pod), Some(since)) = (pod, state.draining_since) else {
         return now;
     };
     let grace = pod
@@ -315,10 +351,7 @@ fn drained_at(pod: Option<&Pod>, state: &PodState, now: Timestamp) -> Timestamp 
         .deletion_grace_period_seconds
         .unwrap_or_default();
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-    later(
-        state.deletion_seen_at.unwrap_or(now),
-        DRAIN_DELAY.min(grace),
-    )
+    later(since, DRAIN_DELAY.min(grace))
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {

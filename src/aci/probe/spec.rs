@@ -221,7 +221,12 @@ impl ProbeHandler {
 }
 
 impl HttpGetProbe {
-    fn of(get: &HTTPGetAction, container: &Container, at: &str) -> Result<Self> {
+    /// The request of `get`, which is a probe or a hook of `container`. `at` is its field path.
+    ///
+    /// # Errors
+    ///
+    /// If it names a host, or if a field has a value that no API server accepts.
+    pub(in crate::aci) fn of(get: &HTTPGetAction, container: &Container, at: &str) -> Result<Self> {
         let field = |name: &str| format!("{at}.{name}");
         refuse_host(get.host.as_ref(), at)?;
         let is_h2c = match get.protocol.as_deref() {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
 
 use super::phase::{FAILED, PhaseOutcome, SUCCEEDED};
+use super::pre_stop::{PRE_STOP, PreStopProgress, PreStopRecord};
 use super::{
     MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, container, container_state,
     whole_seconds,
@@ -16,13 +17,14 @@ use crate::aci::response::Provisioning;
 use crate::k8s::containers::{container_statuses, has_sidecar, lasting_containers};
 
 /// The types of the conditions that only a node's agent writes.
-const OWN_CONDITIONS: [&str; 6] = [
+const OWN_CONDITIONS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodResizePending",
     PROBES_REACH,
+    PRE_STOP,
 ];
 /// The type of the condition that says why probes of the node cannot decide; absent if they can.
 pub const PROBES_REACH: &str = "burstpool.io/ProbesReach";
@@ -89,6 +91,9 @@ pub fn pod_conditions(
     }
     if let Some(blocked) = probes_reach(case, phase) {
         conditions.push(build_condition(case, PROBES_REACH, blocked));
+    }
+    if let Some(progress) = pre_stop(case) {
+        conditions.push(build_condition(case, PRE_STOP, progress));
     }
     let is_disrupted = others
         .iter()
@@ -297,6 +302,16 @@ fn probes_reach(case: &StatusInput, phase: &str) -> Option<ConditionValue> {
     let mut messages: Vec<&str> = blocked.iter().map(|blocked| &*blocked.message).collect();
     messages.dedup();
     Some(ConditionValue::unmet(reason, messages.join("; ")))
+}
+
+/// [`PRE_STOP`]: how far the hooks are. When the group is gone, none runs.
+fn pre_stop(case: &StatusInput) -> Option<ConditionValue> {
+    let recorded = || PreStopRecord::of(case.pod).map(|record| record.progress);
+    let progress: PreStopProgress = case.pre_stop.cloned().or_else(recorded)?;
+    Some(match progress.message().filter(|_| !case.is_gone()) {
+        Some(message) => ConditionValue::unmet("Running", message),
+        None => ConditionValue(true, Some("Completed"), None),
+    })
 }
 
 /// `DisruptionTarget`: the platform caused the failure, not the program. A Job's `podFailurePolicy` can ignore it.

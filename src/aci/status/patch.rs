@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
 use super::condition;
+use super::pre_stop::PRE_STOP;
 
 /// The status fields that the node owns. Of `conditions`, it owns some elements.
 const OWNED_FIELDS: [&str; 13] = [
@@ -47,14 +48,17 @@ pub fn is_same_status(live: &PodStatus, wanted: &PodStatus) -> bool {
 }
 
 /// Whether `wanted` should be written without delay: phase, readiness or pod IP differ, and controllers act on
-/// them. Other differences matter to human readers only.
+/// them; or another leader must know how far the `preStop` hooks are. Other differences matter to human readers only.
 pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
-    let ready = |status: &PodStatus| {
+    fn find<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
         let mut conditions = status.conditions.iter().flatten();
-        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
+        conditions.find(|condition| condition.type_ == kind)
+    }
+    let ready = |status| find(status, "Ready").is_some_and(|condition| condition.status == "True");
+    let hooks = |status| find(status, PRE_STOP).map(|condition| &condition.message);
     live.phase.as_deref().unwrap_or("Pending") != wanted.phase.as_deref().unwrap_or("Pending")
         || ready(live) != ready(wanted)
+        || hooks(live) != hooks(wanted)
         || live.pod_ip.as_deref().unwrap_or_default()
             != wanted.pod_ip.as_deref().unwrap_or_default()
 }

@@ -54,6 +54,7 @@ fn status(pod: &Pod, observation: &SampleObservation, second: i64) -> PodStatus 
     let facts = NodeFacts {
         host_ip: "10.1.0.1".parse().ok(),
         readiness: None,
+        pre_stop: None,
     };
     pod_status(pod, &observation, &facts, at(second))
 }

@@ -18,6 +18,7 @@ mod writing;
 const FACTS: NodeFacts<'static> = NodeFacts {
     host_ip: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1))),
     readiness: None,
+    pre_stop: None,
 };
 
 /// The time `second` seconds after a fixed start.

@@ -19,6 +19,7 @@ use super::volumes::{VolumeNames, volume_mounts};
 use crate::aci::image::{
     RequiredImageField, WorkingDirMatch, container_command, working_dir_match,
 };
+use crate::aci::pre_stop::PreStopHook;
 use crate::k8s::containers::is_sidecar;
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
@@ -84,6 +85,9 @@ pub(super) fn containers(
             properties.resources = context.sizes.container_resources(index);
             (properties.liveness_probe, properties.readiness_probe) =
                 probes(container, in_subnet, &at, refusals);
+            if let Err(error) = PreStopHook::of(container, in_subnet, &at) {
+                refusals.refuse(error.field, error.why);
+            }
         }
         let list = if index.is_some() {
             &mut containers.main

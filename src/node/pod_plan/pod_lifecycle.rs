@@ -58,7 +58,7 @@ fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
 }
 
 /// Whether the pod's condition Ready is true.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     ready_condition(pod).is_some_and(|condition| condition.status == "True")
 }
 

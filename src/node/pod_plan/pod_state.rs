@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::PodAction;
+use super::{HookPhase, PodAction};
 use crate::node::absence_proof::AbsenceEvidence;
 
 /// What is known of a pod's container group.
@@ -52,10 +52,15 @@ pub struct PodState {
     pub retry_times: RetryTimes,
     /// When the pod was first seen to be deleted, by the operator's clock.
     pub deletion_seen_at: Option<Timestamp>,
+    /// Since when Services stop sending traffic to the pod: it was Ready when it was first seen to be deleted.
+    pub draining_since: Option<Timestamp>,
     /// When the pod was first seen to be finished, by the operator's clock.
     pub finished: Option<Timestamp>,
-    /// The pod has been active for longer than its `activeDeadlineSeconds` and has not finished: its group is deleted.
-    pub is_past_deadline: bool,
+    /// When the pod was first seen to have been active for longer than its `activeDeadlineSeconds`, by the operator's
+    /// clock, without having finished: its group is deleted.
+    pub deadline_seen_at: Option<Timestamp>,
+    /// How far this process is with the pod's `preStop` hooks.
+    pub hooks: HookPhase,
     /// Azure cannot run this pod as it is: the operator does not try to create a group.
     pub is_create_blocked: bool,
     /// A LIST or a worker found that the group has changed or is gone: it is read at once.
@@ -87,7 +92,7 @@ impl RetryTimes {
             PodAction::Discover | PodAction::Refresh => self.reading,
             PodAction::Delete => self.deleting,
             PodAction::Remove => self.removing,
-            PodAction::Wait => None,
+            PodAction::RunHooks | PodAction::Wait => None,
         }
     }
 
@@ -98,7 +103,7 @@ impl RetryTimes {
             PodAction::Discover | PodAction::Refresh => self.reading = until,
             PodAction::Delete => self.deleting = until,
             PodAction::Remove => self.removing = until,
-            PodAction::Wait => {}
+            PodAction::RunHooks | PodAction::Wait => {}
         }
     }
 }

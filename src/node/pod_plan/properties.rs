@@ -1,9 +1,10 @@
 //! Property tests: against a simulated Azure that lags, loses answers and does not find groups that exist, no pod is ended
-//! while its group exists, and no second PUT with other content is sent.
+//! while its group exists, no second PUT with other content is sent, and no group is deleted while hooks may run.
 
 use k8s_openapi::api::core::v1::{PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::node::absence_proof::{CONSISTENCY_LAG, EvidenceSource};
@@ -41,7 +42,12 @@ struct RunScript {
     deleted: Option<i64>,
     /// When the operator restarts and loses all it knows.
     restarts: Option<i64>,
+    /// How long the hook of the pod's container takes.
+    hook: Option<i64>,
 }
+
+/// The grace period of a pod with a hook, in seconds.
+const GRACE_SECONDS: i64 = 30;
 
 fn script() -> impl Strategy<Value = RunScript> {
     let most = i64::try_from(CONSISTENCY_LAG.as_secs()).expect("it is short") * 2 - 1;
@@ -58,8 +64,9 @@ fn script() -> impl Strategy<Value = RunScript> {
         prop::collection::vec(put, 1..6),
         (1..60_i64, 0..40_i64, 2..130_i64),
         (moment(), moment(), moment()),
+        prop::option::of(0..90_i64),
     )
-        .prop_map(|(lag, liar, lies, puts, times, moments)| RunScript {
+        .prop_map(|(lag, liar, lies, puts, times, moments, hook)| RunScript {
             lag,
             liar,
             lies,
@@ -70,6 +77,7 @@ fn script() -> impl Strategy<Value = RunScript> {
             vanishes: moments.0,
             deleted: moments.1,
             restarts: moments.2,
+            hook,
         })
 }
 
@@ -95,6 +103,9 @@ struct SimulatedRun {
     gone_since: Option<i64>,
     /// Whether a PUT with other content was sent while the group existed.
     is_doubled: bool,
+    hook_ends: i64,
+    /// Whether a DELETE was sent although a hook could run.
+    is_early: bool,
 }
 
 fn at(half_seconds: i64) -> Timestamp {
@@ -103,8 +114,12 @@ fn at(half_seconds: i64) -> Timestamp {
 
 impl SimulatedRun {
     fn new(script: RunScript) -> Self {
+        let hook = json!({"containers": [
+            {"name": "main", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]});
+        let hooked = || serde_json::from_value(hook).expect("a spec");
+        let spec: Option<PodSpec> = script.hook.map(|_| hooked());
         let pod = Pod {
-            spec: Some(PodSpec::default()),
+            spec: Some(spec.unwrap_or_default()),
             status: Some(PodStatus {
                 start_time: Some(Time(at(0))),
                 ..PodStatus::default()
@@ -127,11 +142,17 @@ impl SimulatedRun {
             puts: 0,
             gone_since: None,
             is_doubled: false,
+            hook_ends: 0,
+            is_early: false,
         }
     }
 
-    fn set_phase(&mut self, phase: &str) {
-        self.pod.status.get_or_insert_default().phase = Some(phase.to_owned());
+    fn set_running(&mut self) {
+        let status = self.pod.status.get_or_insert_default();
+        status.phase = Some("Running".to_owned());
+        let running = json!([{"name": "main", "image": "", "imageID": "", "restartCount": 0,
+            "ready": true, "state": {"running": {}}}]);
+        status.container_statuses = serde_json::from_value(running).expect("statuses");
     }
 
     /// Whether a source does not find the group.
@@ -156,7 +177,8 @@ impl SimulatedRun {
         }
         if script.deleted == Some(now) {
             self.pod.metadata.deletion_timestamp = Some(Time(at(now)));
-            self.pod.metadata.deletion_grace_period_seconds = Some(0);
+            let grace = script.hook.map_or(0, |_| GRACE_SECONDS);
+            self.pod.metadata.deletion_grace_period_seconds = Some(grace);
         }
         // A new operator does not know when its predecessor sent a PUT. The test restarts only after that PUT's
         // lag.
@@ -199,7 +221,7 @@ impl SimulatedRun {
         };
         self.state.group_seen(reading, at(self.now));
         if has_started {
-            self.set_phase("Running");
+            self.set_running();
         }
     }
 
@@ -225,7 +247,26 @@ impl SimulatedRun {
         }
     }
 
+    /// The operator sees the deletion, and the end of the hook.
+    fn advance_operator(&mut self) {
+        if is_deleting(&self.pod) {
+            self.state.deletion_seen_at.get_or_insert(at(self.now));
+        }
+        if self.state.hooks == HookPhase::Running && self.now >= self.hook_ends {
+            self.state.hooks = HookPhase::Ended;
+        }
+    }
+
+    fn run_hooks(&mut self) {
+        self.state.hooks = HookPhase::Running;
+        self.hook_ends = self.now + self.script.hook.unwrap_or_default();
+    }
+
     fn delete(&mut self) {
+        let grace = GracePeriod::of(&self.pod, &self.state);
+        let may_run = grace.is_some_and(|grace| at(self.now) < grace.ends_at());
+        self.is_early |=
+            may_run && self.state.hooks != HookPhase::Ended && !due_hooks(&self.pod).is_empty();
         // During the lag, a DELETE does not find the group either, whichever replica answers.
         let lag = self.script.lag.0.max(self.script.lag.1);
         match &mut self.real {
@@ -255,6 +296,7 @@ impl SimulatedRun {
     fn run_to_end(&mut self) -> Option<(PodAction, i64)> {
         while self.now < 1200 {
             self.advance_azure();
+            self.advance_operator();
             for _ in 0..8 {
                 let starts = StartLatencies::default();
                 let decision = next_action(Some(&self.pod), &self.state, &starts, at(self.now));
@@ -270,6 +312,7 @@ impl SimulatedRun {
                 match decision.action {
                     PodAction::Discover | PodAction::Refresh => self.get(),
                     PodAction::Create => self.put(),
+                    PodAction::RunHooks => self.run_hooks(),
                     PodAction::Delete => self.delete(),
                     PodAction::Remove => return Some((PodAction::Remove, self.now)),
                     PodAction::Wait => break,
@@ -290,6 +333,7 @@ proptest! {
         let end = run.run_to_end();
         prop_assert!(end.is_none() || run.real.is_none(), "{end:?} with {:?}", run.real);
         prop_assert!(!run.is_doubled, "a second PUT of another content");
+        prop_assert!(!run.is_early, "a DELETE before the hook has ended");
     }
 
     #[test]
@@ -308,7 +352,7 @@ proptest! {
         let script = RunScript {
             lag: (0, 0), liar: LyingSource::Get, lies: vec![false], puts: vec![PutOutcome::Answered],
             start, deletion, list_every: 120,
-            vanishes: None, deleted: Some(deleted), restarts: None,
+            vanishes: None, deleted: Some(deleted), restarts: None, hook: None,
         };
         let mut run = SimulatedRun::new(script);
         let Some((PodAction::Remove, removed)) = run.run_to_end() else {

@@ -89,7 +89,7 @@ fn a_new_group_is_created_at_once_and_after_a_failure_when_its_back_off_ends() {
 #[test]
 fn a_ready_pod_is_drained_for_3_s_or_its_grace_period_and_any_other_is_not() {
     let mut group = existing(0, Some(90), true);
-    group.deletion_seen_at = Some(at(100));
+    (group.deletion_seen_at, group.draining_since) = (Some(at(100)), Some(at(100)));
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 30), &group, 101),
         (PodAction::Delete, 103)
@@ -102,6 +102,12 @@ fn a_ready_pod_is_drained_for_3_s_or_its_grace_period_and_any_other_is_not() {
         decided(&leaving(pod("Running", true), 100, 0), &group, 100),
         (PodAction::Delete, 100)
     );
+    // It was Ready when its deletion was seen, and a hook has made it fail its readiness probe.
+    assert_eq!(
+        decided(&leaving(pod("Running", false), 100, 30), &group, 101),
+        (PodAction::Delete, 103)
+    );
+    group.draining_since = None;
     assert_eq!(
         decided(&leaving(pod("Pending", false), 100, 30), &group, 101),
         (PodAction::Delete, 101)
@@ -255,7 +261,7 @@ fn the_back_off_of_one_action_does_not_delay_another() {
 #[test]
 fn a_pod_is_drained_by_the_operators_clock_whatever_the_api_servers_is() {
     let mut group = existing(0, Some(90), true);
-    group.deletion_seen_at = Some(at(100));
+    (group.deletion_seen_at, group.draining_since) = (Some(at(100)), Some(at(100)));
     for skew in [-3600, 3600] {
         let pod = leaving(pod("Running", true), 100 + skew, 30);
         assert_eq!(
@@ -343,17 +349,17 @@ fn the_group_of_a_pod_that_exceeded_its_deadline_is_deleted_at_once_and_none_is_
     let running = pod("Running", true);
     let mut state = existing(0, Some(90), true);
     assert_eq!(decided(&running, &state, 100).0, PodAction::Refresh);
-    state.is_past_deadline = true;
+    state.deadline_seen_at = Some(at(90));
     assert_eq!(decided(&running, &state, 100), (PodAction::Delete, 100));
     // The deadline does not shorten the wait of a pod that is being deleted.
     let deleted = leaving(running, 98, 30);
-    state.deletion_seen_at = Some(at(99));
+    (state.deletion_seen_at, state.draining_since) = (Some(at(99)), Some(at(99)));
     assert_eq!(decided(&deleted, &state, 100), (PodAction::Delete, 102));
 
     let late = pod("Pending", false);
     let mut absent = state_with(GroupPresence::Absent { existed: false });
     assert_eq!(decided(&late, &absent, 100).0, PodAction::Create);
-    absent.is_past_deadline = true;
+    absent.deadline_seen_at = Some(at(90));
     assert_eq!(decided(&late, &absent, 100).0, PodAction::Wait);
 }
 
@@ -364,7 +370,7 @@ fn a_put_without_an_answer_is_not_sent_again_after_the_deadline() {
     state.put_unanswered(at(10));
     state.group_not_found(Some(&late), None, at(11));
     assert_eq!(decided(&late, &state, 11).0, PodAction::Create);
-    state.is_past_deadline = true;
+    state.deadline_seen_at = Some(at(90));
     assert_eq!(decided(&late, &state, 11).0, PodAction::Discover);
 }
 

@@ -73,6 +73,6 @@ pub use manager::{MAX_PROBES_PER_POD, MAX_RUNNING_PROBES, ProbeManager};
 pub use outcome::{ProbeAnswer, ProbeContact, ProbeOutcome, ProbeUnreachable};
 pub use pod::{PodProbes, ProbedPod, ProbedPodState};
 pub use probed::{ProbeSeed, ProbeSpecs, ProbedContainer};
-pub use prober::{MAX_STARTING_PROBES, Prober};
+pub use prober::{HookAnswer, MAX_STARTING_PROBES, Prober};
 pub use reachability::{PROBE_PATH_HOLD, ProbePath, ProbePathTracker};
 pub use verdict::{ProbeBlocked, ProbeReport, ProbeStartup, ProbeVerdict};

@@ -177,3 +177,52 @@ fn a_pinned_image_that_was_not_pulled_is_no_sandbox() {
     let text = condition_text(&status, "PodReadyToStartContainers");
     assert!(text.starts_with("False"), "{text}");
 }
+
+#[test]
+fn the_hooks_of_a_pod_are_in_its_status_until_its_group_is_gone() {
+    let progress = |names: &[&str]| PreStopProgress {
+        running: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let group = group("Succeeded", "Running", &[("web", running(1))]);
+    let observation = GroupObservation::Group(&group);
+    let mut pod = pod("Always", &["web", "log"], &[]);
+    write(&mut pod, &observation, 2);
+    assert_eq!(PreStopRecord::of(&pod), None);
+    let tell = |pod: &mut Pod, progress: &PreStopProgress, second| {
+        let facts = NodeFacts {
+            pre_stop: Some(progress),
+            ..FACTS
+        };
+        let told = stored(&pod_status(pod, &observation, &facts, at(second)));
+        let is_urgent = is_urgent(pod.status.as_ref().expect("a status"), &told);
+        pod.status = Some(told);
+        is_urgent
+    };
+    for (second, names) in [(10, &["log", "web"][..]), (12, &["web"])] {
+        let progress = progress(names);
+        assert!(tell(&mut pod, &progress, second));
+        let since = Some(at(10));
+        assert_eq!(
+            PreStopRecord::of(&pod),
+            Some(PreStopRecord { progress, since })
+        );
+    }
+    // Another leader knows no more than that.
+    let shown = write(&mut pod, &observation, 13);
+    assert_eq!(
+        condition_text(&shown, "burstpool.io/PreStop"),
+        "False Running"
+    );
+    assert_eq!(
+        condition(&shown, "burstpool.io/PreStop").message.as_deref(),
+        Some("containers with running preStop hooks: [web]")
+    );
+    let gone = status(&pod, &GroupObservation::Deleted(Some(&group)), 20);
+    assert_eq!(
+        condition_text(&gone, "burstpool.io/PreStop"),
+        "True Completed"
+    );
+    assert!(tell(&mut pod, &progress(&[]), 14));
+    let record = PreStopRecord::of(&pod).expect("a record");
+    assert!(record.progress.running.is_empty());
+}

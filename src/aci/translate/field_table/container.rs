@@ -16,6 +16,7 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         INIT_CONTAINER,
         &[
+            refused("lifecycle", "ACI runs no hooks, and an init container has ended when the pod is deleted"),
             refused("livenessProbe", NO_PROBE_OF_INIT),
             refused("readinessProbe", NO_PROBE_OF_INIT),
             refused("startupProbe", NO_PROBE_OF_INIT),
@@ -146,6 +147,32 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             translated("timeoutSeconds", "`timeoutSeconds`"),
         ],
     ),
+    (
+        "Lifecycle",
+        &[
+            refused(
+                "postStart",
+                "ACI runs no hooks, and starts containers without the virtual node",
+            ),
+            translated("preStop", "a hook that the virtual node runs before it deletes the group")
+                .with_type("LifecycleHandler"),
+            refused("stopSignal", "ACI has no other stop signals"),
+        ],
+    ),
+    (
+        "LifecycleHandler",
+        &[
+            refused("exec", "ACI runs no hooks, and the virtual node runs only sleep and httpGet"),
+            translated("httpGet", "the virtual node sends it; refused without a subnet")
+                .with_type("HTTPGetAction"),
+            translated("sleep", "the virtual node waits").with_type("SleepAction"),
+            refused("tcpSocket", "no kubelet runs such a hook"),
+        ],
+    ),
+    (
+        "SleepAction",
+        &[translated("seconds", "how long the virtual node waits, within the grace period")],
+    ),
     ("ExecAction", &[translated("command", "`command`")]),
     (
         "HTTPGetAction",
@@ -217,11 +244,8 @@ const CONTAINER: &[FieldRow] = &[
         &["Always", "IfNotPresent"],
         "no image is on the machine before it is pulled",
     ),
-    refused(
-        "lifecycle",
-        "ACI runs no hooks and has no other stop signals",
-    )
-    .until_helper(),
+    translated("lifecycle", "nothing; the virtual node runs preStop")
+        .with_type("Lifecycle"),
     translated("livenessProbe", "`livenessProbe`").with_type("Probe"),
     translated("name", "`name`"),
     translated(

@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn the_table_has_rows_of_three_cells() {
         let table = super::markdown_table();
-        assert!(table.contains("| `Container.lifecycle` | refused | "));
+        assert!(table.contains("| `Container.tty` | refused | "));
         assert!(table.contains("| `PodSpec.priority` | meaningless | "));
         for line in table.lines() {
             assert_eq!(line.matches('|').count(), 4, "{line}");

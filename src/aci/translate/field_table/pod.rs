@@ -117,9 +117,9 @@ const POD_SPEC: &[FieldRow] = &[
         "ACI does not let containers see each other's processes",
     ),
     meaningless("subdomain", "it is a part of names in the cluster's DNS, which come from the Service"),
-    meaningless(
+    translated(
         "terminationGracePeriodSeconds",
-        "the node honours it; ACI ends containers after its own grace period",
+        "how long preStop hooks may run; after that, ACI ends containers after its own grace period",
     ),
     meaningless("tolerations", SCHEDULED),
     meaningless("topologySpreadConstraints", SCHEDULED),

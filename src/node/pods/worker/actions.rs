@@ -35,6 +35,7 @@ impl PodWorker {
         // Each call is boxed: nearly all workers wait, and a waiting worker must not be as large as one that acts.
         match action {
             PodAction::Create => Box::pin(self.create_group()).await,
+            PodAction::RunHooks => Box::pin(self.run_hooks()).await,
             PodAction::Delete => Box::pin(self.delete_group()).await,
             PodAction::Remove => return Box::pin(self.remove_pod()).await,
             PodAction::Discover | PodAction::Refresh | PodAction::Wait => {}
@@ -269,6 +270,7 @@ impl PodWorker {
     async fn delete_group(&mut self) {
         let context = self.context.clone();
         let _permit = context.group_write_permits.acquire().await;
+        self.leave_hooks();
         let sent_at = Timestamp::now();
         tracing::info!("deleting a container group");
         self.mark_group_deleted(true);

@@ -10,6 +10,7 @@ mod azure_probes;
 mod events;
 mod foreign;
 mod group_absence;
+mod hooks;
 mod image_reads;
 mod pod_changes;
 mod probing;
@@ -33,10 +34,11 @@ use crate::aci::names::GroupName;
 use crate::aci::status;
 use crate::api;
 use crate::node::daemon_set;
-use crate::node::pod_plan::{self, GroupPresence, PodAction, ScheduledAction};
+use crate::node::pod_plan::{self, GracePeriod, GroupPresence, PodAction, ScheduledAction};
 use crate::node::watched_pod::WatchedPod;
 use attempts::AttemptKind;
 use events::PodEventQueue;
+use hooks::{HookEnd, WorkerHooks};
 use probing::WorkerProbes;
 use state::WorkerState;
 use status_writer::PendingWrite;
@@ -56,6 +58,8 @@ pub(super) struct PodWorker {
     events: PodEventQueue,
     /// The probes that the node runs for the pod.
     probes: WorkerProbes,
+    /// The `preStop` hooks that the node runs for the pod.
+    hooks: WorkerHooks,
     /// How often in a row the API server rejected a write of the pod.
     rejections: u32,
     /// The status is not written before this time, because the last write failed.
@@ -75,6 +79,8 @@ enum WakeReason {
     Listed,
     /// A user edited the placement or the pool's tags.
     Edited,
+    /// A `preStop` hook ended.
+    HookEnded(Option<HookEnd>),
     /// The rate limiter allows a GET.
     ReadTurn,
     /// The worker may make one write that is not urgent while it holds this permit.
@@ -98,6 +104,7 @@ impl PodWorker {
             image_backoffs: BTreeMap::new(),
             events: PodEventQueue::default(),
             probes: WorkerProbes::default(),
+            hooks: WorkerHooks::default(),
             rejections: 0,
             next_write_at: None,
             updates,
@@ -141,6 +148,7 @@ impl PodWorker {
                         self.apply_listing(&listed);
                     }
                     WakeReason::Edited => self.settings_changed(),
+                    WakeReason::HookEnded(end) => Box::pin(self.hook_ended(end)).await,
                     WakeReason::ReadTurn => Box::pin(self.read_group(decision.action)).await,
                     WakeReason::LowPriorityWrite(_permit) => {
                         Box::pin(self.write_pending(write)).await;
@@ -230,16 +238,22 @@ impl PodWorker {
         }
         let has_time = decision.action != PodAction::Wait && !until_due.is_zero();
         let due = has_time.then(|| until_due.min(MAX_SLEEP));
-        // At its deadline the pod gets another status.
-        let deadline = status::active_deadline(self.state.pod()).filter(|at| *at > now);
-        let until_write = self.next_write_at.into_iter().chain(deadline).min();
+        // At its deadline the pod gets another status, and at the end of its grace period its hooks are left behind.
+        let pod = self.state.pod();
+        let grace = GracePeriod::of(pod, self.state.pod_state());
+        let ends = [
+            status::active_deadline(pod),
+            grace.map(|grace| grace.ends_at()),
+        ];
+        let ends = ends.into_iter().flatten().filter(|at| *at > now);
+        let until_write = self.next_write_at.into_iter().chain(ends).min();
         let until_write =
             until_write.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
         let until_write = until_write.map(|pause| pause.min(MAX_SLEEP));
         let low_priority = self.context.low_priority_write_permit.clone();
         let (updates, listed, settings) =
             (&mut self.updates.1, &mut self.listed, &mut self.settings);
-        let probes = &mut self.probes;
+        let (probes, hooks) = (&mut self.probes, &mut self.hooks);
         tokio::select! {
             biased;
             changed = updates.changed() => if changed.is_err() { std::future::pending().await },
@@ -252,6 +266,7 @@ impl PodWorker {
                 Err(_) => std::future::pending().await,
             },
             () = probes.changed() => {}
+            end = hooks.ended() => return WakeReason::HookEnded(end),
             () = or_pending(&mut self.read_turn) => {
                 self.read_turn = None;
                 return WakeReason::ReadTurn;

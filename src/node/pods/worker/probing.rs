@@ -187,7 +187,7 @@ impl PodWorker {
 }
 
 /// The group's address while the group is known to exist. After that, Azure may give it to another pod's group.
-fn address(state: &super::state::WorkerState) -> Option<IpAddr> {
+pub(super) fn address(state: &super::state::WorkerState) -> Option<IpAddr> {
     let exists = matches!(state.pod_state().group, GroupPresence::Exists { .. });
     state.group_view().filter(|_| exists)?.ip()
 }

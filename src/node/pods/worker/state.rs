@@ -19,7 +19,7 @@ use crate::aci::status::GroupObservation;
 use crate::aci::translate::{Group as Body, Unsupported};
 use crate::k8s::backoff::doubled;
 use crate::node::daemon_set;
-use crate::node::pod_plan::{self, GroupPresence, PodAction, PodState};
+use crate::node::pod_plan::{self, GroupPresence, HookPhase, PodAction, PodState};
 pub(super) use group::AbsenceOutcome;
 
 /// How long a read or a delete waits after an error that no retry can cure.
@@ -94,7 +94,8 @@ impl WorkerState {
 
     /// Whether the pod is being deleted, its object is gone, or its deadline is over: its group is to be deleted.
     pub fn is_leaving(&self) -> bool {
-        self.pod_state.is_past_deadline || self.existing_pod().is_none_or(pod_plan::is_deleting)
+        self.pod_state.deadline_seen_at.is_some()
+            || self.existing_pod().is_none_or(pod_plan::is_deleting)
     }
 
     /// Whether the last pod from the watch could be decoded.
@@ -147,18 +148,23 @@ impl WorkerState {
         self.pod_state.readiness_read_at = at;
     }
 
-    /// Records since when the pod is being deleted, since when it is finished, and whether its deadline is over, by the
-    /// operator's clock.
+    /// Records since when the pod is being deleted, is finished, and is past its deadline, by the operator's clock.
     pub fn record_times(&mut self, now: Timestamp) {
         if !self.is_unreadable && pod_plan::is_past_deadline(&self.pod, now) {
-            self.pod_state.is_past_deadline = true;
+            self.pod_state.deadline_seen_at.get_or_insert(now);
         }
-        if pod_plan::is_deleting(&self.pod) {
-            self.pod_state.deletion_seen_at.get_or_insert(now);
+        if pod_plan::is_deleting(&self.pod) && self.pod_state.deletion_seen_at.is_none() {
+            self.pod_state.deletion_seen_at = Some(now);
+            self.pod_state.draining_since = pod_plan::is_ready(&self.pod).then_some(now);
         }
         if pod_plan::is_finished(&self.pod) {
             self.pod_state.finished.get_or_insert(now);
         }
+    }
+
+    /// Records how far this process is with the pod's `preStop` hooks.
+    pub fn set_hook_phase(&mut self, phase: HookPhase) {
+        self.pod_state.hooks = phase;
     }
 }
 
@@ -256,7 +262,9 @@ impl WorkerState {
     pub fn observation(&self) -> GroupObservation<'_> {
         let is_absent = matches!(self.pod_state.group, GroupPresence::Absent { .. });
         match (&self.problem, &self.group_view) {
-            _ if is_absent && (pod_plan::has_run(&self.pod) || self.pod_state.is_past_deadline) => {
+            _ if is_absent
+                && (pod_plan::has_run(&self.pod) || self.pod_state.deadline_seen_at.is_some()) =>
+            {
                 GroupObservation::Vanished
             }
             _ if daemon_set::is_daemon_set_pod(&self.pod) => daemon_set::GROUP_OBSERVATION,

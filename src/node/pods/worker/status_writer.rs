@@ -95,6 +95,15 @@ impl PodWorker {
         }
     }
 
+    /// Writes the pod's status now if it has changed, unless the last write failed a moment ago.
+    pub(super) async fn write_status_now(&mut self) {
+        if let PendingWrite::UrgentStatus(status) | PendingWrite::Status(status) =
+            self.pending_write(Timestamp::now())
+        {
+            self.write_status(&status).await;
+        }
+    }
+
     /// Makes a write that is not urgent.
     pub(super) async fn write_pending(&mut self, write: PendingWrite) {
         match write {
@@ -164,11 +173,24 @@ impl PodWorker {
         self.publish_event(&event).await;
     }
 
+    /// An Event of the operator about the pod, which happens now.
     fn event(&self, event_type: &'static str, reason: &str, message: &str) -> PodEvent {
+        self.event_about(None, event_type, reason, message)
+    }
+
+    /// An Event of the operator about a container of the pod, or about the pod, which happens now.
+    pub(super) fn event_about(
+        &self,
+        container: Option<&str>,
+        event_type: &'static str,
+        reason: &str,
+        message: &str,
+    ) -> PodEvent {
         let metadata = &self.state.pod().metadata;
+        let about = container.unwrap_or_default();
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
-            format!("{:?}{reason}{message}", metadata.uid).as_bytes(),
+            format!("{:?}{about}{reason}{message}", metadata.uid).as_bytes(),
         );
         let name = metadata.name.as_deref().unwrap_or("pod");
         let now = Timestamp::now();
@@ -180,7 +202,7 @@ impl PodWorker {
             first_timestamp: Some(now),
             last_timestamp: Some(now),
             count: 1,
-            field_path: None,
+            field_path: container.map(|name| format!("spec.containers{{{name}}}")),
         }
     }
 
@@ -245,7 +267,7 @@ impl PodWorker {
 
     /// Writes an Event. Returns `false` if the API server did not answer or is overloaded: the Event is written
     /// again later. An Event that it rejects is dropped.
-    async fn publish_event(&mut self, event: &PodEvent) -> bool {
+    pub(super) async fn publish_event(&mut self, event: &PodEvent) -> bool {
         let namespace = self
             .state
             .pod()
@@ -305,6 +327,7 @@ impl PodWorker {
         NodeFacts {
             host_ip: self.context.address.parse().ok(),
             readiness: self.probes.report(),
+            pre_stop: self.hooks.progress(),
         }
     }
 

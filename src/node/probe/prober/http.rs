@@ -27,6 +27,8 @@ const MAX_BODY: usize = 10 << 10;
 const MAX_REQUESTS: usize = 10;
 /// The longest URL in a message, in bytes.
 const MAX_SHOWN_URL: usize = 512;
+/// Go's words when the app does not speak TLS.
+pub(super) const NOT_TLS: &str = "http: server gave HTTP response to HTTPS client";
 /// Go's words when the timeout is over before the head of the answer.
 const NO_HEAD: &str = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
 /// Go's words when it is over before the end of the body.
@@ -221,47 +223,79 @@ fn not_connected(url: &str, why: &str) -> String {
     format!("Get \"{}\": {why}{late}", shown(url))
 }
 
+/// Why there is no answer, and the URL that was asked.
+pub(super) struct ProbeFetchError {
+    url: String,
+    why: ProbeHttpError,
+}
+
+impl ProbeFetchError {
+    fn message(url: &str, why: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            why: ProbeHttpError::Message(why.to_owned()),
+        }
+    }
+
+    /// The reason, in the words of Go, without the URL.
+    pub fn why(&self) -> &str {
+        match &self.why {
+            ProbeHttpError::Message(why)
+            | ProbeHttpError::Connect(ProbeConnectError::Answered(why)) => why,
+            ProbeHttpError::Connect(ProbeConnectError::Unreachable(why)) => why.message(),
+        }
+    }
+}
+
 /// Sends a probe.
 pub(super) async fn probe(
     prober: &Prober,
     connector: &ProbeConnector,
     get: &HttpGetProbe,
 ) -> ProbeAnswer {
-    let failed = |url: &str, why: &str| {
-        let message = format!("Get \"{}\": {why}", shown(url));
-        connector.answer(ProbeOutcome::Failure(message))
-    };
-    let mut hop = match ProbeHop::first(connector, get) {
-        Ok(hop) => hop,
-        Err(why) => return failed("", &why),
-    };
+    match fetch(prober, connector, get).await {
+        Ok(mut exchange) => read(connector, &mut exchange).await,
+        Err(ProbeFetchError { url, why }) => match why {
+            ProbeHttpError::Message(why) => {
+                let message = format!("Get \"{}\": {why}", shown(&url));
+                connector.answer(ProbeOutcome::Failure(message))
+            }
+            ProbeHttpError::Connect(error) => {
+                connector.failed(error, |why| not_connected(&url, &why))
+            }
+        },
+    }
+}
+
+/// Sends a request and those that its redirects ask for. Returns the last answer, whose body is not read yet.
+pub(super) async fn fetch(
+    prober: &Prober,
+    connector: &ProbeConnector,
+    get: &HttpGetProbe,
+) -> Result<ProbeExchange, ProbeFetchError> {
+    let first = ProbeHop::first(connector, get);
+    let mut hop = first.map_err(|why| ProbeFetchError::message("", &why))?;
     for sent in 1.. {
         let url = hop.url();
-        let exchanged = timeout_at(
-            connector.deadline,
-            exchange(prober, connector, &hop, &get.headers),
-        )
-        .await;
-        let mut exchange = match exchanged {
+        let exchanged = exchange(prober, connector, &hop, &get.headers);
+        let exchange = match timeout_at(connector.deadline, exchanged).await {
             Ok(Ok(exchange)) => exchange,
-            Ok(Err(ProbeHttpError::Message(why))) => return failed(&url, &why),
-            Ok(Err(ProbeHttpError::Connect(error))) => {
-                return connector.failed(error, |why| not_connected(&url, &why));
-            }
-            Err(_) => return failed(&url, NO_HEAD),
+            Ok(Err(why)) => return Err(ProbeFetchError { url, why }),
+            Err(_) => return Err(ProbeFetchError::message(&url, NO_HEAD)),
         };
         let location = location(&exchange);
-        let next = match location.as_deref().map(|location| hop.next(location)) {
-            Some(Err(why)) => return failed(&url, &why),
-            Some(Ok(next)) => next,
-            None => None,
-        };
-        let Some(next) = next else {
-            return read(connector, &mut exchange).await;
+        let next = location.as_deref().map(|location| hop.next(location));
+        let next = next.transpose();
+        let next = next.map_err(|why| ProbeFetchError::message(&url, &why))?;
+        let Some(next) = next.flatten() else {
+            return Ok(exchange);
         };
         if sent == MAX_REQUESTS {
             let location = location.unwrap_or_default();
-            return failed(&location, "stopped after 10 redirects");
+            return Err(ProbeFetchError::message(
+                &location,
+                "stopped after 10 redirects",
+            ));
         }
         hop = next;
     }
@@ -381,9 +415,7 @@ fn tls_error_message(error: &std::io::Error) -> String {
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match (cause, error.kind()) {
-        (Some(rustls::Error::InvalidMessage(_)), _) => {
-            "http: server gave HTTP response to HTTPS client".to_owned()
-        }
+        (Some(rustls::Error::InvalidMessage(_)), _) => NOT_TLS.to_owned(),
         (Some(cause), _) => format!("remote error: tls: {cause}"),
         (None, std::io::ErrorKind::UnexpectedEof) => "EOF".to_owned(),
         (None, _) => error.to_string(),

@@ -5,12 +5,13 @@
 //!
 //! `connect` opens connections and records whether the pod answered, `tls` accepts any certificate, `exchange` sends
 //! one request over HTTP/1.1 or HTTP/2, `http` follows redirects and reads answers, `grpc` calls the health service,
-//! `health` has its two messages.
+//! `health` has its two messages. `hook` sends the requests of lifecycle hooks in the same way.
 
 mod connect;
 mod exchange;
 mod grpc;
 mod health;
+mod hook;
 mod http;
 mod tls;
 
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use super::outcome::{ProbeAnswer, ProbeOutcome};
 use crate::aci::probe::{ProbeHandler, ProbeSpec};
 use connect::{ProbeConnectError, ProbeConnector};
+pub use hook::HookAnswer;
 
 /// How many probes may be in their first second at once. A pod that answers does so within that second.
 pub const MAX_STARTING_PROBES: usize = 256;
@@ -37,6 +39,8 @@ const MAX_TRIES: u32 = 3;
 pub struct Prober {
     /// `kube-probe/` and the version of Kubernetes.
     user_agent: ::http::HeaderValue,
+    /// The same for hooks: `kube-lifecycle/` and the version.
+    hook_user_agent: ::http::HeaderValue,
     tls: Arc<ClientConfig>,
     /// Permits to start a probe; [`MAX_STARTING_PROBES`].
     start_permits: Arc<Semaphore>,
@@ -45,11 +49,13 @@ pub struct Prober {
 impl Prober {
     /// A prober that names this version of Kubernetes to the apps, for example `1.37`.
     pub fn new(version: &str) -> Self {
-        let user_agent = format!("kube-probe/{version}");
+        let named = |name: &'static str| {
+            let value = format!("{name}/{version}").try_into();
+            value.unwrap_or(::http::HeaderValue::from_static(name))
+        };
         Self {
-            user_agent: user_agent
-                .try_into()
-                .unwrap_or(::http::HeaderValue::from_static("kube-probe")),
+            user_agent: named("kube-probe"),
+            hook_user_agent: named("kube-lifecycle"),
             tls: tls::any_certificate(),
             start_permits: Arc::new(Semaphore::new(MAX_STARTING_PROBES)),
         }

@@ -1,6 +1,7 @@
 //! Probes of real servers on loopback. The messages are those of Kubernetes 1.37 against the same servers.
 
 mod grpc;
+mod hook;
 mod http;
 mod server;
 
