@@ -9,7 +9,8 @@
 //!   `poll_interval` (when to read a group again), `pre_stop` and `probe` (decode the hooks and probes of containers),
 //!   `retry_after_header` (how long an answer asks to wait), `expiring_map` (a limited cache).
 //! - I/O: `client` (Azure's HTTP API) with `error`, `image` (configurations of images from their registries),
-//!   `realtime_metrics` (a group's address → what its containers use) and `rate_limiter` (shared by all reads).
+//!   `realtime_metrics` (a group's address → what its containers use), `shell` (commands in containers) and
+//!   `rate_limiter` (shared by all reads).
 //!
 //! This module uses [`api`](crate::api), `k8s` and `telemetry`. Nothing in it refers to the emulator.
 
@@ -28,5 +29,6 @@ pub mod rate_limiter;
 pub mod realtime_metrics;
 pub mod response;
 mod retry_after_header;
+pub mod shell;
 pub mod status;
 pub mod translate;

@@ -31,7 +31,7 @@ pub fn exec(
     if wanted.command.is_empty() {
         return Err(HttpError::bad_request("command: it is missing"));
     }
-    let target = exec::ShellTarget {
+    let target = exec::ExecTarget {
         pod: found.clone(),
         container: container.to_owned(),
     };

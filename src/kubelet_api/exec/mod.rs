@@ -1,14 +1,10 @@
 //! `kubectl exec`: commands in containers.
 //!
 //! In: a command and the client's streams. Out: the command's output and exit code. ACI has a single stream for
-//! input and output and reports no exit code: `script` explains how a shell script provides both. If the image has
-//! no shell, the client gets ACI's terminal as it is, with a notice.
+//! input and output and reports no exit code: [`shell`] provides both. If the image has no shell, the client gets
+//! ACI's terminal as it is, with a notice.
 
-mod environment;
-mod marker_scanner;
 mod raw_terminal;
-mod script;
-mod shell;
 mod terminal;
 
 use std::time::Duration;
@@ -16,22 +12,44 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use self::marker_scanner::{MarkerFilter, MarkerScanner};
-use self::script::OutputMarker;
+use super::nodes::FoundPod;
 use super::remote_command::{CommandOutcome, CommandRequest, CommandStreams, OutputStream};
 use crate::aci::client::{TerminalInput, TerminalOutput};
 use crate::aci::error::Error;
-pub use shell::ShellTarget;
-use shell::{RemoteShell, ShellProbe};
+use crate::aci::shell::{
+    self, MarkerFilter, MarkerScanner, OutputMarker, RemoteShell, ShellCommand, ShellProbe,
+    ShellTarget,
+};
 
 /// The most input that is sent to the script in one part, in bytes.
 const MAX_INPUT_PART_BYTES: usize = 256 << 10;
 /// How long to wait for the rest of stderr after the command has ended.
 const STDERR_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A container of a pod.
+#[derive(Clone)]
+pub struct ExecTarget {
+    /// The pod.
+    pub pod: FoundPod,
+    /// The container's name.
+    pub container: String,
+}
+
+impl ExecTarget {
+    /// The container in Azure.
+    fn shell_target(&self) -> ShellTarget {
+        ShellTarget {
+            azure: self.pod.node.azure.clone(),
+            scope: self.pod.node.scope.clone(),
+            group: self.pod.pod.group.clone(),
+            container: self.container.clone(),
+        }
+    }
+}
+
 /// Runs a command until it ends or its client disconnects, which also ends the command.
 pub async fn run(
-    target: &ShellTarget,
+    target: &ExecTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
 ) -> CommandOutcome {
@@ -53,16 +71,17 @@ pub async fn run(
 
 /// Runs a command without a terminal for the client: stdout and stderr are separate.
 async fn run_without_tty(
-    target: &ShellTarget,
+    target: &ExecTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
+    let shell_target = target.shell_target();
     let shells = if wanted.stderr {
-        tokio::try_join!(target.start_shell(None), async {
-            target.start_shell(None).await.map(Some)
+        tokio::try_join!(shell_target.start_shell(None), async {
+            shell_target.start_shell(None).await.map(Some)
         })?
     } else {
-        (target.start_shell(None).await?, None)
+        (shell_target.start_shell(None).await?, None)
     };
     let (mut main, errors) = match shells {
         (ShellProbe::NoShell(screen_text), _) => {
@@ -71,13 +90,10 @@ async fn run_without_tty(
         (ShellProbe::Ready(main), Some(ShellProbe::Ready(errors))) => (main, Some(errors)),
         (ShellProbe::Ready(main), _) => (main, None),
     };
-    let marker = OutputMarker::new();
+    let marker = OutputMarker::random();
     let errors = match errors {
         Some(mut shell) => {
-            shell
-                .input
-                .send(script::stderr_script(&marker).into())
-                .await;
+            shell.input.send(shell::stderr_script(&marker).into()).await;
             // Without a named pipe there is nothing to read: stderr comes with stdout.
             let payload = shell.read_until(&marker).await;
             payload
@@ -86,8 +102,13 @@ async fn run_without_tty(
         }
         None => None,
     };
-    let part_marker = OutputMarker::new();
-    let script = script::command_script(wanted, &main.environment, &marker, &part_marker);
+    let part_marker = OutputMarker::random();
+    let command = ShellCommand {
+        command: wanted.command.clone(),
+        stdin: wanted.stdin,
+        stderr: wanted.stderr,
+    };
+    let script = shell::command_script(&command, &main.environment, &marker, &part_marker);
     main.input.send(script.into()).await;
     let CommandStreams {
         stdin, output: out, ..

@@ -5,15 +5,16 @@
 
 use bytes::Bytes;
 
-use super::shell::{RemoteShell, ShellTarget};
+use super::ExecTarget;
 use crate::aci::error::Error;
+use crate::aci::shell::RemoteShell;
 use crate::kubelet_api::nodes::PodPresence;
 use crate::kubelet_api::remote_command::{
     CommandOutcome, CommandRequest, CommandStreams, OutputStream,
 };
 
 pub async fn run(
-    target: &ShellTarget,
+    target: &ExecTarget,
     wanted: &CommandRequest,
     streams: CommandStreams,
     screen_text: &str,
@@ -43,7 +44,10 @@ pub async fn run(
         input: mut terminal_input,
         output: mut terminal_output,
         ..
-    } = target.open(&wanted.command.join(" "), None).await?;
+    } = target
+        .shell_target()
+        .open(&wanted.command.join(" "), None)
+        .await?;
     // Concurrently with the output: a program that answers as it reads stops reading until its output is taken.
     let write_stdin = async {
         let mut is_open = wanted.stdin;

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::script::{self, OutputMarker};
-use super::shell::{RemoteShell, ShellProbe, ShellTarget};
-use super::{copy_output, parse_outcome, raw_terminal};
+use super::{ExecTarget, copy_output, parse_outcome, raw_terminal};
 use crate::aci::error::Error;
+use crate::aci::shell::{self, OutputMarker, RemoteShell, ShellProbe, ShellTarget, TerminalSize};
 use crate::kubelet_api::remote_command::{
-    CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize,
+    CommandOutcome, CommandRequest, CommandStreams, OutputStream,
 };
 
 /// How long to wait for the size of the client's terminal, which usually arrives first.
@@ -23,20 +22,21 @@ const RESIZE_DEBOUNCE: Duration = Duration::from_millis(200);
 const RESIZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn run(
-    target: &ShellTarget,
+    target: &ExecTarget,
     wanted: &CommandRequest,
     mut streams: CommandStreams,
 ) -> Result<CommandOutcome, Error> {
     let size = tokio::time::timeout(INITIAL_SIZE_TIMEOUT, streams.resize.recv()).await;
     let size = size.ok().flatten();
-    let mut shell = match target.start_shell(size).await? {
+    let shell_target = target.shell_target();
+    let mut shell = match shell_target.start_shell(size).await? {
         ShellProbe::Ready(shell) => shell,
         ShellProbe::NoShell(screen_text) => {
             return raw_terminal::run(target, wanted, streams, &screen_text).await;
         }
     };
-    let marker = OutputMarker::new();
-    let script = script::terminal_script(wanted, &shell.environment, &marker, size);
+    let marker = OutputMarker::random();
+    let script = shell::terminal_script(&wanted.command, &shell.environment, &marker, size);
     shell.input.send(script.into()).await;
     let terminal = shell.read_until(&marker).await;
     let CommandStreams {
@@ -61,7 +61,7 @@ pub async fn run(
     };
     let follow_size = async {
         if let Some(terminal) = &terminal {
-            follow_resizes(target, terminal, resize).await;
+            follow_resizes(&shell_target, terminal, resize).await;
         }
         std::future::pending::<()>().await;
     };
@@ -82,7 +82,7 @@ async fn follow_resizes(
         while let Ok(Some(newer)) = tokio::time::timeout(RESIZE_DEBOUNCE, sizes.recv()).await {
             size = newer;
         }
-        let Some(script) = script::resize_script(terminal, size) else {
+        let Some(script) = shell::resize_script(terminal, size) else {
             return;
         };
         let resize = async {

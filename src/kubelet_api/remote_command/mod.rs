@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::upgrade::{NegotiatedProtocol, StreamTransport, SupportedProtocols};
+use crate::aci::shell::TerminalSize;
 pub use outcome::CommandOutcome;
-pub use terminal_size::TerminalSize;
 
 /// The supported subprotocols of remote commands.
 pub const PROTOCOLS: SupportedProtocols = SupportedProtocols {

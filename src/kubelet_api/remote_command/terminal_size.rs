@@ -1,23 +1,14 @@
-//! The size of the client's terminal.
+//! The sizes of the client's terminal.
 //!
 //! In: a sequence of JSON objects that may be split anywhere. Out: sizes.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::sync::mpsc;
+
+use crate::aci::shell::TerminalSize;
 
 /// An incomplete object longer than this is dropped, in bytes.
 const MAX_OBJECT_BYTES: usize = 1024;
-
-/// The size of a terminal.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-pub struct TerminalSize {
-    /// In characters.
-    pub width: u16,
-    /// In characters.
-    pub height: u16,
-}
 
 /// Collects sizes from parts.
 #[derive(Default)]

@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::terminal_size::ResizeReader;
-use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
+use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream};
+use crate::aci::shell::TerminalSize;
 use crate::kubelet_api::upgrade::{self, PING_INTERVAL};
 
 const STDIN: u8 = 0;

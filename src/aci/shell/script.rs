@@ -14,8 +14,8 @@
 
 use std::fmt::Write as _;
 
+use super::TerminalSize;
 use super::environment::ShellEnvironment;
-use crate::kubelet_api::remote_command::{CommandRequest, TerminalSize};
 
 /// The directories to try for the named pipe.
 const PIPE_DIRECTORIES: [&str; 3] = ["/tmp", "/dev/shm", "/var/tmp"];
@@ -26,7 +26,8 @@ pub struct OutputMarker(String);
 
 impl OutputMarker {
     /// A new marker.
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().simple().to_string())
     }
 
@@ -73,11 +74,22 @@ fn second_shell_script(marker: &OutputMarker) -> String {
     )
 }
 
+/// A command, and what it is connected to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShellCommand {
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Whether it has input.
+    pub stdin: bool,
+    /// Whether its stderr goes to a session of its own. Otherwise it is dropped.
+    pub stderr: bool,
+}
+
 /// The script for a command without a terminal. It prints `part_marker` after each part of the input, and the next
 /// part must not be sent earlier: the terminal's connection may carry only one direction at a time, and an unread
 /// part would block the output.
 pub fn command_script(
-    wanted: &CommandRequest,
+    wanted: &ShellCommand,
     environment: &ShellEnvironment,
     marker: &OutputMarker,
     part_marker: &OutputMarker,
@@ -128,7 +140,7 @@ pub fn stderr_script(marker: &OutputMarker) -> String {
 /// The script for a command in the client's terminal: prints the marker and the terminal's device first, and
 /// restores the terminal's original settings.
 pub fn terminal_script(
-    wanted: &CommandRequest,
+    command: &[String],
     environment: &ShellEnvironment,
     marker: &OutputMarker,
     size: Option<TerminalSize>,
@@ -144,11 +156,7 @@ pub fn terminal_script(
     if words.is_none() {
         script.push_str("export TERM=${TERM:-xterm};");
     }
-    script.push_str(&set_arguments(
-        &wanted.command,
-        words.unwrap_or_default(),
-        marker,
-    ));
+    script.push_str(&set_arguments(command, words.unwrap_or_default(), marker));
     // Ctrl-C is for the command: this shell must survive to print the exit code.
     let _ = writeln!(
         script,
@@ -203,11 +211,10 @@ mod tests {
 
     use super::*;
 
-    fn wanted(command: &[&str]) -> CommandRequest {
-        CommandRequest {
+    fn wanted(command: &[&str]) -> ShellCommand {
+        ShellCommand {
             command: command.iter().map(|word| (*word).to_owned()).collect(),
-            stdout: true,
-            ..CommandRequest::default()
+            ..ShellCommand::default()
         }
     }
 
@@ -227,13 +234,13 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_command_as_they_are() {
-        let marker = OutputMarker::new();
+        let marker = OutputMarker::random();
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
         let script = command_script(
             &wanted(&["printf", "%s|", hostile, "", "-x"]),
             &ShellEnvironment::default(),
             &marker,
-            &OutputMarker::new(),
+            &OutputMarker::random(),
         );
         assert_eq!(script.matches('\n').count(), 1, "it is one line");
         assert_eq!(run(&script, b""), format!("{hostile}||-x|{}0;", marker.0));
@@ -241,13 +248,13 @@ mod tests {
 
     #[test]
     fn exit_codes_are_printed_after_all_output() {
-        let marker = OutputMarker::new();
+        let marker = OutputMarker::random();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
             let script = command_script(
                 &wanted(&["sh", "-c", command]),
                 &ShellEnvironment::default(),
                 &marker,
-                &OutputMarker::new(),
+                &OutputMarker::random(),
             );
             assert_eq!(run(&script, b""), format!("x\n{}{code};", marker.0));
         }
@@ -255,7 +262,7 @@ mod tests {
             &wanted(&["no-such-program"]),
             &ShellEnvironment::default(),
             &marker,
-            &OutputMarker::new(),
+            &OutputMarker::random(),
         );
         assert_eq!(run(&script, b""), format!("{}127;", marker.0));
         // The program called `exit`, not the shell's builtin.
@@ -263,7 +270,7 @@ mod tests {
             &wanted(&["exit", "3"]),
             &ShellEnvironment::default(),
             &marker,
-            &OutputMarker::new(),
+            &OutputMarker::random(),
         );
         assert_eq!(run(&script, b""), format!("{}127;", marker.0));
     }
@@ -306,23 +313,25 @@ mod tests {
         };
         let given = sorted(&String::from_utf8_lossy(GIVEN));
         for shell in SHELLS {
-            let marker = OutputMarker::new();
+            let marker = OutputMarker::random();
             let Some(output) = run_in(shell, &marker, "") else {
                 continue;
             };
             assert_ne!(sorted(&output[0]), given, "{shell:?} changes nothing");
             let environment = ShellEnvironment::parse(GIVEN, b"", output[0].as_bytes());
             for (stdin, input) in [(false, ""), (true, "0\n")] {
-                let wanted = CommandRequest {
+                let wanted = ShellCommand {
                     stdin,
                     ..wanted(&["env", "-0"])
                 };
-                let script = command_script(&wanted, &environment, &marker, &OutputMarker::new());
+                let script =
+                    command_script(&wanted, &environment, &marker, &OutputMarker::random());
                 let output = run_in(shell, &marker, &(script + input)).expect("it was there");
                 assert_eq!(sorted(&output[1][1..]), given, "{shell:?}");
                 assert_eq!(output[2], "0;", "{shell:?}");
             }
-            let script = terminal_script(&wanted(&["env", "-0"]), &environment, &marker, None);
+            let script =
+                terminal_script(&wanted(&["env", "-0"]).command, &environment, &marker, None);
             let output = run_in(shell, &marker, &script).expect("it was there");
             let mut with = given.clone();
             with.push("TERM=xterm".to_owned());
@@ -337,7 +346,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("history");
         for (before, after) in [("ls\n", Some("ls\n")), ("", None)] {
-            let marker = OutputMarker::new();
+            let marker = OutputMarker::random();
             let line = boot_script(&marker)
                 .lines()
                 .next()
@@ -357,9 +366,9 @@ mod tests {
 
     #[test]
     fn input_comes_in_parts_and_ends() {
-        let (marker, part_marker) = (OutputMarker::new(), OutputMarker::new());
+        let (marker, part_marker) = (OutputMarker::random(), OutputMarker::random());
         let script = command_script(
-            &CommandRequest {
+            &ShellCommand {
                 stdin: true,
                 ..wanted(&["cat"])
             },
@@ -376,10 +385,11 @@ mod tests {
 
     #[test]
     fn scripts_do_not_contain_the_marker_itself() {
-        let (marker, environment) = (OutputMarker::new(), ShellEnvironment::default());
+        let (marker, environment) = (OutputMarker::random(), ShellEnvironment::default());
         assert!(!boot_script(&marker).contains(&marker.0));
         assert!(
-            !terminal_script(&wanted(&["sh"]), &environment, &marker, None).contains(&marker.0)
+            !terminal_script(&wanted(&["sh"]).command, &environment, &marker, None)
+                .contains(&marker.0)
         );
     }
 

@@ -1,19 +1,26 @@
-//! A session of a container's terminal, prepared for a script.
+//! A shell in a container's terminal, which runs commands and reports their exit codes.
 //!
-//! In: a container of a pod. Out: a shell that waits for a script, or what the terminal showed if the image has
-//! none.
+//! In: a container of a group. Out: a shell that waits for a script, or what the terminal showed if the image has
+//! none. `script` has the scripts and explains them, `environment` gives commands the container's environment, and
+//! `marker_scanner` finds what the scripts print.
+
+mod environment;
+mod marker_scanner;
+mod script;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
-use super::environment::ShellEnvironment;
-use super::marker_scanner::MarkerScanner;
-use super::script::{self, OutputMarker};
-use crate::aci::client::{TerminalInput, TerminalOutput};
-use crate::aci::error::Error;
-use crate::kubelet_api::nodes::FoundPod;
-use crate::kubelet_api::remote_command::TerminalSize;
+use super::client::{AciClient, GroupScope, TerminalInput, TerminalOutput};
+use super::error::Error;
+use super::names::GroupName;
+pub use environment::ShellEnvironment;
+pub use marker_scanner::{MarkerFilter, MarkerScanner};
+pub use script::{
+    OutputMarker, ShellCommand, command_script, resize_script, stderr_script, terminal_script,
+};
 
 /// How long a shell may take to become ready.
 const SHELL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,19 +30,36 @@ const HIDDEN_TERMINAL_SIZE: TerminalSize = TerminalSize {
     height: 24,
 };
 
-/// A container of a pod.
+/// The size of a terminal, as Kubernetes clients send it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+pub struct TerminalSize {
+    /// In characters.
+    pub width: u16,
+    /// In characters.
+    pub height: u16,
+}
+
+/// A container of a group.
 #[derive(Clone)]
 pub struct ShellTarget {
-    /// The pod.
-    pub pod: FoundPod,
+    /// Calls Azure.
+    pub azure: AciClient,
+    /// Where the group is.
+    pub scope: GroupScope,
+    /// The group's name.
+    pub group: GroupName,
     /// The container's name.
     pub container: String,
 }
 
 /// A terminal, and its output that has not been read yet.
 pub struct RemoteShell {
+    /// What is typed.
     pub input: TerminalInput,
+    /// What the terminal prints.
     pub output: TerminalOutput,
+    /// Output that was read and not used yet.
     pub unread: Bytes,
     /// The container's environment.
     pub environment: ShellEnvironment,
@@ -51,19 +75,22 @@ pub enum ShellProbe {
 
 impl ShellTarget {
     /// Opens a terminal in which `program` runs.
+    ///
+    /// # Errors
+    ///
+    /// If Azure refuses to open a terminal, or does not answer.
     pub async fn open(
         &self,
         program: &str,
         size: Option<TerminalSize>,
     ) -> Result<RemoteShell, Error> {
-        let (node, pod) = (&self.pod.node, &self.pod.pod);
         let TerminalSize { width, height } = size.unwrap_or(HIDDEN_TERMINAL_SIZE);
-        let (group, size) = (pod.group.as_str(), (height, width));
-        let session = node
+        let (group, size) = (self.group.as_str(), (height, width));
+        let session = self
             .azure
-            .exec(&node.scope, group, &self.container, program, size)
+            .exec(&self.scope, group, &self.container, program, size)
             .await?;
-        let (input, output) = node.azure.connect(&session).await?;
+        let (input, output) = self.azure.connect(&session).await?;
         Ok(RemoteShell {
             input,
             output,
@@ -73,9 +100,13 @@ impl ShellTarget {
     }
 
     /// Opens a shell that waits for a script.
+    ///
+    /// # Errors
+    ///
+    /// If Azure refuses to open a terminal, or does not answer.
     pub async fn start_shell(&self, size: Option<TerminalSize>) -> Result<ShellProbe, Error> {
         let mut shell = self.open("/bin/sh", size).await?;
-        let marker = OutputMarker::new();
+        let marker = OutputMarker::random();
         shell.input.send(script::boot_script(&marker).into()).await;
         let mut prompt = ShellPrompt::new(&marker);
         let ready = async {
