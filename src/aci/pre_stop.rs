@@ -16,6 +16,8 @@ pub enum PreStopHook {
     Sleep(Duration),
     /// `httpGet`: the request that is sent to the pod.
     HttpGet(Box<HttpGetProbe>),
+    /// `exec`: the command and its arguments.
+    Exec(Vec<String>),
 }
 
 impl PreStopHook {
@@ -24,7 +26,7 @@ impl PreStopHook {
     /// # Errors
     ///
     /// If the node cannot run the hook: it is an `httpGet` and the group is not in a subnet, or a field has a value
-    /// that no API server accepts. The field table refuses the other kinds.
+    /// that no API server accepts. The field table refuses `tcpSocket`.
     pub fn of(
         container: &Container,
         in_subnet: bool,
@@ -48,6 +50,9 @@ impl PreStopHook {
             let get = HttpGetProbe::of(get, container, &format!("{at}.httpGet"))?;
             return Ok(Some(Self::HttpGet(Box::new(get))));
         }
+        if let Some(exec) = &hook.exec {
+            return Ok(Some(Self::Exec(exec.command.clone().unwrap_or_default())));
+        }
         let Some(sleep) = &hook.sleep else {
             return Ok(None);
         };
@@ -70,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_sleeps_everywhere_and_sends_requests_only_into_a_subnet() {
+    fn the_node_runs_commands_and_sleeps_everywhere_and_sends_requests_only_into_a_subnet() {
         let sleep = json!({"sleep": {"seconds": 7}});
         for in_subnet in [false, true] {
             let hook = hook(&sleep, in_subnet);
@@ -90,6 +95,9 @@ mod tests {
             negative,
             Err("spec.containers[0].lifecycle.preStop.sleep.seconds".to_owned())
         );
+        let exec = hook(&json!({"exec": {"command": ["bye", "a b"]}}), false);
+        let command = ["bye", "a b"].map(str::to_owned).to_vec();
+        assert_eq!(exec, Ok(Some(PreStopHook::Exec(command))));
         assert_eq!(hook(&json!({}), true), Ok(None));
     }
 }

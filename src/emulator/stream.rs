@@ -131,7 +131,9 @@ async fn serve(shared: &Arc<EmulatorState>, socket: &mut WebSocket, session: Str
         return;
     }
     let Some(engine) = &shared.engine else {
+        let hangs = with_run(shared, &group, &container, |run| run.script.exec_hang);
         match work {
+            StreamWork::Exec { .. } if hangs == Some(true) => until_closed(socket).await,
             StreamWork::Exec { command } => simulated_shell(socket, &command).await,
             StreamWork::Attach => simulated_output(shared, socket, &group, &container).await,
         }
@@ -212,6 +214,15 @@ async fn bridge(socket: &mut WebSocket, terminal: Terminal) {
 
 async fn write(input: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> bool {
     input.write_all(bytes).await.is_ok() && input.flush().await.is_ok()
+}
+
+/// Shows nothing until the client ends the session.
+async fn until_closed(socket: &mut WebSocket) {
+    while let Some(Ok(frame)) = socket.recv().await {
+        if matches!(frame, Message::Close(_)) {
+            return;
+        }
+    }
 }
 
 /// A shell without a container. It echoes input, knows `echo` and `exit`, and ends on Ctrl-C or Ctrl-D.

@@ -253,3 +253,41 @@ async fn another_leader_runs_only_the_hooks_that_have_not_ended() {
     assert!(more.is_err(), "no other request");
     assert!(burst.groups().is_empty());
 }
+
+/// The emulator's simulated containers have no real shell.
+#[tokio::test]
+async fn a_command_that_finds_no_shell_is_told_and_the_pod_ends() {
+    let burst = Burst::start("hooks-exec").await;
+    let exec = json!({"exec": {"command": ["bye", "now"]}});
+    burst.create("web", &hooked(&[("main", exec)])).await;
+    burst.until("web", "the pod to run", is_running).await;
+    burst.delete("web", None).await;
+    let messages = told(&burst, "web", "FailedPreStopHook").await;
+    assert!(
+        messages[0].contains("the image has no /bin/sh"),
+        "{messages:?}"
+    );
+    burst.until_gone("web").await;
+    assert!(burst.groups().is_empty());
+}
+
+#[tokio::test]
+async fn a_command_that_hangs_is_left_behind_when_the_grace_period_is_over() {
+    let burst = Burst::start("hooks-hang").await;
+    let exec = json!({"exec": {"command": ["bye"]}});
+    let mut pod = hooked(&[("main", exec)]);
+    pod["spec"]["containers"][0]["env"] =
+        json!([{"name": "ACI_EMULATOR_EXEC_HANG", "value": "true"}]);
+    burst.create("web", &pod).await;
+    burst.until("web", "the pod to run", is_running).await;
+    let began = Instant::now();
+    burst.delete("web", Some(4)).await;
+    burst.until_hooks("[main]").await;
+    burst.until_gone("web").await;
+    assert!(
+        began.elapsed() >= Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(burst.groups().is_empty());
+}

@@ -11,6 +11,7 @@ mod crash;
 mod end_to_end;
 mod engine_host;
 mod group_operations;
+mod hooks;
 mod image;
 #[path = "../support/mod.rs"]
 mod support;

@@ -73,7 +73,41 @@ pub enum ShellProbe {
     NoShell(String),
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShellOutcome {
+    /// It exited with this code.
+    Exited(i32),
+    /// It did not run: the image has no `/bin/sh`, or none with `stty`.
+    NoShell,
+    /// The terminal was closed before it ended.
+    Closed,
+}
+
 impl ShellTarget {
+    /// Runs a command without input, and drops its output. Dropping the future ends the command.
+    ///
+    /// # Errors
+    ///
+    /// If Azure refuses to open a terminal, or does not answer: the command has not run.
+    pub async fn run(&self, command: &[String]) -> Result<ShellOutcome, Error> {
+        let mut shell = match self.start_shell(None).await? {
+            ShellProbe::Ready(shell) => shell,
+            ShellProbe::NoShell(_) => return Ok(ShellOutcome::NoShell),
+        };
+        let marker = OutputMarker::random();
+        let command = ShellCommand {
+            command: command.to_vec(),
+            ..ShellCommand::default()
+        };
+        let environment = &shell.environment;
+        let script = command_script(&command, environment, &marker, &OutputMarker::random());
+        shell.input.send(script.into()).await;
+        let payload = shell.read_until(&marker).await;
+        let code = payload.and_then(|payload| payload.parse().ok());
+        Ok(code.map_or(ShellOutcome::Closed, ShellOutcome::Exited))
+    }
+
     /// Opens a terminal in which `program` runs.
     ///
     /// # Errors

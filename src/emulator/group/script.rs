@@ -15,6 +15,10 @@ const PREFIX: &str = "ACI_EMULATOR_";
 /// Durations are text such as `5s`, `250ms` or `2m`, in emulated time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with its name"
+)]
 pub struct ContainerScript {
     /// `ACI_EMULATOR_NEVER_START=true`: pulling the image never ends; after the provisioning timeout
     /// (1800 s by default) the group fails.
@@ -47,6 +51,8 @@ pub struct ContainerScript {
     pub serve_status: Option<u16>,
     /// `ACI_EMULATOR_SERVE_HANG=true`: it takes connections and does not answer.
     pub serve_hang: bool,
+    /// `ACI_EMULATOR_EXEC_HANG=true`: a terminal in it shows nothing and does not end.
+    pub exec_hang: bool,
     /// `ACI_EMULATOR_CPU`: its CPU use in thousandths of a core. Default: 1.
     pub cpu: Option<f64>,
     /// `ACI_EMULATOR_MEMORY`: its memory use in bytes. Default: 16 MiB.
@@ -90,6 +96,7 @@ impl ContainerScript {
             serve_after: duration("SERVE_AFTER"),
             serve_status: get("SERVE_STATUS").and_then(|v| v.parse().ok()),
             serve_hang: get("SERVE_HANG").is_some_and(|v| v == "true"),
+            exec_hang: get("EXEC_HANG").is_some_and(|v| v == "true"),
             cpu: get("CPU").and_then(|v| v.parse().ok()),
             memory: get("MEMORY").and_then(|v| v.parse().ok()),
             unmeasured: get("UNMEASURED").is_some_and(|v| v == "true"),

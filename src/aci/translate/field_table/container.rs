@@ -153,16 +153,18 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
             refused(
                 "postStart",
                 "ACI runs no hooks, and starts containers without the virtual node",
-            ),
+            )
+            .until_helper(),
             translated("preStop", "a hook that the virtual node runs before it deletes the group")
                 .with_type("LifecycleHandler"),
-            refused("stopSignal", "ACI has no other stop signals"),
+            refused("stopSignal", "ACI has no other stop signals").until_helper(),
         ],
     ),
     (
         "LifecycleHandler",
         &[
-            refused("exec", "ACI runs no hooks, and the virtual node runs only sleep and httpGet"),
+            translated("exec", "the virtual node runs it through ACI's exec, which needs a shell in the image")
+                .with_type("ExecAction"),
             translated("httpGet", "the virtual node sends it; refused without a subnet")
                 .with_type("HTTPGetAction"),
             translated("sleep", "the virtual node waits").with_type("SleepAction"),
@@ -173,7 +175,10 @@ pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
         "SleepAction",
         &[translated("seconds", "how long the virtual node waits, within the grace period")],
     ),
-    ("ExecAction", &[translated("command", "`command`")]),
+    (
+        "ExecAction",
+        &[translated("command", "of a probe, `command`; of a hook, what the virtual node runs")],
+    ),
     (
         "HTTPGetAction",
         &[

@@ -85,7 +85,7 @@ mod tests {
             ],
             "containers": [
                 {"name": "a"},
-                {"name": "b", "lifecycle": {"preStop": {"exec": {"command": ["a"]}}, "postStart": {"sleep": {"seconds": 1}}}, "startupProbe": {"periodSeconds": 1}, "tty": true,
+                {"name": "b", "lifecycle": {"preStop": {"tcpSocket": {"port": 1}}, "postStart": {"sleep": {"seconds": 1}}}, "startupProbe": {"periodSeconds": 1}, "tty": true,
                  "ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "protocol": "SCTP"}],
                  "livenessProbe": {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 1, "host": "a"}},
                  "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "x", "mountPropagation": "None"}]},
@@ -100,7 +100,7 @@ mod tests {
             refused,
             [
                 "spec.containers[1].lifecycle.postStart",
-                "spec.containers[1].lifecycle.preStop.exec",
+                "spec.containers[1].lifecycle.preStop.tcpSocket",
                 "spec.containers[1].ports[0].hostPort",
                 "spec.containers[1].ports[1].protocol",
                 "spec.containers[1].readinessProbe.tcpSocket.host",

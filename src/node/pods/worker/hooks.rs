@@ -1,8 +1,8 @@
 //! Runs the `preStop` hooks of a pod.
 //!
-//! In: the decision to run them ([`pod_plan`](crate::node::pod_plan)). Out: requests to the containers, what the pod's
-//! status says of the hooks, and the kubelet's Events. The hooks of each pod run in tasks of their own, so that hundreds
-//! of pods end at once; they cost no call to Azure.
+//! In: the decision to run them ([`pod_plan`](crate::node::pod_plan)). Out: requests to the containers, commands in
+//! them, what the pod's status says of the hooks, and the kubelet's Events. The hooks of each pod run in tasks of their
+//! own, so that hundreds of pods end at once. A command costs one call to Azure.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::PodWorker;
+use crate::aci::failure::RetryPolicy;
 use crate::aci::pre_stop::PreStopHook;
 use crate::aci::probe::HttpGetProbe;
+use crate::aci::shell::{ShellOutcome, ShellTarget};
 use crate::aci::status::PreStopProgress;
 use crate::node::pod_plan::{self, GracePeriod, HookPhase};
 use crate::node::probe::{HookAnswer, Prober};
@@ -21,11 +23,19 @@ use crate::node::probe::{HookAnswer, Prober};
 /// Reason and message of the Event about a hook that failed: a kubelet's, which leaves out why, because an app's answer
 /// may contain secrets.
 const FAILED: (&str, &str) = ("FailedPreStopHook", "PreStopHook failed");
+/// Reason and message of the Event about a command that cannot run.
+const NO_SHELL: (&str, &str) = (
+    "FailedPreStopHook",
+    "PreStopHook failed: the image has no /bin/sh with stty, without which burstpool cannot run a command",
+);
 /// Reason and message of the Event about a hook that asks for HTTPS of an app that speaks HTTP: a kubelet's.
 const FALLBACK: (&str, &str) = (
     "LifecycleHTTPFallback",
     "request to HTTPS lifecycle hook got HTTP response, retrying with HTTP",
 );
+
+/// How long a command waits at least before it is tried again.
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How the hook of a container ended.
 #[derive(Debug)]
@@ -72,25 +82,33 @@ impl PodWorker {
         let Some(grace) = GracePeriod::of(self.state.pod(), self.state.pod_state()) else {
             return;
         };
-        let now = Timestamp::now();
-        let address = self.hook_address();
         for (container, hook) in hooks {
-            let sender = self.context.prober.clone();
-            let run = async move {
-                let event = match hook {
-                    PreStopHook::Sleep(pause) => {
-                        tokio::time::sleep(grace.left_of(pause, now)).await;
-                        None
-                    }
-                    PreStopHook::HttpGet(get) => {
-                        send(&get, &sender, address, grace.left(now)).await
-                    }
-                };
-                HookEnd { container, event }
-            };
-            self.hooks.running.spawn(run.in_current_span());
+            self.start_hook(container, hook, grace);
         }
         self.state.set_hook_phase(HookPhase::Running);
+    }
+
+    fn start_hook(&mut self, container: String, hook: PreStopHook, grace: GracePeriod) {
+        let now = Timestamp::now();
+        let (sender, address) = (self.context.prober.clone(), self.hook_address());
+        let target = ShellTarget {
+            azure: self.context.azure.clone(),
+            scope: self.context.scope.clone(),
+            group: self.group_name.clone(),
+            container: container.clone(),
+        };
+        let run = async move {
+            let event = match hook {
+                PreStopHook::Sleep(pause) => {
+                    tokio::time::sleep(grace.left_of(pause, now)).await;
+                    None
+                }
+                PreStopHook::HttpGet(get) => send(&get, &sender, address, grace.left(now)).await,
+                PreStopHook::Exec(command) => run_command(&command, &target).await,
+            };
+            HookEnd { container, event }
+        };
+        self.hooks.running.spawn(run.in_current_span());
     }
 
     /// The address of the group, which exists: another leader may know it only from the pod's status.
@@ -147,6 +165,32 @@ async fn send(
         Err(error) => {
             tracing::debug!(error, "a preStop hook failed");
             Some(FAILED)
+        }
+    }
+}
+
+/// Runs the command of a hook. Returns the Event about it. While Azure asks to wait or does not answer, the command has
+/// not run, and is tried again until the grace period is over.
+async fn run_command(
+    command: &[String],
+    target: &ShellTarget,
+) -> Option<(&'static str, &'static str)> {
+    loop {
+        let error = match target.run(command).await {
+            Ok(ShellOutcome::Exited(0)) => return None,
+            Ok(ShellOutcome::NoShell) => return Some(NO_SHELL),
+            Ok(outcome @ (ShellOutcome::Exited(_) | ShellOutcome::Closed)) => {
+                tracing::debug!(?outcome, "a preStop hook failed");
+                return Some(FAILED);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(error = error.error_chain(), "a preStop hook has not run");
+        match error.verdict().retry {
+            RetryPolicy::After(pause) | RetryPolicy::Backoff { first: pause, .. } => {
+                tokio::time::sleep(pause.max(MIN_RETRY_INTERVAL)).await;
+            }
+            RetryPolicy::Never => return Some(FAILED),
         }
     }
 }
