@@ -19,9 +19,9 @@
 //! [`eligible`] runs the same walk and the same build, with placeholders for values that only the cluster knows.
 //! The two can disagree only where an actual value matters: a key from `envFrom` that is not a valid variable name
 //! on ACI, a value that is not text, a command that refers to a variable that `envFrom` takes from a Secret, a missing
-//! key that a mount selects by `subPath`, a pull secret that cannot be read, an image whose user is root or whose
-//! working directory is another, or a claim whose volume is not an Azure Files share (before a grant, the caller checks
-//! the volumes of claims as well).
+//! key that a mount selects by `subPath`, a pull secret that cannot be read, an image with the user root or another
+//! working directory, or a claim with a volume that is not an Azure Files share (before a grant, the caller checks the
+//! volumes of claims as well).
 //!
 //! | submodule | holds |
 //! | --- | --- |

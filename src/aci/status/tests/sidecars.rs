@@ -1,4 +1,4 @@
-//! Native sidecars: containers of the group whose statuses are among those of init containers.
+//! Native sidecars: they are containers of the group, and their statuses are among those of init containers.
 
 use super::*;
 

@@ -12,7 +12,7 @@ use crate::api::AcceptedLoss;
 /// A volume's name, a `subPath` and a `mountPath`.
 type FileMount = (&'static str, &'static str, &'static str);
 
-/// A pod whose containers have these mounts, in a pool that accepts them.
+/// A pod with containers that have these mounts, in a pool that accepts them.
 fn pod(containers: &[&[FileMount]]) -> Given {
     let containers = containers.iter().enumerate().map(|(index, mounts)| {
         let mounts = mounts.iter().map(
