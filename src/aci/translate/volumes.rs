@@ -128,7 +128,7 @@ pub(super) fn volumes(
                     let name = used.choose(volume, &part, index, number);
                     translated.push(body::Volume {
                         name: name.clone(),
-                        ..body
+                        ..*body
                     });
                     MountedPart::Directory(name)
                 }
@@ -176,7 +176,7 @@ fn check_size_limits(volumes: &[Volume], refusals: &mut Refusals) {
 /// A part of a volume as the group's body has it.
 enum PartBody {
     /// A volume without its name.
-    Directory(body::Volume),
+    Directory(Box<body::Volume>),
     /// The content of a file in base64.
     File(SecretString),
 }
@@ -242,7 +242,7 @@ fn volume_body(
     } else if volume.empty_dir.is_some() {
         translated.empty_dir = Some(EmptyObject::new());
     }
-    Ok(PartBody::Directory(translated))
+    Ok(PartBody::Directory(Box::new(translated)))
 }
 
 /// The volume mounts of `container`, whose field path is `at`.

@@ -39,7 +39,7 @@ fn pod(containers: &[&[FileMount]]) -> Given {
     let used = |name: &Value| {
         let mounts = containers
             .iter()
-            .flat_map(|one| one["volumeMounts"].as_array());
+            .filter_map(|one| one["volumeMounts"].as_array());
         mounts.flatten().any(|mount| mount["name"] == *name)
     };
     let volumes = given.pod["spec"]["volumes"].as_array_mut();
