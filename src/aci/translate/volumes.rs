@@ -30,8 +30,8 @@ const MAX_VOLUMES: usize = 20;
 /// A part of a volume that ACI can mount.
 #[derive(Debug)]
 enum MountedPart {
-    /// A directory: the name of its volume in the group.
-    Directory(String),
+    /// A directory: the name of its volume in the group, and whether every mount of it is read-only.
+    Directory { volume: String, is_read_only: bool },
     /// A file of a volume with content: the content in base64.
     File(SecretString),
 }
@@ -125,12 +125,16 @@ pub(super) fn volumes(
             let mounted = mountable.and(body).map(|body| match body {
                 PartBody::File(content) => MountedPart::File(content),
                 PartBody::Directory(body) => {
+                    let is_read_only = has_content(volume);
                     let name = used.choose(volume, &part, index, number);
                     translated.push(body::Volume {
                         name: name.clone(),
                         ..*body
                     });
-                    MountedPart::Directory(name)
+                    MountedPart::Directory {
+                        volume: name,
+                        is_read_only,
+                    }
                 }
             });
             names.entry(part).or_insert(mounted);
@@ -245,6 +249,15 @@ fn volume_body(
     Ok(PartBody::Directory(Box::new(translated)))
 }
 
+/// Whether a volume has content from the API server. A kubelet mounts these read-only whatever the mount says
+/// (`pkg/kubelet/kubelet_pods.go`).
+fn has_content(volume: &Volume) -> bool {
+    volume.secret.is_some()
+        || volume.config_map.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+}
+
 /// The volume mounts of `container`, whose field path is `at`.
 pub(super) fn volume_mounts(
     container: &Container,
@@ -278,10 +291,13 @@ pub(super) fn volume_mounts(
         };
         let part = VolumePart::parse(mount.sub_path.as_deref());
         let mounted = match part.map(|part| parts.get(&part)) {
-            Ok(Some(Ok(MountedPart::Directory(name)))) => Ok(VolumeMount {
-                name: name.clone(),
+            Ok(Some(Ok(MountedPart::Directory {
+                volume,
+                is_read_only,
+            }))) => Ok(VolumeMount {
+                name: volume.clone(),
                 mount_path: path.to_owned(),
-                read_only: mount.read_only.unwrap_or(false),
+                read_only: *is_read_only || mount.read_only.unwrap_or(false),
             }),
             Ok(Some(Ok(MountedPart::File(_)))) => {
                 file_mount((mount, container), &at, names, refusals)

@@ -109,7 +109,7 @@ fn files_of_one_directory_are_one_volume_which_containers_with_the_same_files_sh
         [
             app,
             app,
-            "/srv/conf rw volume-2-0: app.ini=1",
+            "/srv/conf ro volume-2-0: app.ini=1",
             "/srv/keys ro files-1: key=3",
             "/cache rw volume-4-0: ",
             "/etc/app ro files-2: app.ini=1",

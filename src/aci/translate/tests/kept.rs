@@ -381,3 +381,18 @@ fn a_claim_is_the_share_that_it_is_bound_to() {
     assert_eq!(pod(false, Some(disk)).refused(), [field]);
     assert_eq!(pod(false, None).refused(), [field]);
 }
+
+/// In Kubernetes, volumes with content are mounted read-only whatever the mount says.
+#[test]
+fn volumes_with_content_are_mounted_read_only() {
+    let spec = json!({"containers": [{"name": "a", "image": "a", "volumeMounts": [
+            {"name": "filled", "mountPath": "/filled"}, {"name": "none", "mountPath": "/none"},
+            {"name": "own", "mountPath": "/own"}]}],
+        "volumes": [{"name": "filled", "configMap": {"name": "m"}},
+            {"name": "none", "configMap": {"name": "none", "optional": true}},
+            {"name": "own", "emptyDir": {}}]});
+    let body = Given::spec(spec).config_map("m", &[("k", "v")]).body();
+    let mounts = &body["properties"]["containers"][0]["properties"]["volumeMounts"];
+    let read_only = [0, 1, 2].map(|index| mounts[index]["readOnly"] == true);
+    assert_eq!(read_only, [true, true, false], "{mounts}");
+}
