@@ -26,7 +26,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 38] = [
+const OTHERS: [&str; 39] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -48,6 +48,7 @@ const OTHERS: [&str; 38] = [
     "--server-side",
     "--replicas",
     "--all",
+    "--all-containers",
     "--prefix",
     "--recursive",
     "--previous",

@@ -152,7 +152,7 @@ async fn malformed_content_is_an_error_of_the_registry() {
     );
     let error = failure(&tenant, json!({"auth": "bearer", "challenge": missing})).await;
     assert!(
-        error.to_string().contains("realm does not exist"),
+        error.to_string().contains("names answers with status 404"),
         "{error}"
     );
     for challenge in ["Bearer", "Negotiate", "Bearer realm=\"\"", "Bearer realm="] {
